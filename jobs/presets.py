@@ -1,0 +1,47 @@
+"""Complete TrainConfigs by name. Where a value is not the paper's, the reason stands beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from model.config import TrainConfig
+
+
+def paper() -> TrainConfig:
+    """The paper's table: §3, §4 ("M = 3, N = 9"), A.1."""
+    return TrainConfig(
+        ladder_side="height",  # A.1: 32 px at scale 0, ×1.33 a scale, at most 256 px
+        min_size=32,
+        max_size=256,
+        scale_factor=1.33,
+        num_scales=10,  # N = 9
+        generator_convs=5,  # A.1: five blocks, receptive field 11
+        encoder_convs=5,
+        critic_convs=5,
+        tanh_after_sum=False,  # eq. 6 with the tanh of A.1's last block
+        critic_last_spectral=True,
+        iters_per_scale=20_000,  # A.1
+        rec_weight=1.0,
+        kl_weight=0.1,  # A.1: β_vae
+        adv_weight=0.1,  # A.1: β_adv
+    )
+
+
+def official() -> TrainConfig:
+    """The authors' published code at its defaults (commit f372e84); PAPER-level differences are in the comments."""
+    return TrainConfig(
+        ladder_side="width",  # their code measures the width
+        min_size=32,
+        max_size=256,
+        scale_factor=None,  # (256/32)^(1/9) ≈ 1.26
+        num_scales=10,
+        generator_convs=7,  # head + 5 blocks + tail
+        encoder_convs=3,
+        critic_convs=7,
+        tanh_after_sum=True,
+        critic_last_spectral=False,
+        iters_per_scale=50_000,  # --niter
+        rec_weight=10.0,  # --rec-weight 10, --kl-weight 1, --disc-loss-weight 1: the paper's ratio, times ten
+        kl_weight=1.0,
+        adv_weight=1.0,
+    )

@@ -1,0 +1,180 @@
+"""TrainConfig: every number that defines a model and its training, in one frozen, validated object.
+
+Presets (jobs/presets.py) are complete TrainConfigs; `--set key=value` goes through `with_overrides`.
+A config survives a JSON round trip (`to_dict`, `from_dict`), so config.json and a checkpoint can rebuild it.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
+
+LadderSide = Literal["height", "width"]
+Precision = Literal["auto", "bf16", "float32"]
+
+
+class ConfigError(ValueError):
+    """A field that does not exist or a value out of range; the message is one line that names the mend."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One model's definition and training. Units and sources are beside each field; "§" refers to the paper."""
+
+    # -- pyramid (§3.2, A.1)
+    ladder_side: LadderSide  # which side min_size and max_size measure
+    min_size: int  # px of that side at scale 0
+    max_size: int  # px of that side at the finest scale
+    scale_factor: float | None  # growth a scale, capped at max_size; None: geometric from min_size to max_size
+    num_scales: int  # N + 1
+    num_frames: int = 13  # LCM(1, 2, 3, 4) + 1 frames at 24 FPS
+    frame_rates: tuple[int, ...] = (4, 3, 2, 1)  # sub-sampling, scale 0 first: Ω
+
+    # -- networks (A.1)
+    channels: int = 64
+    latent_dim: int = 128
+    generator_convs: int  # convolutions in every Gⁿ
+    encoder_convs: int  # spectral-norm convolutions in E, before M and S
+    critic_convs: int  # convolutions in every Dⁿ
+    tanh_after_sum: bool  # False: x̄ⁿ = up + tanh(G(up)), eq. 6 with A.1; True: tanh(up + G(up)), authors' code
+    critic_last_spectral: bool  # spectral norm on the last convolution of D too
+
+    # -- training (§3, A.1)
+    vae_levels: int = 3  # M: scales 0 … M-1 train as patch-VAE, the others as patch-GAN
+    iters_per_scale: int | tuple[int, ...]  # iterations; one number for all scales, or one a scale
+    lr: float = 5e-4  # Adam, generator and critic alike
+    lr_final: float = 1.0  # the learning rate falls to lr · lr_final along a half cosine within each scale; 1: constant
+    adam_betas: tuple[float, float] = (0.5, 0.999)
+    vae_lr_decay: float = 0.2  # E and G⁰ train at lr · vae_lr_decayⁿ at VAE scale n
+    rec_weight: float
+    kl_weight: float  # β_vae
+    adv_weight: float  # β_adv
+    gp_weight: float = 0.1  # λ of the gradient penalty
+    noise_amp: float = 0.1  # z_n has amplitude noise_amp · RMSE(x̄ⁿ, xⁿ) at GAN scales
+    grad_clip: float = 5.0  # norm over all trained parameters of E and G; the critic is not clipped (authors' code)
+    seed: int = 0
+
+    # -- how it runs; never changes what is computed, but for rounding
+    precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else float32
+    checkpoint_every: int = 500  # iterations between checkpoints within a scale
+    log_every: int = 20  # iterations between logged losses
+
+    def __post_init__(self) -> None:
+        def need(ok: bool, text: str) -> None:
+            if not ok:
+                raise ConfigError(text)
+
+        need(self.ladder_side in get_args(LadderSide), f"ladder_side={self.ladder_side!r}: height or width")
+        need(self.precision in get_args(Precision), f"precision={self.precision!r}: auto, bf16 or float32")
+        for name in ("min_size", "num_scales", "channels", "latent_dim", "checkpoint_every", "log_every"):
+            need(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: at least 1")
+        for name in ("generator_convs", "critic_convs"):
+            need(getattr(self, name) >= 2, f"{name}={getattr(self, name)}: at least 2, a first and a last one")
+        need(self.encoder_convs >= 1, f"encoder_convs={self.encoder_convs}: at least 1")
+        need(self.max_size >= self.min_size, f"max_size={self.max_size}: at least min_size={self.min_size}")
+        need(self.scale_factor is None or self.scale_factor > 1, f"scale_factor={self.scale_factor}: above 1, or None")
+        need(
+            1 <= self.vae_levels <= self.num_scales,
+            f"vae_levels={self.vae_levels}: from 1 to num_scales={self.num_scales}",
+        )
+        iters = self.iters_per_scale
+        if isinstance(iters, tuple):
+            need(
+                len(iters) == self.num_scales,
+                f"iters_per_scale has {len(iters)} numbers: one number for all scales, or {self.num_scales}",
+            )
+        need(all(k >= 1 for k in self.iterations), f"iters_per_scale={iters}: every scale needs at least 1")
+        for name in ("lr", "rec_weight", "grad_clip", "vae_lr_decay"):
+            need(0 < getattr(self, name) < math.inf, f"{name}={getattr(self, name)}: a finite number above 0")
+        for name in ("kl_weight", "adv_weight", "gp_weight", "noise_amp"):
+            need(0 <= getattr(self, name) < math.inf, f"{name}={getattr(self, name)}: a finite number, 0 or more")
+        need(0 < self.lr_final <= 1, f"lr_final={self.lr_final}: above 0, at most 1")
+        need(
+            len(self.adam_betas) == 2 and all(0 <= b < 1 for b in self.adam_betas),
+            f"adam_betas={self.adam_betas}: two numbers from 0 to below 1",
+        )
+        need(bool(self.frame_rates) and min(self.frame_rates) >= 1, f"frame_rates={self.frame_rates}: whole numbers from 1")
+        need(
+            self.num_frames >= 2 and all((self.num_frames - 1) % r == 0 for r in self.frame_rates),
+            f"num_frames={self.num_frames}: num_frames - 1 must be a multiple of every frame rate {self.frame_rates}",
+        )
+
+    @property
+    def iterations(self) -> tuple[int, ...]:
+        """Iterations of every scale, coarsest first."""
+        iters = self.iters_per_scale
+        return iters if isinstance(iters, tuple) else (iters,) * self.num_scales
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-ready values (tuples become lists)."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> TrainConfig:
+        """Inverse of `to_dict`. Raises ConfigError for an unknown, missing or invalid field."""
+        for name in fields:
+            _check_name(name)
+        try:
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        except TypeError as error:
+            raise ConfigError(f"config: {error}") from error
+
+    def with_overrides(self, assignments: Iterable[str]) -> TrainConfig:
+        """A copy with `key=value` strings applied, as `--set` takes them; a list is written 400,300,200.
+
+        Raises ConfigError for a name that is no field (the nearest one is named) or a value of the wrong type.
+        """
+        changes: dict[str, Any] = {}
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            if not equals:
+                raise ConfigError(f"--set {assignment}: write key=value")
+            changes[_check_name(name.strip())] = _parse(name.strip(), text.strip())
+        return dataclasses.replace(self, **changes)
+
+
+def _check_name(name: str) -> str:
+    names = [f.name for f in dataclasses.fields(TrainConfig)]
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0)
+        raise ConfigError(f"{name}: no such setting; did you mean {near[0]}?")
+    return name
+
+
+def _parse(name: str, text: str) -> Any:
+    """`text` as the annotated type of field `name`: numbers, true/false, none, words, comma-separated lists."""
+    kind = get_type_hints(TrainConfig)[name]
+    wanted = str(kind).replace("<class '", "").replace("'>", "").replace("typing.", "")
+    if kind in (LadderSide, Precision):
+        return text  # checked by the config itself
+    try:
+        value = {"true": True, "false": False, "none": None}.get(text.lower(), ...)
+        if value is ...:
+            value = ast.literal_eval(text)
+    except (ValueError, SyntaxError) as error:
+        raise ConfigError(f"{name}={text}: not a value of type {wanted}") from error
+    options = get_args(kind) if not _is_tuple(kind) and get_args(kind) else (kind,)
+    for option in options:
+        if option is type(None) and value is None:
+            return None
+        if option is bool and isinstance(value, bool):
+            return value
+        if option is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if _is_tuple(option):
+            item = get_args(option)[0]
+            items = value if isinstance(value, (tuple, list)) else (value,)
+            if all(isinstance(i, (int, float) if item is float else int) and not isinstance(i, bool) for i in items):
+                return tuple(item(i) for i in items)
+    raise ConfigError(f"{name}={text}: not a value of type {wanted}")
+
+
+def _is_tuple(kind: Any) -> bool:
+    return getattr(kind, "__origin__", None) is tuple

@@ -1,0 +1,29 @@
+"""The loss terms of paper §3: KL divergence, gradient penalty. All are means over elements (PAPER.md §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from model.networks import Posterior
+
+
+def kl_divergence(q: Posterior) -> Tensor:
+    """KL(N(μ, σ²) ‖ N(0, I)) in nats, mean over all elements of the latent map: a scalar, 0 or more (eq. 3).
+
+    The paper sums over positions; the mean, as in the authors' code, keeps β_vae independent of the clip's size.
+    """
+    return 0.5 * (q.mu.square() + q.logvar.exp() - q.logvar - 1).mean()
+
+
+def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, epsilon: Tensor) -> Tensor:
+    """E[(‖∇D(x̂)‖₂ − 1)²] with x̂ = ε·real + (1 − ε)·fake: a scalar, differentiable in the critic's weights (eq. 10).
+
+    The norm is over the RGB axis at every position, the gradient that of the sum of D's map (authors' code; WGAN-GP has
+    one norm a sample). real, fake: (B, 3, T, H, W); epsilon: (B, 1, 1, 1, 1) uniform in [0, 1], one a sample.
+    """
+    mixed = (epsilon * real + (1 - epsilon) * fake.detach()).requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
+    return (torch.linalg.vector_norm(gradient, dim=1) - 1).square().mean()

@@ -1,0 +1,329 @@
+"""Training of one clip, in the paper's order: `train_clip` loops over scales, `train_scale` over iterations.
+
+Scales n < vae_levels are trained as patch-VAE, block (1) below; the others as patch-GAN, blocks (2) and (3).
+Everything that influences the result is in `TrainState` and so in the checkpoint: a run that is stopped goes on from
+its last checkpoint as if it had not been.
+
+>>> for scale in train_clip(config, reals, clip_id="bikes", path=Path("checkpoint.pt"), log=print):
+...     print(scale.n, scale.stack.num_scales)      # a picture, a metric: whatever wants to see each finished scale
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor
+
+from model import checkpoint as ckpt
+from model.config import TrainConfig
+from model.losses import gradient_penalty, kl_divergence
+from model.networks import Critic, GeneratorStack, Size
+from model.precision import autocast
+
+Log = Callable[[dict[str, float], int], None]  # (metrics by name, iteration of the scale)
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss became NaN or infinite; the message names scale, iteration and term."""
+
+
+@dataclass(frozen=True)
+class ScaleDone:
+    """A finished scale: its index, the stack trained so far (on the training device), seconds spent by this process."""
+
+    n: int
+    stack: GeneratorStack
+    train_s: float
+
+
+@dataclass
+class TrainState:
+    """All that training changes. `scale` is being trained, `iteration` of its iterations are done."""
+
+    stack: GeneratorStack
+    critic: Critic | None
+    optimizers: tuple[torch.optim.Adam, ...]  # generator's, then the critic's at GAN scales
+    generator: torch.Generator  # draws ε, z, z_n
+    scale: int
+    iteration: int
+
+    def snapshot(self, clip_id: str) -> ckpt.Checkpoint:
+        stack = self.stack
+        return ckpt.Checkpoint(
+            config=stack.config,
+            sizes=tuple(stack.sizes),
+            clip_id=clip_id,
+            scale=self.scale,
+            iteration=self.iteration,
+            noise_amps=tuple(stack.noise_amps),
+            generators=stack.state_dict(),
+            critic=self.critic.state_dict() if self.critic else None,
+            optimizers=tuple(optimizer.state_dict() for optimizer in self.optimizers),
+            rng_state=self.generator.get_state(),
+            device=self.generator.device.type,
+        )
+
+
+def train_clip(
+    config: TrainConfig, reals: Sequence[np.ndarray], *, clip_id: str, path: Path, log: Log
+) -> Iterator[ScaleDone]:
+    """Train every scale of one clip, from `path` on if it holds a checkpoint; yields after each finished scale.
+
+    Args:
+        reals: the real pyramid, one float32 (3, T_n, H_n, W_n) in [-1, 1] a scale, coarsest first.
+        path: the checkpoint, written every config.checkpoint_every iterations and after each scale.
+        log: called every config.log_every iterations with losses (means over them), sec_per_iter, peak_gib.
+
+    Raises:
+        NonFiniteLoss: a loss is NaN or infinite; the last checkpoint is from before it.
+        CheckpointError: `path` cannot be read, or belongs to another config or clip.
+    """
+    device = Accelerator(cpu=not torch.cuda.is_available()).device
+    # Kept on the device for the whole training: nothing is decoded, resized or copied in the loop.
+    pyramid = [torch.from_numpy(real)[None].to(device) for real in reals]
+    sizes: list[Size] = [tuple(real.shape[-3:]) for real in reals]
+    state = None
+    if path.exists():
+        state = _restore(ckpt.load(path), config, sizes, clip_id, path, device)
+    state = state or _first_state(config, sizes, device)
+    while True:
+        started = time.perf_counter()
+        if state.iteration < config.iterations[state.scale]:
+            train_scale(state, pyramid, log, lambda s: ckpt.save(s.snapshot(clip_id), path))
+        yield ScaleDone(state.scale, state.stack, time.perf_counter() - started)
+        if state.scale == len(sizes) - 1:
+            return
+        state = _next_scale(state, pyramid)
+
+
+def train_scale(
+    state: TrainState, pyramid: Sequence[Tensor], log: Log, save: Callable[[TrainState], None]
+) -> None:
+    """Iterate the current scale to its end. Losses stay on the device until they are logged: no sync an iteration."""
+    config, n = state.stack.config, state.scale
+    step = _vae_step if n < config.vae_levels else _gan_step
+    total = config.iterations[n]
+    recent: list[dict[str, Tensor]] = []
+    started = time.perf_counter()
+    while state.iteration < total:
+        _set_learning_rate(state, total)
+        recent.append(step(state, pyramid))
+        state.iteration += 1
+        saving = state.iteration % config.checkpoint_every == 0 or state.iteration == total
+        if saving or len(recent) >= config.log_every:
+            losses = _finite_means(recent, n, state.iteration)
+            seconds = (time.perf_counter() - started) / len(recent)
+            log({**losses, "sec_per_iter": seconds, "peak_gib": peak_gib(pyramid[0].device)}, state.iteration)
+            recent = []
+            if saving:
+                save(state)
+            started = time.perf_counter()
+
+
+def _vae_step(state: TrainState, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+    """One iteration of a patch-VAE scale: E, G⁰ and Gⁿ learn, through the frozen generators between (eq. 5, 8)."""
+    stack, n, config = state.stack, state.scale, state.stack.config
+    (optimizer,) = state.optimizers
+
+    # (1) VAE: reconstruct the clip at scale n, and at scale 0
+    with autocast(pyramid[0].device, config.precision):
+        posterior = stack.encoder(pyramid[0], refine=True)
+        x0 = stack.decode(posterior.sample(state.generator))
+        x = stack.reconstruct(x0, 0, n)
+    rec_loss = F.mse_loss(x, pyramid[n])
+    kl_loss = kl_divergence(posterior)
+    losses = {"rec_loss": rec_loss, "kl_loss": kl_loss}
+    if n > 0:
+        losses["rec_zero_loss"] = F.mse_loss(x0, pyramid[0])
+    total = config.rec_weight * (rec_loss + losses.get("rec_zero_loss", 0)) + config.kl_weight * kl_loss
+    optimizer.zero_grad()
+    total.backward()
+    _clip_gradients(optimizer, config.grad_clip)
+    optimizer.step()
+    return {name: loss.detach() for name, loss in losses.items()}
+
+
+def _gan_step(state: TrainState, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+    """One iteration of a patch-GAN scale: one step of Dⁿ, one of Gⁿ; all below is frozen (eq. 10, 11)."""
+    stack, n, config = state.stack, state.scale, state.stack.config
+    optimizer_g, optimizer_d = state.optimizers
+    critic, real = state.critic, pyramid[n]
+    assert critic is not None
+    device = real.device
+
+    # The reconstruction x̄ and the random sample x̃ go through the generators as one batch: normalisation is per
+    # sample, so they do not see each other. Only Gⁿ records a gradient.
+    with autocast(device, config.precision):
+        with torch.no_grad():
+            z = stack.encoder(pyramid[0]).sample(state.generator)
+            z_rand = torch.randn(z.shape, generator=state.generator, device=device)
+            x = stack.decode(torch.cat([z, z_rand]))
+            for k in range(1, n):
+                x = stack.refine(stack.upsample(x, k), k, _noise_for_random(state, k))
+            up = stack.upsample(x, n)
+        x_rec, x_rand = stack.refine(up, n, _noise_for_random(state, n)).split(1)
+
+    # (2) Discriminator: maximise E[D(x)] − E[D(x̃)] − λ·penalty
+    with autocast(device, config.precision):
+        critic_now = critic.fixed(refine=True)
+        score_real, score_fake = critic_now(torch.cat([real, x_rand.detach()])).mean(dim=(1, 2, 3, 4))
+        epsilon = torch.rand((1, 1, 1, 1, 1), generator=state.generator, device=device)
+        gp_loss = gradient_penalty(critic_now, real, x_rand, epsilon)
+    critic_loss = score_fake - score_real
+    optimizer_d.zero_grad()
+    (critic_loss + config.gp_weight * gp_loss).backward()
+    optimizer_d.step()
+
+    # (3) Generator: minimise MSE(x̄, x) − β_adv·E[D(x̃)]; the critic's weights get no gradient
+    with autocast(device, config.precision):
+        adv_loss = -critic.fixed(trainable=False)(x_rand).mean()
+    rec_loss = F.mse_loss(x_rec, real)
+    optimizer_g.zero_grad()
+    (config.rec_weight * rec_loss + config.adv_weight * adv_loss).backward()
+    _clip_gradients(optimizer_g, config.grad_clip)
+    optimizer_g.step()
+    return {
+        "rec_loss": rec_loss.detach(),
+        "adv_loss": adv_loss.detach(),
+        "critic_loss": critic_loss.detach(),
+        "gp_loss": gp_loss.detach(),
+    }
+
+
+def _noise_for_random(state: TrainState, n: int) -> Tensor | None:
+    """Noise for a batch of (reconstruction, random): none for the first, z_n for the second."""
+    noise = state.stack.noise(n, 1, state.generator)
+    return None if noise is None else torch.cat([torch.zeros_like(noise), noise])
+
+
+# -- from scale to scale
+
+
+def _first_state(config: TrainConfig, sizes: Sequence[Size], device: torch.device) -> TrainState:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_seed(config, 0))
+        stack = GeneratorStack(config, sizes).to(device)
+    generator = torch.Generator(device).manual_seed(_seed(config, len(sizes)))
+    return TrainState(stack, None, _optimizers(stack, None, 0), generator, 0, 0)
+
+
+def _next_scale(state: TrainState, pyramid: Sequence[Tensor]) -> TrainState:
+    """Grow the stack, carry the critic over and measure the noise amplitude of the new scale."""
+    stack, n, config = state.stack, state.scale + 1, state.stack.config
+    critic = state.critic
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_seed(config, n))
+        stack.grow()
+        if n == config.vae_levels:
+            critic = _new_critic(config, pyramid[0].device)  # Dⁿ starts from Dⁿ⁻¹; the first one is fresh
+    if n >= config.vae_levels:
+        with torch.no_grad(), autocast(pyramid[0].device, config.precision):
+            z = stack.encoder(pyramid[0]).sample(state.generator)
+            x = stack.reconstruct(stack.decode(z), 0, n)
+        stack.noise_amps[n] = config.noise_amp * math.sqrt(F.mse_loss(x, pyramid[n]).item())
+    return TrainState(stack, critic, _optimizers(stack, critic, n), state.generator, n, 0)
+
+
+def _restore(
+    saved: ckpt.Checkpoint,
+    config: TrainConfig,
+    sizes: Sequence[Size],
+    clip_id: str,
+    path: Path,
+    device: torch.device,
+) -> TrainState:
+    """The state a checkpoint holds. Raises CheckpointError if it is not of this config and clip."""
+    if (saved.config, list(saved.sizes), saved.clip_id) != (config, list(sizes), clip_id):
+        raise ckpt.CheckpointError(f"{path}: of another clip or config; use another experiment name, or --fresh")
+    stack = saved.stack().to(device)
+    critic = None
+    if saved.critic is not None:
+        critic = _new_critic(config, device)
+        critic.load_state_dict(saved.critic)
+    optimizers = _optimizers(stack, critic, saved.scale)
+    for optimizer, optimizer_state in zip(optimizers, saved.optimizers, strict=True):
+        optimizer.load_state_dict(optimizer_state)
+    generator = torch.Generator(device)
+    if saved.device == device.type:
+        generator.set_state(saved.rng_state)
+    else:  # another kind of device has another generator: same distribution, other numbers
+        generator.manual_seed(_seed(config, saved.scale, saved.iteration))
+    return TrainState(stack, critic, optimizers, generator, saved.scale, saved.iteration)
+
+
+def _new_critic(config: TrainConfig, device: torch.device) -> Critic:
+    return Critic(config.channels, config.critic_convs, last_spectral=config.critic_last_spectral).to(device)
+
+
+def _optimizers(stack: GeneratorStack, critic: Critic | None, n: int) -> tuple[torch.optim.Adam, ...]:
+    """Fresh Adams for what scale n trains; freezes everything else (§3.2)."""
+    config = stack.config
+    stack.requires_grad_(False)
+    generator = stack.generators[n].requires_grad_(True)
+    groups = [{"params": list(generator.parameters()), "lr": config.lr}]
+    if n < config.vae_levels:
+        slow = config.lr * config.vae_lr_decay**n
+        groups.insert(0, {"params": list(stack.encoder.requires_grad_(True).parameters()), "lr": slow})
+        if n > 0:
+            groups.insert(1, {"params": list(stack.generators[0].requires_grad_(True).parameters()), "lr": slow})
+    optimizers = [torch.optim.Adam(groups, betas=config.adam_betas)]
+    if critic is not None:
+        optimizers.append(torch.optim.Adam(critic.parameters(), lr=config.lr, betas=config.adam_betas))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return tuple(optimizers)
+
+
+def _set_learning_rate(state: TrainState, total: int) -> None:
+    """Half a cosine from lr to lr · lr_final over the scale; constant at lr_final = 1, as in the paper."""
+    final = state.stack.config.lr_final
+    factor = final + (1 - final) * 0.5 * (1 + math.cos(math.pi * state.iteration / total))
+    for optimizer in state.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+
+def _clip_gradients(optimizer: torch.optim.Adam, limit: float) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    torch.nn.utils.clip_grad_norm_(parameters, limit)
+
+
+# -- figures
+
+
+def _finite_means(recent: Sequence[dict[str, Tensor]], n: int, iteration: int) -> dict[str, float]:
+    """Mean of each loss over the recent iterations, `iteration` being the last. One transfer from the device."""
+    names = list(recent[0])
+    table = torch.stack([torch.stack([losses[name] for name in names]) for losses in recent]).float().cpu()
+    bad = (~table.isfinite()).nonzero()
+    if len(bad):
+        row, column = bad[0].tolist()
+        raise NonFiniteLoss(
+            f"scale {n}, iteration {iteration - len(recent) + row + 1}: {names[column]} is {table[row, column].item()}; "
+            "lower lr or set precision=float32"
+        )
+    return dict(zip(names, table.mean(dim=0).tolist()))
+
+
+def peak_gib(device: torch.device) -> float:
+    """Most memory used so far, GiB: allocated on the GPU, or resident in this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes on macOS, KiB on Linux
+
+
+def _seed(config: TrainConfig, *place: int) -> int:
+    """A 63-bit seed of its own for each place in training."""
+    return int(np.random.SeedSequence([config.seed, *place]).generate_state(1, np.uint64)[0] >> 1)
