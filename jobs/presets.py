@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from model.config import TrainConfig
 
@@ -45,3 +46,36 @@ def official() -> TrainConfig:
         kl_weight=1.0,
         adv_weight=1.0,
     )
+
+
+def small() -> TrainConfig:
+    """For a laptop or a first look at a corpus: the paper's networks on a shorter ladder."""
+    return replace(
+        paper(),
+        min_size=20,
+        max_size=96,
+        scale_factor=None,
+        num_scales=7,
+        iters_per_scale=(3000, 3000, 3000, 2000, 2000, 2000, 1000),
+        kl_weight=1.0,
+        checkpoint_every=250,
+    )
+
+
+def demo() -> TrainConfig:
+    """Minutes on two CPU cores: a small ladder, half the channels, samples that are recognisably the clip."""
+    return replace(
+        paper(),
+        min_size=18,
+        max_size=54,
+        scale_factor=None,
+        num_scales=6,
+        channels=32,
+        iters_per_scale=(500, 400, 400, 200, 150, 60),
+        kl_weight=1.0,
+        checkpoint_every=200,
+        log_every=10,
+    )
+
+
+PRESETS: dict[str, Callable[[], TrainConfig]] = {f.__name__: f for f in (paper, official, small, demo)}

@@ -1,1 +1,1 @@
-"""The paper as code: networks, losses, training, checkpoints, sampling, metrics. Knows torch, nothing of Ray or MLflow."""
+"""The paper as code: networks, losses, training, checkpoints, sampling, metrics. Knows torch, but no Ray or MLflow."""

@@ -35,6 +35,7 @@ class Checkpoint:
     clip_id: str
     scale: int
     iteration: int
+    train_s: float  # seconds of training so far
     noise_amps: tuple[float, ...]  # as many as there are generators: scale + 1
     generators: dict[str, Tensor]  # state of the GeneratorStack
     critic: dict[str, Tensor] | None  # None at VAE scales

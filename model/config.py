@@ -98,7 +98,10 @@ class TrainConfig:
             len(self.adam_betas) == 2 and all(0 <= b < 1 for b in self.adam_betas),
             f"adam_betas={self.adam_betas}: two numbers from 0 to below 1",
         )
-        need(bool(self.frame_rates) and min(self.frame_rates) >= 1, f"frame_rates={self.frame_rates}: whole numbers from 1")
+        need(
+            bool(self.frame_rates) and min(self.frame_rates) >= 1,
+            f"frame_rates={self.frame_rates}: whole numbers from 1",
+        )
         need(
             self.num_frames >= 2 and all((self.num_frames - 1) % r == 0 for r in self.frame_rates),
             f"num_frames={self.num_frames}: num_frames - 1 must be a multiple of every frame rate {self.frame_rates}",
@@ -119,8 +122,9 @@ class TrainConfig:
         """Inverse of `to_dict`. Raises ConfigError for an unknown, missing or invalid field."""
         for name in fields:
             _check_name(name)
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+            return cls(**values)
         except TypeError as error:
             raise ConfigError(f"config: {error}") from error
 

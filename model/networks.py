@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +30,8 @@ LEAK = 0.2  # negative slope of every LeakyReLU (A.1)
 def conv3(in_channels: int, out_channels: int, *, bias: bool = True) -> nn.Conv3d:
     """A 3×3×3 convolution, padding 1, PyTorch's default initialisation (as the authors' code)."""
     conv = nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=bias)
-    return conv.to(memory_format=torch.channels_last_3d)
+    conv.weight = nn.Parameter(conv.weight.detach().contiguous(memory_format=torch.channels_last_3d))
+    return conv
 
 
 class NormBlock(nn.Module):
@@ -66,7 +69,7 @@ class SpectralConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         conv = conv3(in_channels, out_channels)
-        self.weight, self.bias = conv.weight, conv.bias
+        self.weight, self.bias = conv.weight, cast(nn.Parameter, conv.bias)
         self.register_buffer("u", F.normalize(torch.randn(out_channels), dim=0))
         self.register_buffer("v", F.normalize(torch.randn(in_channels * 27), dim=0))
         for _ in range(15):  # as torch.nn.utils.parametrizations.spectral_norm: start near the leading vectors
@@ -98,7 +101,7 @@ class Generator(nn.Module):
     def __init__(self, in_channels: int, channels: int, convs: int) -> None:
         super().__init__()
         widths = [in_channels] + [channels] * (convs - 1)
-        self.blocks = nn.Sequential(*(NormBlock(a, b) for a, b in zip(widths, widths[1:])))
+        self.blocks = nn.Sequential(*(NormBlock(a, b) for a, b in pairwise(widths)))
         self.tail = conv3(channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,12 +130,12 @@ class Encoder(nn.Module):
     def __init__(self, channels: int, latent_dim: int, convs: int) -> None:
         super().__init__()
         widths = [3] + [channels] * convs
-        self.blocks = nn.ModuleList(SpectralConv(a, b) for a, b in zip(widths, widths[1:]))
+        self.blocks = nn.ModuleList(SpectralConv(a, b) for a, b in pairwise(widths))
         self.mu = conv3(channels, latent_dim)
         self.logvar = conv3(channels, latent_dim)
 
     def forward(self, x: Tensor, *, refine: bool = False) -> Posterior:
-        for block in self.blocks:
+        for block in cast("list[SpectralConv]", self.blocks):
             x = F.leaky_relu_(F.conv3d(x, block.normalized(refine=refine), block.bias, padding=1), LEAK)
         return Posterior(self.mu(x).float(), self.logvar(x).float())
 
@@ -147,20 +150,20 @@ class Critic(nn.Module):
     def __init__(self, channels: int, convs: int, *, last_spectral: bool) -> None:
         super().__init__()
         widths = [3] + [channels] * (convs - 1)
-        self.blocks = nn.ModuleList(SpectralConv(a, b) for a, b in zip(widths, widths[1:]))
-        self.tail: nn.Module = SpectralConv(channels, 1) if last_spectral else conv3(channels, 1)
+        self.blocks = nn.ModuleList(SpectralConv(a, b) for a, b in pairwise(widths))
+        self.tail: SpectralConv | nn.Conv3d = SpectralConv(channels, 1) if last_spectral else conv3(channels, 1)
 
     def fixed(self, *, refine: bool = False, trainable: bool = True) -> Callable[[Tensor], Tensor]:
         """The critic as a function (B, 3, T, H, W) → (B, 1, T, H, W) float32 with its weights normalised now.
 
         refine: one step of power iteration first. trainable=False: no gradient reaches the weights, only the input.
         """
-        layers = [(block.normalized(refine=refine), block.bias) for block in self.blocks]
-        tail = self.tail
-        weight = tail.normalized(refine=refine) if isinstance(tail, SpectralConv) else tail.weight
-        layers.append((weight, tail.bias))
+        layers = [
+            (block.normalized(refine=refine) if isinstance(block, SpectralConv) else block.weight, block.bias)
+            for block in cast("list[SpectralConv | nn.Conv3d]", [*self.blocks, self.tail])
+        ]
         if not trainable:
-            layers = [(weight.detach(), bias.detach()) for weight, bias in layers]
+            layers = [(weight.detach(), cast(Tensor, bias).detach()) for weight, bias in layers]
 
         def critic(x: Tensor) -> Tensor:
             for weight, bias in layers[:-1]:
@@ -184,14 +187,19 @@ class GeneratorStack(nn.Module):
     def __init__(self, config: TrainConfig, sizes: Sequence[Size]) -> None:
         super().__init__()
         self.config = config
-        self.sizes = [tuple(size) for size in sizes]
+        self.sizes: list[Size] = [(t, h, w) for t, h, w in sizes]
         self.encoder = Encoder(config.channels, config.latent_dim, config.encoder_convs)
         self.generators = nn.ModuleList([Generator(config.latent_dim, config.channels, config.generator_convs)])
         self.noise_amps = [0.0]
 
     @property
     def num_scales(self) -> int:
+        """Scales there are generators for so far."""
         return len(self.generators)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
 
     def grow(self) -> None:
         """Append the next generator, initialised from the previous one (§3.2).
@@ -201,7 +209,7 @@ class GeneratorStack(nn.Module):
         grown = Generator(3, self.config.channels, self.config.generator_convs)
         if self.num_scales >= 2:
             grown.load_state_dict(self.generators[-1].state_dict())
-        self.generators.append(grown.to(next(self.parameters()).device))
+        self.generators.append(grown.to(self.device))
         self.noise_amps.append(0.0)
 
     def latent_shape(self, batch: int) -> tuple[int, ...]:
@@ -232,7 +240,7 @@ class GeneratorStack(nn.Module):
         if n < self.config.vae_levels:
             return None
         z_n = torch.randn((batch, 3, *self.sizes[n]), generator=generator, device=generator.device)
-        return z_n.mul_(self.noise_amps[n]).to(self.generators[n].tail.weight.device)
+        return z_n.mul_(self.noise_amps[n]).to(self.device)
 
     def sample(self, z: Tensor, generator: torch.Generator, *, last: int | None = None) -> Tensor:
         """x̃ of scale `last` (default: the finest there is), eq. 9. z: (B, latent, T, H, W) ~ N(0, I)."""

@@ -16,18 +16,19 @@ def frames_per_second(stack: GeneratorStack, n: int, fps: float = 24.0) -> float
 
 
 @torch.no_grad()
-def sample(stack: GeneratorStack, count: int, seed: int, *, last: int | None = None) -> Tensor:
-    """`count` random videos of scale `last` (default: the finest trained), eq. 9.
+def sample(stack: GeneratorStack, count: int, seed: int, *, first: int = 0, last: int | None = None) -> Tensor:
+    """Random videos `first` … `first + count - 1` of a seed, of scale `last` (default: the finest trained); eq. 9.
 
     Each is computed by itself from its own noise stream (seed, index), drawn on the CPU, so neither `count`, nor the
     batch, nor the kind of device changes what is drawn.
 
     Returns (count, 3, T, H, W) float32 in [-1, 1] on the CPU.
     """
-    device = next(stack.parameters()).device
+    device = stack.device
     videos = []
-    for index in range(count):
-        stream = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]))
+    for index in range(first, first + count):
+        (state,) = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
+        stream = torch.Generator().manual_seed(int(state))
         z = torch.randn(stack.latent_shape(1), generator=stream)
         with autocast(device, stack.config.precision):
             x = stack.sample(z.to(device), stream, last=last)
@@ -42,7 +43,7 @@ def reconstruct(stack: GeneratorStack, real_zero: Tensor, *, last: int | None = 
     Args: real_zero: (1, 3, *sizes[0]) float32 in [-1, 1].
     Returns (1, 3, T, H, W) float32 in [-1, 1] on the CPU.
     """
-    device = next(stack.parameters()).device
+    device = stack.device
     with autocast(device, stack.config.precision):
         x0 = stack.decode(stack.encoder(real_zero.to(device)).mu)
         x = stack.reconstruct(x0, 0, stack.num_scales - 1 if last is None else last)

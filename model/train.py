@@ -5,7 +5,7 @@ Everything that influences the result is in `TrainState` and so in the checkpoin
 its last checkpoint as if it had not been.
 
 >>> for scale in train_clip(config, reals, clip_id="bikes", path=Path("checkpoint.pt"), log=print):
-...     print(scale.n, scale.stack.num_scales)      # a picture, a metric: whatever wants to see each finished scale
+...     print(scale.n, scale.train_s)  # a picture, a metric: whatever wants to see each finished scale
 """
 
 from __future__ import annotations
@@ -30,7 +30,19 @@ from model.losses import gradient_penalty, kl_divergence
 from model.networks import Critic, GeneratorStack, Size
 from model.precision import autocast
 
-Log = Callable[[dict[str, float], int], None]  # (metrics by name, iteration of the scale)
+CHECKPOINT_S = 60.0  # a slow machine also saves after so many seconds, at the next logged iteration
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One logged point: losses of scale n (means since the point before), sec_per_iter, peak_gib."""
+
+    scale: int
+    iteration: int  # finished iterations of the scale
+    metrics: dict[str, float]
+
+
+Log = Callable[[Progress], None]
 
 
 class NonFiniteLoss(RuntimeError):
@@ -39,7 +51,7 @@ class NonFiniteLoss(RuntimeError):
 
 @dataclass(frozen=True)
 class ScaleDone:
-    """A finished scale: its index, the stack trained so far (on the training device), seconds spent by this process."""
+    """A finished scale: its index, the stack trained so far (on the training device), seconds of training so far."""
 
     n: int
     stack: GeneratorStack
@@ -56,6 +68,7 @@ class TrainState:
     generator: torch.Generator  # draws ε, z, z_n
     scale: int
     iteration: int
+    train_s: float = 0.0  # seconds of training so far, over all the processes that took part
 
     def snapshot(self, clip_id: str) -> ckpt.Checkpoint:
         stack = self.stack
@@ -65,6 +78,7 @@ class TrainState:
             clip_id=clip_id,
             scale=self.scale,
             iteration=self.iteration,
+            train_s=self.train_s,
             noise_amps=tuple(stack.noise_amps),
             generators=stack.state_dict(),
             critic=self.critic.state_dict() if self.critic else None,
@@ -82,7 +96,7 @@ def train_clip(
     Args:
         reals: the real pyramid, one float32 (3, T_n, H_n, W_n) in [-1, 1] a scale, coarsest first.
         path: the checkpoint, written every config.checkpoint_every iterations and after each scale.
-        log: called every config.log_every iterations with losses (means over them), sec_per_iter, peak_gib.
+        log: called every config.log_every iterations.
 
     Raises:
         NonFiniteLoss: a loss is NaN or infinite; the last checkpoint is from before it.
@@ -91,42 +105,42 @@ def train_clip(
     device = Accelerator(cpu=not torch.cuda.is_available()).device
     # Kept on the device for the whole training: nothing is decoded, resized or copied in the loop.
     pyramid = [torch.from_numpy(real)[None].to(device) for real in reals]
-    sizes: list[Size] = [tuple(real.shape[-3:]) for real in reals]
+    sizes: list[Size] = [(t, h, w) for _, t, h, w in (real.shape for real in reals)]
     state = None
     if path.exists():
         state = _restore(ckpt.load(path), config, sizes, clip_id, path, device)
     state = state or _first_state(config, sizes, device)
     while True:
-        started = time.perf_counter()
-        if state.iteration < config.iterations[state.scale]:
-            train_scale(state, pyramid, log, lambda s: ckpt.save(s.snapshot(clip_id), path))
-        yield ScaleDone(state.scale, state.stack, time.perf_counter() - started)
+        train_scale(state, pyramid, log, lambda s: ckpt.save(s.snapshot(clip_id), path))
+        yield ScaleDone(state.scale, state.stack, state.train_s)
         if state.scale == len(sizes) - 1:
             return
         state = _next_scale(state, pyramid)
 
 
-def train_scale(
-    state: TrainState, pyramid: Sequence[Tensor], log: Log, save: Callable[[TrainState], None]
-) -> None:
+def train_scale(state: TrainState, pyramid: Sequence[Tensor], log: Log, save: Callable[[TrainState], None]) -> None:
     """Iterate the current scale to its end. Losses stay on the device until they are logged: no sync an iteration."""
     config, n = state.stack.config, state.scale
     step = _vae_step if n < config.vae_levels else _gan_step
     total = config.iterations[n]
     recent: list[dict[str, Tensor]] = []
-    started = time.perf_counter()
+    started = saved = time.perf_counter()
     while state.iteration < total:
         _set_learning_rate(state, total)
         recent.append(step(state, pyramid))
         state.iteration += 1
         saving = state.iteration % config.checkpoint_every == 0 or state.iteration == total
-        if saving or len(recent) >= config.log_every:
-            losses = _finite_means(recent, n, state.iteration)
-            seconds = (time.perf_counter() - started) / len(recent)
-            log({**losses, "sec_per_iter": seconds, "peak_gib": peak_gib(pyramid[0].device)}, state.iteration)
+        logging = state.iteration % config.log_every == 0 or saving
+        if logging:
+            losses = _finite_means(recent, n, state.iteration)  # waits for the device: the time below is complete
+            now = time.perf_counter()
+            speed = {"sec_per_iter": (now - started) / len(recent), "peak_gib": peak_gib(pyramid[0].device)}
+            log(Progress(n, state.iteration, {**losses, **speed}))
             recent = []
-            if saving:
+            state.train_s += now - started
+            if saving or now - saved > CHECKPOINT_S:
                 save(state)
+                saved = now
             started = time.perf_counter()
 
 
@@ -231,7 +245,7 @@ def _next_scale(state: TrainState, pyramid: Sequence[Tensor]) -> TrainState:
             z = stack.encoder(pyramid[0]).sample(state.generator)
             x = stack.reconstruct(stack.decode(z), 0, n)
         stack.noise_amps[n] = config.noise_amp * math.sqrt(F.mse_loss(x, pyramid[n]).item())
-    return TrainState(stack, critic, _optimizers(stack, critic, n), state.generator, n, 0)
+    return TrainState(stack, critic, _optimizers(stack, critic, n), state.generator, n, 0, state.train_s)
 
 
 def _restore(
@@ -258,7 +272,7 @@ def _restore(
         generator.set_state(saved.rng_state)
     else:  # another kind of device has another generator: same distribution, other numbers
         generator.manual_seed(_seed(config, saved.scale, saved.iteration))
-    return TrainState(stack, critic, optimizers, generator, saved.scale, saved.iteration)
+    return TrainState(stack, critic, optimizers, generator, saved.scale, saved.iteration, saved.train_s)
 
 
 def _new_critic(config: TrainConfig, device: torch.device) -> Critic:
@@ -309,10 +323,9 @@ def _finite_means(recent: Sequence[dict[str, Tensor]], n: int, iteration: int) -
     bad = (~table.isfinite()).nonzero()
     if len(bad):
         row, column = bad[0].tolist()
-        raise NonFiniteLoss(
-            f"scale {n}, iteration {iteration - len(recent) + row + 1}: {names[column]} is {table[row, column].item()}; "
-            "lower lr or set precision=float32"
-        )
+        place = f"scale {n}, iteration {iteration - len(recent) + row + 1}"
+        value = table[row, column].item()
+        raise NonFiniteLoss(f"{place}: {names[column]} is {value}; lower lr or set precision=float32")
     return dict(zip(names, table.mean(dim=0).tolist()))
 
 

@@ -1,0 +1,46 @@
+# make help lists the targets. PYTHON picks the interpreter .venv is made from (3.10 or newer).
+PYTHON ?= python3
+STORAGE ?= runs
+PORT ?= 5000
+BIN := .venv/bin
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint ui clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.installed  ## make .venv and install everything into it
+
+.venv/.installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Python 3.10 or newer is needed, $(PYTHON) is older; run: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev,s3]'
+	@touch $@
+
+demo: setup  ## train three real clips through Ray and print the results table (about 7 minutes on two cores)
+	$(BIN)/python jobs/train_corpus.py --corpus demo --preset demo --cpus-per-clip 2 --storage $(STORAGE)
+
+ui: setup  ## MLflow on 127.0.0.1 over what demo produced
+	@test -f $(STORAGE)/mlflow.db || { echo "$(STORAGE)/mlflow.db is not there; run make demo first, or set STORAGE"; exit 1; }
+	@echo "http://127.0.0.1:$(PORT)"
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true \
+	  $(BIN)/mlflow server --backend-store-uri sqlite:///$(abspath $(STORAGE))/mlflow.db \
+	  --host 127.0.0.1 --port $(PORT) --workers 1
+
+test: setup  ## the whole test suite
+	$(BIN)/python -m pytest
+
+test-fast: setup  ## without the tests marked slow
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## remove .venv and caches; storage folders stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,1 @@
+"""What people run. The only room that knows Ray and MLflow."""

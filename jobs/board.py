@@ -1,0 +1,100 @@
+"""What a corpus run shows while it works and when it ends: a live line a clip, then the table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+LINE_S = 15.0  # seconds between two plain lines of a clip where there is no terminal to draw on
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a clip is: finished iterations of all scales, and the last logged point in words."""
+
+    done_iterations: int
+    text: str  # "scale 3/5  120/200  loss 0.0123  0.25 s/it"
+
+
+@ray.remote(num_cpus=0)
+class Standings:
+    """The place where tasks leave how far they are; asked by the driver. One small actor a corpus."""
+
+    def __init__(self) -> None:
+        self._standings: dict[str, Standing] = {}
+
+    def put(self, clip_id: str, standing: Standing) -> None:
+        self._standings[clip_id] = standing
+
+    def get(self) -> dict[str, Standing]:
+        return self._standings
+
+
+class Board:
+    """A progress bar over clips with a line for each clip in flight; plain lines when the output is no terminal."""
+
+    def __init__(self, console: Console, clips: int, already_done: int, iterations: int) -> None:
+        self._console = console
+        self._iterations = iterations  # of one clip, over all scales
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._corpus = self._bars.add_task("clips", total=clips, completed=already_done, text="")
+        self._clips: dict[str, TaskID] = {}
+        self._printed: dict[str, tuple[float, Standing]] = {}
+
+    def __enter__(self) -> Board:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def update(self, standings: Mapping[str, Standing], in_flight: Sequence[str]) -> None:
+        for clip_id in in_flight:
+            standing = standings.get(clip_id)
+            if standing is None:
+                continue
+            if self._console.is_terminal:
+                if clip_id not in self._clips:
+                    self._clips[clip_id] = self._bars.add_task(clip_id, total=self._iterations, text="")
+                self._bars.update(self._clips[clip_id], completed=standing.done_iterations, text=standing.text)
+            else:
+                last_time, last = self._printed.get(clip_id, (0.0, None))
+                if standing != last and time.monotonic() - last_time >= LINE_S:
+                    self._printed[clip_id] = (time.monotonic(), standing)
+                    self._console.print(f"{clip_id}  {standing.text}", soft_wrap=True, markup=False, highlight=False)
+
+    def finished(self, clip_id: str, outcome: str) -> None:
+        if clip_id in self._clips:
+            self._bars.remove_task(self._clips.pop(clip_id))
+        self._bars.advance(self._corpus)
+        self._console.print(f"{clip_id}  {outcome}", soft_wrap=True, markup=False, highlight=False)
+
+
+def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Columns clip, status, minutes, svfid_lite0, diversity, run; failures are listed below the table by the caller."""
+    table = Table(title="results", title_justify="left")
+    for name in ("clip", "status"):
+        table.add_column(name)
+    for name in ("minutes", "svfid_lite0", "diversity"):
+        table.add_column(name, justify="right")
+    table.add_column("run")
+    for row in rows:
+        figures = [(row["minutes"], ".1f"), (row["svfid_lite0"], ".1f"), (row["diversity"], ".2f")]
+        cells = ["" if value is None else format(value, spec) for value, spec in figures]
+        table.add_row(row["clip_id"], row["status"], *cells, row["link"])
+    return table

@@ -1,0 +1,234 @@
+"""One clip from its frames to its finished MLflow run: the unit of work of corpus and sweep.
+
+The folder of a clip, in the order it fills:
+    config.json      settings, sizes, precision, versions; written before work starts
+    metrics.jsonl    append-only: one line a logged point, {time_ms, scale, iteration, metrics}
+    checkpoint.pt    everything training is (model/checkpoint.py)
+    samples/         scale_NN.png after each scale; real, reconstruction and sample_NN as mp4 and gif at the end
+    metrics.json     svfid_lite0, diversity
+    result.json      written last: its presence with status "done" means done
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from jobs import tracking
+from jobs.pictures import SHOWN_SAMPLES, sheet, to_frames
+from model.config import TrainConfig
+from model.metrics.diversity import lab_diversity
+from model.metrics.features import Lite0Features
+from model.metrics.frechet import svfid
+from model.precision import resolve
+from model.sample import frames_per_second, reconstruct, sample
+from model.train import Progress, ScaleDone, train_clip
+from pipeline import pyramid, video
+
+SHOWN_SEED, SCORED_SEED = 0, 1  # the samples in the pictures, and those that are scored and kept as videos
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a task is given. frames_thwc: uint8 (13, H, W, 3) RGB at 24 FPS."""
+
+    clip_id: str
+    source: str
+    frames_thwc: np.ndarray
+
+
+@dataclass(frozen=True)
+class Result:
+    """The line of a clip in the final table; `result.json` holds these fields."""
+
+    clip_id: str
+    status: str  # "done" or "failed"
+    reason: str = ""  # why it failed, one line
+    minutes: float = 0.0  # of training, over all the processes that took part
+    svfid_lite0: float | None = None
+    diversity: float | None = None
+    run_id: str = ""
+
+
+def ladder(config: TrainConfig, height: int, width: int) -> tuple[pyramid.ScaleSize, ...]:
+    """The scale ladder of `config` for a clip of this size. Raises ValueError for a clip too narrow for it."""
+    return pyramid.ladder(
+        height,
+        width,
+        side=config.ladder_side,
+        min_size=config.min_size,
+        max_size=config.max_size,
+        num_scales=config.num_scales,
+        factor=config.scale_factor,
+        num_frames=config.num_frames,
+        rates=config.frame_rates,
+    )
+
+
+def read_result(folder: Path) -> Result | None:
+    """The result a clip's folder holds, None if it has none yet."""
+    try:
+        return Result(**json.loads((folder / "result.json").read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def write_result(folder: Path, result: Result) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "result.json", asdict(result))
+
+
+def fit_clip(
+    clip: Clip,
+    config: TrainConfig,
+    folder: Path,
+    corpus: tracking.Corpus,
+    *,
+    num_samples: int = 10,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Result:
+    """Train one clip in `folder`, going on from its checkpoint if there is one, and leave everything in MLflow.
+
+    Args:
+        num_samples: random videos that are scored and kept, at least 2.
+        report: told every logged point, for a progress display.
+
+    Raises what training raises (NonFiniteLoss, CheckpointError, MemoryError …): the caller decides what a failure is.
+    """
+    _, height, width, _ = clip.frames_thwc.shape
+    sizes = ladder(config, height, width)
+    samples_dir = folder / "samples"
+    samples_dir.mkdir(parents=True, exist_ok=True)
+    _write_config(folder / "config.json", clip, config, sizes)
+    reals = pyramid.build(clip.frames_thwc, sizes)
+    metrics_log = folder / "metrics.jsonl"
+
+    with tracking.clip_run(corpus, clip.clip_id, metrics_log) as run, _Log(metrics_log) as log:
+        run.params({**config.to_dict(), "precision_used": resolve(config.precision, _device())})
+        run.tags({"source": clip.source})
+        run.artifact(folder / "config.json")
+
+        def log_and_report(progress: Progress) -> None:
+            log.append(progress)
+            report(progress)
+
+        done: ScaleDone | None = None
+        for done in train_clip(config, reals, clip_id=clip.clip_id, path=folder / "checkpoint.pt", log=log_and_report):
+            picture = _picture(done, reals)
+            Image.fromarray(picture).save(samples_dir / f"scale_{done.n:02d}.png")
+            run.image(picture, "real_reconstruction_samples", done.n)
+        assert done is not None  # a config has at least one scale
+
+        # -- what the trained model makes, and how it scores
+        videos = sample(done.stack, num_samples, SCORED_SEED)
+        real = torch.from_numpy(reals[-1])
+        reconstruction = reconstruct(done.stack, torch.from_numpy(reals[0])[None])[0]
+        for name, made in _named_videos(real, reconstruction, videos).items():
+            for suffix in (".mp4", ".gif"):
+                path = samples_dir / f"{name}{suffix}"
+                video.encode(to_frames(made.numpy()), path, fps=frames_per_second(done.stack, done.n))
+                run.artifact(path, "samples")
+        features = Lite0Features()
+        metrics = {
+            f"svfid_{features.name}": svfid(real, videos, features).mean,
+            f"svfid_{features.name}_reconstruction": svfid(real, reconstruction[None], features).mean,
+            "diversity": lab_diversity(videos, real),
+        }
+        write_json(folder / "metrics.json", {**metrics, "num_samples": num_samples, "seed": SCORED_SEED})
+        run.metrics({**metrics, "train_minutes": done.train_s / 60})
+        run.artifact(folder / "metrics.json")
+        run.artifact(folder / "checkpoint.pt")
+        result = Result(
+            clip.clip_id,
+            "done",
+            minutes=done.train_s / 60,
+            svfid_lite0=metrics["svfid_lite0"],
+            diversity=metrics["diversity"],
+            run_id=run.run_id,
+        )
+    write_result(folder, result)  # after the run is closed: done means everything is in MLflow too
+    return result
+
+
+def _picture(done: ScaleDone, reals: list[np.ndarray]) -> np.ndarray:
+    reconstruction = reconstruct(done.stack, torch.from_numpy(reals[0])[None])[0]
+    samples = sample(done.stack, SHOWN_SAMPLES, SHOWN_SEED)
+    return sheet(reals[done.n], reconstruction.numpy(), samples.numpy())
+
+
+def _named_videos(real: torch.Tensor, reconstruction: torch.Tensor, samples: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"real": real, "reconstruction": reconstruction} | {f"sample_{i:02d}": x for i, x in enumerate(samples)}
+
+
+class _Log:
+    """metrics.jsonl: appended line by line. A resumed run skips the points that are there already."""
+
+    def __init__(self, path: Path) -> None:
+        self._last = (-1, -1)
+        if path.exists():
+            data = path.read_bytes()
+            whole = data[: data.rfind(b"\n") + 1]  # a process may have died in the middle of a line
+            if len(whole) < len(data):
+                os.truncate(path, len(whole))
+            if whole:
+                last = json.loads(whole.splitlines()[-1])
+                self._last = (last["scale"], last["iteration"])
+        self._file = path.open("a", encoding="utf-8")  # closed by __exit__
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, progress: Progress) -> None:
+        if (progress.scale, progress.iteration) <= self._last:
+            return
+        point = {"time_ms": time.time_ns() // 1_000_000, **asdict(progress)}
+        self._file.write(json.dumps(point) + "\n")
+        self._file.flush()
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _write_config(path: Path, clip: Clip, config: TrainConfig, sizes: tuple[pyramid.ScaleSize, ...]) -> None:
+    packages = ("torch", "accelerate", "ray", "mlflow", "numpy")
+    write_json(
+        path,
+        {
+            "clip_id": clip.clip_id,
+            "source": clip.source,
+            "clip_size_thw": list(clip.frames_thwc.shape[:3]),
+            "sizes_thw": [[s.frames, s.height, s.width] for s in sizes],
+            "config": config.to_dict(),
+            "precision_used": resolve(config.precision, _device()),
+            "device": _device().type,
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "versions": {name: importlib.metadata.version(name) for name in packages},
+        },
+    )
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Atomic: a reader sees the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,485 @@
+"""START HERE. A corpus of videos in; one trained generator a clip out, each in its own Ray task.
+
+    python jobs/train_corpus.py --corpus demo --preset demo
+    python jobs/train_corpus.py --corpus my_videos/ --preset small --set iters_per_scale=2000
+    ray job submit --working-dir . -- python jobs/train_corpus.py --corpus /nfs/clips --preset paper --storage /nfs/runs
+
+Running the same command again finishes what is missing. Exit code: 0 all clips done; 1 some failed, the table names
+them and why; 2 bad arguments or nothing to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from jobs.presets import PRESETS  # noqa: E402
+from model.config import ConfigError, TrainConfig  # noqa: E402
+
+# torch, ray, mlflow and ffmpeg take seconds to import: only when there is work, so that --help answers at once.
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from jobs.fit_clip import Result
+    from jobs.tracking import Corpus
+
+DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
+SPARE_TASKS = 2  # submitted beyond what runs at once, so that a free slot never waits for a clip to be read
+POLL_S = 1.0
+TABLE_WIDTH = 180  # columns: links stay whole, a narrower terminal wraps them
+MAX_RESTARTS = 5  # of a task whose process or node died; it goes on from its checkpoint
+
+
+class UsageError(Exception):
+    """Arguments that cannot work; the message is one line. Exit code 2."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A clip that can be trained: how large it is, and how to get its frames (uint8 (T, H, W, 3) RGB)."""
+
+    clip_id: str
+    source: str
+    height: int
+    width: int
+    frames: Callable[[], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """What was found in --corpus: clips to train, and sources that are no clips with the reason."""
+
+    works: tuple[Work, ...]
+    failures: tuple[tuple[str, str], ...]  # (source, one line)
+    dropped: dict[str, int]  # source → frames no clip uses
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="train_corpus.py", description=__doc__, formatter_class=_HelpFormatter)
+    add = parser.add_argument
+    add("--corpus", required=True, help="shards, a video file, a folder of videos, a CSV manifest, their URI, or demo")
+    add("--preset", choices=sorted(PRESETS), default="small", help="a complete configuration (jobs/presets.py)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting; may be repeated")
+    add("--storage", help="folder for everything that is made; a path all nodes share (default: runs)")
+    add("--experiment", help="name of this corpus in storage and MLflow (default: corpus and preset)")
+    add("--tracking-uri", help="MLflow (default: $MLFLOW_TRACKING_URI, else a sqlite file in the storage folder)")
+    add("--gpus-per-clip", type=float, default=1.0, help="GPUs a clip, where the cluster has any")
+    add("--cpus-per-clip", type=int, help="CPU cores a clip, where it has no GPU (default: cores / clips, at least 1)")
+    add("--n", type=int, default=10, help="samples a clip that are scored and kept, at least 2")
+    resume = parser.add_mutually_exclusive_group()
+    resume.add_argument("--resume", action="store_true", help="finish what is missing (the default)")
+    resume.add_argument("--fresh", action="store_true", help="forget these clips' earlier work and start again")
+    add("--dry-run", action="store_true", help="print clips, ladder, resources and iterations; do nothing")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    from rich.console import Console
+
+    console = Console(soft_wrap=not sys.stdout.isatty())
+    try:
+        return run(args, console)
+    except (UsageError, ConfigError) as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return NOTHING_TO_DO
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on from the last checkpoints", highlight=False)
+        return 130
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    config = PRESETS[args.preset]().with_overrides(args.set)
+    if args.n < 2:
+        raise UsageError(f"--n {args.n}: at least 2 samples are needed to measure diversity")
+    storage = _storage(args.storage)
+    experiment = args.experiment or _experiment_name(args.corpus, args.preset)
+    base = storage / experiment
+
+    # -- 1. what there is to do
+    corpora = _find(args.corpus, base, config, write=not args.dry_run, console=console)
+    corpora = _without_misfits(corpora, config)
+    for source, frames in corpora.dropped.items():
+        if frames:
+            text = f"{Path(source).name}: {frames} frames beside the clip are not used"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if not corpora.works:
+        for _, reason in corpora.failures:
+            console.print(reason, markup=False, highlight=False, soft_wrap=True)
+        raise UsageError(f"{args.corpus}: no clip that can be trained")
+    if args.dry_run:
+        _print_plan(console, corpora, config, base, args)
+        return DONE
+
+    # -- 2. one experiment holds models of one configuration
+    if args.fresh:
+        for work in corpora.works:
+            shutil.rmtree(base / work.clip_id, ignore_errors=True)
+    _claim(base, config, fresh=args.fresh)
+
+    # -- 3. train what is missing
+    results = _train_all(args, console, corpora, config, storage, experiment)
+
+    # -- 4. totals
+    failed = len(corpora.failures) + sum(result.status != "done" for result in results)
+    return SOME_FAILED if failed else DONE
+
+
+# -- what there is to do
+
+
+def _find(corpus: str, base: Path, config: TrainConfig, *, write: bool, console: Console) -> Corpora:
+    """The clips of --corpus. Videos are decoded once, into shards in the experiment's folder."""
+    from pipeline import clips, shards, video
+
+    try:
+        local = clips.fetch(corpus, base / ".fetched")
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    if shards.is_corpus(local):
+        try:
+            return Corpora(tuple(_from_shard(entry) for entry in shards.index(local)), (), {})
+        except shards.ShardError as error:
+            raise UsageError(str(error)) from error
+
+    planned = clips.plan([local], num_frames=config.num_frames)
+    failures = [(failure.source, failure.reason) for failure in planned.failures]
+    if not write:
+        works = []
+        for plan in planned.clips:
+            info = video.probe(plan.source)
+            works.append(Work(plan.clip_id, plan.source, info.height, info.width, lambda: _undecoded()))
+        return Corpora(tuple(works), tuple(failures), dict(planned.dropped))
+    if not planned.clips:
+        return Corpora((), tuple(failures), dict(planned.dropped))
+    with console.status(f"decoding {len(planned.clips)} clips"):
+        written = shards.write(planned.clips, base / ".shards")
+    failures += [(failure.source, failure.reason) for failure in written.failures]
+    wanted = {plan.clip_id for plan in planned.clips}
+    entries = [entry for entry in shards.index(base / ".shards") if entry.clip_id in wanted]
+    return Corpora(tuple(_from_shard(entry) for entry in entries), tuple(failures), dict(planned.dropped))
+
+
+def _from_shard(entry: Any) -> Work:
+    from pipeline import shards
+
+    return Work(entry.clip_id, entry.source, entry.height, entry.width, lambda: shards.read_clip(entry).frames_thwc)
+
+
+def _undecoded() -> NDArray[Any]:
+    raise AssertionError("a dry run reads no frames")
+
+
+def _without_misfits(corpora: Corpora, config: TrainConfig) -> Corpora:
+    """Clips the ladder cannot hold (too narrow) become failures before anything is started."""
+    from jobs.fit_clip import ladder
+
+    works, failures = [], list(corpora.failures)
+    for work in corpora.works:
+        try:
+            ladder(config, work.height, work.width)
+            works.append(work)
+        except ValueError as error:
+            failures.append((work.source, f"{Path(work.source).name}: {error}"))
+    return Corpora(tuple(works), tuple(failures), corpora.dropped)
+
+
+def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: Path, args: argparse.Namespace) -> None:
+    from jobs.fit_clip import ladder, read_result
+
+    console.print(f"{len(corpora.works)} clips, preset {args.preset}, into {base}", markup=False, soft_wrap=True)
+    for work in corpora.works:
+        sizes = " ".join(f"{s.frames}×{s.height}×{s.width}" for s in ladder(config, work.height, work.width))
+        result = read_result(base / work.clip_id)
+        state = "done" if result and result.status == "done" else "to train"
+        console.print(f"{work.clip_id}  {work.height}×{work.width} px  {state}", markup=False, highlight=False)
+        console.print(f"    ladder T×H×W: {sizes}", markup=False, highlight=False, soft_wrap=True)
+        if config.max_size > (work.height if config.ladder_side == "height" else work.width):
+            console.print("    the source is smaller than the finest scale, which will be enlarged", highlight=False)
+    for _, reason in corpora.failures:
+        console.print(f"not usable: {reason}", markup=False, highlight=False, soft_wrap=True)
+    iterations = config.iterations
+    console.print(f"iterations a clip: {' + '.join(map(str, iterations))} = {sum(iterations)}", highlight=False)
+    console.print(f"iterations in all: {sum(iterations) * len(corpora.works)}", highlight=False)
+    console.print(
+        f"resources a clip: {args.gpus_per_clip} GPU where the cluster has GPUs, else "
+        f"{args.cpus_per_clip or _cpu_share(os.cpu_count() or 1, len(corpora.works))} CPU cores",
+        highlight=False,
+    )
+
+
+def _claim(base: Path, config: TrainConfig, *, fresh: bool) -> None:
+    """Write the experiment's config, or check it: models of two configurations never share a name."""
+    from jobs.fit_clip import write_json
+
+    path = base / "experiment.json"
+    if path.exists() and not fresh:
+        before, now = json.loads(path.read_text()), config.to_dict()
+        changed = [f"{k} was {before.get(k)}, is now {now[k]}" for k in now if before.get(k) != now[k]]
+        if changed:
+            raise UsageError(
+                f"{base}: trained with other settings ({'; '.join(changed)}); use --experiment NAME or --fresh"
+            )
+    base.mkdir(parents=True, exist_ok=True)
+    write_json(path, config.to_dict())
+
+
+# -- training
+
+
+def _train_all(
+    args: argparse.Namespace,
+    console: Console,
+    corpora: Corpora,
+    config: TrainConfig,
+    storage: Path,
+    experiment: str,
+) -> list[Result]:
+    """Train every clip that is not done, a bounded number at a time; print the table; return all results."""
+    from jobs import tracking
+    from jobs.fit_clip import read_result
+
+    base = storage / experiment
+    results: dict[str, Result] = {}
+    for work in corpora.works:
+        result = read_result(base / work.clip_id)
+        if result is not None and result.status == "done":
+            results[work.clip_id] = result
+    todo = [work for work in corpora.works if work.clip_id not in results]
+
+    uri = args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or tracking.default_uri(storage)
+    try:
+        with console.status("opening MLflow"):
+            corpus = tracking.open_corpus(uri, experiment, storage, {"corpus": args.corpus, "preset": args.preset})
+            if args.fresh:
+                tracking.forget_clips(corpus, [work.clip_id for work in todo])
+    except ConnectionError as error:
+        raise UsageError(str(error)) from error
+
+    if todo:
+        for result in _run_tasks(args, console, todo, len(results), config, base, corpus):
+            results[result.clip_id] = result
+
+    ordered = [results[work.clip_id] for work in corpora.works]
+    table = _table(ordered, corpora.failures, corpus)
+    console.print(table, width=TABLE_WIDTH, crop=False, no_wrap=True, overflow="ignore")
+    reasons = [f"{result.clip_id}: {result.reason}" for result in ordered if result.status != "done"]
+    reasons += [reason for _, reason in corpora.failures]
+    for reason in reasons:
+        console.print(f"failed  {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if not uri.startswith("http"):
+        console.print(f"MLflow: mlflow ui --backend-store-uri {uri}", markup=False, highlight=False, soft_wrap=True)
+    _close(corpus, ordered, table, reasons)
+    return ordered
+
+
+def _run_tasks(
+    args: argparse.Namespace,
+    console: Console,
+    todo: Sequence[Work],
+    already_done: int,
+    config: TrainConfig,
+    base: Path,
+    corpus: Corpus,
+) -> list[Result]:
+    import ray
+    from ray.exceptions import RayError
+
+    from jobs.board import Board, Standings
+    from jobs.fit_clip import Result, write_result
+
+    with console.status("starting Ray"):
+        _start_ray()
+    try:
+        options, slots = _resources(args, len(todo))
+        standings = Standings.remote()  # type: ignore[attr-defined]
+        # max_calls: a process a clip, so that one clip's memory or crash is never another's.
+        task: Any = ray.remote(max_calls=1, max_retries=MAX_RESTARTS, **options)(fit_task)  # type: ignore[call-overload]
+        waiting = list(reversed(todo))
+        flying: dict[Any, str] = {}
+        results = []
+        with Board(console, already_done + len(todo), already_done, sum(config.iterations)) as board:
+            while waiting or flying:
+                while waiting and len(flying) < slots + SPARE_TASKS:
+                    work = waiting.pop()
+                    job = Job(work.clip_id, work.source, config, base / work.clip_id, corpus, args.n)
+                    flying[task.remote(job, work.frames(), standings)] = work.clip_id
+                ready, _ = ray.wait(list(flying), timeout=POLL_S)
+                board.update(ray.get(standings.get.remote()), list(flying.values()))
+                for reference in ready:
+                    clip_id = flying.pop(reference)
+                    try:
+                        result = ray.get(reference)
+                    except RayError as error:
+                        result = Result(clip_id, "failed", f"its process died {MAX_RESTARTS + 1} times: {_line(error)}")
+                        write_result(base / clip_id, result)
+                    results.append(result)
+                    board.finished(clip_id, result.status if result.status == "done" else f"failed: {result.reason}")
+        return results
+    finally:
+        ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a task needs beside the frames."""
+
+    clip_id: str
+    source: str
+    config: TrainConfig
+    folder: Path
+    corpus: Corpus
+    num_samples: int
+
+
+def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
+    """The body of a Ray task: `fit_clip`, with whatever goes wrong turned into the clip's result."""
+    import torch
+
+    from jobs import tracking
+    from jobs.board import Standing
+    from jobs.fit_clip import Clip, Result, fit_clip, write_result
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # set by Ray to the task's CPUs
+    iterations = job.config.iterations
+
+    def report(progress: Any) -> None:
+        loss, speed = progress.metrics["rec_loss"], progress.metrics["sec_per_iter"]
+        n, done = progress.scale, progress.iteration
+        text = f"scale {n}/{len(iterations) - 1}  {done}/{iterations[n]}  rec_loss {loss:.4f}  {speed:.3f} s/it"
+        standings.put.remote(job.clip_id, Standing(sum(iterations[:n]) + done, text))
+
+    try:
+        clip = Clip(job.clip_id, job.source, frames_thwc)
+        return fit_clip(clip, job.config, job.folder, job.corpus, num_samples=job.num_samples, report=report)
+    except Exception as error:  # the boundary where a failure becomes data: this clip's, and only this clip's
+        reason = f"{type(error).__name__}: {_line(error)}"
+        result = Result(job.clip_id, "failed", reason)
+        write_result(job.folder, result)
+        (job.folder / "error.txt").write_text(traceback.format_exc())
+        run_id = tracking.record_failure(job.corpus, job.clip_id, reason)
+        return Result(job.clip_id, "failed", reason, run_id=run_id)
+
+
+def _start_ray() -> None:
+    """Join the cluster RAY_ADDRESS names (ray job submit sets it), else start Ray on this machine."""
+    import logging
+
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = os.environ.get("RAY_ADDRESS")
+    if address is None:
+        # Workers of a Ray started here inherit the environment: they import this project from where it lies.
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    ray.init(
+        address=address or "local",
+        include_dashboard=None if address else False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def _resources(args: argparse.Namespace, clips: int) -> tuple[dict[str, float], int]:
+    """What a task asks Ray for, and how many tasks run at once. Raises UsageError for what no node has.
+
+    Ray would let a task wait for ever for a GPU that does not exist.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus, cpus = ([node.get(name, 0) for node in nodes] for name in ("GPU", "CPU"))
+    if max(gpus) > 0:
+        share = args.gpus_per_clip
+        if share <= 0 or share > max(gpus):
+            raise UsageError(f"--gpus-per-clip {share:g}: above 0, at most {max(gpus):g}, the most a node has")
+        return {"num_gpus": share, "num_cpus": 1}, max(1, int(sum(gpu // share for gpu in gpus)))
+    share = args.cpus_per_clip or _cpu_share(int(max(cpus)), clips)
+    if share < 1 or share > max(cpus):
+        raise UsageError(f"--cpus-per-clip {share}: at least 1, at most {max(cpus):g}, the most a node has")
+    return {"num_cpus": share}, max(1, int(sum(cpu // share for cpu in cpus)))
+
+
+def _cpu_share(cores: int, clips: int) -> int:
+    return max(1, cores // clips)
+
+
+# -- totals
+
+
+def _table(results: Sequence[Result], failures: Sequence[tuple[str, str]], corpus: Corpus) -> Any:
+    from jobs.board import results_table
+
+    rows: list[dict[str, Any]] = [
+        {**vars(result), "link": corpus.link(result.run_id) if result.run_id else ""} for result in results
+    ]
+    for source, _ in failures:
+        row = {"clip_id": Path(source).name, "status": "failed", "link": ""}
+        rows.append({**row, "minutes": None, "svfid_lite0": None, "diversity": None})
+    return results_table(rows)
+
+
+def _close(corpus: Corpus, results: Sequence[Result], table: Any, reasons: Sequence[str]) -> None:
+    """Means over the finished clips, the table and the failures, on the parent run."""
+    from rich.console import Console
+
+    from jobs import tracking
+
+    done = [result for result in results if result.status == "done"]
+    metrics = {"clips_done": float(len(done)), "clips_failed": float(len(reasons))}
+    for name in ("svfid_lite0", "diversity", "minutes"):
+        values = [getattr(result, name) for result in done]
+        if values:
+            metrics[f"{name}_mean"] = sum(values) / len(values)
+    page = Console(width=TABLE_WIDTH, file=io.StringIO())
+    page.print(table)
+    page.print(*(f"failed  {reason}" for reason in reasons), sep="\n", markup=False, highlight=False, soft_wrap=True)
+    text = page.file.getvalue()  # type: ignore[attr-defined]
+    tracking.close_corpus(corpus, failed=bool(reasons), metrics=metrics, table=text)
+
+
+# -- names
+
+
+def _storage(given: str | None) -> Path:
+    in_ray_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    if given is None:
+        # A Ray job's working folder is a copy that is thrown away.
+        return Path.home() / "hp-vae-gan-runs" if in_ray_job else Path("runs").resolve()
+    if "://" in given:
+        raise UsageError(f"--storage {given}: object stores are not supported; give a path that all nodes share")
+    if in_ray_job and not os.path.isabs(given):
+        raise UsageError(f"--storage {given}: a Ray job's folder is thrown away; give an absolute path")
+    return Path(given).resolve()
+
+
+def _experiment_name(corpus: str, preset: str) -> str:
+    stem = Path(corpus.rstrip("/")).stem or "corpus"
+    name = "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)
+    return name if name == preset else f"{name}-{preset}"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500]
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """The description as written, and every default."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
