@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from typing import Any
 
 import ray
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+PAGE_COLUMNS = 240
 LINE_S = 15.0  # seconds between two plain lines of a clip where there is no terminal to draw on
 
 
@@ -85,16 +88,18 @@ class Board:
         self._console.print(f"{clip_id}  {outcome}", soft_wrap=True, markup=False, highlight=False)
 
 
-def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Columns clip, status, minutes, svfid_lite0, diversity, run; failures are listed below the table by the caller."""
+def results_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The final table as text, wide enough for whole links: clip, status, minutes, svfid_lite0, diversity, run.
+
+    A row may lack the figures: a clip that failed has none.
+    """
     table = Table(title="results", title_justify="left")
-    for name in ("clip", "status"):
-        table.add_column(name)
-    for name in ("minutes", "svfid_lite0", "diversity"):
-        table.add_column(name, justify="right")
-    table.add_column("run")
+    for name in ("clip", "status", "minutes", "svfid_lite0", "diversity", "run"):
+        table.add_column(name, justify="right" if name in ("minutes", "svfid_lite0", "diversity") else "left")
     for row in rows:
-        figures = [(row["minutes"], ".1f"), (row["svfid_lite0"], ".1f"), (row["diversity"], ".2f")]
+        figures = [(row.get("minutes"), ".1f"), (row.get("svfid_lite0"), ".1f"), (row.get("diversity"), ".2f")]
         cells = ["" if value is None else format(value, spec) for value, spec in figures]
-        table.add_row(row["clip_id"], row["status"], *cells, row["link"])
-    return table
+        table.add_row(escape(row["clip_id"]), row["status"], *cells, row.get("link", ""))
+    page = io.StringIO()
+    Console(file=page, width=PAGE_COLUMNS).print(table)
+    return page.getvalue()

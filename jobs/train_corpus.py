@@ -11,14 +11,13 @@ them and why; 2 bad arguments or nothing to do.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
 SPARE_TASKS = 2  # submitted beyond what runs at once, so that a free slot never waits for a clip to be read
 POLL_S = 1.0
-TABLE_WIDTH = 180  # columns: links stay whole, a narrower terminal wraps them
 MAX_RESTARTS = 5  # of a task whose process or node died; it goes on from its checkpoint
 
 
@@ -274,15 +272,11 @@ def _train_all(
             results[result.clip_id] = result
 
     ordered = [results[work.clip_id] for work in corpora.works]
-    table = _table(ordered, corpora.failures, corpus)
-    console.print(table, width=TABLE_WIDTH, crop=False, no_wrap=True, overflow="ignore")
-    reasons = [f"{result.clip_id}: {result.reason}" for result in ordered if result.status != "done"]
-    reasons += [reason for _, reason in corpora.failures]
-    for reason in reasons:
-        console.print(f"failed  {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+    page = _page(ordered, corpora.failures, corpus)
+    console.print(page, markup=False, highlight=False, soft_wrap=True)
     if not uri.startswith("http"):
-        console.print(f"MLflow: mlflow ui --backend-store-uri {uri}", markup=False, highlight=False, soft_wrap=True)
-    _close(corpus, ordered, table, reasons)
+        console.print(f"MLflow: mlflow server --host 127.0.0.1 --backend-store-uri {uri}", markup=False, soft_wrap=True)
+    _close(corpus, ordered, page, len(corpora.failures))
     return ordered
 
 
@@ -370,8 +364,9 @@ def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
         result = Result(job.clip_id, "failed", reason)
         write_result(job.folder, result)
         (job.folder / "error.txt").write_text(traceback.format_exc())
-        run_id = tracking.record_failure(job.corpus, job.clip_id, reason)
-        return Result(job.clip_id, "failed", reason, run_id=run_id)
+        result = replace(result, run_id=tracking.record_failure(job.corpus, job.clip_id, reason))
+        write_result(job.folder, result)
+        return result
 
 
 def _start_ray() -> None:
@@ -421,35 +416,29 @@ def _cpu_share(cores: int, clips: int) -> int:
 # -- totals
 
 
-def _table(results: Sequence[Result], failures: Sequence[tuple[str, str]], corpus: Corpus) -> Any:
+def _page(results: Sequence[Result], failures: Sequence[tuple[str, str]], corpus: Corpus) -> str:
+    """The results table, and below it a line for every failure with its reason."""
     from jobs.board import results_table
 
-    rows: list[dict[str, Any]] = [
-        {**vars(result), "link": corpus.link(result.run_id) if result.run_id else ""} for result in results
-    ]
-    for source, _ in failures:
-        row = {"clip_id": Path(source).name, "status": "failed", "link": ""}
-        rows.append({**row, "minutes": None, "svfid_lite0": None, "diversity": None})
-    return results_table(rows)
+    rows = [{**vars(result), "link": corpus.link(result.run_id) if result.run_id else ""} for result in results]
+    rows += [{"clip_id": Path(source).name, "status": "failed"} for source, _ in failures]
+    reasons = [f"{result.clip_id}: {result.reason}" for result in results if result.status != "done"]
+    reasons += [reason for _, reason in failures]
+    return results_table(rows) + "".join(f"failed  {reason}\n" for reason in reasons)
 
 
-def _close(corpus: Corpus, results: Sequence[Result], table: Any, reasons: Sequence[str]) -> None:
-    """Means over the finished clips, the table and the failures, on the parent run."""
-    from rich.console import Console
-
+def _close(corpus: Corpus, results: Sequence[Result], page: str, failed_sources: int) -> None:
+    """Counts, means over the finished clips and the table, on the parent run."""
     from jobs import tracking
 
     done = [result for result in results if result.status == "done"]
-    metrics = {"clips_done": float(len(done)), "clips_failed": float(len(reasons))}
+    failed = len(results) - len(done) + failed_sources
+    metrics = {"clips_done": float(len(done)), "clips_failed": float(failed)}
     for name in ("svfid_lite0", "diversity", "minutes"):
         values = [getattr(result, name) for result in done]
         if values:
             metrics[f"{name}_mean"] = sum(values) / len(values)
-    page = Console(width=TABLE_WIDTH, file=io.StringIO())
-    page.print(table)
-    page.print(*(f"failed  {reason}" for reason in reasons), sep="\n", markup=False, highlight=False, soft_wrap=True)
-    text = page.file.getvalue()  # type: ignore[attr-defined]
-    tracking.close_corpus(corpus, failed=bool(reasons), metrics=metrics, table=text)
+    tracking.close_corpus(corpus, failed=failed > 0, metrics=metrics, table=page)
 
 
 # -- names

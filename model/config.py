@@ -138,7 +138,8 @@ class TrainConfig:
             name, equals, text = assignment.partition("=")
             if not equals:
                 raise ConfigError(f"--set {assignment}: write key=value")
-            changes[_check_name(name.strip())] = _parse(name.strip(), text.strip())
+            name = _check_name(name.strip())
+            changes[name] = _parse(name, text.strip())
         return dataclasses.replace(self, **changes)
 
 

@@ -1,0 +1,126 @@
+"""Sources (files, folders, folders of frames, CSV manifests, "demo") -> plans of clips with stable ids.
+
+planned = plan(["my_videos/"], stride=13)
+planned.clips      # what shards.write takes
+planned.failures   # what cannot be used, one line each
+planned.dropped    # frames that no clip uses, by source
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline import video
+from pipeline.sources import Failure, Video, demo_sources, expand, fetch
+
+__all__ = ["ClipPlan", "Failure", "Planned", "demo_sources", "fetch", "plan"]
+
+MIN_SIDE_PX = 16
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """One clip to cut: `num_frames` frames of `source` from `start_frame` on, all counted at `fps`."""
+
+    clip_id: str
+    source: str
+    start_frame: int
+    num_frames: int = 13
+    fps: float = 24.0
+
+
+@dataclass(frozen=True)
+class Planned:
+    clips: tuple[ClipPlan, ...]
+    failures: tuple[Failure, ...]
+    dropped: Mapping[str, int]  # source -> frames (at fps) that no clip uses; sources without any are left out
+
+
+def plan(sources: Sequence[str], *, num_frames: int = 13, fps: float = 24.0, stride: int | None = None) -> Planned:
+    """What to cut from `sources`, in their order. Reads headers only (and counts frames where there is none).
+
+    Args:
+        sources: video file; folder of videos (recursive); folder of numbered frames; CSV manifest with
+            columns clip_id,path,start_s[,duration_s] (paths relative to the manifest); or "demo".
+        stride: None: one clip a video, its first (a manifest row: at its start_s). k: a clip every k frames.
+
+    Nothing in a source raises: what cannot be used is a Failure. Raises: ValueError for numbers out of range.
+    """
+    if num_frames < 1 or not 0 < fps < 1e6 or (stride is not None and stride < 1):
+        raise ValueError(f"num_frames, fps and stride must be positive, got {num_frames}, {fps}, {stride}")
+    clips: list[ClipPlan] = []
+    failures: list[Failure] = []
+    owners: dict[str, Video] = {}  # by clip id
+    totals: dict[str, int] = {}
+    used: dict[str, set[int]] = {}
+    for found in (item for source in sources for item in expand(source)):
+        if isinstance(found, Failure):
+            failures.append(found)
+            continue
+        owner = owners.setdefault(found.clip_id, found)
+        if owner is not found:
+            if not _same(owner, found):  # the very same video given twice needs no second clip
+                failures.append(_same_id(found, owner, found.clip_id))
+            continue
+        try:
+            total = _usable_frames(found, num_frames, fps)
+            cut = _cut(found, total, num_frames, fps, stride)
+        except video.VideoError as error:
+            failures.append(Failure(found.told_as or found.path, _blame(found, str(error))))
+            continue
+        totals[found.path] = total
+        if taken := [clip.clip_id for clip in cut if owners.setdefault(clip.clip_id, found) is not found]:
+            failures.append(_same_id(found, owners[taken[0]], taken[0]))
+            continue
+        clips += cut
+        for clip in cut:
+            used.setdefault(found.path, set()).update(range(clip.start_frame, clip.start_frame + num_frames))
+    dropped = {path: totals[path] - len(frames) for path, frames in used.items() if len(frames) < totals[path]}
+    return Planned(tuple(clips), tuple(failures), dropped)
+
+
+def _usable_frames(found: Video, num_frames: int, fps: float) -> int:
+    info = video.probe(found.path)
+    if min(info.width, info.height) < MIN_SIDE_PX:
+        cause = f"is {info.width}x{info.height} pixels, {MIN_SIDE_PX}x{MIN_SIDE_PX} is the least"
+        raise video.video_error(found.path, cause, "give a larger video")
+    total = video.count_frames(info, fps)
+    if total < num_frames:
+        plural = "" if total == 1 else "s"
+        cause = f"has only {total} frame{plural} at {fps:g} FPS, {num_frames} are needed"
+        raise video.video_error(found.path, cause, "give a longer video")
+    return total
+
+
+def _cut(found: Video, total: int, num_frames: int, fps: float, stride: int | None) -> list[ClipPlan]:
+    first = round(found.start_s * fps)
+    stop = total if found.duration_s is None else min(total, first + round(found.duration_s * fps))
+    if stop - first < num_frames:
+        cause = f"{max(stop - first, 0)} frames between {found.start_s:g} s and "
+        cause += "its end" if stop == total else f"{found.start_s + (found.duration_s or 0):g} s"
+        mend = f"start earlier or take longer ({total} frames at {fps:g} FPS are there, a clip has {num_frames})"
+        raise video.video_error(found.path, f"has only {cause}", mend)
+    starts = range(first, stop - num_frames + 1, stride or total)  # total: only the first one fits
+    numbered = found.numbered or len(starts) > 1
+    return [
+        ClipPlan(found.clip_id + (f"-{start:06d}" if numbered else ""), found.path, start, num_frames, fps)
+        for start in starts
+    ]
+
+
+def _same(one: Video, other: Video) -> bool:
+    """Whether the two are one video, given twice. Two rows of a manifest never are."""
+    if one.told_as or other.told_as:
+        return False
+    return os.path.realpath(one.path) == os.path.realpath(other.path)
+
+
+def _same_id(found: Video, owner: Video, clip_id: str) -> Failure:
+    cause = f"its clip id {clip_id} is already that of {video.shown(owner.told_as or owner.path)}"
+    mend = "rename one" if found.told_as else "rename one, or give the folder that holds both"
+    reason = str(video.video_error(found.path, cause, mend))
+    return Failure(found.told_as or found.path, _blame(found, reason))
+
+
+def _blame(found: Video, reason: str) -> str:
+    return f"{found.told_as}: {reason}" if found.told_as else reason

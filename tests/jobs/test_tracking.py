@@ -1,0 +1,96 @@
+"""What a corpus leaves in MLflow, read back with MLflow's own client."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from jobs import tracking
+
+from .conftest import Trained
+
+
+@pytest.fixture(scope="module")
+def client(trained: Trained) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{trained.storage / 'mlflow.db'}")
+
+
+@pytest.fixture(scope="module")
+def runs(client: MlflowClient) -> dict[str, Run]:
+    experiment = client.get_experiment_by_name("mixed")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    return {run.data.tags.get("clip_id", "corpus").split("-")[0]: run for run in found}
+
+
+def test_one_parent_run_and_a_child_a_clip(trained: Trained, runs: dict[str, Run]) -> None:
+    assert set(runs) == {"corpus", *trained.clips}
+    parent = runs["corpus"].info.run_id
+    for name, folder in trained.clips.items():
+        assert runs[name].data.tags["mlflow.parentRunId"] == parent
+        assert runs[name].data.tags["clip_id"] == folder.name
+        assert runs[name].info.status == "FINISHED"
+    assert runs["corpus"].info.status == "FAILED"  # some files of the corpus were bad
+    assert runs["corpus"].data.metrics["clips_done"] == 2
+    assert runs["corpus"].data.metrics["clips_failed"] == 7
+
+
+def test_params_metrics_and_tags(trained: Trained, runs: dict[str, Run]) -> None:
+    run = runs["good"]
+    metrics = json.loads((trained.clips["good"] / "metrics.json").read_text())
+    assert run.data.params["iters_per_scale"] == "4" and run.data.params["precision_used"] in ("bf16", "float32")
+    assert run.data.tags["source"].endswith("good.mp4")
+    for name in ("svfid_lite0", "diversity"):
+        assert run.data.metrics[name] == metrics[name]
+    assert runs["corpus"].data.metrics["svfid_lite0_mean"] > 0
+
+
+def test_every_point_of_the_log_is_there_once(trained: Trained, client: MlflowClient, runs: dict[str, Run]) -> None:
+    for line in (trained.clips["good"] / "metrics.jsonl").read_text().splitlines():
+        point = json.loads(line)
+        for name, value in point["metrics"].items():
+            history = client.get_metric_history(runs["good"].info.run_id, f"scale_{point['scale']:02d}/{name}")
+            (stored,) = [metric for metric in history if metric.step == point["iteration"]]
+            assert stored.value == value and stored.timestamp == point["time_ms"]
+
+
+def test_artifacts(client: MlflowClient, runs: dict[str, Run]) -> None:
+    run_id = runs["good"].info.run_id
+    top = {item.path for item in client.list_artifacts(run_id)}
+    assert {"config.json", "checkpoint.pt", "metrics.json", "samples", "images"} <= top
+    samples = {Path(item.path).suffix for item in client.list_artifacts(run_id, "samples")}
+    assert samples == {".mp4", ".gif"}
+    pictures = [item.path for item in client.list_artifacts(run_id, "images") if item.path.endswith(".png")]
+    assert sorted(int(path.split("+step+")[1].split("+")[0]) for path in pictures) == [0, 1, 2, 3]
+    assert {item.path for item in client.list_artifacts(runs["corpus"].info.run_id)} == {"results.txt"}
+
+
+def test_forwarding_a_log_twice_stores_its_points_once(tmp_path: Path) -> None:
+    corpus = tracking.open_corpus(tracking.default_uri(tmp_path), "again", tmp_path, {})
+    log = tmp_path / "metrics.jsonl"
+    lines = [{"time_ms": 1000 + i, "scale": 1, "iteration": i, "metrics": {"rec_loss": 1 / i}} for i in range(1, 6)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"time_ms": 2000, "sca')  # torn last line
+    for _ in range(2):
+        with tracking.clip_run(corpus, "clip", log) as run:
+            run_id = run.run_id
+    history = MlflowClient(corpus.uri).get_metric_history(run_id, "scale_01/rec_loss")
+    assert sorted((m.step, m.value) for m in history) == [(i, 1 / i) for i in range(1, 6)]
+
+
+def test_reopening_a_corpus_finds_its_run_and_a_failure_is_a_tag(tmp_path: Path) -> None:
+    uri = tracking.default_uri(tmp_path)
+    first = tracking.open_corpus(uri, "again", tmp_path, {"preset": "demo"})
+    assert tracking.open_corpus(uri, "again", tmp_path, {"preset": "demo"}) == first
+    run_id = tracking.record_failure(first, "broken", "scale 1, iteration 7: rec_loss is nan")
+    run = MlflowClient(uri).get_run(run_id)
+    assert run.info.status == "FAILED" and "iteration 7" in run.data.tags["failure"]
+
+
+def test_an_unreachable_server_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError, match=r"http://127\.0\.0\.1:9") as caught:
+        tracking.open_corpus("http://127.0.0.1:9", "none", tmp_path, {})
+    assert "\n" not in str(caught.value)

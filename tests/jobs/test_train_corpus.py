@@ -1,0 +1,175 @@
+"""The corpus job on real files, through real Ray and MLflow: what a user sees and what lies in storage afterwards."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from PIL import Image
+
+from model import checkpoint
+
+from .conftest import TINY, Trained, make_video, run_job
+
+BAD = {
+    "zero.mp4": "empty",
+    "truncated.mp4": "",
+    "text.mp4": "",
+    "short.mp4": "13",
+    "tiny.mp4": "16",
+    "dot.mp4": "16",
+    "audio.mp4": "audio",
+}
+
+
+def test_bad_files_cost_only_themselves(trained: Trained) -> None:
+    assert trained.code == 1, trained.output
+    for name, cause in BAD.items():
+        lines = [line for line in trained.output.splitlines() if line.startswith("failed  ") and name in line]
+        assert len(lines) == 1, (name, trained.output)
+        assert cause in lines[0]
+        assert ";" in lines[0], f"no mend in {lines[0]!r}"
+    assert set(trained.clips) == {"good", "suss"} or len(trained.clips) == 2
+    for folder in trained.clips.values():
+        assert json.loads((folder / "result.json").read_text())["status"] == "done"
+
+
+def test_the_table_names_every_clip_with_figures_and_link(trained: Trained) -> None:
+    for folder in trained.clips.values():
+        (row,) = [line for line in trained.output.splitlines() if folder.name in line and "http://" in line]
+        assert re.search(
+            r"done\s*│\s*\d+\.\d\s*│\s*\d+\.\d\s*│\s*\d+\.\d\d\s*│ http://127\.0\.0\.1:\d+/#/experiments/", row
+        )
+    assert sum("│ failed" in line for line in trained.output.splitlines()) == len(BAD)
+
+
+def test_progress_tells_scale_iteration_loss_and_speed(trained: Trained) -> None:
+    assert re.search(r"good-\S+  scale \d/3  \d/4  rec_loss \d\.\d{4}  \d+\.\d{3} s/it", trained.output)
+
+
+def test_storage_holds_what_the_readme_says(trained: Trained) -> None:
+    folder = trained.clips["good"]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["precision_used"] in ("bf16", "float32")
+    assert config["config"]["channels"] == 8
+    assert config["sizes_thw"][0][0] == 4 and config["sizes_thw"][-1] == [13, 30, 40]
+    points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(p["scale"], p["iteration"]) for p in points] == [(n, i) for n in range(4) for i in (2, 4)]
+    assert {"rec_loss", "kl_loss", "sec_per_iter", "peak_gib"} <= set(points[0]["metrics"])
+    assert {"rec_loss", "adv_loss", "critic_loss", "gp_loss"} <= set(points[-1]["metrics"])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["svfid_lite0"] > 0 and metrics["diversity"] > 0 and metrics["num_samples"] == 2
+    assert checkpoint.load(folder / "checkpoint.pt").done
+    samples = {path.name for path in (folder / "samples").iterdir()}
+    wanted = {f"scale_{n:02d}.png" for n in range(4)}
+    wanted |= {
+        f"{name}.{kind}" for name in ("real", "reconstruction", "sample_00", "sample_01") for kind in ("mp4", "gif")
+    }
+    assert samples == wanted
+    assert not [path for path in trained.storage.rglob("*") if path.name.endswith(".tmp")]
+
+
+def test_videos_have_the_clips_frames_and_speed(trained: Trained) -> None:
+    reader = imageio_ffmpeg.read_frames(str(trained.clips["good"] / "samples" / "real.mp4"))
+    meta = next(reader)
+    frames = list(reader)
+    assert meta["size"] == (40, 30) and len(frames) == 13 and meta["fps"] == pytest.approx(24)
+    shown = np.asarray(Image.open(trained.clips["good"] / "samples" / "scale_03.png").convert("RGB"))
+    assert shown.std() > 20  # a picture, not a blank page
+
+
+def test_resubmitting_redoes_nothing(trained: Trained) -> None:
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in trained.base.rglob("*")
+        if path.is_file() and path.parent.name != "mixed"
+    }
+    again = run_job("train_corpus.py", *trained.command)
+    assert again.returncode == 1  # the bad files are still bad
+    after = {path: path.stat().st_mtime_ns for path in before}
+    assert before == after
+    for folder in trained.clips.values():
+        assert folder.name in again.stdout
+
+
+def test_other_settings_under_the_same_name_are_refused(trained: Trained) -> None:
+    other = run_job("train_corpus.py", *trained.command, "--set", "lr=0.001")
+    assert other.returncode == 2
+    assert "lr was 0.0005, is now 0.001" in other.stdout and "--fresh" in other.stdout
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
+    make_video(tmp_path / "clip.mp4", seconds=2)
+    storage = tmp_path / "storage"
+    plan = run_job(
+        *("train_corpus.py", "--corpus", tmp_path / "clip.mp4", "--preset", "paper", "--storage", storage, "--dry-run")
+    )
+    assert plan.returncode == 0, plan.stdout
+    assert "4×32×43" in plan.stdout and "13×256×341" in plan.stdout  # 64×48 px: 4:3
+    assert "= 200000" in plan.stdout and "1.0 GPU" in plan.stdout
+    assert "35 frames" in plan.stdout  # 48 - 13
+    assert not storage.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--set", "itters_per_scale=3"], "did you mean iters_per_scale?"),
+        (["--set", "lr=fast"], "lr=fast"),
+        (["--n", "1"], "--n 1"),
+        (["--preset", "large"], "large"),
+        (["--frobnicate"], "--frobnicate"),
+        (["--storage", "s3://bucket/runs"], "s3://bucket/runs"),
+    ],
+)
+def test_bad_arguments_exit_2_with_a_line_that_says_why(arguments: list[str], told: str) -> None:
+    refused = run_job("train_corpus.py", "--corpus", "demo", *arguments, "--dry-run")
+    assert refused.returncode == 2
+    assert told in refused.stdout
+    assert "Traceback" not in refused.stdout
+
+
+def test_nothing_usable_exits_2(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for corpus in (empty, tmp_path / "missing.mp4"):
+        refused = run_job("train_corpus.py", "--corpus", corpus, *TINY, "--storage", tmp_path / "storage")
+        assert refused.returncode == 2
+        assert corpus.name in refused.stdout and "Traceback" not in refused.stdout
+
+
+def test_a_manifest_with_a_bad_row_and_made_shards_train(tmp_path: Path) -> None:
+    """Shards made from a manifest are what is trained; the bad row was told when they were made."""
+    make_video(tmp_path / "a.mp4", seconds=2)
+    with open(tmp_path / "list.csv", "w", newline="") as file:
+        rows = [
+            ["clip_id", "path", "start_s"],
+            ["first", "a.mp4", "0"],
+            ["bad", "a.mp4", "soon"],
+            ["later", "a.mp4", "1"],
+        ]
+        csv.writer(file).writerows(rows)
+    direct = run_job(
+        *("train_corpus.py", "--corpus", tmp_path / "list.csv", *TINY),
+        *("--storage", tmp_path / "direct"),
+    )
+    assert direct.returncode == 1
+    assert any("row" in line and "soon" in line for line in direct.stdout.splitlines() if line.startswith("failed"))
+    assert {path.parent.name for path in (tmp_path / "direct").rglob("result.json")} == {"first", "later"}
+
+    shards = tmp_path / "shards"
+    assert run_job("make_shards.py", tmp_path / "list.csv", "--out", shards).returncode == 1
+    (tmp_path / "a.mp4").unlink()  # training reads shards and decodes nothing
+    sharded = run_job(*("train_corpus.py", "--corpus", shards, *TINY, "--storage", tmp_path / "sharded"))
+    assert sharded.returncode == 0, sharded.stdout
+    trained = {path.parent.name for path in (tmp_path / "sharded").rglob("result.json")}
+    assert trained == {"first-000000", "first-000013", "first-000026", "later-000024"}  # every clip that was cut
+    (one,) = (tmp_path / "direct").rglob("first/checkpoint.pt")
+    (two,) = (tmp_path / "sharded").rglob("first-000000/checkpoint.pt")
+    ours, theirs = checkpoint.load(one).generators, checkpoint.load(two).generators
+    assert all((ours[name] == theirs[name]).all() for name in ours)
