@@ -290,9 +290,9 @@ def _optimizers(stack: GeneratorStack, critic: Critic | None, n: int) -> tuple[t
         groups.insert(0, {"params": list(stack.encoder.requires_grad_(True).parameters()), "lr": slow})
         if n > 0:
             groups.insert(1, {"params": list(stack.generators[0].requires_grad_(True).parameters()), "lr": slow})
-    optimizers = [torch.optim.Adam(groups, betas=config.adam_betas)]
+    optimizers = [torch.optim.Adam(groups, betas=config.adam_betas, fused=True)]
     if critic is not None:
-        optimizers.append(torch.optim.Adam(critic.parameters(), lr=config.lr, betas=config.adam_betas))
+        optimizers.append(torch.optim.Adam(critic.parameters(), lr=config.lr, betas=config.adam_betas, fused=True))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]

@@ -1,0 +1,84 @@
+"""`ray job submit` against a head with GPUs (Ray is told of two; the clips use them by turns)."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from .conftest import ROOT, TINY, make_video
+
+pytestmark = pytest.mark.slow
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[str]:
+    """The address of the job server of a head started by infra/local_head.sh."""
+    port, dashboard = free_port(), free_port()
+    env = {**os.environ, "RAY_PORT": str(port), "RAY_DASHBOARD_PORT": str(dashboard)}
+    script = [str(ROOT / "infra" / "local_head.sh"), "--num-cpus", "2", "--num-gpus", "2"]
+    process = subprocess.Popen(script, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
+                break
+        assert process.poll() is None and time.monotonic() < deadline, "the head did not come up"
+        time.sleep(0.5)
+    yield f"http://127.0.0.1:{dashboard}"
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        if member.is_running():
+            member.kill()
+    psutil.wait_procs(family, timeout=20)
+
+
+def submit(head: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    ray = str(Path(sys.executable).parent / "ray")
+    command = [ray, "job", "submit", "--address", head, "--working-dir", ".", "--", "python", "jobs/train_corpus.py"]
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=500,
+        check=False,
+    )
+
+
+def test_a_submitted_job_trains_each_clip_on_a_gpu(head: str, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for name in ("one", "two", "three"):
+        make_video(videos / f"{name}.mp4")
+    storage = tmp_path / "storage"
+    done = submit(head, "--corpus", videos, *TINY, "--storage", storage)
+    assert done.returncode == 0, done.stdout
+    results = [json.loads(path.read_text()) for path in storage.rglob("result.json")]
+    assert [result["status"] for result in results] == ["done"] * 3
+    assert "│ done" in done.stdout
+    assert (storage / "mlflow.db").exists()
+
+    # more GPUs than a node has would wait for ever: it is refused
+    refused = submit(head, "--corpus", videos, *TINY, "--storage", tmp_path / "other", "--gpus-per-clip", "4")
+    assert refused.returncode != 0
+    assert "--gpus-per-clip 4: above 0, at most 2" in refused.stdout
+
+    # a job's own folder is thrown away, so a relative storage path is refused
+    lost = submit(head, "--corpus", videos, *TINY, "--storage", "runs")
+    assert lost.returncode != 0 and "absolute path" in lost.stdout

@@ -1,0 +1,152 @@
+"""A synthetic clip, its real pyramid, small configs, and ways to run training that keep what it wrote on the way."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from jobs.presets import official, paper
+from model import checkpoint as ckpt
+from model.train import train_clip
+
+# Five scales; frames as the sampling rates 4, 4, 3, 2, 1 of 13 frames give them.
+SIZES = ((4, 9, 12), (4, 10, 14), (5, 12, 16), (7, 14, 19), (13, 16, 22))
+CLIP_ID = "synthetic"
+
+
+def synthetic_clip(height=48, width=64, frames=13):
+    """A gradient that turns and two blobs that cross: float32 (3, T, H, W) in [-1, 1], the same on every machine."""
+    t = np.linspace(0, 1, frames).reshape(-1, 1, 1)
+    y = np.linspace(-1, 1, height).reshape(1, -1, 1)
+    x = np.linspace(-1, 1, width).reshape(1, 1, -1)
+    red = np.exp(-8 * ((x - (2 * t - 1) * 0.7) ** 2 + (y - 0.3) ** 2))
+    green = np.exp(-12 * ((x + 0.4) ** 2 + (y - (1 - 2 * t) * 0.6) ** 2))
+    ramp = 0.6 * (np.cos(2 * t) * x + np.sin(2 * t) * y)
+    video = np.stack([ramp + red, ramp + green - 0.2, 0.5 * np.sin(9 * x + 4 * t) * np.cos(5 * y) + 0 * ramp])
+    return np.clip(video, -1, 1).astype(np.float32)
+
+
+def real_pyramid(sizes=SIZES, clip=None):
+    """The clip at every size: frames sub-sampled with both ends kept, then bilinear with align_corners."""
+    clip = synthetic_clip() if clip is None else clip
+    reals = []
+    for frames, height, width in sizes:
+        rate, rest = divmod(clip.shape[1] - 1, frames - 1)
+        assert rest == 0
+        kept = torch.from_numpy(clip[:, ::rate]).transpose(0, 1)  # (T, 3, H, W)
+        small = F.interpolate(kept, size=(height, width), mode="bilinear", align_corners=True)
+        reals.append(np.ascontiguousarray(small.transpose(0, 1).numpy()))
+    return reals
+
+
+def ladder_16_9(config):
+    """Sizes of a 16:9 clip for a config whose ladder is geometric in the height (PAPER.md §1)."""
+    assert (config.ladder_side, config.scale_factor) == ("height", None)
+    last = config.num_scales - 1
+    sizes = []
+    for n in range(config.num_scales):
+        height = round(config.min_size * (config.max_size / config.min_size) ** (n / last))
+        rate = config.frame_rates[math.floor(n / last * (len(config.frame_rates) - 1))]
+        sizes.append(((config.num_frames - 1) // rate + 1, height, round(height * 16 / 9)))
+    return tuple(sizes)
+
+
+def tiny(preset="paper", **changes):
+    """The preset's networks with few channels, on the ladder SIZES, three iterations a scale, float32."""
+    settings = {
+        "num_scales": len(SIZES),
+        "channels": 6,
+        "latent_dim": 8,
+        "iters_per_scale": 3,
+        "checkpoint_every": 1,
+        "log_every": 1,
+        "precision": "float32",
+        "seed": 5,
+    }
+    return replace({"paper": paper, "official": official}[preset](), **{**settings, **changes})
+
+
+class Recorder:
+    """`log` for train_clip: keeps every point, and what the checkpoint file held when the point was logged.
+
+    A point is logged before its iteration is saved, so with checkpoint_every=1 `before[n, k]` is the state that
+    iteration k of scale n started from (for k = 1: the end of scale n - 1, before the stack grew).
+    """
+
+    def __init__(self, path, stop_at=None):
+        self.path, self.stop_at = path, stop_at
+        self.points, self.before = {}, {}
+
+    def __call__(self, point):
+        self.points[point.scale, point.iteration] = dict(point.metrics)
+        if self.path.exists():
+            self.before[point.scale, point.iteration] = ckpt.load(self.path)
+        if (point.scale, point.iteration) == self.stop_at:
+            raise Stopped
+
+    def losses(self):
+        return {
+            place: {name: value for name, value in metrics.items() if name.endswith("_loss")}
+            for place, metrics in self.points.items()
+        }
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a process in the middle of a scale."""
+
+
+def train(config, path, reals=None, *, stop_at=None, scales=None):
+    """Run train_clip over all scales, or only `scales` of them, or until the point `stop_at`; returns the Recorder."""
+    recorder = Recorder(path, stop_at)
+    iterator = train_clip(config, reals or real_pyramid(), clip_id=CLIP_ID, path=path, log=recorder)
+    try:
+        for done, _ in enumerate(iterator, start=1):
+            if done == scales:
+                break
+    except Stopped:
+        assert stop_at is not None
+    else:
+        assert stop_at is None, f"training never came to {stop_at}"
+    return recorder
+
+
+@contextmanager
+def one_thread():
+    """One order of summation, for bitwise comparisons; and tiny convolutions only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def every_test_of_this_folder_on_one_thread(request):
+    if request.path.parent != Path(__file__).parent:  # tests/model/metrics
+        yield
+        return
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="session")
+def reals():
+    return real_pyramid()
+
+
+@pytest.fixture(scope="session", params=["paper", "official"])
+def history(request, tmp_path_factory):
+    """A whole tiny training of each preset, with the checkpoint of every iteration: (config, Recorder, final)."""
+    path = tmp_path_factory.mktemp(request.param) / "checkpoint.pt"
+    config = tiny(request.param)
+    with one_thread():
+        recorder = train(config, path)
+    return config, recorder, ckpt.load(path)

@@ -1,0 +1,193 @@
+"""One training iteration of hp-VAE-GAN, slow and plain, in float64, from the paper's equations (PAPER.md §2-3).
+
+Nothing of model/ is used: weights come as dictionaries of tensors (the names of a checkpoint), every pass is a call of
+its own, gradients are torch.autograd.grad's, normalisation, interpolation, clipping and Adam are written out.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+
+def double(tensors):
+    return {name: value.detach().double().clone() for name, value in tensors.items()}
+
+
+def leaky(x):
+    return torch.where(x > 0, x, 0.2 * x)
+
+
+def conv(x, weight, bias=None):
+    return F.conv3d(x, weight, bias, padding=1)
+
+
+def spectral(weight, u, v):
+    return weight / (u @ weight.flatten(1) @ v)
+
+
+def power_iteration(w, prefix):
+    """One step, on the vectors in `w` (a dictionary of tensors)."""
+    matrix = w[f"{prefix}.weight"].detach().flatten(1)
+    v = matrix.T @ w[f"{prefix}.u"]
+    w[f"{prefix}.v"] = v / v.norm()
+    u = matrix @ w[f"{prefix}.v"]
+    w[f"{prefix}.u"] = u / u.norm()
+
+
+def encode(w, x, convs):
+    for i in range(convs):
+        p = f"encoder.blocks.{i}"
+        x = leaky(conv(x, spectral(w[f"{p}.weight"], w[f"{p}.u"], w[f"{p}.v"]), w[f"{p}.bias"]))
+    return tuple(conv(x, w[f"encoder.{head}.weight"], w[f"encoder.{head}.bias"]) for head in ("mu", "logvar"))
+
+
+def generate(w, n, x, convs):
+    """Gⁿ without its tanh: convolution, normalisation over the positions of the one sample, affine, LeakyReLU."""
+    for i in range(convs - 1):
+        p = f"generators.{n}.blocks.{i}"
+        y = conv(x, w[f"{p}.conv.weight"])
+        mean = y.mean(dim=(2, 3, 4), keepdim=True)
+        variance = ((y - mean) ** 2).mean(dim=(2, 3, 4), keepdim=True)
+        y = (y - mean) / torch.sqrt(variance + 1e-5)
+        x = leaky(y * w[f"{p}.weight"].view(1, -1, 1, 1, 1) + w[f"{p}.bias"].view(1, -1, 1, 1, 1))
+    return conv(x, w[f"generators.{n}.tail.weight"], w[f"generators.{n}.tail.bias"])
+
+
+def line(length, size):
+    """(size, length) matrix of linear interpolation that keeps both ends."""
+    matrix = torch.zeros(size, length, dtype=torch.float64)
+    for i in range(size):
+        at = i * (length - 1) / (size - 1)
+        low = min(int(at), length - 2)
+        matrix[i, low], matrix[i, low + 1] = 1 - (at - low), at - low
+    return matrix
+
+
+def upsample(x, size):
+    along = [line(a, b) for a, b in zip(x.shape[2:], size, strict=True)]
+    return torch.einsum("bcthw,it,jh,kw->bcijk", x, *along)
+
+
+def refine(w, n, up, noise, config):
+    residual = generate(w, n, up + noise, config.generator_convs)
+    return torch.tanh(up + residual) if config.tanh_after_sum else up + torch.tanh(residual)
+
+
+def reconstruct(w, z, last, sizes, config):
+    """x̄⁰ and x̄ of scale `last` (eq. 6)."""
+    x_zero = x = torch.tanh(generate(w, 0, z, config.generator_convs))
+    for n in range(1, last + 1):
+        x = refine(w, n, upsample(x, sizes[n]), 0.0, config)
+    return x_zero, x
+
+
+def criticise(c, x, config):
+    for i in range(config.critic_convs):
+        p = f"blocks.{i}" if i < config.critic_convs - 1 else "tail"
+        weight = c[f"{p}.weight"]
+        if f"{p}.u" in c:
+            weight = spectral(weight, c[f"{p}.u"], c[f"{p}.v"])
+        x = conv(x, weight, c[f"{p}.bias"])
+        x = x if p == "tail" else leaky(x)
+    return x
+
+
+def adam(w, gradients, moments, rates, config):
+    """One Adam step on the tensors of `w` named in `gradients`; moments: name → (step, m, v) before."""
+    b1, b2 = config.adam_betas
+    after = {}
+    for name, g in gradients.items():
+        step, m, v = moments[name]
+        step += 1
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        w[name] = w[name].detach() - rates[name] * (m / (1 - b1**step)) / (torch.sqrt(v / (1 - b2**step)) + 1e-8)
+        after[name] = (step, m, v)
+    return after
+
+
+def gradients_of(loss, w, names, clip=None):
+    found = dict(zip(names, torch.autograd.grad(loss, [w[name] for name in names]), strict=True))
+    norm = math.sqrt(sum(float((g**2).sum()) for g in found.values()))
+    factor = min(1.0, clip / norm) if clip else 1.0
+    return {name: g * factor for name, g in found.items()}
+
+
+def trained(w, *prefixes):
+    """Names of the parameters (not the power iteration's vectors) below the prefixes; they record gradients now."""
+    names = [name for name in w if name.startswith(prefixes) and not name.endswith((".u", ".v"))]
+    for name in names:
+        w[name].requires_grad_()
+    return names
+
+
+def vae_iteration(n, w, moments, reals, sizes, config, draw):
+    """L = MSE(x̄ⁿ, xⁿ) + MSE(x̄⁰, x⁰) + β·KL; E, G⁰ and Gⁿ learn. Changes w; returns losses and new moments."""
+    names = trained(w, "encoder.", "generators.0.", f"generators.{n}.")
+    for i in range(config.encoder_convs):
+        power_iteration(w, f"encoder.blocks.{i}")
+    mu, logvar = encode(w, reals[0], config.encoder_convs)
+    z = mu + draw.normal(mu.shape) * torch.exp(logvar) ** 0.5
+    x_zero, x = reconstruct(w, z, n, sizes, config)
+    losses = {
+        "rec_loss": ((x - reals[n]) ** 2).mean(),
+        "kl_loss": (0.5 * (torch.exp(logvar) + mu**2 - 1 - logvar)).mean(),
+    }
+    total = config.rec_weight * losses["rec_loss"] + config.kl_weight * losses["kl_loss"]
+    if n > 0:
+        losses["rec_zero_loss"] = ((x_zero - reals[0]) ** 2).mean()
+        total = total + config.rec_weight * losses["rec_zero_loss"]
+    gradients = gradients_of(total, w, names, config.grad_clip)
+    slow = config.lr * config.vae_lr_decay**n
+    rates = {name: config.lr if name.startswith(f"generators.{n}.") else slow for name in names}
+    return losses, adam(w, gradients, moments, rates, config)
+
+
+def gan_iteration(n, w, c, moments, critic_moments, amps, reals, sizes, config, draw):
+    """One step of Dⁿ, then one of Gⁿ (eq. 10, 11). Changes w and c; returns losses and both new moments."""
+    real = reals[n]
+    names, critic_names = trained(w, f"generators.{n}."), trained(c, "blocks.", "tail.")
+    mu, logvar = encode(w, reals[0], config.encoder_convs)
+    z = mu + draw.normal(mu.shape) * torch.exp(logvar) ** 0.5
+    z_random = draw.normal(mu.shape)
+    _, x_rec = reconstruct(w, z, n, sizes, config)
+    x_random = torch.tanh(generate(w, 0, z_random, config.generator_convs))
+    for k in range(1, n + 1):
+        noise = amps[k] * draw.normal((1, 3, *sizes[k])) if k >= config.vae_levels else 0.0
+        x_random = refine(w, k, upsample(x_random, sizes[k]), noise, config)
+
+    for prefix in [name.removesuffix(".u") for name in c if name.endswith(".u")]:
+        power_iteration(c, prefix)
+    fake = x_random.detach()
+    epsilon = draw.uniform()
+    mixed = (epsilon * real + (1 - epsilon) * fake).requires_grad_()
+    (slope,) = torch.autograd.grad(criticise(c, mixed, config).sum(), mixed, create_graph=True)
+    losses = {
+        "critic_loss": criticise(c, fake, config).mean() - criticise(c, real, config).mean(),
+        "gp_loss": ((torch.sqrt((slope**2).sum(dim=1)) - 1) ** 2).mean(),
+    }
+    gradients = gradients_of(losses["critic_loss"] + config.gp_weight * losses["gp_loss"], c, critic_names)
+    critic_after = adam(c, gradients, critic_moments, dict.fromkeys(critic_names, config.lr), config)
+
+    losses["rec_loss"] = ((x_rec - real) ** 2).mean()
+    losses["adv_loss"] = -criticise(c, x_random, config).mean()
+    total = config.rec_weight * losses["rec_loss"] + config.adv_weight * losses["adv_loss"]
+    gradients = gradients_of(total, w, names, config.grad_clip)
+    return losses, adam(w, gradients, moments, dict.fromkeys(names, config.lr), config), critic_after
+
+
+class Draws:
+    """The random numbers an iteration took, from the state its generator had: float32 draws, as float64."""
+
+    def __init__(self, rng_state):
+        self.generator = torch.Generator()
+        self.generator.set_state(rng_state)
+
+    def normal(self, shape):
+        return torch.randn(tuple(shape), generator=self.generator).double()
+
+    def uniform(self):
+        return torch.rand((1, 1, 1, 1, 1), generator=self.generator).double()

@@ -1,0 +1,238 @@
+"""TrainConfig: the presets against the paper's tables, JSON round trips, `--set` and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from jobs.presets import PRESETS, official, paper
+from model.config import ConfigError, TrainConfig
+
+SHARED = {  # what paper and published code agree on (PAPER.md §1-3)
+    "num_scales": 10,
+    "min_size": 32,
+    "max_size": 256,
+    "num_frames": 13,
+    "frame_rates": (4, 3, 2, 1),
+    "channels": 64,
+    "latent_dim": 128,
+    "vae_levels": 3,
+    "lr": 0.0005,
+    "lr_final": 1.0,
+    "adam_betas": (0.5, 0.999),
+    "vae_lr_decay": 0.2,
+    "gp_weight": 0.1,
+    "noise_amp": 0.1,
+    "grad_clip": 5.0,
+}
+PAPER = SHARED | {
+    "ladder_side": "height",
+    "scale_factor": 1.33,
+    "generator_convs": 5,
+    "encoder_convs": 5,
+    "critic_convs": 5,
+    "tanh_after_sum": False,
+    "critic_last_spectral": True,
+    "iterations": (20_000,) * 10,
+    "rec_weight": 1.0,
+    "kl_weight": 0.1,
+    "adv_weight": 0.1,
+}
+OFFICIAL = SHARED | {
+    "ladder_side": "width",
+    "scale_factor": None,
+    "generator_convs": 7,
+    "encoder_convs": 3,
+    "critic_convs": 7,
+    "tanh_after_sum": True,
+    "critic_last_spectral": False,
+    "iterations": (50_000,) * 10,
+    "rec_weight": 10.0,
+    "kl_weight": 1.0,
+    "adv_weight": 1.0,
+}
+HOW_IT_RUNS = {"seed", "precision", "checkpoint_every", "log_every", "iters_per_scale"}
+
+
+@pytest.mark.parametrize(("preset", "table"), [(paper, PAPER), (official, OFFICIAL)], ids=["paper", "official"])
+def test_preset_equals_the_table(preset, table):
+    config = preset()
+    assert {name: getattr(config, name) for name in table} == table
+    # every field that changes what is computed is in the table: a new one has to be entered there by hand
+    assert {f.name for f in dataclasses.fields(config)} - HOW_IT_RUNS == set(table) - {"iterations"}
+
+
+def test_the_official_weights_have_the_papers_ratio():
+    assert official().rec_weight / official().kl_weight == paper().rec_weight / paper().kl_weight
+    assert official().rec_weight / official().adv_weight == paper().rec_weight / paper().adv_weight
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_preset_survives_json(name):
+    config = PRESETS[name]()
+    again = TrainConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert len(again.iterations) == again.num_scales
+    assert {type(v) for v in dataclasses.astuple(again)} == {type(v) for v in dataclasses.astuple(config)}
+
+
+def test_there_are_the_four_presets_and_they_differ():
+    assert set(PRESETS) >= {"paper", "official", "small", "demo"}
+    assert len({str(preset().to_dict()) for preset in PRESETS.values()}) == len(PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "field", "value"),
+    [
+        ("channels=32", "channels", 32),
+        ("seed=7", "seed", 7),
+        ("lr=1e-3", "lr", 0.001),
+        ("lr=1", "lr", 1.0),
+        ("rec_weight=2", "rec_weight", 2.0),
+        ("tanh_after_sum=true", "tanh_after_sum", True),
+        ("critic_last_spectral=False", "critic_last_spectral", False),
+        ("scale_factor=none", "scale_factor", None),
+        ("scale_factor=1.5", "scale_factor", 1.5),
+        ("scale_factor=2", "scale_factor", 2.0),
+        ("iters_per_scale=400", "iters_per_scale", 400),
+        (
+            "iters_per_scale=400,300,200,100,90,80,70,60,50,40",
+            "iters_per_scale",
+            (400, 300, 200, 100, 90, 80, 70, 60, 50, 40),
+        ),
+        ("frame_rates=6,1", "frame_rates", (6, 1)),
+        ("frame_rates=1", "frame_rates", (1,)),
+        ("adam_betas=0, 0.9", "adam_betas", (0.0, 0.9)),
+        ("ladder_side=width", "ladder_side", "width"),
+        (" precision = bf16 ", "precision", "bf16"),
+    ],
+)
+def test_override_becomes_a_value_of_the_fields_type(assignment, field, value):
+    changed = paper().with_overrides([assignment])
+    got = getattr(changed, field)
+    assert got == value
+    assert type(got) is type(value)
+    if isinstance(value, tuple):
+        assert [type(i) for i in got] == [type(i) for i in value]
+    assert dataclasses.replace(changed, **{field: getattr(paper(), field)}) == paper()  # and nothing else moved
+
+
+def test_overrides_apply_together_and_leave_the_original():
+    config = paper()
+    changed = config.with_overrides(["num_scales=3", "iters_per_scale=4,3,2", "vae_levels=1"])
+    assert (changed.num_scales, changed.iterations, changed.vae_levels) == (3, (4, 3, 2), 1)
+    assert config == paper()
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [("chanels=3", "channels"), ("iter_per_scale=3", "iters_per_scale"), ("kl_wieght=1", "kl_weight")],
+)
+def test_typo_names_the_nearest_field(typo, meant):
+    with pytest.raises(ConfigError, match=rf"did you mean {meant}\?"):
+        paper().with_overrides([typo])
+    with pytest.raises(ConfigError, match=rf"did you mean {meant}\?"):
+        TrainConfig.from_dict(paper().to_dict() | {typo.split("=")[0]: 1})
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "channels=32.5",
+        "channels=many",
+        "channels=true",
+        "channels=none",
+        "channels=3,4",
+        "lr=fast",
+        "lr=none",
+        "lr=nan",
+        "lr=true",
+        "tanh_after_sum=1",
+        "tanh_after_sum=maybe",
+        "iters_per_scale=1.5",
+        "iters_per_scale=none",
+        "iters_per_scale=1,2.5",
+        "iters_per_scale='20'",
+        "frame_rates=4,x",
+        "adam_betas=0.5,true",
+        "scale_factor=__import__('os')",
+    ],
+)
+def test_value_of_another_type_is_refused(assignment):
+    name = assignment.split("=")[0]
+    with pytest.raises(ConfigError, match=rf"{name}=.*not a value of type") as caught:
+        paper().with_overrides([assignment])
+    assert "\n" not in str(caught.value)
+
+
+def test_assignment_without_equals_sign_is_refused():
+    with pytest.raises(ConfigError, match="key=value"):
+        paper().with_overrides(["channels"])
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "ladder_side=depth",
+        "precision=fp16",
+        "min_size=0",
+        "max_size=31",
+        "scale_factor=1",
+        "scale_factor=0.75",
+        "num_scales=0",
+        "num_scales=2",  # fewer than vae_levels
+        "vae_levels=0",
+        "vae_levels=11",
+        "channels=0",
+        "latent_dim=-1",
+        "generator_convs=1",
+        "critic_convs=1",
+        "encoder_convs=0",
+        "iters_per_scale=0",
+        "iters_per_scale=10,10",
+        "iters_per_scale=9,9,9,9,9,9,9,9,9,0",
+        "lr=0",
+        "lr=-0.1",
+        "lr=1e999",
+        "lr_final=0",
+        "lr_final=1.5",
+        "rec_weight=0",
+        "kl_weight=-1",
+        "adv_weight=-1",
+        "gp_weight=-1",
+        "noise_amp=-0.1",
+        "grad_clip=0",
+        "vae_lr_decay=0",
+        "adam_betas=0.5",
+        "adam_betas=0.5,1",
+        "adam_betas=-0.5,0.9",
+        "num_frames=1",
+        "num_frames=14",
+        "frame_rates=5,1",
+        "frame_rates=0,1",
+        "checkpoint_every=0",
+        "log_every=0",
+    ],
+)
+def test_value_out_of_range_is_refused(assignment):
+    name = assignment.split("=")[0]
+    with pytest.raises(ConfigError) as caught:
+        paper().with_overrides([assignment])
+    # the message speaks of the field, or of the one that it no longer fits
+    assert {name, "vae_levels", "frame rate"} & set(re.findall(r"frame rate|\w+", str(caught.value)))
+    assert "\n" not in str(caught.value)
+
+
+def test_from_dict_names_a_missing_field():
+    fields = paper().to_dict()
+    del fields["rec_weight"]
+    with pytest.raises(ConfigError, match="rec_weight"):
+        TrainConfig.from_dict(fields)
+
+
+def test_config_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        paper().lr = 1.0
