@@ -115,8 +115,8 @@ def fit_clip(
     metrics_log = folder / "metrics.jsonl"
 
     with tracking.clip_run(corpus, clip.clip_id, metrics_log) as run, _Log(metrics_log) as log:
-        run.params({**config.to_dict(), "precision_used": resolve(config.precision, _device())})
-        run.tags({"source": clip.source})
+        run.params(config.to_dict())
+        run.tags({"source": clip.source, "precision_used": resolve(config.precision, _device())})
         run.artifact(folder / "config.json")
 
         def log_and_report(progress: Progress) -> None:

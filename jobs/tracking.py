@@ -54,7 +54,7 @@ def default_uri(storage: Path) -> str:
     return f"sqlite:///{storage / 'mlflow.db'}"
 
 
-def open_corpus(uri: str, experiment: str, storage: Path, params: Mapping[str, Any]) -> Corpus:
+def open_corpus(uri: str, experiment: str, storage: Path, tags: Mapping[str, str]) -> Corpus:
     """The parent run of an experiment, made if it is not there. Called once in the driver, before any task starts:
     several processes that create the schema of one sqlite file at once break it.
 
@@ -73,7 +73,7 @@ def open_corpus(uri: str, experiment: str, storage: Path, params: Mapping[str, A
         if run_id is None:
             run = client.create_run(experiment_id, tags={"role": "corpus"}, run_name=experiment)
             run_id = run.info.run_id
-        client.log_batch(run_id, params=[Param(k, str(v)) for k, v in params.items()])
+        client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])  # a later submission may change them
     except MlflowException as error:
         raise ConnectionError(
             f"{uri}: MLflow cannot use it ({_line(error)}); start it, or leave out --tracking-uri"
@@ -135,6 +135,7 @@ class ClipRun:
         self._thread.start()
 
     def params(self, values: Mapping[str, Any]) -> None:
+        """What never changes in a run: MLflow refuses another value for a name."""
         self._client.log_batch(self.run_id, params=[Param(k, str(v)) for k, v in values.items()])
 
     def tags(self, values: Mapping[str, Any]) -> None:

@@ -15,8 +15,9 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from jobs.fit_clip import Result
     from jobs.tracking import Corpus
+    from pipeline.shards import ShardEntry
 
 DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
 SPARE_TASKS = 2  # submitted beyond what runs at once, so that a free slot never waits for a clip to be read
@@ -47,13 +49,13 @@ class UsageError(Exception):
 
 @dataclass(frozen=True)
 class Work:
-    """A clip that can be trained: how large it is, and how to get its frames (uint8 (T, H, W, 3) RGB)."""
+    """A clip that can be trained."""
 
     clip_id: str
     source: str
-    height: int
-    width: int
-    frames: Callable[[], NDArray[Any]]
+    height: int  # px
+    width: int  # px
+    entry: ShardEntry | None  # where its frames are; None in a dry run, which reads none
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Corpora:
 
     works: tuple[Work, ...]
     failures: tuple[tuple[str, str], ...]  # (source, one line)
-    dropped: dict[str, int]  # source → frames no clip uses
+    dropped: Mapping[str, int]  # source → frames no clip uses
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -108,25 +110,21 @@ def run(args: argparse.Namespace, console: Console) -> int:
     base = storage / experiment
 
     # -- 1. what there is to do
-    corpora = _find(args.corpus, base, config, write=not args.dry_run, console=console)
-    corpora = _without_misfits(corpora, config)
-    for source, frames in corpora.dropped.items():
-        if frames:
-            text = f"{Path(source).name}: {frames} frames beside the clip are not used"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if args.dry_run:
+        with tempfile.TemporaryDirectory() as nowhere:
+            return _plan(args, console, config, base, Path(nowhere))
+    corpora = _without_misfits(_find(args.corpus, base, config, console), config)
+    _tell_unused(console, corpora)
     if not corpora.works:
         for _, reason in corpora.failures:
             console.print(reason, markup=False, highlight=False, soft_wrap=True)
         raise UsageError(f"{args.corpus}: no clip that can be trained")
-    if args.dry_run:
-        _print_plan(console, corpora, config, base, args)
-        return DONE
 
     # -- 2. one experiment holds models of one configuration
     if args.fresh:
         for work in corpora.works:
             shutil.rmtree(base / work.clip_id, ignore_errors=True)
-    _claim(base, config, fresh=args.fresh)
+    _claim(base, config)
 
     # -- 3. train what is missing
     results = _train_all(args, console, corpora, config, storage, experiment)
@@ -139,46 +137,65 @@ def run(args: argparse.Namespace, console: Console) -> int:
 # -- what there is to do
 
 
-def _find(corpus: str, base: Path, config: TrainConfig, *, write: bool, console: Console) -> Corpora:
+def _find(corpus: str, base: Path, config: TrainConfig, console: Console) -> Corpora:
     """The clips of --corpus. Videos are decoded once, into shards in the experiment's folder."""
+    from pipeline import clips, shards
+
+    local = _fetch(corpus, base / ".fetched")
+    try:
+        if shards.is_corpus(local):
+            return Corpora(_from_shards(local), (), {})
+        planned = clips.plan([local], num_frames=config.num_frames)
+        failures = list(planned.failures)
+        works: tuple[Work, ...] = ()
+        if planned.clips:
+            with console.status(f"decoding {len(planned.clips)} clips"):
+                failures += shards.write(planned.clips, base / ".shards").failures
+            wanted = {plan.clip_id for plan in planned.clips}
+            works = tuple(work for work in _from_shards(base / ".shards") if work.clip_id in wanted)
+    except shards.ShardError as error:
+        raise UsageError(str(error)) from error
+    return Corpora(works, tuple((f.source, f.reason) for f in failures), planned.dropped)
+
+
+def _plan(args: argparse.Namespace, console: Console, config: TrainConfig, base: Path, cache: Path) -> int:
+    """--dry-run: what would be trained, from the headers of the files alone. `cache` is for a corpus behind a URI."""
     from pipeline import clips, shards, video
 
+    local = _fetch(args.corpus, cache)
+    if shards.is_corpus(local):
+        corpora = Corpora(_from_shards(local), (), {})
+    else:
+        planned = clips.plan([local], num_frames=config.num_frames)
+        infos = [(plan, video.probe(plan.source)) for plan in planned.clips]
+        works = tuple(Work(plan.clip_id, plan.source, info.height, info.width, None) for plan, info in infos)
+        corpora = Corpora(works, tuple((f.source, f.reason) for f in planned.failures), planned.dropped)
+    corpora = _without_misfits(corpora, config)
+    _tell_unused(console, corpora)
+    _print_plan(console, corpora, config, base, args)
+    return DONE if corpora.works else NOTHING_TO_DO
+
+
+def _fetch(corpus: str, cache: Path) -> str:
+    from pipeline import clips
+
     try:
-        local = clips.fetch(corpus, base / ".fetched")
+        return clips.fetch(corpus, cache)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
-    if shards.is_corpus(local):
-        try:
-            return Corpora(tuple(_from_shard(entry) for entry in shards.index(local)), (), {})
-        except shards.ShardError as error:
-            raise UsageError(str(error)) from error
-
-    planned = clips.plan([local], num_frames=config.num_frames)
-    failures = [(failure.source, failure.reason) for failure in planned.failures]
-    if not write:
-        works = []
-        for plan in planned.clips:
-            info = video.probe(plan.source)
-            works.append(Work(plan.clip_id, plan.source, info.height, info.width, lambda: _undecoded()))
-        return Corpora(tuple(works), tuple(failures), dict(planned.dropped))
-    if not planned.clips:
-        return Corpora((), tuple(failures), dict(planned.dropped))
-    with console.status(f"decoding {len(planned.clips)} clips"):
-        written = shards.write(planned.clips, base / ".shards")
-    failures += [(failure.source, failure.reason) for failure in written.failures]
-    wanted = {plan.clip_id for plan in planned.clips}
-    entries = [entry for entry in shards.index(base / ".shards") if entry.clip_id in wanted]
-    return Corpora(tuple(_from_shard(entry) for entry in entries), tuple(failures), dict(planned.dropped))
 
 
-def _from_shard(entry: Any) -> Work:
+def _from_shards(folder: str | Path) -> tuple[Work, ...]:
     from pipeline import shards
 
-    return Work(entry.clip_id, entry.source, entry.height, entry.width, lambda: shards.read_clip(entry).frames_thwc)
+    return tuple(Work(e.clip_id, e.source, e.height, e.width, e) for e in shards.index(folder))
 
 
-def _undecoded() -> NDArray[Any]:
-    raise AssertionError("a dry run reads no frames")
+def _tell_unused(console: Console, corpora: Corpora) -> None:
+    for source, frames in corpora.dropped.items():
+        if frames:
+            text = f"{Path(source).name}: {frames} frames beside the clip are not used"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _without_misfits(corpora: Corpora, config: TrainConfig) -> Corpora:
@@ -219,20 +236,20 @@ def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: P
     )
 
 
-def _claim(base: Path, config: TrainConfig, *, fresh: bool) -> None:
+def _claim(base: Path, config: TrainConfig) -> None:
     """Write the experiment's config, or check it: models of two configurations never share a name."""
     from jobs.fit_clip import write_json
 
-    path = base / "experiment.json"
-    if path.exists() and not fresh:
-        before, now = json.loads(path.read_text()), config.to_dict()
-        changed = [f"{k} was {before.get(k)}, is now {now[k]}" for k in now if before.get(k) != now[k]]
+    path, now = base / "experiment.json", config.to_dict()
+    if path.exists() and any(folder.is_dir() and folder.name[0] != "." for folder in base.iterdir()):
+        before = json.loads(path.read_text())
+        changed = [
+            f"{name} was {before.get(name)}, is now {now[name]}" for name in now if before.get(name) != now[name]
+        ]
         if changed:
-            raise UsageError(
-                f"{base}: trained with other settings ({'; '.join(changed)}); use --experiment NAME or --fresh"
-            )
+            raise UsageError(f"{base}: holds models with {'; '.join(changed)}; use --experiment NAME or --fresh")
     base.mkdir(parents=True, exist_ok=True)
-    write_json(path, config.to_dict())
+    write_json(path, now)
 
 
 # -- training
@@ -293,7 +310,7 @@ def _run_tasks(
     from ray.exceptions import RayError
 
     from jobs.board import Board, Standings
-    from jobs.fit_clip import Result, write_result
+    from pipeline import shards
 
     with console.status("starting Ray"):
         _start_ray()
@@ -303,25 +320,31 @@ def _run_tasks(
         # max_calls: a process a clip, so that one clip's memory or crash is never another's.
         task: Any = ray.remote(max_calls=1, max_retries=MAX_RESTARTS, **options)(fit_task)  # type: ignore[call-overload]
         waiting = list(reversed(todo))
-        flying: dict[Any, str] = {}
-        results = []
+        flying: dict[Any, Job] = {}
+        results: list[Result] = []
         with Board(console, already_done + len(todo), already_done, sum(config.iterations)) as board:
             while waiting or flying:
                 while waiting and len(flying) < slots + SPARE_TASKS:
                     work = waiting.pop()
                     job = Job(work.clip_id, work.source, config, base / work.clip_id, corpus, args.n)
-                    flying[task.remote(job, work.frames(), standings)] = work.clip_id
+                    assert work.entry is not None  # only a dry run has none
+                    try:
+                        frames = shards.read_clip(work.entry).frames_thwc
+                    except shards.ShardError as error:
+                        results.append(_failed(job, str(error)))
+                        board.finished(work.clip_id, f"failed: {error}")
+                        continue
+                    flying[task.remote(job, frames, standings)] = job
                 ready, _ = ray.wait(list(flying), timeout=POLL_S)
-                board.update(ray.get(standings.get.remote()), list(flying.values()))
+                board.update(ray.get(standings.get.remote()), [job.clip_id for job in flying.values()])
                 for reference in ready:
-                    clip_id = flying.pop(reference)
+                    job = flying.pop(reference)
                     try:
                         result = ray.get(reference)
-                    except RayError as error:
-                        result = Result(clip_id, "failed", f"its process died {MAX_RESTARTS + 1} times: {_line(error)}")
-                        write_result(base / clip_id, result)
+                    except RayError as error:  # what goes wrong inside the task is in its result
+                        result = _failed(job, f"its process died {MAX_RESTARTS + 1} times: {_line(error)}")
                     results.append(result)
-                    board.finished(clip_id, result.status if result.status == "done" else f"failed: {result.reason}")
+                    board.finished(job.clip_id, f"failed: {result.reason}" if result.reason else "done")
         return results
     finally:
         ray.shutdown()
@@ -343,9 +366,8 @@ def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
     """The body of a Ray task: `fit_clip`, with whatever goes wrong turned into the clip's result."""
     import torch
 
-    from jobs import tracking
     from jobs.board import Standing
-    from jobs.fit_clip import Clip, Result, fit_clip, write_result
+    from jobs.fit_clip import Clip, fit_clip
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # set by Ray to the task's CPUs
     iterations = job.config.iterations
@@ -360,13 +382,21 @@ def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
         clip = Clip(job.clip_id, job.source, frames_thwc)
         return fit_clip(clip, job.config, job.folder, job.corpus, num_samples=job.num_samples, report=report)
     except Exception as error:  # the boundary where a failure becomes data: this clip's, and only this clip's
-        reason = f"{type(error).__name__}: {_line(error)}"
-        result = Result(job.clip_id, "failed", reason)
-        write_result(job.folder, result)
+        job.folder.mkdir(parents=True, exist_ok=True)
         (job.folder / "error.txt").write_text(traceback.format_exc())
-        result = replace(result, run_id=tracking.record_failure(job.corpus, job.clip_id, reason))
-        write_result(job.folder, result)
-        return result
+        return _failed(job, f"{type(error).__name__}: {_line(error)}")
+
+
+def _failed(job: Job, reason: str) -> Result:
+    """Write a failure where it is looked for: result.json first, which needs no server, then the clip's MLflow run."""
+    from jobs import tracking
+    from jobs.fit_clip import Result, write_result
+
+    result = Result(job.clip_id, "failed", reason)
+    write_result(job.folder, result)
+    result = replace(result, run_id=tracking.record_failure(job.corpus, job.clip_id, reason))
+    write_result(job.folder, result)
+    return result
 
 
 def _start_ray() -> None:

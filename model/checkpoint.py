@@ -7,7 +7,6 @@ tensors and plain values, nothing that runs.
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +81,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         record = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; give the checkpoint.pt of a clip") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file makes the unpickler raise anything: IndexError, struct.error …
         raise CheckpointError(f"{path}: not a readable checkpoint; give the checkpoint.pt of a clip") from error
     if not isinstance(record, Mapping) or "format" not in record:
         raise CheckpointError(f"{path}: not a checkpoint of this program; give the checkpoint.pt of a clip")
@@ -92,5 +91,5 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     try:
         fields["config"] = TrainConfig.from_dict(record["config"])
         return Checkpoint(**fields)
-    except (ConfigError, KeyError, TypeError) as error:
+    except (ConfigError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: incomplete checkpoint ({error}); train again") from error

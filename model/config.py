@@ -12,7 +12,8 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 LadderSide = Literal["height", "width"]
 Precision = Literal["auto", "bf16", "float32"]
@@ -65,19 +66,22 @@ class TrainConfig:
     log_every: int = 20  # iterations between logged losses
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _typed(field.name, getattr(self, field.name)))
+
         def need(ok: bool, text: str) -> None:
             if not ok:
                 raise ConfigError(text)
 
-        need(self.ladder_side in get_args(LadderSide), f"ladder_side={self.ladder_side!r}: height or width")
-        need(self.precision in get_args(Precision), f"precision={self.precision!r}: auto, bf16 or float32")
         for name in ("min_size", "num_scales", "channels", "latent_dim", "checkpoint_every", "log_every"):
             need(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: at least 1")
         for name in ("generator_convs", "critic_convs"):
             need(getattr(self, name) >= 2, f"{name}={getattr(self, name)}: at least 2, a first and a last one")
         need(self.encoder_convs >= 1, f"encoder_convs={self.encoder_convs}: at least 1")
         need(self.max_size >= self.min_size, f"max_size={self.max_size}: at least min_size={self.min_size}")
-        need(self.scale_factor is None or self.scale_factor > 1, f"scale_factor={self.scale_factor}: above 1, or None")
+        factor = self.scale_factor
+        need(factor is None or 1 < factor < math.inf, f"scale_factor={factor}: a finite number above 1, or None")
+        need(self.seed >= 0, f"seed={self.seed}: 0 or more")
         need(
             1 <= self.vae_levels <= self.num_scales,
             f"vae_levels={self.vae_levels}: from 1 to num_scales={self.num_scales}",
@@ -122,9 +126,8 @@ class TrainConfig:
         """Inverse of `to_dict`. Raises ConfigError for an unknown, missing or invalid field."""
         for name in fields:
             _check_name(name)
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         try:
-            return cls(**values)
+            return cls(**fields)
         except TypeError as error:
             raise ConfigError(f"config: {error}") from error
 
@@ -152,34 +155,38 @@ def _check_name(name: str) -> str:
 
 
 def _parse(name: str, text: str) -> Any:
-    """`text` as the annotated type of field `name`: numbers, true/false, none, words, comma-separated lists."""
-    kind = get_type_hints(TrainConfig)[name]
-    wanted = str(kind).replace("<class '", "").replace("'>", "").replace("typing.", "")
-    if kind in (LadderSide, Precision):
-        return text  # checked by the config itself
+    """`text` as a value of field `name`: numbers, true/false, none, words, comma-separated lists."""
+    words: dict[str, Any] = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return _typed(name, words[text.lower()])
     try:
-        value = {"true": True, "false": False, "none": None}.get(text.lower(), ...)
-        if value is ...:
-            value = ast.literal_eval(text)
-    except (ValueError, SyntaxError) as error:
-        raise ConfigError(f"{name}={text}: not a value of type {wanted}") from error
-    options = get_args(kind) if not _is_tuple(kind) and get_args(kind) else (kind,)
-    for option in options:
-        if option is type(None) and value is None:
-            return None
-        if option is bool and isinstance(value, bool):
-            return value
-        if option is int and isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        if _is_tuple(option):
-            item = get_args(option)[0]
+        return _typed(name, ast.literal_eval(text))
+    except (ValueError, SyntaxError):
+        return _typed(name, text)  # a word, which some fields take
+
+
+def _typed(name: str, value: Any) -> Any:
+    """`value` if the annotation of field `name` admits it; whole numbers pass as floats, lists and tuples as tuples."""
+    kind = _KINDS[name]
+    for option in get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,):
+        if get_origin(option) is tuple:
             items = value if isinstance(value, (tuple, list)) else (value,)
-            if all(isinstance(i, (int, float) if item is float else int) and not isinstance(i, bool) for i in items):
-                return tuple(item(i) for i in items)
-    raise ConfigError(f"{name}={text}: not a value of type {wanted}")
+            item_kind = get_args(option)[0]
+            if all(_is(item, item_kind) for item in items):
+                return tuple(item_kind(item) for item in items)
+        elif get_origin(option) is Literal:
+            if value in get_args(option):
+                return value
+        elif _is(value, option):
+            return option(value) if option is float else value
+    wanted = " or ".join(map(str, get_args(kind))) if get_origin(kind) is Literal else getattr(kind, "__name__", kind)
+    raise ConfigError(f"{name}={value}: not a value of type {wanted}")
 
 
-def _is_tuple(kind: Any) -> bool:
-    return getattr(kind, "__origin__", None) is tuple
+def _is(value: Any, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is kind
+
+
+_KINDS = get_type_hints(TrainConfig)

@@ -99,9 +99,13 @@ def train_clip(
         log: called every config.log_every iterations.
 
     Raises:
-        NonFiniteLoss: a loss is NaN or infinite; the last checkpoint is from before it.
+        NonFiniteLoss: a loss, or what a step made of the weights, is NaN or infinite; the last checkpoint is from
+            before it.
+        ValueError: `reals` has not config.num_scales scales.
         CheckpointError: `path` cannot be read, or belongs to another config or clip.
     """
+    if len(reals) != config.num_scales:
+        raise ValueError(f"{len(reals)} scales in the pyramid, {config.num_scales} in the config")
     device = Accelerator(cpu=not torch.cuda.is_available()).device
     # Kept on the device for the whole training: nothing is decoded, resized or copied in the loop.
     pyramid = [torch.from_numpy(real)[None].to(device) for real in reals]
@@ -139,6 +143,7 @@ def train_scale(state: TrainState, pyramid: Sequence[Tensor], log: Log, save: Ca
             recent = []
             state.train_s += now - started
             if saving or now - saved > CHECKPOINT_S:
+                _check_weights(state)
                 save(state)
                 saved = now
             started = time.perf_counter()
@@ -327,6 +332,14 @@ def _finite_means(recent: Sequence[dict[str, Tensor]], n: int, iteration: int) -
         value = table[row, column].item()
         raise NonFiniteLoss(f"{place}: {names[column]} is {value}; lower lr or set precision=float32")
     return dict(zip(names, table.mean(dim=0).tolist()))
+
+
+def _check_weights(state: TrainState) -> None:
+    """Losses are those before a step; a checkpoint must not hold weights that the last step broke."""
+    trained = [p for optimizer in state.optimizers for group in optimizer.param_groups for p in group["params"]]
+    if not all(bool(p.isfinite().all()) for p in trained):
+        place = f"scale {state.scale}, iteration {state.iteration}"
+        raise NonFiniteLoss(f"{place}: the weights after it are not finite; lower lr or set precision=float32")
 
 
 def peak_gib(device: torch.device) -> float:

@@ -42,7 +42,8 @@ def test_one_parent_run_and_a_child_a_clip(trained: Trained, runs: dict[str, Run
 def test_params_metrics_and_tags(trained: Trained, runs: dict[str, Run]) -> None:
     run = runs["good"]
     metrics = json.loads((trained.clips["good"] / "metrics.json").read_text())
-    assert run.data.params["iters_per_scale"] == "4" and run.data.params["precision_used"] in ("bf16", "float32")
+    assert run.data.params["iters_per_scale"] == "4"
+    assert run.data.tags["precision_used"] in ("bf16", "float32")
     assert run.data.tags["source"].endswith("good.mp4")
     for name in ("svfid_lite0", "diversity"):
         assert run.data.metrics[name] == metrics[name]
@@ -84,7 +85,8 @@ def test_forwarding_a_log_twice_stores_its_points_once(tmp_path: Path) -> None:
 def test_reopening_a_corpus_finds_its_run_and_a_failure_is_a_tag(tmp_path: Path) -> None:
     uri = tracking.default_uri(tmp_path)
     first = tracking.open_corpus(uri, "again", tmp_path, {"preset": "demo"})
-    assert tracking.open_corpus(uri, "again", tmp_path, {"preset": "demo"}) == first
+    assert tracking.open_corpus(uri, "again", tmp_path, {"preset": "small"}) == first
+    assert MlflowClient(uri).get_run(first.run_id).data.tags["preset"] == "small"
     run_id = tracking.record_failure(first, "broken", "scale 1, iteration 7: rec_loss is nan")
     run = MlflowClient(uri).get_run(run_id)
     assert run.info.status == "FAILED" and "iteration 7" in run.data.tags["failure"]

@@ -173,3 +173,30 @@ def test_a_manifest_with_a_bad_row_and_made_shards_train(tmp_path: Path) -> None
     (two,) = (tmp_path / "sharded").rglob("first-000000/checkpoint.pt")
     ours, theirs = checkpoint.load(one).generators, checkpoint.load(two).generators
     assert all((ours[name] == theirs[name]).all() for name in ours)
+
+
+def test_fresh_forgets_and_a_damaged_shard_costs_its_clip(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4")
+    make_video(tmp_path / "b.mp4", source="mandelbrot")
+    shards = tmp_path / "shards"
+    assert (
+        run_job("make_shards.py", tmp_path / "a.mp4", tmp_path / "b.mp4", "--out", shards, "--stride", "24").returncode
+        == 0
+    )
+    command = ("--corpus", shards, *TINY, "--storage", tmp_path / "runs", "--experiment", "x")
+    assert run_job("train_corpus.py", *command).returncode == 0
+    before = {path.parent.name: path.read_bytes() for path in (tmp_path / "runs" / "x").glob("*/config.json")}
+
+    content = (shards / "000000.tar").read_bytes()
+    at = content.rindex(b"\x93NUMPY") + 3000  # a pixel of the last clip
+    (shards / "000000.tar").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    again = run_job("train_corpus.py", *command, "--fresh", "--set", "lr=0.001")
+    assert again.returncode == 1, again.stdout
+    results = {
+        path.parent.name.split("-")[0]: json.loads(path.read_text())
+        for path in (tmp_path / "runs").rglob("result.json")
+    }
+    assert results["a"]["status"] == "done" and results["b"]["status"] == "failed"
+    assert "000000.tar" in results["b"]["reason"]
+    (config,) = (tmp_path / "runs" / "x").glob("a-*/config.json")
+    assert json.loads(config.read_text())["config"]["lr"] == 0.001 and config.read_bytes() != before[config.parent.name]
