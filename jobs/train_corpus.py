@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from jobs.corpus import Corpora, UsageError, Work, find, peek  # noqa: E402
 from jobs.presets import PRESETS  # noqa: E402
 from model.config import ConfigError, TrainConfig  # noqa: E402
 
@@ -35,36 +36,11 @@ if TYPE_CHECKING:
 
     from jobs.fit_clip import Result
     from jobs.tracking import Corpus
-    from pipeline.shards import ShardEntry
 
 DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
 SPARE_TASKS = 2  # submitted beyond what runs at once, so that a free slot never waits for a clip to be read
 POLL_S = 1.0
 MAX_RESTARTS = 5  # of a task whose process or node died; it goes on from its checkpoint
-
-
-class UsageError(Exception):
-    """Arguments that cannot work; the message is one line. Exit code 2."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """A clip that can be trained."""
-
-    clip_id: str
-    source: str
-    height: int  # px
-    width: int  # px
-    entry: ShardEntry | None  # where its frames are; None in a dry run, which reads none
-
-
-@dataclass(frozen=True)
-class Corpora:
-    """What was found in --corpus: clips to train, and sources that are no clips with the reason."""
-
-    works: tuple[Work, ...]
-    failures: tuple[tuple[str, str], ...]  # (source, one line)
-    dropped: Mapping[str, int]  # source → frames no clip uses
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -112,8 +88,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
     # -- 1. what there is to do
     if args.dry_run:
         with tempfile.TemporaryDirectory() as nowhere:
-            return _plan(args, console, config, base, Path(nowhere))
-    corpora = _without_misfits(_find(args.corpus, base, config, console), config)
+            corpora = peek(args.corpus, config, Path(nowhere))
+            _tell_unused(console, corpora)
+            _print_plan(console, corpora, config, base, args)
+            return DONE if corpora.works else NOTHING_TO_DO
+    with console.status("reading the corpus"):
+        corpora = find(args.corpus, base, config)
     _tell_unused(console, corpora)
     if not corpora.works:
         for _, reason in corpora.failures:
@@ -137,79 +117,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
 # -- what there is to do
 
 
-def _find(corpus: str, base: Path, config: TrainConfig, console: Console) -> Corpora:
-    """The clips of --corpus. Videos are decoded once, into shards in the experiment's folder."""
-    from pipeline import clips, shards
-
-    local = _fetch(corpus, base / ".fetched")
-    try:
-        if shards.is_corpus(local):
-            return Corpora(_from_shards(local), (), {})
-        planned = clips.plan([local], num_frames=config.num_frames)
-        failures = list(planned.failures)
-        works: tuple[Work, ...] = ()
-        if planned.clips:
-            with console.status(f"decoding {len(planned.clips)} clips"):
-                failures += shards.write(planned.clips, base / ".shards").failures
-            wanted = {plan.clip_id for plan in planned.clips}
-            works = tuple(work for work in _from_shards(base / ".shards") if work.clip_id in wanted)
-    except shards.ShardError as error:
-        raise UsageError(str(error)) from error
-    return Corpora(works, tuple((f.source, f.reason) for f in failures), planned.dropped)
-
-
-def _plan(args: argparse.Namespace, console: Console, config: TrainConfig, base: Path, cache: Path) -> int:
-    """--dry-run: what would be trained, from the headers of the files alone. `cache` is for a corpus behind a URI."""
-    from pipeline import clips, shards, video
-
-    local = _fetch(args.corpus, cache)
-    if shards.is_corpus(local):
-        corpora = Corpora(_from_shards(local), (), {})
-    else:
-        planned = clips.plan([local], num_frames=config.num_frames)
-        infos = [(plan, video.probe(plan.source)) for plan in planned.clips]
-        works = tuple(Work(plan.clip_id, plan.source, info.height, info.width, None) for plan, info in infos)
-        corpora = Corpora(works, tuple((f.source, f.reason) for f in planned.failures), planned.dropped)
-    corpora = _without_misfits(corpora, config)
-    _tell_unused(console, corpora)
-    _print_plan(console, corpora, config, base, args)
-    return DONE if corpora.works else NOTHING_TO_DO
-
-
-def _fetch(corpus: str, cache: Path) -> str:
-    from pipeline import clips
-
-    try:
-        return clips.fetch(corpus, cache)
-    except (ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
-
-
-def _from_shards(folder: str | Path) -> tuple[Work, ...]:
-    from pipeline import shards
-
-    return tuple(Work(e.clip_id, e.source, e.height, e.width, e) for e in shards.index(folder))
-
-
 def _tell_unused(console: Console, corpora: Corpora) -> None:
     for source, frames in corpora.dropped.items():
         if frames:
             text = f"{Path(source).name}: {frames} frames beside the clip are not used"
             console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _without_misfits(corpora: Corpora, config: TrainConfig) -> Corpora:
-    """Clips the ladder cannot hold (too narrow) become failures before anything is started."""
-    from jobs.fit_clip import ladder
-
-    works, failures = [], list(corpora.failures)
-    for work in corpora.works:
-        try:
-            ladder(config, work.height, work.width)
-            works.append(work)
-        except ValueError as error:
-            failures.append((work.source, f"{Path(work.source).name}: {error}"))
-    return Corpora(tuple(works), tuple(failures), corpora.dropped)
 
 
 def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: Path, args: argparse.Namespace) -> None:

@@ -1,0 +1,107 @@
+"""What --corpus names, as clips to train: a file, folder, manifest, URI, `demo`, or shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.config import TrainConfig
+
+if TYPE_CHECKING:
+    from pipeline.shards import ShardEntry
+
+
+class UsageError(Exception):
+    """Arguments that cannot work; the message is one line. Exit code 2."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A clip that can be trained."""
+
+    clip_id: str
+    source: str
+    height: int  # px
+    width: int  # px
+    entry: ShardEntry | None  # where its frames are; None in a dry run, which reads none
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """What was found in --corpus: clips to train, and sources that are no clips with the reason."""
+
+    works: tuple[Work, ...]
+    failures: tuple[tuple[str, str], ...]  # (source, one line)
+    dropped: Mapping[str, int]  # source → frames no clip uses
+
+
+def find(corpus: str, base: Path, config: TrainConfig) -> Corpora:
+    """The clips of --corpus. Videos are decoded once, into shards in `base`, the experiment's folder.
+
+    Raises UsageError for a corpus that cannot be fetched and for shards that cannot be used.
+    """
+    from pipeline import clips, shards
+
+    local = _fetch(corpus, base / ".fetched")
+    try:
+        if shards.is_corpus(local):
+            return _without_misfits(Corpora(_from_shards(local), (), {}), config)
+        planned = clips.plan([local], num_frames=config.num_frames)
+        failures = list(planned.failures)
+        works: tuple[Work, ...] = ()
+        if planned.clips:
+            failures += shards.write(planned.clips, base / ".shards").failures
+            wanted = {plan.clip_id for plan in planned.clips}
+            works = tuple(work for work in _from_shards(base / ".shards") if work.clip_id in wanted)
+    except shards.ShardError as error:
+        raise UsageError(str(error)) from error
+    found = Corpora(works, tuple((f.source, f.reason) for f in failures), planned.dropped)
+    return _without_misfits(found, config)
+
+
+def peek(corpus: str, config: TrainConfig, cache: Path) -> Corpora:
+    """What `find` would find, from the headers of the files alone. `cache` is for a corpus behind a URI."""
+    from pipeline import clips, shards, video
+
+    local = _fetch(corpus, cache)
+    try:
+        if shards.is_corpus(local):
+            return _without_misfits(Corpora(_from_shards(local), (), {}), config)
+    except shards.ShardError as error:
+        raise UsageError(str(error)) from error
+    planned = clips.plan([local], num_frames=config.num_frames)
+    infos = [(plan, video.probe(plan.source)) for plan in planned.clips]
+    works = tuple(Work(plan.clip_id, plan.source, info.height, info.width, None) for plan, info in infos)
+    failures = tuple((f.source, f.reason) for f in planned.failures)
+    return _without_misfits(Corpora(works, failures, planned.dropped), config)
+
+
+def _fetch(corpus: str, cache: Path) -> str:
+    from pipeline import clips
+
+    try:
+        return clips.fetch(corpus, cache)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _from_shards(folder: str | Path) -> tuple[Work, ...]:
+    from pipeline import shards
+
+    return tuple(Work(e.clip_id, e.source, e.height, e.width, e) for e in shards.index(folder))
+
+
+def _without_misfits(corpora: Corpora, config: TrainConfig) -> Corpora:
+    """Clips the ladder cannot hold (too narrow) become failures before anything is started."""
+    from jobs.fit_clip import ladder
+
+    works, failures = [], list(corpora.failures)
+    for work in corpora.works:
+        try:
+            ladder(config, work.height, work.width)
+            works.append(work)
+        except ValueError as error:
+            failures.append((work.source, f"{Path(work.source).name}: {error}"))
+    return Corpora(tuple(works), tuple(failures), corpora.dropped)
