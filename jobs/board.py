@@ -26,7 +26,7 @@ class Standing:
     text: str  # "scale 3/5  120/200  loss 0.0123  0.25 s/it"
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_restarts=-1)
 class Standings:
     """The place where tasks leave how far they are; asked by the driver. One small actor a corpus."""
 

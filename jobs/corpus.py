@@ -25,6 +25,8 @@ class Work:
     source: str
     height: int  # px
     width: int  # px
+    num_frames: int
+    fps: float
     entry: ShardEntry | None  # where its frames are; None in a dry run, which reads none
 
 
@@ -52,7 +54,7 @@ def find(corpus: str, base: Path, config: TrainConfig) -> Corpora:
         failures = list(planned.failures)
         works: tuple[Work, ...] = ()
         if planned.clips:
-            failures += shards.write(planned.clips, base / ".shards").failures
+            failures += shards.write(planned.clips, base / ".shards", max_height=_max_height(config)).failures
             wanted = {plan.clip_id for plan in planned.clips}
             works = tuple(work for work in _from_shards(base / ".shards") if work.clip_id in wanted)
     except shards.ShardError as error:
@@ -73,7 +75,10 @@ def peek(corpus: str, config: TrainConfig, cache: Path) -> Corpora:
         raise UsageError(str(error)) from error
     planned = clips.plan([local], num_frames=config.num_frames)
     infos = [(plan, video.probe(plan.source)) for plan in planned.clips]
-    works = tuple(Work(plan.clip_id, plan.source, info.height, info.width, None) for plan, info in infos)
+    works = tuple(
+        Work(plan.clip_id, plan.source, info.height, info.width, plan.num_frames, plan.fps, None)
+        for plan, info in infos
+    )
     failures = tuple((f.source, f.reason) for f in planned.failures)
     return _without_misfits(Corpora(works, failures, planned.dropped), config)
 
@@ -90,18 +95,26 @@ def _fetch(corpus: str, cache: Path) -> str:
 def _from_shards(folder: str | Path) -> tuple[Work, ...]:
     from pipeline import shards
 
-    return tuple(Work(e.clip_id, e.source, e.height, e.width, e) for e in shards.index(folder))
+    return tuple(Work(e.clip_id, e.source, e.height, e.width, e.num_frames, e.fps, e) for e in shards.index(folder))
 
 
 def _without_misfits(corpora: Corpora, config: TrainConfig) -> Corpora:
-    """Clips the ladder cannot hold (too narrow) become failures before anything is started."""
-    from jobs.fit_clip import ladder
+    """Clips of another length or speed, and clips too narrow for the ladder, become failures before anything starts."""
+    from jobs.fit_clip import FPS, ladder
 
     works, failures = [], list(corpora.failures)
     for work in corpora.works:
         try:
+            if (work.num_frames, work.fps) != (config.num_frames, FPS):
+                wanted = f"{config.num_frames} at {FPS:g} are needed; make its shard with these"
+                raise ValueError(f"has {work.num_frames} frames at {work.fps:g} FPS, {wanted}")
             ladder(config, work.height, work.width)
             works.append(work)
         except ValueError as error:
-            failures.append((work.source, f"{Path(work.source).name}: {error}"))
+            failures.append((work.source, f"{work.clip_id}: {error}"))
     return Corpora(tuple(works), tuple(failures), corpora.dropped)
+
+
+def _max_height(config: TrainConfig) -> int:
+    """Height in px that decoding keeps: enough for the finest scale, also of portrait videos on a width ladder."""
+    return max(256, config.max_size if config.ladder_side == "height" else 2 * config.max_size)

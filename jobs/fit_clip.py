@@ -7,6 +7,7 @@ The folder of a clip, in the order it fills:
     samples/         scale_NN.png after each scale; real, reconstruction and sample_NN as mp4 and gif at the end
     metrics.json     svfid_lite0, diversity
     result.json      written last: its presence with status "done" means done
+    error.txt        only of a failed clip: the traceback
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from PIL import Image
 from jobs import tracking
 from jobs.pictures import SHOWN_SAMPLES, sheet, to_frames
 from model.config import TrainConfig
-from model.metrics.diversity import lab_diversity
+from model.metrics.diversity import lab_diversity, lightness
 from model.metrics.features import Lite0Features
 from model.metrics.frechet import svfid
 from model.precision import resolve
@@ -36,6 +37,7 @@ from model.sample import frames_per_second, reconstruct, sample
 from model.train import Progress, ScaleDone, train_clip
 from pipeline import pyramid, video
 
+FPS = 24.0  # of every clip (paper §3.2)
 SHOWN_SEED, SCORED_SEED = 0, 1  # the samples in the pictures, and those that are scored and kept as videos
 
 
@@ -112,10 +114,14 @@ def fit_clip(
     samples_dir.mkdir(parents=True, exist_ok=True)
     _write_config(folder / "config.json", clip, config, sizes)
     reals = pyramid.build(clip.frames_thwc, sizes)
+    if lightness(torch.from_numpy(reals[-1])).std() == 0:
+        raise ValueError(
+            f"{clip.source}: every pixel has the same lightness, nothing can be learned; give another clip"
+        )
     metrics_log = folder / "metrics.jsonl"
 
     with tracking.clip_run(corpus, clip.clip_id, metrics_log) as run, _Log(metrics_log) as log:
-        run.params(config.to_dict())
+        run.params(config.definition())
         run.tags({"source": clip.source, "precision_used": resolve(config.precision, _device())})
         run.artifact(folder / "config.json")
 
@@ -137,7 +143,7 @@ def fit_clip(
         for name, made in _named_videos(real, reconstruction, videos).items():
             for suffix in (".mp4", ".gif"):
                 path = samples_dir / f"{name}{suffix}"
-                video.encode(to_frames(made.numpy()), path, fps=frames_per_second(done.stack, done.n))
+                video.encode(to_frames(made.numpy()), path, fps=frames_per_second(done.stack, done.n, FPS))
                 run.artifact(path, "samples")
         features = Lite0Features()
         metrics = {
@@ -157,6 +163,7 @@ def fit_clip(
             diversity=metrics["diversity"],
             run_id=run.run_id,
         )
+    (folder / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
     write_result(folder, result)  # after the run is closed: done means everything is in MLflow too
     return result
 

@@ -1,7 +1,8 @@
 """MLflow: one parent run a corpus, one child run a clip. The only file that imports mlflow.
 
-Training never waits for the tracking server: it appends to `metrics.jsonl`, and a thread here forwards that file.
-A point keeps the time it was written at, so forwarding it twice stores it once.
+Losses never wait for the tracking server: training appends to `metrics.jsonl`, and a thread here forwards that file.
+A point keeps the time it was written at, so forwarding it twice stores it once. Pictures and files go at once, between
+scales.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME  # no
 
 FORWARD_S = 5.0  # seconds between two looks at metrics.jsonl
 BATCH = 1000  # metrics in one log_batch: the server's limit
+ERRORS = (MlflowException, OSError)  # a store or server that fails; uploads raise requests' errors, which are OSErrors
 log = logging.getLogger(__name__)
 
 
@@ -74,7 +76,8 @@ def open_corpus(uri: str, experiment: str, storage: Path, tags: Mapping[str, str
             run = client.create_run(experiment_id, tags={"role": "corpus"}, run_name=experiment)
             run_id = run.info.run_id
         client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])  # a later submission may change them
-    except MlflowException as error:
+        client.update_run(run_id, status="RUNNING")
+    except ERRORS as error:
         raise ConnectionError(
             f"{uri}: MLflow cannot use it ({_line(error)}); start it, or leave out --tracking-uri"
         ) from error
@@ -100,12 +103,15 @@ def record_failure(corpus: Corpus, clip_id: str, reason: str) -> str:
 
 
 def forget_clips(corpus: Corpus, clip_ids: Sequence[str]) -> None:
-    """Delete the clips' runs, as the MLflow UI does: they can be restored there."""
+    """Delete the clips' runs, as the MLflow UI does: they can be restored there. Raises ConnectionError."""
     client = MlflowClient(corpus.uri)
-    for clip_id in clip_ids:
-        run_id = _find_run(client, corpus.experiment_id, _clip_query(corpus, clip_id))
-        if run_id is not None:
-            client.delete_run(run_id)
+    try:
+        for clip_id in clip_ids:
+            run_id = _find_run(client, corpus.experiment_id, _clip_query(corpus, clip_id))
+            if run_id is not None:
+                client.delete_run(run_id)
+    except ERRORS as error:
+        raise ConnectionError(f"{corpus.uri}: MLflow did not delete the old runs ({_line(error)})") from error
 
 
 @contextlib.contextmanager
@@ -156,6 +162,8 @@ class ClipRun:
         """Forward the rest of the points and end the run as finished. Raises MlflowException if that fails."""
         self.stop()
         self._forward()
+        if "failure" in self._client.get_run(self.run_id).data.tags:  # of an earlier attempt
+            self._client.delete_tag(self.run_id, "failure")
         self._client.set_terminated(self.run_id, "FINISHED")
 
     def stop(self) -> None:
@@ -166,7 +174,7 @@ class ClipRun:
         while not self._stop.wait(FORWARD_S):
             try:
                 self._forward()
-            except MlflowException as error:
+            except ERRORS as error:
                 log.warning("MLflow did not take the metrics, will try again: %s", _line(error))
 
     def _forward(self) -> None:

@@ -11,13 +11,15 @@ them and why; 2 bad arguments or nothing to do.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
 SPARE_TASKS = 2  # submitted beyond what runs at once, so that a free slot never waits for a clip to be read
 POLL_S = 1.0
+IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
 MAX_RESTARTS = 5  # of a task whose process or node died; it goes on from its checkpoint
 
 
@@ -83,6 +86,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"--n {args.n}: at least 2 samples are needed to measure diversity")
     storage = _storage(args.storage)
     experiment = args.experiment or _experiment_name(args.corpus, args.preset)
+    if not re.fullmatch(r"\w[\w.-]*", experiment):
+        raise UsageError(f"--experiment {experiment}: letters, digits, '_', '-' and '.' only; it names a folder")
     base = storage / experiment
 
     # -- 1. what there is to do
@@ -101,13 +106,17 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"{args.corpus}: no clip that can be trained")
 
     # -- 2. one experiment holds models of one configuration
-    if args.fresh:
-        for work in corpora.works:
-            shutil.rmtree(base / work.clip_id, ignore_errors=True)
-    _claim(base, config)
+    discarded = {work.clip_id for work in corpora.works} if args.fresh else set()
+    _check_definition(base, config, discarded)
+    from jobs.fit_clip import write_json
+
+    corpus = _open_tracking(args, console, storage, experiment, corpora, discarded)
+    for clip_id in discarded & {folder.name for folder in base.iterdir()}:
+        shutil.rmtree(base / clip_id)
+    write_json(base / "experiment.json", config.to_dict())
 
     # -- 3. train what is missing
-    results = _train_all(args, console, corpora, config, storage, experiment)
+    results = _train_all(args, console, corpora, config, base, corpus)
 
     # -- 4. totals
     failed = len(corpora.failures) + sum(result.status != "done" for result in results)
@@ -138,30 +147,53 @@ def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: P
             console.print("    the source is smaller than the finest scale, which will be enlarged", highlight=False)
     for _, reason in corpora.failures:
         console.print(f"not usable: {reason}", markup=False, highlight=False, soft_wrap=True)
+    todo = [w for w in corpora.works if (result := read_result(base / w.clip_id)) is None or result.status != "done"]
     iterations = config.iterations
     console.print(f"iterations a clip: {' + '.join(map(str, iterations))} = {sum(iterations)}", highlight=False)
-    console.print(f"iterations in all: {sum(iterations) * len(corpora.works)}", highlight=False)
+    console.print(f"iterations in all: at most {sum(iterations) * len(todo)}, for {len(todo)} clips", highlight=False)
     console.print(
         f"resources a clip: {args.gpus_per_clip} GPU where the cluster has GPUs, else "
-        f"{args.cpus_per_clip or _cpu_share(os.cpu_count() or 1, len(corpora.works))} CPU cores",
+        f"{args.cpus_per_clip or _cpu_share(os.cpu_count() or 1, len(todo))} CPU cores",
         highlight=False,
     )
 
 
-def _claim(base: Path, config: TrainConfig) -> None:
-    """Write the experiment's config, or check it: models of two configurations never share a name."""
-    from jobs.fit_clip import write_json
+def _check_definition(base: Path, config: TrainConfig, discarded: Collection[str]) -> None:
+    """Raises UsageError if `base` keeps models of another definition: two never share a name."""
+    path = base / "experiment.json"
+    if not path.exists():
+        return
+    kept = [folder.name for folder in base.iterdir() if folder.is_dir() and folder.name[0] != "."]
+    kept = sorted(set(kept) - set(discarded))
+    before, now = json.loads(path.read_text()), config.definition()
+    changed = [f"{name} was {before.get(name)}, is now {now[name]}" for name in now if before.get(name) != now[name]]
+    if kept and changed:
+        mend = f"use --experiment NAME, or delete {kept[0]} …" if discarded else "use --experiment NAME or --fresh"
+        raise UsageError(f"{base}: holds models with other settings ({'; '.join(changed)}); {mend}")
 
-    path, now = base / "experiment.json", config.to_dict()
-    if path.exists() and any(folder.is_dir() and folder.name[0] != "." for folder in base.iterdir()):
-        before = json.loads(path.read_text())
-        changed = [
-            f"{name} was {before.get(name)}, is now {now[name]}" for name in now if before.get(name) != now[name]
-        ]
-        if changed:
-            raise UsageError(f"{base}: holds models with {'; '.join(changed)}; use --experiment NAME or --fresh")
+
+def _open_tracking(
+    args: argparse.Namespace,
+    console: Console,
+    storage: Path,
+    experiment: str,
+    corpora: Corpora,
+    discarded: Collection[str],
+) -> Corpus:
+    """The corpus run in MLflow. A clip that has no folder has no earlier work, so an old run of it is forgotten too."""
+    from jobs import tracking
+
+    uri = args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or tracking.default_uri(storage)
+    base = storage / experiment
     base.mkdir(parents=True, exist_ok=True)
-    write_json(path, now)
+    new = [w.clip_id for w in corpora.works if w.clip_id in discarded or not (base / w.clip_id).exists()]
+    try:
+        with console.status("opening MLflow"):
+            corpus = tracking.open_corpus(uri, experiment, storage, {"corpus": args.corpus, "preset": args.preset})
+            tracking.forget_clips(corpus, new)
+    except ConnectionError as error:
+        raise UsageError(str(error)) from error
+    return corpus
 
 
 # -- training
@@ -172,30 +204,16 @@ def _train_all(
     console: Console,
     corpora: Corpora,
     config: TrainConfig,
-    storage: Path,
-    experiment: str,
+    base: Path,
+    corpus: Corpus,
 ) -> list[Result]:
     """Train every clip that is not done, a bounded number at a time; print the table; return all results."""
     from jobs import tracking
     from jobs.fit_clip import read_result
 
-    base = storage / experiment
-    results: dict[str, Result] = {}
-    for work in corpora.works:
-        result = read_result(base / work.clip_id)
-        if result is not None and result.status == "done":
-            results[work.clip_id] = result
+    found = {work.clip_id: read_result(base / work.clip_id) for work in corpora.works}
+    results = {clip_id: result for clip_id, result in found.items() if result and result.status == "done"}
     todo = [work for work in corpora.works if work.clip_id not in results]
-
-    uri = args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or tracking.default_uri(storage)
-    try:
-        with console.status("opening MLflow"):
-            corpus = tracking.open_corpus(uri, experiment, storage, {"corpus": args.corpus, "preset": args.preset})
-            if args.fresh:
-                tracking.forget_clips(corpus, [work.clip_id for work in todo])
-    except ConnectionError as error:
-        raise UsageError(str(error)) from error
-
     if todo:
         for result in _run_tasks(args, console, todo, len(results), config, base, corpus):
             results[result.clip_id] = result
@@ -203,9 +221,13 @@ def _train_all(
     ordered = [results[work.clip_id] for work in corpora.works]
     page = _page(ordered, corpora.failures, corpus)
     console.print(page, markup=False, highlight=False, soft_wrap=True)
-    if not uri.startswith("http"):
-        console.print(f"MLflow: mlflow server --host 127.0.0.1 --backend-store-uri {uri}", markup=False, soft_wrap=True)
-    _close(corpus, ordered, page, len(corpora.failures))
+    if corpus.uri.startswith("sqlite"):
+        text = f"MLflow: mlflow server --host 127.0.0.1 --backend-store-uri {corpus.uri}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    try:
+        _close(corpus, ordered, page, len(corpora.failures))
+    except tracking.ERRORS as error:
+        console.print(f"warning: MLflow did not take the totals ({_line(error)})", markup=False, soft_wrap=True)
     return ordered
 
 
@@ -219,7 +241,7 @@ def _run_tasks(
     corpus: Corpus,
 ) -> list[Result]:
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import RayError, RayTaskError
 
     from jobs.board import Board, Standings
     from pipeline import shards
@@ -247,13 +269,18 @@ def _run_tasks(
                         board.finished(work.clip_id, f"failed: {error}")
                         continue
                     flying[task.remote(job, frames, standings)] = job
+                if not flying:
+                    break  # the last ones failed before they could start
                 ready, _ = ray.wait(list(flying), timeout=POLL_S)
-                board.update(ray.get(standings.get.remote()), [job.clip_id for job in flying.values()])
+                with contextlib.suppress(RayError):  # only the display: the actor's node may be gone, it starts again
+                    board.update(ray.get(standings.get.remote()), [job.clip_id for job in flying.values()])
                 for reference in ready:
                     job = flying.pop(reference)
                     try:
                         result = ray.get(reference)
-                    except RayError as error:  # what goes wrong inside the task is in its result
+                    except RayTaskError as error:  # what goes wrong with the clip is in its result; this is not that
+                        result = _failed(job, f"its task could not run: {_line(error)}")
+                    except RayError as error:
                         result = _failed(job, f"its process died {MAX_RESTARTS + 1} times: {_line(error)}")
                     results.append(result)
                     board.finished(job.clip_id, f"failed: {result.reason}" if result.reason else "done")
@@ -306,7 +333,10 @@ def _failed(job: Job, reason: str) -> Result:
 
     result = Result(job.clip_id, "failed", reason)
     write_result(job.folder, result)
-    result = replace(result, run_id=tracking.record_failure(job.corpus, job.clip_id, reason))
+    try:
+        result = replace(result, run_id=tracking.record_failure(job.corpus, job.clip_id, reason))
+    except tracking.ERRORS as error:  # MLflow itself may be what failed; the table and result.json tell both
+        result = replace(result, reason=f"{reason} (and MLflow did not take the failure: {_line(error)})")
     write_result(job.folder, result)
     return result
 
@@ -320,10 +350,15 @@ def _start_ray() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = os.environ.get("RAY_ADDRESS")
+    runtime_env = None
     if address is None:
         # Workers of a Ray started here inherit the environment: they import this project from where it lies.
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    elif IN_RAY_JOB not in os.environ:
+        # Joined from outside a job: its nodes get this folder, as `ray job submit --working-dir` would give it.
+        runtime_env = {"working_dir": str(ROOT)}
     ray.init(
+        runtime_env=runtime_env,
         address=address or "local",
         include_dashboard=None if address else False,
         log_to_driver=False,
@@ -342,8 +377,9 @@ def _resources(args: argparse.Namespace, clips: int) -> tuple[dict[str, float], 
     gpus, cpus = ([node.get(name, 0) for node in nodes] for name in ("GPU", "CPU"))
     if max(gpus) > 0:
         share = args.gpus_per_clip
-        if share <= 0 or share > max(gpus):
-            raise UsageError(f"--gpus-per-clip {share:g}: above 0, at most {max(gpus):g}, the most a node has")
+        if share <= 0 or share > max(gpus) or (share > 1 and share % 1):
+            most = f"at most {max(gpus):g}, the most a node has"
+            raise UsageError(f"--gpus-per-clip {share:g}: above 0, {most}, and whole above 1")
         return {"num_gpus": share, "num_cpus": 1}, max(1, int(sum(gpu // share for gpu in gpus)))
     share = args.cpus_per_clip or _cpu_share(int(max(cpus)), clips)
     if share < 1 or share > max(cpus):
@@ -352,7 +388,7 @@ def _resources(args: argparse.Namespace, clips: int) -> tuple[dict[str, float], 
 
 
 def _cpu_share(cores: int, clips: int) -> int:
-    return max(1, cores // clips)
+    return max(1, cores // max(1, clips))
 
 
 # -- totals
@@ -387,7 +423,7 @@ def _close(corpus: Corpus, results: Sequence[Result], page: str, failed_sources:
 
 
 def _storage(given: str | None) -> Path:
-    in_ray_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    in_ray_job = IN_RAY_JOB in os.environ
     if given is None:
         # A Ray job's working folder is a copy that is thrown away.
         return Path.home() / "hp-vae-gan-runs" if in_ray_job else Path("runs").resolve()

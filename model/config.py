@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+RUN_SETTINGS = ("precision", "checkpoint_every", "log_every")  # may change when a training is resumed
 LadderSide = Literal["height", "width"]
 Precision = Literal["auto", "bf16", "float32"]
 
@@ -116,6 +117,10 @@ class TrainConfig:
         """Iterations of every scale, coarsest first."""
         iters = self.iters_per_scale
         return iters if isinstance(iters, tuple) else (iters,) * self.num_scales
+
+    def definition(self) -> dict[str, Any]:
+        """The settings that define the model, without those of how it runs: what a resumed training must keep."""
+        return {name: value for name, value in self.to_dict().items() if name not in RUN_SETTINGS}
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-ready values (tuples become lists)."""

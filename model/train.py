@@ -2,7 +2,7 @@
 
 Scales n < vae_levels are trained as patch-VAE, block (1) below; the others as patch-GAN, blocks (2) and (3).
 Everything that influences the result is in `TrainState` and so in the checkpoint: a run that is stopped goes on from
-its last checkpoint as if it had not been.
+its last checkpoint as if it had not been: to the bit on a CPU; CUDA sums some gradients in no fixed order.
 
 >>> for scale in train_clip(config, reals, clip_id="bikes", path=Path("checkpoint.pt"), log=print):
 ...     print(scale.n, scale.train_s)  # a picture, a metric: whatever wants to see each finished scale
@@ -28,7 +28,7 @@ from model import checkpoint as ckpt
 from model.config import TrainConfig
 from model.losses import gradient_penalty, kl_divergence
 from model.networks import Critic, GeneratorStack, Size
-from model.precision import autocast
+from model.precision import autocast, resolve
 
 CHECKPOINT_S = 60.0  # a slow machine also saves after so many seconds, at the next logged iteration
 
@@ -107,6 +107,8 @@ def train_clip(
     if len(reals) != config.num_scales:
         raise ValueError(f"{len(reals)} scales in the pyramid, {config.num_scales} in the config")
     device = Accelerator(cpu=not torch.cuda.is_available()).device
+    if device.type == "cuda" and resolve(config.precision, device) == "float32":
+        torch.backends.cudnn.allow_tf32 = False  # else "float32" convolutions round their inputs to 10 bits
     # Kept on the device for the whole training: nothing is decoded, resized or copied in the loop.
     pyramid = [torch.from_numpy(real)[None].to(device) for real in reals]
     sizes: list[Size] = [(t, h, w) for _, t, h, w in (real.shape for real in reals)]
@@ -262,9 +264,11 @@ def _restore(
     device: torch.device,
 ) -> TrainState:
     """The state a checkpoint holds. Raises CheckpointError if it is not of this config and clip."""
-    if (saved.config, list(saved.sizes), saved.clip_id) != (config, list(sizes), clip_id):
+    then = (saved.config.definition(), list(saved.sizes), saved.clip_id)
+    if then != (config.definition(), list(sizes), clip_id):
         raise ckpt.CheckpointError(f"{path}: of another clip or config; use another experiment name, or --fresh")
     stack = saved.stack().to(device)
+    stack.config = config
     critic = None
     if saved.critic is not None:
         critic = _new_critic(config, device)

@@ -27,6 +27,9 @@ _CLIP_KEYS = {"clip_id", "source", "start_frame", "num_frames", "fps", "height",
 _MEMBER = re.compile(r"([a-z0-9_-]{1,80})\.(frames\.npy|json)")
 
 
+_CUT_KEYS = ("num_frames", "fps", "start_frame", "source_bytes")  # what an id stands for in a folder of shards
+
+
 class ShardError(ValueError):
     """A shard or a shard folder cannot be used. One line: "<file>: <cause>; <mend>"."""
 
@@ -50,6 +53,8 @@ class ShardEntry:
     source: str  # name of the video it was cut from
     height: int  # px
     width: int  # px
+    num_frames: int
+    fps: float
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,15 @@ def is_corpus(path: str | os.PathLike[str]) -> bool:
 def index(path: str | os.PathLike[str]) -> tuple[ShardEntry, ...]:
     """Every clip of a shard folder, from its sidecars alone. Raises: ShardError for a damaged shard."""
     return tuple(
-        ShardEntry(clip["clip_id"], str(sidecar.with_suffix(".tar")), clip["source"], clip["height"], clip["width"])
+        ShardEntry(
+            clip_id=clip["clip_id"],
+            shard=str(sidecar.with_suffix(".tar")),
+            source=clip["source"],
+            height=clip["height"],
+            width=clip["width"],
+            num_frames=clip["num_frames"],
+            fps=clip["fps"],
+        )
         for sidecar, content in _sidecars(Path(path)).items()
         for clip in content["clips"]
     )
@@ -212,15 +225,21 @@ def _missing(
                 f"{video.shown(path)}: was made with {content.get('settings')}, not {settings}; "
                 f"give the same settings or another --out"
             )
-        there |= {clip["clip_id"]: (clip["num_frames"], clip["fps"]) for clip in content["clips"]}
+        there |= {clip["clip_id"]: tuple(clip.get(key) for key in _CUT_KEYS) for clip in content["clips"]}
     for clip in clips:
-        if there.get(clip.clip_id, (clip.num_frames, clip.fps)) != (clip.num_frames, clip.fps):
-            frames, fps = there[clip.clip_id]
-            raise ShardError(
-                f"{clip.clip_id}: is there with {frames} frames at {fps:g} FPS, not {clip.num_frames} at "
-                f"{clip.fps:g}; give the same settings or another --out"
-            )
+        now = (clip.num_frames, clip.fps, clip.start_frame, _source_bytes(clip.source))
+        if there.get(clip.clip_id, now) != now:
+            changes = zip(_CUT_KEYS, there[clip.clip_id], now)
+            changed = ", ".join(f"{key} {old} is now {new}" for key, old, new in changes if old != new)
+            raise ShardError(f"{clip.clip_id}: is there, cut otherwise ({changed}); use another name or folder for it")
     return [clip for clip in clips if clip.clip_id not in there]
+
+
+def _source_bytes(source: str) -> int:
+    """Size of a video, to notice that another one has taken its name; of a folder of frames, the sum."""
+    path = Path(source)
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _decoded(clips: Sequence[ClipPlan], max_height: int) -> Iterator[tuple[ClipPlan, "np.ndarray | video.VideoError"]]:
@@ -253,6 +272,7 @@ class _ShardFile:
         meta = {
             "clip_id": clip.clip_id,
             "source": Path(clip.source).name,
+            "source_bytes": _source_bytes(clip.source),
             "start_frame": clip.start_frame,
             "num_frames": clip.num_frames,
             "fps": clip.fps,
