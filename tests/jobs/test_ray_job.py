@@ -1,4 +1,4 @@
-"""`ray job submit` against a head with GPUs (Ray is told of two; the clips use them by turns)."""
+"""`ray job submit`, with token authentication, to a head with GPUs (Ray is told of two; the clips take turns)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from .conftest import ROOT, TINY, make_video
 pytestmark = pytest.mark.slow
 
 
+AUTH = {"RAY_AUTH_MODE": "token"}  # as infra/local_head.sh; the token is in this test's own HOME
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -29,7 +32,7 @@ def free_port() -> int:
 def head() -> Iterator[str]:
     """The address of the job server of a head started by infra/local_head.sh."""
     port, dashboard = free_port(), free_port()
-    env = {**os.environ, "RAY_PORT": str(port), "RAY_DASHBOARD_PORT": str(dashboard)}
+    env = {**os.environ, **AUTH, "RAY_PORT": str(port), "RAY_DASHBOARD_PORT": str(dashboard)}
     script = [str(ROOT / "infra" / "local_head.sh"), "--num-cpus", "2", "--num-gpus", "2"]
     process = subprocess.Popen(script, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -47,12 +50,13 @@ def head() -> Iterator[str]:
     psutil.wait_procs(family, timeout=20)
 
 
-def submit(head: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def submit(head: str, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     ray = str(Path(sys.executable).parent / "ray")
     command = [ray, "job", "submit", "--address", head, "--working-dir", ".", "--", "python", "jobs/train_corpus.py"]
     return subprocess.run(
         [*command, *map(str, arguments)],
         cwd=ROOT,
+        env={**os.environ, **AUTH, **environment},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -78,6 +82,10 @@ def test_a_submitted_job_trains_each_clip_on_a_gpu(head: str, tmp_path: Path) ->
     refused = submit(head, "--corpus", videos, *TINY, "--storage", tmp_path / "other", "--gpus-per-clip", "4")
     assert refused.returncode != 0
     assert "--gpus-per-clip 4: above 0, at most 2" in refused.stdout
+
+    # a client without the token is not let in
+    stranger = submit(head, "--corpus", videos, *TINY, "--storage", storage, RAY_AUTH_MODE="disabled")
+    assert stranger.returncode != 0 and "│ done" not in stranger.stdout
 
     # a job's own folder is thrown away, so a relative storage path is refused
     lost = submit(head, "--corpus", videos, *TINY, "--storage", "runs")

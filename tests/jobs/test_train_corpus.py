@@ -125,6 +125,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
         (["--preset", "large"], "large"),
         (["--frobnicate"], "--frobnicate"),
         (["--storage", "s3://bucket/runs"], "s3://bucket/runs"),
+        (["--experiment", "../elsewhere"], "../elsewhere"),
     ],
 )
 def test_bad_arguments_exit_2_with_a_line_that_says_why(arguments: list[str], told: str) -> None:
@@ -200,3 +201,21 @@ def test_fresh_forgets_and_a_damaged_shard_costs_its_clip(tmp_path: Path) -> Non
     assert "000000.tar" in results["b"]["reason"]
     (config,) = (tmp_path / "runs" / "x").glob("a-*/config.json")
     assert json.loads(config.read_text())["config"]["lr"] == 0.001 and config.read_bytes() != before[config.parent.name]
+
+
+def test_another_video_under_a_used_name_is_not_taken_for_the_trained_one(tmp_path: Path) -> None:
+    command = ("--corpus", tmp_path / "a.mp4", *TINY, "--storage", tmp_path / "runs")
+    make_video(tmp_path / "a.mp4")
+    assert run_job("train_corpus.py", *command).returncode == 0
+    make_video(tmp_path / "a.mp4", source="mandelbrot")
+    refused = run_job("train_corpus.py", *command)
+    assert refused.returncode == 2
+    assert "source_bytes" in refused.stdout and "use another name" in refused.stdout
+
+
+def test_shards_of_another_length_fail_before_anything_is_trained(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4")
+    shards = tmp_path / "shards"
+    assert run_job("make_shards.py", tmp_path / "a.mp4", "--out", shards, "--frames", "7").returncode == 0
+    refused = run_job("train_corpus.py", "--corpus", shards, *TINY, "--storage", tmp_path / "runs")
+    assert refused.returncode == 2 and "has 7 frames at 24 FPS, 13 at 24 are needed" in refused.stdout

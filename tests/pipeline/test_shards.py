@@ -42,7 +42,7 @@ def test_round_trip(tmp_path, source):
     assert shards.is_corpus(tmp_path)
     tars = [str(tmp_path / name) for name in ("000000.tar", "000000.tar", "000001.tar")]
     assert shards.index(tmp_path) == tuple(
-        ShardEntry(clip_id, tar, "noise.mkv", 20, 36) for clip_id, tar in zip(ids, tars, strict=True)
+        ShardEntry(clip_id, tar, "noise.mkv", 20, 36, 13, 24.0) for clip_id, tar in zip(ids, tars, strict=True)
     )
     for clip, start in zip(shards.read(tmp_path), (0, 13, 26), strict=True):
         assert np.array_equal(clip.frames_thwc, frames[start : start + 13])
@@ -102,7 +102,7 @@ def test_other_settings_are_refused(made, source):
     ):
         shards.write(clips, made, max_height=128)
     other = [ClipPlan(clips[0].clip_id, clips[0].source, 0, num_frames=5)]
-    with pytest.raises(ShardError, match="is there with 13 frames at 24 FPS, not 5 at 24"):
+    with pytest.raises(ShardError, match="is there, cut otherwise .num_frames 13 is now 5"):
         shards.write(other, made)
 
 
@@ -167,7 +167,7 @@ def test_damage_is_told_in_one_line(made):
     with pytest.raises(ShardError, match="cannot be read"):
         shards.index(made)
     tar.write_bytes(whole)
-    _refused(ShardEntry("not-there", str(tar), "noise.mkv", 20, 36), "holds nothing of it")
+    _refused(ShardEntry("not-there", str(tar), "noise.mkv", 20, 36, 13, 24.0), "holds nothing of it")
     for content in ("{", "[]", '{"clips": [{"clip_id": "a"}], "bytes": 1}', '{"clips": 3}'):
         (made / "000000.json").write_text(content)
         with pytest.raises(ShardError, match=r"000000\.tar: "):
@@ -191,7 +191,7 @@ def _tar(path, members):
             else:
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
-    return ShardEntry("clip", str(path), "a.mp4", 3, 4)
+    return ShardEntry("clip", str(path), "a.mp4", 3, 4, 2, 24.0)
 
 
 def _npy(array):
