@@ -102,7 +102,7 @@ def test_other_settings_are_refused(made, source):
     ):
         shards.write(clips, made, max_height=128)
     other = [ClipPlan(clips[0].clip_id, clips[0].source, 0, num_frames=5)]
-    with pytest.raises(ShardError, match="is there, cut otherwise .num_frames 13 is now 5"):
+    with pytest.raises(ShardError, match=r"is there, cut otherwise \(num_frames 13 is now 5"):
         shards.write(other, made)
 
 
