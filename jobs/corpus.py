@@ -17,6 +17,11 @@ class UsageError(Exception):
     """Arguments that cannot work; the message is one line. Exit code 2."""
 
 
+def one_line(error: BaseException) -> str:
+    """An error's message as one line of at most 500 characters, for a table or a tag."""
+    return " ".join(str(error).split())[:500]
+
+
 @dataclass(frozen=True)
 class Work:
     """A clip that can be trained."""

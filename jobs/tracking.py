@@ -31,6 +31,8 @@ from mlflow.entities import Metric, Param, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME  # noqa: E402
 
+from jobs.corpus import one_line  # noqa: E402
+
 FORWARD_S = 5.0  # seconds between two looks at metrics.jsonl
 BATCH = 1000  # metrics in one log_batch: the server's limit
 ERRORS = (MlflowException, OSError)  # a store or server that fails; uploads raise requests' errors, which are OSErrors
@@ -79,7 +81,7 @@ def open_corpus(uri: str, experiment: str, storage: Path, tags: Mapping[str, str
         client.update_run(run_id, status="RUNNING")
     except ERRORS as error:
         raise ConnectionError(
-            f"{uri}: MLflow cannot use it ({_line(error)}); start it, or leave out --tracking-uri"
+            f"{uri}: MLflow cannot use it ({one_line(error)}); start it, or leave out --tracking-uri"
         ) from error
     return Corpus(uri, experiment_id, run_id)
 
@@ -111,7 +113,7 @@ def forget_clips(corpus: Corpus, clip_ids: Sequence[str]) -> None:
             if run_id is not None:
                 client.delete_run(run_id)
     except ERRORS as error:
-        raise ConnectionError(f"{corpus.uri}: MLflow did not delete the old runs ({_line(error)})") from error
+        raise ConnectionError(f"{corpus.uri}: MLflow did not delete the old runs ({one_line(error)})") from error
 
 
 @contextlib.contextmanager
@@ -175,7 +177,7 @@ class ClipRun:
             try:
                 self._forward()
             except ERRORS as error:
-                log.warning("MLflow did not take the metrics, will try again: %s", _line(error))
+                log.warning("MLflow did not take the metrics, will try again: %s", one_line(error))
 
     def _forward(self) -> None:
         """Send the whole lines of metrics.jsonl that were not sent yet."""
@@ -211,7 +213,3 @@ def _clip_query(corpus: Corpus, clip_id: str) -> str:
 def _find_run(client: MlflowClient, experiment_id: str, query: str) -> str | None:
     runs = client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"], max_results=1)
     return runs[0].info.run_id if runs else None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from jobs.corpus import Corpora, UsageError, Work, find, peek  # noqa: E402
+from jobs.corpus import Corpora, UsageError, Work, find, one_line, peek  # noqa: E402
 from jobs.presets import PRESETS  # noqa: E402
 from model.config import ConfigError, TrainConfig  # noqa: E402
 
@@ -106,10 +106,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"{args.corpus}: no clip that can be trained")
 
     # -- 2. one experiment holds models of one configuration
-    discarded = {work.clip_id for work in corpora.works} if args.fresh else set()
-    _check_definition(base, config, discarded)
     from jobs.fit_clip import write_json
 
+    discarded = {work.clip_id for work in corpora.works} if args.fresh else set()
+    _check_definition(base, config, discarded)
     corpus = _open_tracking(args, console, storage, experiment, corpora, discarded)
     for clip_id in discarded & {folder.name for folder in base.iterdir()}:
         shutil.rmtree(base / clip_id)
@@ -137,17 +137,17 @@ def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: P
     from jobs.fit_clip import ladder, read_result
 
     console.print(f"{len(corpora.works)} clips, preset {args.preset}, into {base}", markup=False, soft_wrap=True)
+    results = {work.clip_id: read_result(base / work.clip_id) for work in corpora.works}
+    todo = [clip_id for clip_id, result in results.items() if result is None or result.status != "done"]
     for work in corpora.works:
         sizes = " ".join(f"{s.frames}×{s.height}×{s.width}" for s in ladder(config, work.height, work.width))
-        result = read_result(base / work.clip_id)
-        state = "done" if result and result.status == "done" else "to train"
+        state = "to train" if work.clip_id in todo else "done"
         console.print(f"{work.clip_id}  {work.height}×{work.width} px  {state}", markup=False, highlight=False)
         console.print(f"    ladder T×H×W: {sizes}", markup=False, highlight=False, soft_wrap=True)
         if config.max_size > (work.height if config.ladder_side == "height" else work.width):
             console.print("    the source is smaller than the finest scale, which will be enlarged", highlight=False)
     for _, reason in corpora.failures:
         console.print(f"not usable: {reason}", markup=False, highlight=False, soft_wrap=True)
-    todo = [w for w in corpora.works if (result := read_result(base / w.clip_id)) is None or result.status != "done"]
     iterations = config.iterations
     console.print(f"iterations a clip: {' + '.join(map(str, iterations))} = {sum(iterations)}", highlight=False)
     console.print(f"iterations in all: at most {sum(iterations) * len(todo)}, for {len(todo)} clips", highlight=False)
@@ -227,7 +227,7 @@ def _train_all(
     try:
         _close(corpus, ordered, page, len(corpora.failures))
     except tracking.ERRORS as error:
-        console.print(f"warning: MLflow did not take the totals ({_line(error)})", markup=False, soft_wrap=True)
+        console.print(f"warning: MLflow did not take the totals ({one_line(error)})", markup=False, soft_wrap=True)
     return ordered
 
 
@@ -279,9 +279,9 @@ def _run_tasks(
                     try:
                         result = ray.get(reference)
                     except RayTaskError as error:  # what goes wrong with the clip is in its result; this is not that
-                        result = _failed(job, f"its task could not run: {_line(error)}")
+                        result = _failed(job, f"its task could not run: {one_line(error)}")
                     except RayError as error:
-                        result = _failed(job, f"its process died {MAX_RESTARTS + 1} times: {_line(error)}")
+                        result = _failed(job, f"its process died {MAX_RESTARTS + 1} times: {one_line(error)}")
                     results.append(result)
                     board.finished(job.clip_id, f"failed: {result.reason}" if result.reason else "done")
         return results
@@ -323,7 +323,7 @@ def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
     except Exception as error:  # the boundary where a failure becomes data: this clip's, and only this clip's
         job.folder.mkdir(parents=True, exist_ok=True)
         (job.folder / "error.txt").write_text(traceback.format_exc())
-        return _failed(job, f"{type(error).__name__}: {_line(error)}")
+        return _failed(job, f"{type(error).__name__}: {one_line(error)}")
 
 
 def _failed(job: Job, reason: str) -> Result:
@@ -336,7 +336,7 @@ def _failed(job: Job, reason: str) -> Result:
     try:
         result = replace(result, run_id=tracking.record_failure(job.corpus, job.clip_id, reason))
     except tracking.ERRORS as error:  # MLflow itself may be what failed; the table and result.json tell both
-        result = replace(result, reason=f"{reason} (and MLflow did not take the failure: {_line(error)})")
+        result = replace(result, reason=f"{reason} (and MLflow did not take the failure: {one_line(error)})")
     write_result(job.folder, result)
     return result
 
@@ -438,10 +438,6 @@ def _experiment_name(corpus: str, preset: str) -> str:
     stem = Path(corpus.rstrip("/")).stem or "corpus"
     name = "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)
     return name if name == preset else f"{name}-{preset}"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500]
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

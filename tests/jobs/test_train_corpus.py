@@ -18,8 +18,8 @@ from .conftest import TINY, Trained, make_video, run_job
 
 BAD = {
     "zero.mp4": "empty",
-    "truncated.mp4": "",
-    "text.mp4": "",
+    "truncated.mp4": "cut off",
+    "text.mp4": "text file",
     "short.mp4": "13",
     "tiny.mp4": "16",
     "dot.mp4": "16",
@@ -34,7 +34,7 @@ def test_bad_files_cost_only_themselves(trained: Trained) -> None:
         assert len(lines) == 1, (name, trained.output)
         assert cause in lines[0]
         assert ";" in lines[0], f"no mend in {lines[0]!r}"
-    assert set(trained.clips) == {"good", "suss"} or len(trained.clips) == 2
+    assert set(trained.clips) == {"good", "su"}  # süß & spaced.mp4 as a slug
     for folder in trained.clips.values():
         assert json.loads((folder / "result.json").read_text())["status"] == "done"
 
