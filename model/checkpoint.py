@@ -7,7 +7,7 @@ tensors and plain values, nothing that runs.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,19 @@ class Checkpoint:
 
     def stack(self) -> GeneratorStack:
         """The encoder and the generators trained so far, on the CPU, without gradients, as they were saved."""
-        stack = GeneratorStack(self.config, self.sizes)
-        while stack.num_scales <= self.scale:
-            stack.grow()
-        stack.load_state_dict(self.generators)
-        stack.noise_amps = list(self.noise_amps)
-        return stack.requires_grad_(False)
+        return rebuild(self.config, self.sizes, self.generators, self.noise_amps)
+
+
+def rebuild(
+    config: TrainConfig, sizes: Sequence[Size], generators: Mapping[str, Tensor], noise_amps: Sequence[float]
+) -> GeneratorStack:
+    """A stack on the CPU, without gradients, from its state; as many generators as there are noise amplitudes."""
+    stack = GeneratorStack(config, sizes)
+    while stack.num_scales < len(noise_amps):
+        stack.grow()
+    stack.load_state_dict(generators)
+    stack.noise_amps = list(noise_amps)
+    return stack.requires_grad_(False)
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:

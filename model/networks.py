@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,43 @@ from model.config import TrainConfig
 
 Size = tuple[int, int, int]  # (T, H, W)
 LEAK = 0.2  # negative slope of every LeakyReLU (A.1)
+
+
+class CriticLeakyReLU(torch.autograd.Function):
+    """LeakyReLU whose derivative is a constant to a second differentiation, as it is almost everywhere.
+
+    torch's own hands zeros down to the activations there, and the gradient penalty's backward then runs through every
+    convolution of D(x̂) with them: twice the work for nothing. In place: x must not be needed elsewhere.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = F.leaky_relu_(x, LEAK)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(y)
+        ctx.set_materialize_grads(False)  # no gradient stays none; as zeros it would go on down
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> Tensor | None:
+        if grad is None:
+            return None
+        (y,) = ctx.saved_tensors
+        return _CriticSlope.apply(grad, y.detach())
+
+
+class _CriticSlope(torch.autograd.Function):
+    """grad · (1 where y > 0, else LEAK); linear in grad, so its backward is itself."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(y)
+        return torch.ops.aten.leaky_relu_backward(grad, y, LEAK, True)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.leaky_relu_backward(grad, y, LEAK, True), None
 
 
 def conv3(in_channels: int, out_channels: int, *, bias: bool = True) -> nn.Conv3d:
@@ -167,7 +204,7 @@ class Critic(nn.Module):
 
         def critic(x: Tensor) -> Tensor:
             for weight, bias in layers[:-1]:
-                x = F.leaky_relu(F.conv3d(x, weight, bias, padding=1), LEAK)
+                x = CriticLeakyReLU.apply(F.conv3d(x, weight, bias, padding=1))
             weight, bias = layers[-1]
             return F.conv3d(x, weight, bias, padding=1).float()
 

@@ -9,6 +9,8 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from tests.model.test_official import ARGS, Reference, write
+
 from .conftest import Trained, run_job
 
 
@@ -49,3 +51,21 @@ def test_a_file_that_is_no_checkpoint_is_one_line(content: bytes | None, tmp_pat
     refused = run_job("sample.py", path, "--out", tmp_path / "out")
     assert refused.returncode == 2
     assert "broken.pt" in refused.stdout and len(refused.stdout.strip().splitlines()) == 1
+
+
+def test_a_folder_of_the_authors_code(tmp_path: Path) -> None:
+    """Sizes from args.txt; without it 16:9, which is said; without netG.pth one line."""
+    options = {"img_size": 40, "min_size": 20, "stop_scale": 1, "stop_scale_time": 1, "vae_levels": 1, "ar": 0.75}
+    write(tmp_path, Reference(width=4, latent=4, scales=2).state_dict(), amps=[1, 0.1], args=ARGS | options)
+    done = run_job("sample.py", tmp_path, "--n", "1", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stdout
+    assert frames(tmp_path / "out" / "sample_000.mp4").shape == (13, 30, 40, 3)
+    assert len(done.stdout.strip().splitlines()) == 1 and "13×30×40" in done.stdout
+    (tmp_path / "args.txt").unlink()
+    done = run_job("sample.py", tmp_path, "--n", "1", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stdout
+    assert "no args.txt" in done.stdout and "13×144×256" in done.stdout
+    (tmp_path / "netG.pth").unlink()
+    refused = run_job("sample.py", tmp_path, "--out", tmp_path / "out")
+    assert refused.returncode == 2
+    assert "netG.pth: no such file" in refused.stdout and len(refused.stdout.strip().splitlines()) == 1
