@@ -18,12 +18,12 @@ def kl_divergence(q: Posterior) -> Tensor:
     return 0.5 * (q.mu.square() + q.logvar.exp() - q.logvar - 1).mean()
 
 
-def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, epsilon: Tensor) -> Tensor:
+def gradient_penalty(input_gradient: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, epsilon: Tensor) -> Tensor:
     """E[(‖∇D(x̂)‖₂ − 1)²] with x̂ = ε·real + (1 − ε)·fake: a scalar, differentiable in the critic's weights (eq. 10).
 
     The norm is over the RGB axis at every position, the gradient that of the sum of D's map (authors' code; WGAN-GP has
-    one norm a sample). real, fake: (B, 3, T, H, W); epsilon: (B, 1, 1, 1, 1) uniform in [0, 1], one a sample.
+    one norm a sample). input_gradient: `FixedCritic.input_gradient`. real, fake: (B, 3, T, H, W); epsilon:
+    (B, 1, 1, 1, 1) uniform in [0, 1], one a sample. No gradient reaches real or fake.
     """
-    mixed = (epsilon * real + (1 - epsilon) * fake.detach()).requires_grad_()
-    (gradient,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
+    gradient = input_gradient((epsilon * real + (1 - epsilon) * fake).detach())
     return (torch.linalg.vector_norm(gradient, dim=1) - 1).square().mean()

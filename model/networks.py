@@ -12,10 +12,10 @@ CPU and GPU kernels multiply bf16, and autocast casts only the convolutions. The
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The convolution of `conv3`: x (B, in, T, H, W), weight (out, in, 3, 3, 3) → (B, out, T, H, W).
 
     From or to RGB the three taps in time become channels of a 1×3×3 convolution: kernels multiply blocks of 16 channels
-    whatever there are, so 3×3×3 taps of 3 channels cost, forward or backward, as much as those of 16 (2.7 times as long).
+    whatever there are, so on 3 channels 3×3×3 taps take 2.7 times as long.
     """
     out_channels, in_channels = weight.shape[:2]
     if in_channels <= 3:
@@ -40,47 +40,10 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.conv3d(frames, weight.transpose(1, 2).reshape(out_channels, -1, 1, 3, 3), bias, padding=(0, 1, 1))
     if out_channels <= 3:
         taps = weight.movedim(2, 0).reshape(-1, in_channels, 1, 3, 3)
-        before, now, after = F.conv3d(x, taps, padding=(0, 1, 1)).float().chunk(3, dim=1)  # (B, out, T, H, W) each
+        before, now, after = _widened(F.conv3d(x, taps, padding=(0, 1, 1))).chunk(3, dim=1)  # (B, out, T, H, W) each
         y = now + F.pad(before[:, :, :-1], (0, 0, 0, 0, 1, 0)) + F.pad(after[:, :, 1:], (0, 0, 0, 0, 0, 1))
         return y if bias is None else y + bias.view(1, -1, 1, 1, 1)
     return F.conv3d(x, weight, bias, padding=1)
-
-
-class CriticLeakyReLU(torch.autograd.Function):
-    """LeakyReLU whose derivative is a constant to a second differentiation, as it is almost everywhere.
-
-    torch's own hands zeros down to the activations there, and the gradient penalty's backward then runs through every
-    convolution of D(x̂) with them: twice the work for nothing. In place: x must not be needed elsewhere.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = F.leaky_relu_(x, LEAK)
-        ctx.mark_dirty(x)
-        ctx.save_for_backward(y)
-        ctx.set_materialize_grads(False)  # no gradient stays none; as zeros it would go on down
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> Tensor | None:
-        if grad is None:
-            return None
-        (y,) = ctx.saved_tensors
-        return _CriticSlope.apply(grad, y.detach())
-
-
-class _CriticSlope(torch.autograd.Function):
-    """grad · (1 where y > 0, else LEAK); linear in grad, so its backward is itself."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, y: Tensor) -> Tensor:
-        ctx.save_for_backward(y)
-        return torch.ops.aten.leaky_relu_backward(grad, y, LEAK, True)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (y,) = ctx.saved_tensors
-        return torch.ops.aten.leaky_relu_backward(grad, y, LEAK, True), None
 
 
 def conv3(in_channels: int, out_channels: int, *, bias: bool = True) -> nn.Conv3d:
@@ -209,25 +172,60 @@ class Critic(nn.Module):
         self.blocks = nn.ModuleList(SpectralConv(a, b) for a, b in pairwise(widths))
         self.tail: SpectralConv | nn.Conv3d = SpectralConv(channels, 1) if last_spectral else conv3(channels, 1)
 
-    def fixed(self, *, refine: bool = False, trainable: bool = True) -> Callable[[Tensor], Tensor]:
-        """The critic as a function (B, 3, T, H, W) → (B, 1, T, H, W) float32 with its weights normalised now.
+    def fixed(self, *, refine: bool = False, trainable: bool = True) -> FixedCritic:
+        """The critic with its weights normalised now.
 
         refine: one step of power iteration first. trainable=False: no gradient reaches the weights, only the input.
         """
         layers = [
-            (block.normalized(refine=refine) if isinstance(block, SpectralConv) else block.weight, block.bias)
+            (
+                block.normalized(refine=refine) if isinstance(block, SpectralConv) else block.weight,
+                cast(Tensor, block.bias),
+            )
             for block in cast("list[SpectralConv | nn.Conv3d]", [*self.blocks, self.tail])
         ]
-        if not trainable:
-            layers = [(weight.detach(), cast(Tensor, bias).detach()) for weight, bias in layers]
+        return FixedCritic(layers if trainable else [(weight.detach(), bias.detach()) for weight, bias in layers])
 
-        def critic(x: Tensor) -> Tensor:
-            for weight, bias in layers[:-1]:
-                x = CriticLeakyReLU.apply(convolve(x, weight, bias))
-            weight, bias = layers[-1]
-            return convolve(x, weight, bias).float()
 
-        return critic
+class FixedCritic:
+    """A critic for the calls of one step: a function (B, 3, T, H, W) → (B, 1, T, H, W) float32."""
+
+    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
+        self._layers = layers  # (weight, bias) of every convolution
+
+    def __call__(self, x: Tensor) -> Tensor:
+        for weight, bias in self._layers[:-1]:
+            x = F.leaky_relu_(convolve(x, weight, bias), LEAK)
+        weight, bias = self._layers[-1]
+        return convolve(x, weight, bias).float()
+
+    def input_gradient(self, x: Tensor) -> Tensor:
+        """∇ₓ of the sum of D's map, (B, 3, T, H, W), float32 or better; differentiable in the weights, not in x.
+
+        Written out, because torch's double backward goes on through D(x) with zeros and takes a slow kernel for the
+        weights: the gradient of a convolution is the convolution with the mirrored, transposed weight, and LeakyReLU's
+        slopes are constants (almost everywhere).
+        """
+        with torch.no_grad():
+            activations = []
+            for weight, bias in self._layers[:-1]:
+                x = F.leaky_relu_(convolve(x, weight, bias), LEAK)
+                activations.append(x)
+        gradient = torch.ones_like(x[:, :1])
+        for (weight, _), y in zip(reversed(self._layers[1:]), reversed(activations), strict=True):
+            gradient = convolve(gradient, _mirrored(weight))
+            gradient = torch.ops.aten.leaky_relu_backward(gradient, y, LEAK, True)
+        return _widened(convolve(gradient, _mirrored(self._layers[0][0])))
+
+
+def _widened(x: Tensor) -> Tensor:
+    """x in float32, or in its own type if that is wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _mirrored(weight: Tensor) -> Tensor:
+    """The weight of the transposed convolution: (out, in, 3, 3, 3) → (in, out, 3, 3, 3)."""
+    return weight.transpose(0, 1).flip(2, 3, 4)
 
 
 class GeneratorStack(nn.Module):

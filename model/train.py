@@ -27,7 +27,7 @@ from torch import Tensor
 from model import checkpoint as ckpt
 from model.config import TrainConfig
 from model.losses import gradient_penalty, kl_divergence
-from model.networks import Critic, GeneratorStack, Size
+from model.networks import Critic, GeneratorStack, Posterior, Size
 from model.precision import autocast, resolve
 
 CHECKPOINT_S = 60.0  # a slow machine also saves after so many seconds, at the next logged iteration
@@ -68,6 +68,7 @@ class TrainState:
     generator: torch.Generator  # draws ε, z, z_n
     scale: int
     iteration: int
+    posterior: Posterior | None = None  # q(z|x⁰) at GAN scales, where E is frozen; computed again when resumed
     train_s: float = 0.0  # seconds of training so far, over all the processes that took part
 
     def snapshot(self, clip_id: str) -> ckpt.Checkpoint:
@@ -128,6 +129,9 @@ def train_scale(state: TrainState, pyramid: Sequence[Tensor], log: Log, save: Ca
     """Iterate the current scale to its end. Losses stay on the device until they are logged: no sync an iteration."""
     config, n = state.stack.config, state.scale
     step = _vae_step if n < config.vae_levels else _gan_step
+    if n >= config.vae_levels:
+        with torch.no_grad(), autocast(pyramid[0].device, config.precision):
+            state.posterior = state.stack.encoder(pyramid[0])
     total = config.iterations[n]
     recent: list[dict[str, Tensor]] = []
     started = saved = time.perf_counter()
@@ -178,15 +182,15 @@ def _gan_step(state: TrainState, pyramid: Sequence[Tensor]) -> dict[str, Tensor]
     """One iteration of a patch-GAN scale: one step of Dⁿ, one of Gⁿ; all below is frozen (eq. 10, 11)."""
     stack, n, config = state.stack, state.scale, state.stack.config
     optimizer_g, optimizer_d = state.optimizers
-    critic, real = state.critic, pyramid[n]
-    assert critic is not None
+    critic, posterior, real = state.critic, state.posterior, pyramid[n]
+    assert critic is not None and posterior is not None
     device = real.device
 
     # The reconstruction x̄ and the random sample x̃ go through the generators as one batch: normalisation is per
     # sample, so they do not see each other. Only Gⁿ records a gradient.
     with autocast(device, config.precision):
         with torch.no_grad():
-            z = stack.encoder(pyramid[0]).sample(state.generator)
+            z = posterior.sample(state.generator)
             z_rand = torch.randn(z.shape, generator=state.generator, device=device)
             x = stack.decode(torch.cat([z, z_rand]))
             for k in range(1, n):
@@ -199,7 +203,7 @@ def _gan_step(state: TrainState, pyramid: Sequence[Tensor]) -> dict[str, Tensor]
         critic_now = critic.fixed(refine=True)
         score_real, score_fake = critic_now(torch.cat([real, x_rand.detach()])).mean(dim=(1, 2, 3, 4))
         epsilon = torch.rand((1, 1, 1, 1, 1), generator=state.generator, device=device)
-        gp_loss = gradient_penalty(critic_now, real, x_rand, epsilon)
+        gp_loss = gradient_penalty(critic_now.input_gradient, real, x_rand, epsilon)
     critic_loss = score_fake - score_real
     optimizer_d.zero_grad()
     (critic_loss + config.gp_weight * gp_loss).backward()
@@ -252,7 +256,7 @@ def _next_scale(state: TrainState, pyramid: Sequence[Tensor]) -> TrainState:
             z = stack.encoder(pyramid[0]).sample(state.generator)
             x = stack.reconstruct(stack.decode(z), 0, n)
         stack.noise_amps[n] = config.noise_amp * math.sqrt(F.mse_loss(x, pyramid[n]).item())
-    return TrainState(stack, critic, _optimizers(stack, critic, n), state.generator, n, 0, state.train_s)
+    return TrainState(stack, critic, _optimizers(stack, critic, n), state.generator, n, 0, train_s=state.train_s)
 
 
 def _restore(
@@ -281,7 +285,7 @@ def _restore(
         generator.set_state(saved.rng_state)
     else:  # another kind of device has another generator: same distribution, other numbers
         generator.manual_seed(_seed(config, saved.scale, saved.iteration))
-    return TrainState(stack, critic, optimizers, generator, saved.scale, saved.iteration, saved.train_s)
+    return TrainState(stack, critic, optimizers, generator, saved.scale, saved.iteration, train_s=saved.train_s)
 
 
 def _new_critic(config: TrainConfig, device: torch.device) -> Critic:

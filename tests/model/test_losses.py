@@ -35,6 +35,16 @@ def test_posterior_sample_has_the_posteriors_moments():
     assert z.std().item() == pytest.approx(0.5, abs=0.01)
 
 
+def by_autograd(critic):
+    """x → ∇ of the critic's sum, by torch."""
+
+    def input_gradient(x):
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(critic(x).sum(), x, create_graph=True)[0]
+
+    return input_gradient
+
+
 @pytest.mark.parametrize("weights", [(3.0, 4.0, 12.0), (0.5, 0.0, 0.0), (0.6, 0.0, 0.8)])
 def test_penalty_of_a_linear_critic_is_the_distance_of_its_colour_norm_from_one(weights):
     w = torch.tensor(weights, dtype=torch.float64)
@@ -43,7 +53,7 @@ def test_penalty_of_a_linear_critic_is_the_distance_of_its_colour_norm_from_one(
         return torch.einsum("bcthw,c->bthw", x, w)[:, None] + 7
 
     real, fake = rand(2, 1, 3, 2, 4, 5), rand(3, 1, 3, 2, 4, 5)
-    penalty = gradient_penalty(critic, real, fake, torch.full((1, 1, 1, 1, 1), 0.3, dtype=torch.float64))
+    penalty = gradient_penalty(by_autograd(critic), real, fake, torch.full((1, 1, 1, 1, 1), 0.3, dtype=torch.float64))
     assert penalty.item() == pytest.approx((sum(v * v for v in weights) ** 0.5 - 1) ** 2, abs=1e-12)
 
 
@@ -66,7 +76,7 @@ def test_penalty_of_a_nonlinear_critic_equals_finite_differences():
         slope.view(-1)[i] = (critic(mixed + step).sum() - critic(mixed - step).sum()) / (2 * h)
     red, green, blue = slope.unbind(1)
     expected = (((red**2 + green**2 + blue**2) ** 0.5 - 1) ** 2).mean()
-    penalty = gradient_penalty(critic, real, fake, epsilon)
+    penalty = gradient_penalty(by_autograd(critic), real, fake, epsilon)
     assert penalty.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -78,7 +88,7 @@ def test_gradient_of_the_penalty_in_the_critics_weights_equals_finite_difference
     epsilon = torch.full((1, 1, 1, 1, 1), 0.4, dtype=torch.float64)
 
     def penalty():
-        return gradient_penalty(critic.fixed(), real, fake, epsilon)
+        return gradient_penalty(critic.fixed().input_gradient, real, fake, epsilon)
 
     penalty().backward()
     gradients = {name: weight.grad for name, weight in critic.named_parameters()}
@@ -97,11 +107,22 @@ def test_gradient_of_the_penalty_in_the_critics_weights_equals_finite_difference
         assert slope == pytest.approx((above - below) / (2 * h), rel=1e-4, abs=1e-8), name
 
 
+@pytest.mark.parametrize("last_spectral", [True, False])
+def test_input_gradient_equals_autograds(last_spectral):
+    torch.manual_seed(14)
+    critic = Critic(6, 4, last_spectral=last_spectral).double().fixed()
+    x = rand(15, 2, 3, 4, 5, 6)
+    torch.testing.assert_close(critic.input_gradient(x), by_autograd(critic)(x), rtol=1e-9, atol=1e-12)
+
+
 def test_penalty_sends_no_gradient_into_the_fake():
     fake = rand(11, 1, 3, 2, 4, 4).requires_grad_()
     w = rand(12, 3).requires_grad_()
     penalty = gradient_penalty(
-        lambda x: torch.einsum("bcthw,c->bthw", x**2, w)[:, None], rand(13, 1, 3, 2, 4, 4), fake, torch.tensor(0.5)
+        by_autograd(lambda x: torch.einsum("bcthw,c->bthw", x**2, w)[:, None]),
+        rand(13, 1, 3, 2, 4, 4),
+        fake,
+        torch.tensor(0.5),
     )
     penalty.backward()
     assert fake.grad is None
