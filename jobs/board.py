@@ -88,16 +88,29 @@ class Board:
         self._console.print(f"{clip_id}  {outcome}", soft_wrap=True, markup=False, highlight=False)
 
 
+# Columns of the results table that are fields of a Result, with their format.
+FIGURES = {
+    "minutes": ".1f",
+    "svfid_lite0": ".1f",
+    "svfid_lite0_blur": ".1f",
+    "diversity": ".2f",
+    "nn_distance": ".3f",
+}
+
+
 def results_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The final table as text, wide enough for whole links: clip, status, minutes, svfid_lite0, diversity, run.
+    """The final table as text, wide enough for whole links: clip, status, its figures, run.
 
     A row may lack the figures: a clip that failed has none.
     """
     table = Table(title="results", title_justify="left")
-    for name in ("clip", "status", "minutes", "svfid_lite0", "diversity", "run"):
-        table.add_column(name, justify="right" if name in ("minutes", "svfid_lite0", "diversity") else "left")
+    table.add_column("clip")
+    table.add_column("status")
+    for name in FIGURES:
+        table.add_column(name, justify="right")
+    table.add_column("run")
     for row in rows:
-        figures = [(row.get("minutes"), ".1f"), (row.get("svfid_lite0"), ".1f"), (row.get("diversity"), ".2f")]
+        figures = [(row.get(name), spec) for name, spec in FIGURES.items()]
         cells = ["" if value is None else format(value, spec) for value, spec in figures]
         table.add_row(escape(row["clip_id"]), row["status"], *cells, row.get("link", ""))
     page = io.StringIO()

@@ -2,10 +2,11 @@
 
 The folder of a clip, in the order it fills:
     config.json      settings, sizes, precision, versions; written before work starts
-    metrics.jsonl    append-only: one line a logged point, {time_ms, scale, iteration, metrics}
+    metrics.jsonl    append-only: one line a logged point, {time_ms, scale, iteration, metrics}; iteration is null
+                     in the line of a finished scale, which scores a few of its samples
     checkpoint.pt    everything training is (model/checkpoint.py)
     samples/         scale_NN.png after each scale; real, reconstruction and sample_NN as mp4 and gif at the end
-    metrics.json     svfid_lite0, diversity
+    metrics.json     the final scores: svfid_lite0 (also of the reconstruction and of the blurred clip), diversity, …
     result.json      written last: its presence with status "done" means done
     error.txt        only of a failed clip: the traceback
 """
@@ -14,10 +15,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,9 @@ from PIL import Image
 
 from jobs import tracking
 from jobs.pictures import SHOWN_SAMPLES, sheet, to_frames
+from jobs.scores import score, score_of_blur
 from model.config import TrainConfig
-from model.metrics.diversity import lab_diversity, lightness
+from model.metrics.diversity import lightness
 from model.metrics.features import Lite0Features
 from model.metrics.frechet import svfid
 from model.precision import resolve
@@ -59,7 +62,9 @@ class Result:
     reason: str = ""  # why it failed, one line
     minutes: float = 0.0  # of training, over all the processes that took part
     svfid_lite0: float | None = None
+    svfid_lite0_blur: float | None = None
     diversity: float | None = None
+    nn_distance: float | None = None
     run_id: str = ""
 
 
@@ -126,12 +131,15 @@ def fit_clip(
         run.artifact(folder / "config.json")
 
         def log_and_report(progress: Progress) -> None:
-            log.append(progress)
+            log.append(progress.scale, progress.iteration, progress.metrics)
             report(progress)
 
+        features = Lite0Features()
         done: ScaleDone | None = None
         for done in train_clip(config, reals, clip_id=clip.clip_id, path=folder / "checkpoint.pt", log=log_and_report):
-            picture = _picture(done, reals)
+            shown = sample(done.stack, SHOWN_SAMPLES, SHOWN_SEED)
+            log.append(done.n, None, score(shown, torch.from_numpy(reals[done.n]), features))
+            picture = sheet(reals[done.n], _reconstruction(done, reals).numpy(), shown.numpy())
             Image.fromarray(picture).save(samples_dir / f"scale_{done.n:02d}.png")
             run.image(picture, "real_reconstruction_samples", done.n)
         assert done is not None  # a config has at least one scale
@@ -139,17 +147,16 @@ def fit_clip(
         # -- what the trained model makes, and how it scores
         videos = sample(done.stack, num_samples, SCORED_SEED)
         real = torch.from_numpy(reals[-1])
-        reconstruction = reconstruct(done.stack, torch.from_numpy(reals[0])[None])[0]
+        reconstruction = _reconstruction(done, reals)
         for name, made in _named_videos(real, reconstruction, videos).items():
             for suffix in (".mp4", ".gif"):
                 path = samples_dir / f"{name}{suffix}"
                 video.encode(to_frames(made.numpy()), path, fps=frames_per_second(done.stack, done.n, FPS))
                 run.artifact(path, "samples")
-        features = Lite0Features()
         metrics = {
-            f"svfid_{features.name}": svfid(real, videos, features).mean,
+            **score(videos, real, features),
+            **score_of_blur(real, features),
             f"svfid_{features.name}_reconstruction": svfid(real, reconstruction[None], features).mean,
-            "diversity": lab_diversity(videos, real),
         }
         write_json(folder / "metrics.json", {**metrics, "num_samples": num_samples, "seed": SCORED_SEED})
         run.metrics({**metrics, "train_minutes": done.train_s / 60})
@@ -160,7 +167,9 @@ def fit_clip(
             "done",
             minutes=done.train_s / 60,
             svfid_lite0=metrics["svfid_lite0"],
+            svfid_lite0_blur=metrics["svfid_lite0_blur"],
             diversity=metrics["diversity"],
+            nn_distance=metrics["nn_distance"],
             run_id=run.run_id,
         )
     (folder / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
@@ -168,10 +177,9 @@ def fit_clip(
     return result
 
 
-def _picture(done: ScaleDone, reals: list[np.ndarray]) -> np.ndarray:
-    reconstruction = reconstruct(done.stack, torch.from_numpy(reals[0])[None])[0]
-    samples = sample(done.stack, SHOWN_SAMPLES, SHOWN_SEED)
-    return sheet(reals[done.n], reconstruction.numpy(), samples.numpy())
+def _reconstruction(done: ScaleDone, reals: list[np.ndarray]) -> torch.Tensor:
+    """(3, T, H, W) of the finished scale."""
+    return reconstruct(done.stack, torch.from_numpy(reals[0])[None])[0]
 
 
 def _named_videos(real: torch.Tensor, reconstruction: torch.Tensor, samples: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -182,7 +190,7 @@ class _Log:
     """metrics.jsonl: appended line by line. A resumed run skips the points that are there already."""
 
     def __init__(self, path: Path) -> None:
-        self._last = (-1, -1)
+        self._last = _place(-1, None)
         if path.exists():
             data = path.read_bytes()
             whole = data[: data.rfind(b"\n") + 1]  # a process may have died in the middle of a line
@@ -190,7 +198,7 @@ class _Log:
                 os.truncate(path, len(whole))
             if whole:
                 last = json.loads(whole.splitlines()[-1])
-                self._last = (last["scale"], last["iteration"])
+                self._last = _place(last["scale"], last["iteration"])
         self._file = path.open("a", encoding="utf-8")  # closed by __exit__
 
     def __enter__(self) -> _Log:
@@ -199,12 +207,19 @@ class _Log:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def append(self, progress: Progress) -> None:
-        if (progress.scale, progress.iteration) <= self._last:
+    def append(self, scale: int, iteration: int | None, metrics: Mapping[str, float]) -> None:
+        """iteration: how many of the scale are done; None for what is measured after the last one."""
+        if _place(scale, iteration) <= self._last:
             return
-        point = {"time_ms": time.time_ns() // 1_000_000, **asdict(progress)}
+        time_ms = time.time_ns() // 1_000_000
+        point = {"time_ms": time_ms, "scale": scale, "iteration": iteration, "metrics": dict(metrics)}
         self._file.write(json.dumps(point) + "\n")
         self._file.flush()
+
+
+def _place(scale: int, iteration: int | None) -> tuple[int, float]:
+    """Where a line stands in the log: one without iteration comes after all the others of its scale."""
+    return scale, math.inf if iteration is None else iteration
 
 
 def _device() -> torch.device:

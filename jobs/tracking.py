@@ -190,8 +190,12 @@ class ClipRun:
         points = []
         for line in data.splitlines():
             point = json.loads(line)
+            if point["iteration"] is None:  # of a finished scale: one curve over the scales
+                prefix, step = "after_scale", point["scale"]
+            else:
+                prefix, step = f"scale_{point['scale']:02d}", point["iteration"]
             for name, value in point["metrics"].items():
-                points.append(Metric(f"scale_{point['scale']:02d}/{name}", value, point["time_ms"], point["iteration"]))
+                points.append(Metric(f"{prefix}/{name}", value, point["time_ms"], step))
         for start in range(0, len(points), BATCH):
             self._client.log_batch(self.run_id, metrics=points[start : start + BATCH])
         self._offset += len(data)

@@ -408,12 +408,13 @@ def _page(results: Sequence[Result], failures: Sequence[tuple[str, str]], corpus
 def _close(corpus: Corpus, results: Sequence[Result], page: str, failed_sources: int) -> None:
     """Counts, means over the finished clips and the table, on the parent run."""
     from jobs import tracking
+    from jobs.board import FIGURES
 
     done = [result for result in results if result.status == "done"]
     failed = len(results) - len(done) + failed_sources
     metrics = {"clips_done": float(len(done)), "clips_failed": float(failed)}
-    for name in ("svfid_lite0", "diversity", "minutes"):
-        values = [getattr(result, name) for result in done]
+    for name in FIGURES:
+        values = [value for result in done if (value := getattr(result, name)) is not None]
         if values:
             metrics[f"{name}_mean"] = sum(values) / len(values)
     tracking.close_corpus(corpus, failed=failed > 0, metrics=metrics, table=page)

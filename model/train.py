@@ -116,28 +116,24 @@ def train_clip(
     state = None
     if path.exists():
         state = _restore(ckpt.load(path), config, sizes, clip_id, path, device)
-    state = state or _first_state(config, sizes, device)
+    state = state or first_state(config, sizes, device)
     while True:
         train_scale(state, pyramid, log, lambda s: ckpt.save(s.snapshot(clip_id), path))
         yield ScaleDone(state.scale, state.stack, state.train_s)
         if state.scale == len(sizes) - 1:
             return
-        state = _next_scale(state, pyramid)
+        state = next_scale(state, pyramid)
 
 
 def train_scale(state: TrainState, pyramid: Sequence[Tensor], log: Log, save: Callable[[TrainState], None]) -> None:
     """Iterate the current scale to its end. Losses stay on the device until they are logged: no sync an iteration."""
     config, n = state.stack.config, state.scale
-    step = _vae_step if n < config.vae_levels else _gan_step
-    if n >= config.vae_levels:
-        with torch.no_grad(), autocast(pyramid[0].device, config.precision):
-            state.posterior = state.stack.encoder(pyramid[0])
     total = config.iterations[n]
     recent: list[dict[str, Tensor]] = []
     started = saved = time.perf_counter()
     while state.iteration < total:
         _set_learning_rate(state, total)
-        recent.append(step(state, pyramid))
+        recent.append(iterate(state, pyramid))
         state.iteration += 1
         saving = state.iteration % config.checkpoint_every == 0 or state.iteration == total
         logging = state.iteration % config.log_every == 0 or saving
@@ -153,6 +149,16 @@ def train_scale(state: TrainState, pyramid: Sequence[Tensor], log: Log, save: Ca
                 save(state)
                 saved = now
             started = time.perf_counter()
+
+
+def iterate(state: TrainState, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+    """One iteration of the scale being trained; its losses by name, each a scalar on the device."""
+    if state.scale < state.stack.config.vae_levels:
+        return _vae_step(state, pyramid)
+    if state.posterior is None:
+        with torch.no_grad(), autocast(pyramid[0].device, state.stack.config.precision):
+            state.posterior = state.stack.encoder(pyramid[0])
+    return _gan_step(state, pyramid, state.posterior)
 
 
 def _vae_step(state: TrainState, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -178,12 +184,12 @@ def _vae_step(state: TrainState, pyramid: Sequence[Tensor]) -> dict[str, Tensor]
     return {name: loss.detach() for name, loss in losses.items()}
 
 
-def _gan_step(state: TrainState, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+def _gan_step(state: TrainState, pyramid: Sequence[Tensor], posterior: Posterior) -> dict[str, Tensor]:
     """One iteration of a patch-GAN scale: one step of Dⁿ, one of Gⁿ; all below is frozen (eq. 10, 11)."""
     stack, n, config = state.stack, state.scale, state.stack.config
     optimizer_g, optimizer_d = state.optimizers
-    critic, posterior, real = state.critic, state.posterior, pyramid[n]
-    assert critic is not None and posterior is not None
+    critic, real = state.critic, pyramid[n]
+    assert critic is not None
     device = real.device
 
     # The reconstruction x̄ and the random sample x̃ go through the generators as one batch: normalisation is per
@@ -234,7 +240,8 @@ def _noise_for_random(state: TrainState, n: int) -> Tensor | None:
 # -- from scale to scale
 
 
-def _first_state(config: TrainConfig, sizes: Sequence[Size], device: torch.device) -> TrainState:
+def first_state(config: TrainConfig, sizes: Sequence[Size], device: torch.device) -> TrainState:
+    """Before the first iteration of scale 0; sizes: (T, H, W) of every scale."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(config, 0))
         stack = GeneratorStack(config, sizes).to(device)
@@ -242,7 +249,7 @@ def _first_state(config: TrainConfig, sizes: Sequence[Size], device: torch.devic
     return TrainState(stack, None, _optimizers(stack, None, 0), generator, 0, 0)
 
 
-def _next_scale(state: TrainState, pyramid: Sequence[Tensor]) -> TrainState:
+def next_scale(state: TrainState, pyramid: Sequence[Tensor]) -> TrainState:
     """Grow the stack, carry the critic over and measure the noise amplitude of the new scale."""
     stack, n, config = state.stack, state.scale + 1, state.stack.config
     critic = state.critic

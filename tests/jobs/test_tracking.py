@@ -45,7 +45,7 @@ def test_params_metrics_and_tags(trained: Trained, runs: dict[str, Run]) -> None
     assert run.data.params["iters_per_scale"] == "4"
     assert run.data.tags["precision_used"] in ("bf16", "float32")
     assert run.data.tags["source"].endswith("good.mp4")
-    for name in ("svfid_lite0", "diversity"):
+    for name in ("svfid_lite0", "svfid_lite0_blur", "diversity", "nn_distance"):
         assert run.data.metrics[name] == metrics[name]
     assert runs["corpus"].data.metrics["svfid_lite0_mean"] > 0
 
@@ -53,9 +53,11 @@ def test_params_metrics_and_tags(trained: Trained, runs: dict[str, Run]) -> None
 def test_every_point_of_the_log_is_there_once(trained: Trained, client: MlflowClient, runs: dict[str, Run]) -> None:
     for line in (trained.clips["good"] / "metrics.jsonl").read_text().splitlines():
         point = json.loads(line)
+        after = point["iteration"] is None
+        prefix, step = ("after_scale", point["scale"]) if after else (f"scale_{point['scale']:02d}", point["iteration"])
         for name, value in point["metrics"].items():
-            history = client.get_metric_history(runs["good"].info.run_id, f"scale_{point['scale']:02d}/{name}")
-            (stored,) = [metric for metric in history if metric.step == point["iteration"]]
+            history = client.get_metric_history(runs["good"].info.run_id, f"{prefix}/{name}")
+            (stored,) = [metric for metric in history if metric.step == step]
             assert stored.value == value and stored.timestamp == point["time_ms"]
 
 

@@ -43,7 +43,8 @@ def test_the_table_names_every_clip_with_figures_and_link(trained: Trained) -> N
     for folder in trained.clips.values():
         (row,) = [line for line in trained.output.splitlines() if folder.name in line and "http://" in line]
         assert re.search(
-            r"done\s*│\s*\d+\.\d\s*│\s*\d+\.\d\s*│\s*\d+\.\d\d\s*│ http://127\.0\.0\.1:\d+/#/experiments/", row
+            r"done\s*│\s*\d+\.\d\s*│\s*\d+\.\d\s*│\s*\d+\.\d\s*│\s*\d+\.\d\d\s*│\s*\d\.\d\d\d\s*│ http://127\.0\.0\.1:\d+/#/experiments/",
+            row,
         )
     assert sum("│ failed" in line for line in trained.output.splitlines()) == len(BAD)
 
@@ -59,9 +60,10 @@ def test_storage_holds_what_the_readme_says(trained: Trained) -> None:
     assert config["config"]["channels"] == 8
     assert config["sizes_thw"][0][0] == 4 and config["sizes_thw"][-1] == [13, 30, 40]
     points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [(p["scale"], p["iteration"]) for p in points] == [(n, i) for n in range(4) for i in (2, 4)]
+    assert [(p["scale"], p["iteration"]) for p in points] == [(n, i) for n in range(4) for i in (2, 4, None)]
     assert {"rec_loss", "kl_loss", "sec_per_iter", "peak_gib"} <= set(points[0]["metrics"])
-    assert {"rec_loss", "adv_loss", "critic_loss", "gp_loss"} <= set(points[-1]["metrics"])
+    assert {"rec_loss", "adv_loss", "critic_loss", "gp_loss"} <= set(points[-2]["metrics"])
+    assert set(points[-1]["metrics"]) == {"svfid_lite0", "diversity", "nn_distance"}
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["svfid_lite0"] > 0 and metrics["diversity"] > 0 and metrics["num_samples"] == 2
     assert checkpoint.load(folder / "checkpoint.pt").done

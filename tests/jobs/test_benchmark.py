@@ -1,0 +1,63 @@
+"""jobs/benchmark.py: the count of operations against torch's own counter, and the command end to end."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from jobs.benchmark import main, needed_gflops, plain_iterate, state_at
+from jobs.presets import PRESETS
+from model.train import iterate
+
+SIZES = [(4, 6, 8), (4, 8, 10), (5, 9, 12), (7, 10, 14)]
+TINY = ["num_scales=4", "channels=8", "latent_dim=6", "vae_levels=2", "iters_per_scale=4", "precision=float32"]
+
+
+@pytest.mark.parametrize("preset", ["paper", "official"])
+@pytest.mark.parametrize("n", range(4))
+def test_an_iteration_executes_what_it_needs_and_the_plain_one_more(preset, n):
+    config = PRESETS[preset]().with_overrides(TINY)
+    state, pyramid = state_at(config, SIZES, n, torch.device("cpu"))
+    iterate(state, pyramid)  # the first one of a GAN scale also runs E
+    with FlopCounterMode(display=False) as ours:
+        iterate(state, pyramid)
+    with FlopCounterMode(display=False) as plain:
+        plain_iterate(state, pyramid)
+    needed = needed_gflops(config, SIZES, n) * 1e9
+    assert ours.get_total_flops() == pytest.approx(needed, rel=1e-12)
+    if n < config.vae_levels:
+        assert plain.get_total_flops() == pytest.approx(needed, rel=1e-12)
+    else:
+        assert plain.get_total_flops() > 1.2 * needed
+
+
+@pytest.mark.slow
+def test_the_command_prints_a_table_and_writes_rows(tmp_path, capfd):
+    path = tmp_path / "bench.json"
+    argv = ["--set", "channels=8", "--scales", "0,4", "--seconds", "0.1", "--compare", "float32", "--videos", "2"]
+    assert main([*argv, "--json", str(path)]) == 0
+    report = json.loads(path.read_text())
+    assert [row["scale"] for row in report["rows"]] == [0, 4]
+    for row in report["rows"]:
+        assert row["sec_per_iter"] > 0 and row["conv_gflops_per_s"] > 0 and row["peak_gib"] > 0
+        assert row["gflops_per_s"] == pytest.approx(row["gflops"] / row["sec_per_iter"])
+        assert row["share_of_conv_peak"] == pytest.approx(row["gflops_per_s"] / row["conv_gflops_per_s"])
+    assert report["rows"][1]["shape"] == [7, 43, 76]
+    assert report["sampling"]["videos"] == 2 and report["sampling"]["seconds"] > 0
+    assert "conv GFLOP/s" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--scales", "7"], "--scales 7: the preset's scales are 0 to 5"),
+        (["--set", "chanels=8"], "did you mean channels?"),
+        (["--json", "/no/such/folder/bench.json"], "/no/such/folder/bench.json"),
+    ],
+)
+def test_bad_arguments_are_one_line(argv, said, capfd):
+    assert main(argv) == 2
+    assert said in capfd.readouterr().out
