@@ -41,10 +41,11 @@ from rich.table import Table
 from jobs.fit_clip import ladder
 from jobs.presets import PRESETS
 from model.config import ConfigError, TrainConfig
+from model.memory import keep_freed_memory, peak_gib
 from model.networks import GeneratorStack, Size
 from model.precision import resolve
 from model.sample import sample
-from model.train import TrainState, first_state, iterate, next_scale, peak_gib
+from model.train import TrainState, first_state, iterate, next_scale
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,9 @@ def needed_gflops(config: TrainConfig, sizes: Sequence[Size], n: int) -> float:
 def measure(config: TrainConfig, sizes: Sequence[Size], n: int, seconds: float, plain: bool) -> Row:
     """Time scale n for about `seconds`; runs in a process of its own."""
     device = _device()
-    if plain and device.type == "cuda":
+    if not plain:
+        keep_freed_memory()
+    elif device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False
     state, pyramid = state_at(config, sizes, n, device)
     run: Callable[[], object] = lambda: (plain_iterate if plain else iterate)(state, pyramid)  # noqa: E731
@@ -175,6 +178,7 @@ def plain_iterate(state: TrainState, pyramid: Sequence[torch.Tensor]) -> None:
 
 def measure_sampling(config: TrainConfig, sizes: Sequence[Size], count: int) -> float:
     """Seconds that `count` videos take from untrained networks; the first video, not counted, warms up."""
+    keep_freed_memory()
     device = _device()
     stack = GeneratorStack(config, sizes)
     while stack.num_scales < len(sizes):
@@ -239,7 +243,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)  # a file: the table in one piece
     try:
         config = PRESETS[args.preset]().with_overrides(args.overrides)
         height, width = (int(part) for part in args.clip_size.split("x"))
@@ -270,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table.add_row(*cells)
         if console.is_terminal:
             console.print(f"scale {row.scale} of {sizes[-1]}: {row.sec_per_iter:.3f} s an iteration", markup=False)
-    console.print(table, width=max(console.width, 120))  # not folded where there is no terminal
+    console.print(table)
     report: dict[str, Any] = {"preset": args.preset, "device": name, "torch": torch.__version__}
     report["rows"] = [asdict(row) for row in rows]
     if args.videos:

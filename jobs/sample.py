@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from rich.progress import track
 
     from jobs.pictures import to_frames
+    from model.memory import keep_freed_memory
     from model.sample import frames_per_second, sample
     from pipeline import video
 
@@ -79,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False)
         return 2
+    keep_freed_memory()
     stack = stack.to("cuda" if torch.cuda.is_available() else "cpu")
     scale = stack.num_scales - 1
     fps = frames_per_second(stack, scale)

@@ -307,7 +307,9 @@ def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
 
     from jobs.board import Standing
     from jobs.fit_clip import Clip, fit_clip
+    from model.memory import keep_freed_memory
 
+    keep_freed_memory()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # set by Ray to the task's CPUs
     iterations = job.config.iterations
 

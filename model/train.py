@@ -11,8 +11,6 @@ its last checkpoint as if it had not been: to the bit on a CPU; CUDA sums some g
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from torch import Tensor
 from model import checkpoint as ckpt
 from model.config import TrainConfig
 from model.losses import gradient_penalty, kl_divergence
+from model.memory import peak_gib
 from model.networks import Critic, GeneratorStack, Posterior, Size
 from model.precision import autocast, resolve
 
@@ -204,15 +203,17 @@ def _gan_step(state: TrainState, pyramid: Sequence[Tensor], posterior: Posterior
             up = stack.upsample(x, n)
         x_rec, x_rand = stack.refine(up, n, _noise_for_random(state, n)).split(1)
 
-    # (2) Discriminator: maximise E[D(x)] − E[D(x̃)] − λ·penalty
-    with autocast(device, config.precision):
-        critic_now = critic.fixed(refine=True)
-        score_real, score_fake = critic_now(torch.cat([real, x_rand.detach()])).mean(dim=(1, 2, 3, 4))
-        epsilon = torch.rand((1, 1, 1, 1, 1), generator=state.generator, device=device)
-        gp_loss = gradient_penalty(critic_now.input_gradient, real, x_rand, epsilon)
-    critic_loss = score_fake - score_real
+    # (2) Discriminator: maximise E[D(x)] − E[D(x̃)] − λ·penalty; each part's graph is freed before the next is built
     optimizer_d.zero_grad()
-    (critic_loss + config.gp_weight * gp_loss).backward()
+    with autocast(device, config.precision):
+        scores = critic.fixed(refine=True)(torch.cat([real, x_rand.detach()]))
+    score_real, score_fake = scores.mean(dim=(1, 2, 3, 4))
+    critic_loss = score_fake - score_real
+    critic_loss.backward()
+    epsilon = torch.rand((1, 1, 1, 1, 1), generator=state.generator, device=device)
+    with autocast(device, config.precision):
+        gp_loss = gradient_penalty(critic.fixed().input_gradient, real, x_rand, epsilon)
+    (config.gp_weight * gp_loss).backward()
     optimizer_d.step()
 
     # (3) Generator: minimise MSE(x̄, x) − β_adv·E[D(x̃)]; the critic's weights get no gradient
@@ -355,14 +356,6 @@ def _check_weights(state: TrainState) -> None:
     if not all(bool(p.isfinite().all()) for p in trained):
         place = f"scale {state.scale}, iteration {state.iteration}"
         raise NonFiniteLoss(f"{place}: the weights after it are not finite; lower lr or set precision=float32")
-
-
-def peak_gib(device: torch.device) -> float:
-    """Most memory used so far, GiB: allocated on the GPU, or resident in this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes on macOS, KiB on Linux
 
 
 def _seed(config: TrainConfig, *place: int) -> int:
