@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.presets import demo
 from model import checkpoint
 
 from .conftest import TINY, Trained, make_video, run_job
@@ -102,7 +103,7 @@ def test_resubmitting_redoes_nothing(trained: Trained) -> None:
 def test_other_settings_under_the_same_name_are_refused(trained: Trained) -> None:
     other = run_job("train_corpus.py", *trained.command, "--set", "lr=0.001")
     assert other.returncode == 2
-    assert "lr was 0.0005, is now 0.001" in other.stdout and "--fresh" in other.stdout
+    assert f"lr was {demo().lr}, is now 0.001" in other.stdout and "--fresh" in other.stdout
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
