@@ -157,6 +157,21 @@ def test_a_clip_whose_folder_takes_nothing_fails_and_says_so(corpus: tracking.Co
     assert "its folder did not take the failure" in result.reason and "\n" not in result.reason
 
 
+def test_an_artifact_that_mlflow_has_no_room_for_is_named(small_disk: Path, tmp_path: Path) -> None:
+    (small_disk / "mlartifacts").mkdir()
+    corpus = tracking.open_corpus(tracking.default_uri(tmp_path), "disk", small_disk, {})
+    made = tmp_path / "checkpoint.pt"
+    made.write_bytes(bytes(8192))
+    with (
+        pytest.raises(ConnectionError) as caught,
+        tracking.clip_run(corpus, CLIP_ID, tmp_path / "metrics.jsonl") as run,
+    ):
+        fill(small_disk)
+        run.artifact(made)
+    assert str(made) in str(caught.value) and "\n" not in str(caught.value)
+    assert "No space left" in str(caught.value) and "make room" in str(caught.value)
+
+
 @pytest.mark.parametrize("kind", ["file", "disk"])
 def test_a_storage_that_cannot_be_written_is_refused_before_any_work(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
