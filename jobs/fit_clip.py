@@ -4,7 +4,8 @@ The folder of a clip, in the order it fills:
     config.json      settings, sizes, precision, versions; written before work starts
     metrics.jsonl    append-only: one line a logged point, {time_ms, scale, iteration, metrics}; iteration is null
                      in the line of a finished scale, which scores a few of its samples
-    checkpoint.pt    everything training is (model/checkpoint.py)
+    checkpoint.pt    everything training is (model/checkpoint.py), and checkpoint.previous.pt, the one before it
+    warnings.txt     only if there were any: a line for each time that the checkpoint before was used
     samples/         scale_NN.png after each scale; real, reconstruction and sample_NN as mp4 and gif at the end
     metrics.json     the final scores: svfid_lite0 (also of the reconstruction and of the blurred clip), diversity, …
     result.json      written last: its presence with status "done" means done
@@ -15,11 +16,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
-import os
 import platform
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +27,11 @@ import torch
 from PIL import Image
 
 from jobs import tracking
+from jobs.metrics_log import MetricsLog
 from jobs.pictures import SHOWN_SAMPLES, sheet, to_frames
 from jobs.scores import score, score_of_blur
 from model.config import TrainConfig
+from model.files import append, replacing
 from model.metrics.diversity import lightness
 from model.metrics.features import Lite0Features
 from model.metrics.frechet import svfid
@@ -66,6 +66,7 @@ class Result:
     diversity: float | None = None
     nn_distance: float | None = None
     run_id: str = ""
+    warning: str = ""  # what warnings.txt holds
 
 
 def ladder(config: TrainConfig, height: int, width: int) -> tuple[pyramid.ScaleSize, ...]:
@@ -111,7 +112,8 @@ def fit_clip(
         num_samples: random videos that are scored and kept, at least 2.
         report: told every logged point, for a progress display.
 
-    Raises what training raises (NonFiniteLoss, CheckpointError, MemoryError …): the caller decides what a failure is.
+    Raises what training raises (NonFiniteLoss, CheckpointError, StorageError, MemoryError …): the caller decides what a
+    failure is.
     """
     _, height, width, _ = clip.frames_thwc.shape
     sizes = ladder(config, height, width)
@@ -123,9 +125,10 @@ def fit_clip(
         raise ValueError(
             f"{clip.source}: every pixel has the same lightness, nothing can be learned; give another clip"
         )
-    metrics_log = folder / "metrics.jsonl"
+    metrics_log, warnings = folder / "metrics.jsonl", folder / "warnings.txt"
+    log = MetricsLog(metrics_log)
 
-    with tracking.clip_run(corpus, clip.clip_id, metrics_log) as run, _Log(metrics_log) as log:
+    with tracking.clip_run(corpus, clip.clip_id, metrics_log) as run:
         run.params(config.definition())
         run.tags({"source": clip.source, "precision_used": resolve(config.precision, _device())})
         run.artifact(folder / "config.json")
@@ -134,13 +137,19 @@ def fit_clip(
             log.append(progress.scale, progress.iteration, progress.metrics)
             report(progress)
 
+        def warn(line: str) -> None:
+            append(warnings, line)  # kept there until the clip is done, which may be in another process
+
         features = Lite0Features()
         done: ScaleDone | None = None
-        for done in train_clip(config, reals, clip_id=clip.clip_id, path=folder / "checkpoint.pt", log=log_and_report):
+        for done in train_clip(
+            config, reals, clip_id=clip.clip_id, path=folder / "checkpoint.pt", log=log_and_report, warn=warn
+        ):
             shown = sample(done.stack, SHOWN_SAMPLES, SHOWN_SEED)
             log.append(done.n, None, score(shown, torch.from_numpy(reals[done.n]), features))
             picture = sheet(reals[done.n], _reconstruction(done, reals).numpy(), shown.numpy())
-            Image.fromarray(picture).save(samples_dir / f"scale_{done.n:02d}.png")
+            with replacing(samples_dir / f"scale_{done.n:02d}.png") as file:
+                Image.fromarray(picture).save(file, "PNG")
             run.image(picture, "real_reconstruction_samples", done.n)
         assert done is not None  # a config has at least one scale
 
@@ -171,6 +180,7 @@ def fit_clip(
             diversity=metrics["diversity"],
             nn_distance=metrics["nn_distance"],
             run_id=run.run_id,
+            warning=warnings.read_text() if warnings.exists() else "",
         )
     (folder / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
     write_result(folder, result)  # after the run is closed: done means everything is in MLflow too
@@ -184,42 +194,6 @@ def _reconstruction(done: ScaleDone, reals: list[np.ndarray]) -> torch.Tensor:
 
 def _named_videos(real: torch.Tensor, reconstruction: torch.Tensor, samples: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"real": real, "reconstruction": reconstruction} | {f"sample_{i:02d}": x for i, x in enumerate(samples)}
-
-
-class _Log:
-    """metrics.jsonl: appended line by line. A resumed run skips the points that are there already."""
-
-    def __init__(self, path: Path) -> None:
-        self._last = _place(-1, None)
-        if path.exists():
-            data = path.read_bytes()
-            whole = data[: data.rfind(b"\n") + 1]  # a process may have died in the middle of a line
-            if len(whole) < len(data):
-                os.truncate(path, len(whole))
-            if whole:
-                last = json.loads(whole.splitlines()[-1])
-                self._last = _place(last["scale"], last["iteration"])
-        self._file = path.open("a", encoding="utf-8")  # closed by __exit__
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def append(self, scale: int, iteration: int | None, metrics: Mapping[str, float]) -> None:
-        """iteration: how many of the scale are done; None for what is measured after the last one."""
-        if _place(scale, iteration) <= self._last:
-            return
-        time_ms = time.time_ns() // 1_000_000
-        point = {"time_ms": time_ms, "scale": scale, "iteration": iteration, "metrics": dict(metrics)}
-        self._file.write(json.dumps(point) + "\n")
-        self._file.flush()
-
-
-def _place(scale: int, iteration: int | None) -> tuple[int, float]:
-    """Where a line stands in the log: one without iteration comes after all the others of its scale."""
-    return scale, math.inf if iteration is None else iteration
 
 
 def _device() -> torch.device:
@@ -246,11 +220,6 @@ def _write_config(path: Path, clip: Clip, config: TrainConfig, sizes: tuple[pyra
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Atomic: a reader sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Atomic: a reader sees the old file or the whole new one. Raises StorageError if it cannot be written."""
+    with replacing(path) as file:
+        file.write(json.dumps(value, indent=2).encode() + b"\n")

@@ -155,10 +155,12 @@ class ClipRun:
 
     def image(self, picture: np.ndarray, key: str, step: int) -> None:
         """picture: uint8 (H, W, 3)."""
-        self._client.log_image(self.run_id, picture, key=key, step=step, synchronous=True)
+        with _taken(f"picture {step} of {key}"):
+            self._client.log_image(self.run_id, picture, key=key, step=step, synchronous=True)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        self._client.log_artifact(self.run_id, str(path), folder)
+        with _taken(str(path)):
+            self._client.log_artifact(self.run_id, str(path), folder)
 
     def finish(self) -> None:
         """Forward the rest of the points and end the run as finished. Raises MlflowException if that fails."""
@@ -199,6 +201,16 @@ class ClipRun:
         for start in range(0, len(points), BATCH):
             self._client.log_batch(self.run_id, metrics=points[start : start + BATCH])
         self._offset += len(data)
+
+
+@contextlib.contextmanager
+def _taken(what: str) -> Iterator[None]:
+    """A disk or server that fails names no file: this says which one was not stored, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        mend = "make room there or start it, then run the same command again"
+        raise ConnectionError(f"{what}: MLflow's store did not take it ({one_line(error)}); {mend}") from error
 
 
 def _clip_run(client: MlflowClient, corpus: Corpus, clip_id: str) -> str:

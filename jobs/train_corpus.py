@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 from jobs.corpus import Corpora, UsageError, Work, find, one_line, peek  # noqa: E402
 from jobs.presets import PRESETS  # noqa: E402
 from model.config import ConfigError, TrainConfig  # noqa: E402
+from model.files import StorageError  # noqa: E402
 
 # torch, ray, mlflow and ffmpeg take seconds to import: only when there is work, so that --help answers at once.
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(soft_wrap=not sys.stdout.isatty())
     try:
         return run(args, console)
-    except (UsageError, ConfigError) as error:
+    except (UsageError, ConfigError, StorageError) as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return NOTHING_TO_DO
     except KeyboardInterrupt:
@@ -97,6 +98,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             _tell_unused(console, corpora)
             _print_plan(console, corpora, config, base, args)
             return DONE if corpora.works else NOTHING_TO_DO
+    _check_writable(base)
     with console.status("reading the corpus"):
         corpora = find(args.corpus, base, config)
     _tell_unused(console, corpora)
@@ -323,23 +325,31 @@ def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
         clip = Clip(job.clip_id, job.source, frames_thwc)
         return fit_clip(clip, job.config, job.folder, job.corpus, num_samples=job.num_samples, report=report)
     except Exception as error:  # the boundary where a failure becomes data: this clip's, and only this clip's
-        job.folder.mkdir(parents=True, exist_ok=True)
-        (job.folder / "error.txt").write_text(traceback.format_exc())
-        return _failed(job, f"{type(error).__name__}: {one_line(error)}")
+        return _failed(job, f"{type(error).__name__}: {one_line(error)}", traceback.format_exc())
 
 
-def _failed(job: Job, reason: str) -> Result:
-    """Write a failure where it is looked for: result.json first, which needs no server, then the clip's MLflow run."""
+def _failed(job: Job, reason: str, details: str = "") -> Result:
+    """Write a failure where it is looked for: files first, which need no server, then the clip's MLflow run.
+
+    What cannot be written is told by the table, which always comes.
+    """
     from jobs import tracking
     from jobs.fit_clip import Result, write_result
 
     result = Result(job.clip_id, "failed", reason)
-    write_result(job.folder, result)
     try:
-        result = replace(result, run_id=tracking.record_failure(job.corpus, job.clip_id, reason))
+        job.folder.mkdir(parents=True, exist_ok=True)
+        if details:
+            (job.folder / "error.txt").write_text(details)
+        write_result(job.folder, result)
+    except OSError as error:  # the disk itself may be what failed
+        result = replace(result, reason=f"{reason} (and its folder did not take the failure: {one_line(error)})")
+    try:
+        result = replace(result, run_id=tracking.record_failure(job.corpus, job.clip_id, result.reason))
     except tracking.ERRORS as error:  # MLflow itself may be what failed; the table and result.json tell both
-        result = replace(result, reason=f"{reason} (and MLflow did not take the failure: {one_line(error)})")
-    write_result(job.folder, result)
+        result = replace(result, reason=f"{result.reason} (and MLflow did not take the failure: {one_line(error)})")
+    with contextlib.suppress(OSError):  # the table has it
+        write_result(job.folder, result)
     return result
 
 
@@ -397,14 +407,16 @@ def _cpu_share(cores: int, clips: int) -> int:
 
 
 def _page(results: Sequence[Result], failures: Sequence[tuple[str, str]], corpus: Corpus) -> str:
-    """The results table, and below it a line for every failure with its reason."""
+    """The results table, and below it a line for every failure with its reason and for every warning."""
     from jobs.board import results_table
 
     rows = [{**vars(result), "link": corpus.link(result.run_id) if result.run_id else ""} for result in results]
     rows += [{"clip_id": Path(source).name, "status": "failed"} for source, _ in failures]
     reasons = [f"{result.clip_id}: {result.reason}" for result in results if result.status != "done"]
     reasons += [reason for _, reason in failures]
-    return results_table(rows) + "".join(f"failed  {reason}\n" for reason in reasons)
+    lines = [f"failed  {reason}\n" for reason in reasons]
+    lines += [f"warning  {result.clip_id}: {line}\n" for result in results for line in result.warning.splitlines()]
+    return results_table(rows) + "".join(lines)
 
 
 def _close(corpus: Corpus, results: Sequence[Result], page: str, failed_sources: int) -> None:
@@ -435,6 +447,17 @@ def _storage(given: str | None) -> Path:
     if in_ray_job and not os.path.isabs(given):
         raise UsageError(f"--storage {given}: a Ray job's folder is thrown away; give an absolute path")
     return Path(given).resolve()
+
+
+def _check_writable(base: Path) -> None:
+    """Raises UsageError if the experiment's folder cannot be written, or made. Leaves nothing behind."""
+    try:
+        folder = next(folder for folder in (base, *base.parents) if folder.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        cause = f"nothing can be written there ({error.strerror})"
+        raise UsageError(f"--storage: {base}: {cause}; make it writable, or give another folder") from error
 
 
 def _experiment_name(corpus: str, preset: str) -> str:

@@ -1,13 +1,16 @@
 """One file that holds everything a clip's training is: config, ladder, networks, optimizers, noise, position.
 
-Written by temp + fsync + rename, so a reader sees the old file or the new one. Read with `weights_only=True`:
-tensors and plain values, nothing that runs.
+A file is what `torch.save` makes, sealed by its SHA-256 in the last line. Two are kept: `checkpoint.pt` and, from the
+save before it, `checkpoint.previous.pt`, which `resume` falls back on. Read with `weights_only=True`: tensors and plain
+values, nothing that runs.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +19,19 @@ import torch
 from torch import Tensor
 
 from model.config import ConfigError, TrainConfig
+from model.files import replacing, sync_folder
 from model.networks import GeneratorStack, Size
 
-FORMAT = 1
+FORMAT = 2  # 1 had no seal
+MEND = "give the checkpoint.pt of a clip, or delete it to train again"
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message is one line: file, cause, mend."""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A file whose bytes are not those that `save` wrote: torn, empty, changed, or of something else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,39 +73,91 @@ def rebuild(
     return stack.requires_grad_(False)
 
 
+def previous(path: Path) -> Path:
+    """Where the checkpoint before `path` is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
 def save(checkpoint: Checkpoint, path: Path) -> None:
-    """Write `path` so that it holds either what it held or the whole new checkpoint, whatever happens."""
+    """Write `path`; what it held becomes `previous(path)`. One of the two is whole at any instant, whatever happens.
+
+    Raises StorageError if it cannot be written.
+    """
     record = {field: getattr(checkpoint, field) for field in checkpoint.__dataclass_fields__}
     record.update(format=FORMAT, config=checkpoint.config.to_dict())
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(record, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = io.BytesIO()
+    torch.save(record, content)
+    with replacing(path, keep=previous(path)) as file:
+        file.write(content.getbuffer())
+        file.write(_seal(content.getbuffer()))
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint onto the CPU.
 
-    Raises CheckpointError if the file is missing, torn, of another program or of another format.
+    Raises DamagedCheckpoint if the file is not as it was written, CheckpointError if it is missing, cannot be read, or
+    is of another program or of another format.
     """
     try:
-        record = torch.load(path, map_location="cpu", weights_only=True)
+        content = Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file; give the checkpoint.pt of a clip") from error
+        raise CheckpointError(f"{path}: no such file; {MEND}") from error
+    except OSError as error:
+        cause = f"not a readable checkpoint ({error.strerror})"
+        raise CheckpointError(f"{path}: {cause}; {MEND}") from error
+    body = memoryview(content)[: -len(_seal(b""))]
+    sealed = content[len(body) :] == _seal(body)
+    # A file without its seal is opened only to say what it is.
+    refused = CheckpointError if sealed else DamagedCheckpoint
+    try:
+        record = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the unpickler raise anything: IndexError, struct.error …
-        raise CheckpointError(f"{path}: not a readable checkpoint; give the checkpoint.pt of a clip") from error
+        raise refused(f"{path}: not a readable checkpoint; {MEND}") from error
     if not isinstance(record, Mapping) or "format" not in record:
-        raise CheckpointError(f"{path}: not a checkpoint of this program; give the checkpoint.pt of a clip")
+        raise refused(f"{path}: not a checkpoint of this program; {MEND}")
     if record["format"] != FORMAT:
-        raise CheckpointError(f"{path}: checkpoint format {record['format']}, this version reads {FORMAT}; train again")
+        raise refused(f"{path}: checkpoint format {record['format']}, this version reads {FORMAT}; {MEND}")
+    if not sealed:
+        mend = f"give {previous(Path(path)).name}, or delete both to train again"
+        raise refused(f"{path}: damaged, its checksum does not match; {mend}")
     fields = {name: record[name] for name in Checkpoint.__dataclass_fields__ if name in record}
     try:
         fields["config"] = TrainConfig.from_dict(record["config"])
         return Checkpoint(**fields)
     except (ConfigError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: incomplete checkpoint ({error}); train again") from error
+        raise CheckpointError(f"{path}: incomplete checkpoint ({error}); {MEND}") from error
+
+
+def resume(path: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """What a training goes on from: `path`, else the checkpoint before it, which then takes its place.
+
+    Args:
+        warn: told one line when `path` is damaged or gone and the one before it is used.
+
+    Returns None if there is neither. Raises CheckpointError as `load` does, and if both are damaged.
+    """
+    before = previous(path)
+    cause = "gone"
+    if path.exists():
+        try:
+            return load(path)
+        except DamagedCheckpoint:
+            if not before.exists():
+                raise
+            cause = "damaged"
+    elif not before.exists():
+        return None
+    try:
+        saved = load(before)
+    except DamagedCheckpoint as error:
+        mend = "delete both, and the same command trains the clip from the start"
+        raise CheckpointError(f"{path}: {cause}, and {before.name} is damaged; {mend}") from error
+    warn(f"{path}: {cause}; went on from {before.name}: scale {saved.scale}, iteration {saved.iteration}")
+    os.replace(before, path)  # and not the next save: that would keep the damaged one and lose this
+    sync_folder(path.parent)
+    return saved
+
+
+def _seal(content: bytes | memoryview) -> bytes:
+    """The last line of a file: a comment to readers of the zip that `torch.save` writes."""
+    return b"\nsha256 " + hashlib.sha256(content).hexdigest().encode() + b"\n"

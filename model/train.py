@@ -10,6 +10,7 @@ its last checkpoint as if it had not been: to the bit on a CPU; CUDA sums some g
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ from model.networks import Critic, GeneratorStack, Posterior, Size
 from model.precision import autocast, resolve
 
 CHECKPOINT_S = 60.0  # a slow machine also saves after so many seconds, at the next logged iteration
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,29 @@ class TrainState:
 
 
 def train_clip(
-    config: TrainConfig, reals: Sequence[np.ndarray], *, clip_id: str, path: Path, log: Log
+    config: TrainConfig,
+    reals: Sequence[np.ndarray],
+    *,
+    clip_id: str,
+    path: Path,
+    log: Log,
+    warn: Callable[[str], None] = logger.warning,
 ) -> Iterator[ScaleDone]:
     """Train every scale of one clip, from `path` on if it holds a checkpoint; yields after each finished scale.
 
     Args:
         reals: the real pyramid, one float32 (3, T_n, H_n, W_n) in [-1, 1] a scale, coarsest first.
-        path: the checkpoint, written every config.checkpoint_every iterations and after each scale.
-        log: called every config.log_every iterations.
+        path: the checkpoint, written every config.checkpoint_every iterations and after each scale; the one before it
+            is kept beside it, and used where `path` is damaged.
+        log: called every config.log_every iterations, and before each checkpoint.
+        warn: told, in one line, that the checkpoint before was used.
 
     Raises:
         NonFiniteLoss: a loss, or what a step made of the weights, is NaN or infinite; the last checkpoint is from
             before it.
         ValueError: `reals` has not config.num_scales scales.
-        CheckpointError: `path` cannot be read, or belongs to another config or clip.
+        CheckpointError: no checkpoint is left that can be read, or it belongs to another config or clip.
+        StorageError: a checkpoint cannot be written; the ones before it are as they were.
     """
     if len(reals) != config.num_scales:
         raise ValueError(f"{len(reals)} scales in the pyramid, {config.num_scales} in the config")
@@ -112,10 +123,11 @@ def train_clip(
     # Kept on the device for the whole training: nothing is decoded, resized or copied in the loop.
     pyramid = [torch.from_numpy(real)[None].to(device) for real in reals]
     sizes: list[Size] = [(t, h, w) for _, t, h, w in (real.shape for real in reals)]
-    state = None
-    if path.exists():
-        state = _restore(ckpt.load(path), config, sizes, clip_id, path, device)
-    state = state or first_state(config, sizes, device)
+    saved = ckpt.resume(path, warn)
+    if saved is None:
+        state = first_state(config, sizes, device)
+    else:
+        state = _restore(saved, config, sizes, clip_id, path, device)
     while True:
         train_scale(state, pyramid, log, lambda s: ckpt.save(s.snapshot(clip_id), path))
         yield ScaleDone(state.scale, state.stack, state.train_s)

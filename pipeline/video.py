@@ -421,7 +421,7 @@ def encode(frames_thwc: np.ndarray, path: AnyPath, fps: float = 24.0) -> None:
         frames_thwc = np.pad(frames_thwc, ((0, 0), (0, odd_h), (0, odd_w), (0, 0)), mode="edge")
     _, height, width, _ = frames_thwc.shape
     raw = ffmpeg.input("pipe:0", f="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", framerate=fps)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # a killed run's leftover is overwritten
     target = _url(temporary)
     if suffix == ".mp4":
         # Named colours, since players guess differently for files that do not say.

@@ -65,13 +65,19 @@ def test_interrupted_and_killed_runs_end_with_the_weights_of_an_undisturbed_one(
     first_lines = (clip / "metrics.jsonl").read_text().splitlines()[:11]
     assert checkpoint.load(clip / "checkpoint.pt").scale >= 1
 
-    # (2) the worker is killed in a GAN scale: Ray starts the task again, which goes on from the checkpoint
+    # (2) the checkpoint is damaged, and the worker that went on from the one before it is killed in a GAN scale: Ray
+    # starts the task again, which goes on from the checkpoint
+    damaged = clip / "checkpoint.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-1000])
     process = start(tmp_path, "stopped")
     wait_for(clip / "metrics.jsonl", process, 19)
     (worker,) = [p for p in psutil.Process(process.pid).children(recursive=True) if "fit_task" in " ".join(p.cmdline())]
     os.kill(worker.pid, signal.SIGKILL)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
+    (told,) = [line for line in output.splitlines() if line.startswith("warning  ")]
+    assert f"{damaged}: damaged; went on from checkpoint.previous.pt: scale" in told
+    assert json.loads((clip / "result.json").read_text())["warning"].strip() in told
 
     # same weights, same logged losses, every point once
     ours, theirs = (checkpoint.load(folder / "checkpoint.pt") for folder in (clip, whole))

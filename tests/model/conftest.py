@@ -117,6 +117,26 @@ def train(config, path, reals=None, *, stop_at=None, scales=None):
     return recorder
 
 
+def leaves(value):
+    """Everything in nested dictionaries, lists and tuples, in order."""
+    if isinstance(value, dict):
+        return [leaf for key in value for leaf in (key, *leaves(value[key]))]
+    if isinstance(value, (list, tuple)):
+        return [leaf for item in value for leaf in leaves(item)]
+    return [value]
+
+
+def assert_same(a, b):
+    """Two checkpoints hold the same training, bit for bit; how many seconds it took may differ."""
+    for field in ("config", "sizes", "clip_id", "scale", "iteration", "noise_amps", "device"):
+        assert getattr(a, field) == getattr(b, field), field
+    for field in ("generators", "critic", "optimizers", "rng_state"):
+        ours, theirs = leaves(getattr(a, field)), leaves(getattr(b, field))
+        assert len(ours) == len(theirs), field
+        for x, y in zip(ours, theirs, strict=True):
+            assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, field
+
+
 @contextmanager
 def one_thread():
     """One order of summation, for bitwise comparisons; and tiny convolutions only wait for a second thread."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import pickle
+import random
 
 import pytest
 import torch
 
 from model import checkpoint as ckpt
-from model.checkpoint import CheckpointError
+from model.checkpoint import CheckpointError, DamagedCheckpoint
+from model.files import StorageError
 
 from .conftest import CLIP_ID, SIZES, one_thread, tiny, train
 
@@ -44,8 +48,8 @@ def test_stack_is_rebuilt_from_the_file_alone(trained):
     assert all(torch.equal(tensor, saved.generators[name]) for name, tensor in stack.state_dict().items())
 
 
-def refused(path, cause):
-    with pytest.raises(CheckpointError, match=cause) as caught:
+def refused(path, cause, kind=CheckpointError):
+    with pytest.raises(kind, match=cause) as caught:
         ckpt.load(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -81,6 +85,30 @@ def test_torn_file(trained, tmp_path, share):
     refused(path, "not a readable checkpoint")
 
 
+@pytest.mark.parametrize("lost", [1, 30, 72, 73, 74, 80, 200])
+def test_torn_at_its_seal(trained, tmp_path, lost):
+    path = tmp_path / "torn.pt"
+    path.write_bytes(trained.read_bytes()[:-lost])
+    refused(path, "damaged, its checksum does not match|not a readable checkpoint", DamagedCheckpoint)
+
+
+def test_any_changed_bit_is_noticed(trained, tmp_path):
+    whole = trained.read_bytes()
+    path = tmp_path / "flipped.pt"
+    draw = random.Random(3)
+    places = [0, len(whole) - 1, *range(len(whole) - 75, len(whole) - 60), *draw.choices(range(len(whole)), k=60)]
+    for at in places:
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << draw.randrange(8))]) + whole[at + 1 :])
+        refused(path, "damaged|not a readable|not a checkpoint|format", DamagedCheckpoint)
+
+
+def sealed(record, path):
+    """A file as `save` seals it, of any record."""
+    torch.save(record, path)
+    content = path.read_bytes()
+    path.write_bytes(content + b"\nsha256 " + hashlib.sha256(content).hexdigest().encode() + b"\n")
+
+
 @pytest.mark.parametrize("record", [[1, 2], {"state_dict": {}}, torch.zeros(3), "text"], ids=repr)
 def test_file_of_another_program(tmp_path, record):
     path = tmp_path / "foreign.pt"
@@ -91,12 +119,14 @@ def test_file_of_another_program(tmp_path, record):
 def test_another_format_and_missing_fields(trained, tmp_path):
     record = torch.load(trained, weights_only=True)
     path = tmp_path / "other.pt"
-    torch.save(record | {"format": 99}, path)
-    refused(path, "format 99")
+    sealed(record | {"format": 99}, path)
+    refused(path, "format 99, this version reads 2")
+    torch.save(record | {"format": 1}, path)  # as the version before wrote it, without a seal
+    refused(path, "format 1, this version reads 2")
     for name in set(record) - {"format"}:
-        torch.save({key: value for key, value in record.items() if key != name}, path)
+        sealed({key: value for key, value in record.items() if key != name}, path)
         refused(path, f"incomplete checkpoint.*{name}")
-    torch.save(record | {"config": record["config"] | {"channels": 0}}, path)
+    sealed(record | {"config": record["config"] | {"channels": 0}}, path)
     refused(path, "channels=0")
 
 
@@ -112,7 +142,7 @@ class Bomb:
 
 def test_code_in_the_file_is_not_executed(trained, tmp_path):
     marker = tmp_path / "executed"
-    torch.save(torch.load(trained, weights_only=True) | {"clip_id": Bomb(marker)}, tmp_path / "bomb.pt")
+    sealed(torch.load(trained, weights_only=True) | {"clip_id": Bomb(marker)}, tmp_path / "bomb.pt")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps({"format": 1, "config": Bomb(marker)}, protocol=2))
     for name in ("bomb.pt", "plain.pt"):
         refused(tmp_path / name, "not a readable checkpoint")
@@ -121,18 +151,28 @@ def test_code_in_the_file_is_not_executed(trained, tmp_path):
     assert marker.exists()
 
 
-def test_a_failed_save_leaves_the_old_file_and_nothing_else(trained, tmp_path, monkeypatch):
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failed_save_leaves_the_old_files_and_nothing_else(trained, tmp_path, monkeypatch, call):
     path = tmp_path / "checkpoint.pt"
     saved = ckpt.load(trained)
     ckpt.save(saved, path)
-    written = path.read_bytes()
-
-    def full_disk(record, file):
-        file.write(b"half of it")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    ckpt.save(saved, path)
+    written = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    assert set(written) == {path, ckpt.previous(path)} == {path, tmp_path / "checkpoint.previous.pt"}
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(StorageError, match=r"No space left on device.*make room") as caught:
         ckpt.save(saved, path)
-    assert path.read_bytes() == written
-    assert list(tmp_path.iterdir()) == [path]
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == written
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next(trained, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    for name in (".checkpoint.pt.0123.tmp", ".checkpoint.pt.4567.tmp", ".metrics.json.0123.tmp"):
+        (tmp_path / name).write_bytes(b"half of it")
+    ckpt.save(ckpt.load(trained), path)
+    assert {file.name for file in tmp_path.iterdir()} == {"checkpoint.pt", ".metrics.json.0123.tmp"}

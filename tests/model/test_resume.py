@@ -10,7 +10,7 @@ from model.checkpoint import CheckpointError
 from model.precision import resolve
 from model.train import train_clip
 
-from .conftest import CLIP_ID, SIZES, one_thread, real_pyramid, tiny, train
+from .conftest import CLIP_ID, SIZES, Stopped, assert_same, one_thread, real_pyramid, tiny, train
 
 NATIVE_BF16 = resolve("auto", torch.device("cpu")) == "bf16"
 
@@ -30,25 +30,6 @@ def whole(request, tmp_path_factory):
     with one_thread():
         recorder = train(config, path)
     return config, recorder.losses(), ckpt.load(path)
-
-
-def leaves(value):
-    """Everything in nested dictionaries, lists and tuples, in order."""
-    if isinstance(value, dict):
-        return [leaf for key in value for leaf in (key, *leaves(value[key]))]
-    if isinstance(value, (list, tuple)):
-        return [leaf for item in value for leaf in leaves(item)]
-    return [value]
-
-
-def assert_same(a, b):
-    for field in ("config", "sizes", "clip_id", "scale", "iteration", "noise_amps", "device"):
-        assert getattr(a, field) == getattr(b, field), field
-    for field in ("generators", "critic", "optimizers", "rng_state"):
-        ours, theirs = leaves(getattr(a, field)), leaves(getattr(b, field))
-        assert len(ours) == len(theirs), field
-        for x, y in zip(ours, theirs, strict=True):
-            assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, field
 
 
 # a point is logged before its iteration is saved; checkpoint_every=2 leaves on disk what the last number says
@@ -146,3 +127,71 @@ def test_checkpoint_of_another_clip_or_config_is_refused_and_kept(tmp_path, clip
         list(train_clip(tiny(**changes), real_pyramid(sizes), clip_id=clip_id, path=path, log=lambda _: None))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     assert path.read_bytes() == written
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "a flipped bit": flip_a_bit,
+    "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "zero bytes": lambda path: path.write_bytes(b""),
+    "gone": lambda path: path.unlink(),
+}
+PLACES = [(0, 5), (2, 1), (4, 1), (4, 4)]  # within a scale, at the start of a VAE and of a GAN scale, at the end
+
+
+@pytest.mark.parametrize(("damage", "stop_at"), list(zip(DAMAGE, PLACES)))
+def test_the_checkpoint_before_is_used_and_it_is_said(whole, tmp_path, damage, stop_at):
+    config, _, final = whole
+    path = tmp_path / "checkpoint.pt"
+    train(config, path, stop_at=stop_at)
+    now, before = ckpt.load(path), ckpt.load(ckpt.previous(path))
+    assert (before.scale, before.iteration) < (now.scale, now.iteration)
+    DAMAGE[damage](path)
+    told = []
+    list(train_clip(config, real_pyramid(), clip_id=CLIP_ID, path=path, log=lambda _: None, warn=told.append))
+    (line,) = told
+    assert str(path) in line and "\n" not in line
+    assert ("gone" if damage == "gone" else "damaged") in line
+    assert f"went on from checkpoint.previous.pt: scale {before.scale}, iteration {before.iteration}" in line
+    assert_same(ckpt.load(path), final)
+
+
+def test_a_process_that_dies_while_it_recovers_loses_nothing_more(whole, tmp_path):
+    config, _, final = whole
+    path = tmp_path / "checkpoint.pt"
+    train(config, path, stop_at=(1, 3))
+    before = ckpt.load(ckpt.previous(path))
+    flip_a_bit(path)
+    told = []
+
+    def die(line):
+        told.append(line)
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        ckpt.resume(path, die)
+    for warn in (told.append, die):  # the second time there is nothing to be said
+        assert_same(ckpt.resume(path, warn), before)
+    assert len(told) == 2
+    train(config, path)
+    assert_same(ckpt.load(path), final)
+
+
+def test_nothing_to_go_on_from_is_one_line_and_nothing_is_touched(whole, tmp_path):
+    config, _, _ = whole
+    path = tmp_path / "checkpoint.pt"
+    train(config, path, stop_at=(0, 5))
+    flip_a_bit(ckpt.previous(path))
+    DAMAGE["zero bytes"](path)
+    for cause in ("damaged, and checkpoint.previous.pt is damaged", "not a readable checkpoint"):
+        written = {file: file.read_bytes() for file in tmp_path.iterdir()}
+        with pytest.raises(CheckpointError, match=f"{cause}.*delete") as caught:
+            train(config, path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+        assert {file: file.read_bytes() for file in tmp_path.iterdir()} == written
+        ckpt.previous(path).unlink(missing_ok=True)

@@ -1,0 +1,216 @@
+"""Disks that are full or read-only, and clocks that jump: one line says so, and what was there is still there."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs import tracking
+from jobs.fit_clip import Result, read_result, write_result
+from jobs.metrics_log import MetricsLog
+from jobs.train_corpus import Job, fit_task
+from model import checkpoint as ckpt
+from model.files import StorageError
+from model.train import Progress, train_clip
+from tests.model.conftest import CLIP_ID, assert_same, one_thread, real_pyramid, tiny
+
+from .conftest import TINY, make_video, run_job
+
+CONFIG = tiny(iters_per_scale=4, checkpoint_every=2)
+PLACES = [(n, i) for n in range(5) for i in (1, 2, 3, 4)]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root can make a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(disk: Path) -> None:
+    with open(disk / "ballast", "wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(bytes(256))
+
+
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class Trouble:
+    """`log` of a training, that calls `begin` just before or just after the last point of scale 3 is written."""
+
+    def __init__(self, folder: Path, when: str, begin: object) -> None:
+        self.points, self.when, self.begin = MetricsLog(folder / "metrics.jsonl"), when, begin
+
+    def __call__(self, progress: Progress) -> None:
+        there = (progress.scale, progress.iteration) == (3, 4)
+        if there and self.when == "before the line":
+            self.begin()  # type: ignore[operator]
+        self.points.append(progress.scale, progress.iteration, progress.metrics)
+        if there and self.when == "after the line":
+            self.begin()  # type: ignore[operator]
+
+
+def train(folder: Path, when: str = "never", begin: object = None) -> ckpt.Checkpoint:
+    path = folder / "checkpoint.pt"
+    list(train_clip(CONFIG, real_pyramid(), clip_id=CLIP_ID, path=path, log=Trouble(folder, when, begin)))
+    return ckpt.load(path)
+
+
+def places(folder: Path) -> list[tuple[int, int]]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [(line["scale"], line["iteration"]) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> ckpt.Checkpoint:
+    with one_thread():
+        return train(tmp_path_factory.mktemp("whole"))
+
+
+def one_line(caught: pytest.ExceptionInfo[StorageError], path: Path) -> None:
+    assert str(caught.value).startswith(f"{path}: cannot be written (No space left on device); make room")
+    assert "\n" not in str(caught.value)
+
+
+WRITTEN = [("before the line", "metrics.jsonl"), ("after the line", "checkpoint.pt")]
+
+
+@pytest.mark.parametrize(("when", "name"), WRITTEN)
+def test_a_disk_without_room(whole: ckpt.Checkpoint, tmp_path: Path, when: str, name: str) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StorageError) as caught:
+        train(tmp_path, when, lambda: patch.setattr(os, "fsync", no_space))
+    one_line(caught, tmp_path / name)
+    saved = ckpt.load(tmp_path / "checkpoint.pt")
+    assert (saved.scale, saved.iteration) == (3, 2)
+    assert_same(train(tmp_path), whole)
+    assert places(tmp_path) == PLACES
+
+
+def test_a_full_disk(whole: ckpt.Checkpoint, small_disk: Path) -> None:
+    with pytest.raises(StorageError) as caught:
+        train(small_disk, "after the line", lambda: fill(small_disk))
+    one_line(caught, small_disk / "checkpoint.pt")
+    assert {path.name for path in small_disk.iterdir()} == {
+        *("checkpoint.pt", "checkpoint.previous.pt", "metrics.jsonl", "ballast")
+    }
+    fill(small_disk)  # with what the half checkpoint had taken
+    log = MetricsLog(small_disk / "metrics.jsonl")
+    with pytest.raises(StorageError) as caught:
+        log.append(3, None, {"a": 0.0, "long line": "x" * 8192})  # type: ignore[dict-item]
+    one_line(caught, small_disk / "metrics.jsonl")
+    with pytest.raises(StorageError) as caught:
+        train(small_disk)
+    saved = ckpt.load(small_disk / "checkpoint.pt")
+    assert (saved.scale, saved.iteration) == (3, 2)
+    (small_disk / "ballast").unlink()
+    assert_same(train(small_disk), whole)
+    assert places(small_disk) == PLACES
+
+
+def test_a_result_that_finds_no_room_leaves_the_old_one(small_disk: Path) -> None:
+    old = Result(CLIP_ID, "failed", "some reason")
+    write_result(small_disk, old)
+    fill(small_disk)
+    with pytest.raises(StorageError) as caught:
+        write_result(small_disk, Result(CLIP_ID, "done"))
+    one_line(caught, small_disk / "result.json")
+    assert read_result(small_disk) == old
+    assert {path.name for path in small_disk.iterdir()} == {"result.json", "ballast"}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tracking.Corpus:
+    storage = tmp_path_factory.mktemp("tracking")
+    return tracking.open_corpus(tracking.default_uri(storage), "disk", storage, {})
+
+
+def test_a_clip_whose_folder_takes_nothing_fails_and_says_so(corpus: tracking.Corpus, tmp_path: Path) -> None:
+    """The task ends with a result, not with an error that would end the corpus."""
+    (tmp_path / "file").write_text("where a folder should be")
+    job = Job(CLIP_ID, "clip.mp4", CONFIG, tmp_path / "file" / CLIP_ID, corpus, 2)
+    result = fit_task(job, np.zeros((13, 48, 64, 3), np.uint8), None)
+    assert result.status == "failed" and "Not a directory" in result.reason and result.run_id
+    assert "its folder did not take the failure" in result.reason and "\n" not in result.reason
+
+
+def test_an_artifact_that_mlflow_has_no_room_for_is_named(small_disk: Path, tmp_path: Path) -> None:
+    (small_disk / "mlartifacts").mkdir()
+    corpus = tracking.open_corpus(tracking.default_uri(tmp_path), "disk", small_disk, {})
+    made = tmp_path / "checkpoint.pt"
+    made.write_bytes(bytes(8192))
+    with (
+        pytest.raises(ConnectionError) as caught,
+        tracking.clip_run(corpus, CLIP_ID, tmp_path / "metrics.jsonl") as run,
+    ):
+        fill(small_disk)
+        run.artifact(made)
+    assert str(made) in str(caught.value) and "\n" not in str(caught.value)
+    assert "No space left" in str(caught.value) and "make room" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["file", "disk"])
+def test_a_storage_that_cannot_be_written_is_refused_before_any_work(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    make_video(tmp_path / "clip.mp4")
+    if kind == "file":
+        storage = tmp_path / "file"
+        storage.write_text("where a folder should be")
+    elif os.getuid() == 0:
+        storage = request.getfixturevalue("small_disk")
+        subprocess.run(["mount", "-o", "remount,ro", storage], check=True)
+    else:
+        storage = tmp_path / "disk"
+        storage.mkdir(mode=0o555)
+    refused = run_job("train_corpus.py", "--corpus", tmp_path / "clip.mp4", *TINY, "--storage", storage)
+    assert refused.returncode == 2
+    (line,) = refused.stdout.splitlines()
+    assert str(storage) in line and "nothing can be written there" in line and "give another folder" in line
+    assert storage.is_file() or not list(storage.iterdir())
+
+
+def test_a_clock_that_runs_backwards_harms_nothing(
+    whole: ckpt.Checkpoint, corpus: tracking.Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour back at every look, over a training that is stopped twice; MLflow has every point once."""
+    now, hours = time.time_ns(), itertools.count()
+    monkeypatch.setattr(time, "time_ns", lambda: now - next(hours) * 3_600_000_000_000)
+    monkeypatch.setattr(time, "time", lambda: time.time_ns() / 1e9)
+    for _ in range(2):
+        with tracking.clip_run(corpus, CLIP_ID, tmp_path / "metrics.jsonl") as run:
+            path, log = tmp_path / "checkpoint.pt", Trouble(tmp_path, "never", None)
+            list(itertools.islice(train_clip(CONFIG, real_pyramid(), clip_id=CLIP_ID, path=path, log=log), 2))
+    assert_same(train(tmp_path), whole)
+    with tracking.clip_run(corpus, CLIP_ID, tmp_path / "metrics.jsonl"):
+        pass
+    assert places(tmp_path) == PLACES
+    times = [json.loads(line)["time_ms"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert times == sorted(times, reverse=True)
+    client = tracking.MlflowClient(corpus.uri)
+    for n in range(5):
+        stored = client.get_metric_history(run.run_id, f"scale_{n:02d}/rec_loss")
+        assert sorted(metric.step for metric in stored) == [1, 2, 3, 4]
