@@ -53,7 +53,7 @@ def probe(path: AnyPath) -> VideoInfo:
 
     Raises: VideoError when the path is missing, empty, no video, has sound only, or has frames too large to decode.
     """
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         files = frame_files(path)
         return replace(probe(files[0]), path=os.fspath(path), fps=FOLDER_FPS, duration_s=len(files) / FOLDER_FPS)
     _check_file(path)
@@ -85,7 +85,7 @@ def probe(path: AnyPath) -> VideoInfo:
 def _check_file(path: AnyPath) -> None:
     try:
         size_bytes = os.stat(path).st_size
-        if not Path(path).is_file():  # opening a pipe would wait for its other end
+        if not os.path.isfile(path):  # opening a pipe would wait for its other end
             raise video_error(path, "is not a regular file", "give a video file or a folder")
         with open(path, "rb") as file:
             head = file.read(4096)

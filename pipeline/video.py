@@ -1,5 +1,6 @@
 """Video files and folders of frames -> uint8 RGB arrays; with `probe` and `encode`, all there is to do with videos."""
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -38,7 +39,7 @@ def count_frames(info: VideoInfo, fps: float) -> int:
     Where it does not (none, or a rounded one that ends on half a frame), frames are decoded and counted.
     For a folder it is the number of its files. Raises: VideoError, also for more than MAX_FRAMES.
     """
-    frames = len(frame_files(info.path)) if Path(info.path).is_dir() else info.duration_s * fps
+    frames = len(frame_files(info.path)) if os.path.isdir(info.path) else info.duration_s * fps
     if frames > MAX_FRAMES:
         raise _too_long(info.path, f"{frames:.0f}", fps)
     if frames > 0 and abs(frames % 1 - 0.5) > 0.05:
@@ -161,7 +162,7 @@ def _frames(path: AnyPath, start: int, count: int | None, fps: float, max_height
     """Frames start .. start + count one by one, each (H, W, 3) uint8; fewer where the video ends."""
     info = probe(path)
     width, height, scaler = _fit(info, max_height)
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         stop = None if count is None else start + count
         for file in frame_files(path)[start:stop]:
             yield _image(file, info, width, height, scaler)
