@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 from jobs.corpus import Corpora, UsageError, Work, find, one_line, peek  # noqa: E402
 from jobs.presets import PRESETS  # noqa: E402
 from model.config import ConfigError, TrainConfig  # noqa: E402
+from pipeline.header import shown  # noqa: E402
 
 # torch, ray, mlflow and ffmpeg take seconds to import: only when there is work, so that --help answers at once.
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(args, console)
     except (UsageError, ConfigError) as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"error: {shown(str(error))}", style="red", markup=False, highlight=False, soft_wrap=True)
         return NOTHING_TO_DO
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last checkpoints", highlight=False)

@@ -56,6 +56,9 @@ def url(path: AnyPath) -> str:
     return f"file:{os.fspath(path)}"
 
 
+FILE = url("FILE")  # the one file of a graph, read or written: `ffmpeg_args` puts its path there
+
+
 def input_options(path: AnyPath) -> dict[str, str]:
     """What ffmpeg and ffprobe are told before they open `path`."""
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
@@ -65,15 +68,16 @@ def input_options(path: AnyPath) -> dict[str, str]:
 
 
 def input_node(path: AnyPath) -> Any:
-    """`path` as the input of an ffmpeg-python graph."""
+    """`path` as the input of an ffmpeg-python graph. It cannot take the path itself: not every one is UTF-8."""
     import ffmpeg
 
-    return ffmpeg.input(url(path), **input_options(path))
+    return ffmpeg.input(FILE, **input_options(path))
 
 
-def ffmpeg_args(node: Any, loglevel: str = "error") -> list[str]:
-    """The command line of an ffmpeg-python graph."""
-    return [ffmpeg_exe(), "-hide_banner", "-nostdin", "-y", "-v", loglevel, *node.get_args()]
+def ffmpeg_args(path: AnyPath, node: Any, loglevel: str = "error") -> list[str]:
+    """The command line of an ffmpeg-python graph whose FILE is `path`."""
+    args = [url(path) if word == FILE else word for word in node.get_args()]
+    return [ffmpeg_exe(), "-hide_banner", "-nostdin", "-y", "-v", loglevel, *args]
 
 
 class Running:

@@ -36,19 +36,20 @@ def encode(frames_thwc: np.ndarray, path: AnyPath, fps: float = 24.0) -> None:
     _, height, width, _ = frames_thwc.shape
     raw = ffmpeg.input("pipe:0", f="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", framerate=fps)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    target = command.url(temporary)
     if suffix == ".mp4":
         # Named colours, since players guess differently for files that do not say.
         bt709 = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv"}
         node = raw.filter(
             "scale", out_color_matrix="bt709", out_range="tv", flags="accurate_rnd+full_chroma_inp"
-        ).output(target, format="mp4", vcodec="libx264", crf=14, pix_fmt="yuv420p", movflags="+faststart", **bt709)
+        ).output(
+            command.FILE, format="mp4", vcodec="libx264", crf=14, pix_fmt="yuv420p", movflags="+faststart", **bt709
+        )
     else:
         split = raw.split()
         palette = split[0].filter("palettegen")
-        node = ffmpeg.filter([split[1], palette], "paletteuse").output(target, format="gif", loop=0)
+        node = ffmpeg.filter([split[1], palette], "paletteuse").output(command.FILE, format="gif", loop=0)
     try:
-        done = command.run(path, command.ffmpeg_args(node), stdin=frames_thwc.tobytes())
+        done = command.run(path, command.ffmpeg_args(temporary, node), stdin=frames_thwc.tobytes())
         if done.returncode:
             line = telling_line(temporary, done.stderr)
             mend = "install an ffmpeg with libx264" if "Unknown encoder" in line else "check folder and free space"

@@ -142,7 +142,7 @@ def telling_line(path: str | os.PathLike[str], stderr: bytes) -> str:
     text = stderr.decode("utf-8", "replace").replace(f"file:{os.fspath(path)}", "")
     lines = [re.sub(r"^(\[[^]]*\]\s*)+", "", line).strip(": \r\t") for line in text.splitlines()]
     noise = ("Conversion failed", "Error opening input", "Error opening output", "Nothing was written")
-    telling = [line for line in lines if line and not line.startswith(noise)]
+    telling = [x for x in lines if x and not x.startswith(noise) and not x.endswith("misdetection possible!")]
     return shown((telling or lines or ["no reason given"])[0])[:200].rstrip(".")
 
 

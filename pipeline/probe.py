@@ -116,8 +116,7 @@ def _header(path: AnyPath) -> tuple[Header, bytes]:
     """The header, and what ffprobe or ffmpeg complained about while reading it."""
     exe = command.ffprobe_exe()
     if exe is None:
-        args = command.input_node(path).output("-").get_args()[:-1]
-        args = [command.ffmpeg_exe(), "-hide_banner", "-nostdin", *args]
+        args = command.ffmpeg_args(path, command.input_node(path).output("-"), loglevel="info")[:-1]
         done = command.run(path, args, timeout_s=command.HEADER_TIMEOUT_S)
         header = from_ffmpeg(done.stderr.decode("utf-8", "replace"))
         if header is None:
@@ -141,7 +140,8 @@ def _packet_duration_s(path: AnyPath) -> float:
 
     The printed header rounds to 0.01 s and covers the sound as well, which may be longer than the picture.
     """
-    args = command.ffmpeg_args(command.input_node(path)["V:0"].output("pipe:1", format="framecrc", c="copy"))
+    node = command.input_node(path)["V:0"].output("pipe:1", format="framecrc", c="copy")
+    args = command.ffmpeg_args(path, node)
     tick_s, starts, ends, rest = 0.0, [], [], b""
     with command.Running(path, args, timeout_s=command.COMMAND_TIMEOUT_S) as packets:
         while block := packets.read(1 << 16):

@@ -71,18 +71,18 @@ def _walk(top: Path, root: PurePosixPath) -> Iterator[Video | Failure]:
 
     A folder that cannot be listed is a Failure, and the others go on.
     """
-    seen: set[str] = set()
+    seen: set[tuple[int, int]] = set()
     stack = [(top, root)]  # not recursion: folders may be nested deeper than Python's calls
     while stack:
         path, relative = stack.pop()
         if not os.path.isdir(path):
             yield _named(path, relative)
             continue
-        real = os.path.realpath(path)
-        if real in seen:
-            continue
-        seen.add(real)
         try:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
             entries = sorted((e for e in path.iterdir() if not e.name.startswith(".")), key=lambda e: e.name)
         except OSError as error:
             reason = video.video_error(path, f"cannot be listed ({error.strerror})", "check the folder")

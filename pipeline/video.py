@@ -178,7 +178,7 @@ def _frames(path: AnyPath, start: int, count: int | None, fps: float, max_height
     )
     size = width * height * 3
     timeout_s = command.COMMAND_TIMEOUT_S + FRAME_TIMEOUT_S * (start + (count or 0))
-    with command.Running(path, command.ffmpeg_args(node), timeout_s=timeout_s) as running:
+    with command.Running(path, command.ffmpeg_args(path, node), timeout_s=timeout_s) as running:
         while len(raw := running.read(size)) == size:  # half a last frame is no frame: ffmpeg then says why
             yield np.frombuffer(raw, np.uint8).reshape(height, width, 3)
         if running.wait():
@@ -193,7 +193,7 @@ def _image(file: Path, first: VideoInfo, width: int, height: int, scaler: str) -
         .output("pipe:1", format="rawvideo", pix_fmt="rgb24", frames=1)
     )
     size = width * height * 3
-    done = command.run(file, command.ffmpeg_args(node, loglevel="info"), max_bytes=size)
+    done = command.run(file, command.ffmpeg_args(file, node, loglevel="info"), max_bytes=size)
     header = from_ffmpeg(done.stderr.decode("utf-8", "replace"))
     if header is None:
         raise read_failure(file, done.stderr)
