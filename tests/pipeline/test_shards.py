@@ -271,12 +271,12 @@ def test_members_that_are_no_files(tmp_path, kind):
 def test_sizes_that_lie_take_no_memory(tmp_path):
     """A few kB that announce terabytes, and a real file of holes that is as large as it says."""
     good = _npy(np.zeros((2, 3, 4, 3), np.uint8))
-    sample = [("clip.frames.npy", good), ("clip.json", _meta(good))]
+    sample = [("other.json", b"{}"), ("clip.frames.npy", good), ("clip.json", _meta(good))]
     entry = _tar(tmp_path / "bad.tar", sample)
     whole = (tmp_path / "bad.tar").read_bytes()
     own_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for size in (b"77777777777\0", b"\x80" + b"\0" * 3 + b"\x7f" * 8, b"\xff" * 12, b"nonsense\0\0\0\0"):
-        for start in (0, 1024):  # the first member, and the second behind it
+    for size in (b"77777777777\0", b"\x80" + b"\x7f" * 11, b"\xff" * 12, b"nonsense\0\0\0\0"):
+        for start in (0, 1024, 2048):  # another clip's member, and this one's two
             header = bytearray(whole[start : start + 512])
             header[124:136] = size
             header[148:156] = b" " * 8
