@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.config import TrainConfig
+from pipeline.header import shown
 
 if TYPE_CHECKING:
+    from pipeline.clips import Failure
     from pipeline.shards import ShardEntry
 
 
@@ -27,7 +29,7 @@ class Work:
     """A clip that can be trained."""
 
     clip_id: str
-    source: str
+    source: str  # fit for one line of text, whatever the file's name holds
     height: int  # px
     width: int  # px
     num_frames: int
@@ -64,8 +66,7 @@ def find(corpus: str, base: Path, config: TrainConfig) -> Corpora:
             works = tuple(work for work in _from_shards(base / ".shards") if work.clip_id in wanted)
     except shards.ShardError as error:
         raise UsageError(str(error)) from error
-    found = Corpora(works, tuple((f.source, f.reason) for f in failures), planned.dropped)
-    return _without_misfits(found, config)
+    return _without_misfits(_told(works, failures, planned.dropped), config)
 
 
 def peek(corpus: str, config: TrainConfig, cache: Path) -> Corpora:
@@ -81,11 +82,16 @@ def peek(corpus: str, config: TrainConfig, cache: Path) -> Corpora:
     planned = clips.plan([local], num_frames=config.num_frames)
     infos = [(plan, video.probe(plan.source)) for plan in planned.clips]
     works = tuple(
-        Work(plan.clip_id, plan.source, info.height, info.width, plan.num_frames, plan.fps, None)
+        Work(plan.clip_id, shown(plan.source), info.height, info.width, plan.num_frames, plan.fps, None)
         for plan, info in infos
     )
-    failures = tuple((f.source, f.reason) for f in planned.failures)
-    return _without_misfits(Corpora(works, failures, planned.dropped), config)
+    return _without_misfits(_told(works, planned.failures, planned.dropped), config)
+
+
+def _told(works: tuple[Work, ...], failures: Sequence[Failure], dropped: Mapping[str, int]) -> Corpora:
+    """Names and reasons as they can be printed: a file's name may hold line ends and commands to a terminal."""
+    told = tuple((shown(failure.source), shown(failure.reason)) for failure in failures)
+    return Corpora(works, told, {shown(source): frames for source, frames in dropped.items()})
 
 
 def _fetch(corpus: str, cache: Path) -> str:
@@ -100,7 +106,9 @@ def _fetch(corpus: str, cache: Path) -> str:
 def _from_shards(folder: str | Path) -> tuple[Work, ...]:
     from pipeline import shards
 
-    return tuple(Work(e.clip_id, e.source, e.height, e.width, e.num_frames, e.fps, e) for e in shards.index(folder))
+    return tuple(
+        Work(e.clip_id, shown(e.source), e.height, e.width, e.num_frames, e.fps, e) for e in shards.index(folder)
+    )
 
 
 def _without_misfits(corpora: Corpora, config: TrainConfig) -> Corpora:

@@ -31,6 +31,7 @@ from jobs.corpus import Corpora, UsageError, Work, find, one_line, peek  # noqa:
 from jobs.presets import PRESETS  # noqa: E402
 from model.config import ConfigError, TrainConfig  # noqa: E402
 from model.files import StorageError  # noqa: E402
+from pipeline.header import shown  # noqa: E402
 
 # torch, ray, mlflow and ffmpeg take seconds to import: only when there is work, so that --help answers at once.
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(args, console)
     except (UsageError, ConfigError, StorageError) as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"error: {shown(str(error))}", style="red", markup=False, highlight=False, soft_wrap=True)
         return NOTHING_TO_DO
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last checkpoints", highlight=False)

@@ -3,6 +3,7 @@
 Text in, facts out: nothing is run here, so any version's output can be tried on it.
 """
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -68,10 +69,10 @@ def from_ffprobe(found: Mapping[str, Any]) -> Header:
     if stream is None:
         return Header(formats, has_audio)
     turns = [d["rotation"] for d in stream.get("side_data_list", []) if "rotation" in d]
-    clockwise = -float(turns[0]) if turns else float(stream.get("tags", {}).get("rotate", 0))
+    clockwise = -_number(turns[0]) if turns else _number(stream.get("tags", {}).get("rotate"))
     duration = stream.get("duration")
     if duration is None and len(streams) == 1:  # Matroska keeps one duration for all streams together
-        duration = found["format"].get("duration")
+        duration = found.get("format", {}).get("duration")
     return Header(
         formats,
         has_audio,
@@ -81,7 +82,7 @@ def from_ffprobe(found: Mapping[str, Any]) -> Header:
         _fraction(stream.get("sample_aspect_ratio")) or Fraction(1),
         float(_fraction(stream.get("avg_frame_rate")) or _fraction(stream.get("r_frame_rate"))),
         round(clockwise) % 360,
-        float(duration) if duration else None,
+        _number(duration) if duration else None,
     )
 
 
@@ -119,14 +120,18 @@ def from_ffmpeg(text: str) -> Header | None:
         int(size[1]) if size else 0,
         int(size[2]) if size else 0,
         (_fraction(sar[1]) if sar else Fraction(1)) or Fraction(1),
-        float(fps[1]) * (1000 if fps[2] else 1) if fps else 0.0,
-        round(-float(turn[1])) % 360 if turn else 0,
+        _number(fps[1]) * (1000 if fps[2] else 1) if fps else 0.0,
+        round(-_number(turn[1])) % 360 if turn else 0,
     )
 
 
 def read_failure(path: str | os.PathLike[str], stderr: bytes) -> VideoError:
     """The error for a file that ffmpeg or ffprobe could not read."""
     line = telling_line(path, stderr)
+    if "not on whitelist" in line:
+        return video_error(path, "is in no video format that is read here", "convert it to mp4")
+    if b"Cannot allocate memory" in stderr:
+        return video_error(path, "needs more memory to be read than is allowed", "re-encode the file")
     if "moov atom not found" in line:
         return video_error(path, "is cut off or was never finished (moov atom not found)", "copy it again")
     return video_error(path, f"is not a video that ffmpeg can read ({line})", "check it, or convert it to mp4")
@@ -137,8 +142,17 @@ def telling_line(path: str | os.PathLike[str], stderr: bytes) -> str:
     text = stderr.decode("utf-8", "replace").replace(f"file:{os.fspath(path)}", "")
     lines = [re.sub(r"^(\[[^]]*\]\s*)+", "", line).strip(": \r\t") for line in text.splitlines()]
     noise = ("Conversion failed", "Error opening input", "Error opening output", "Nothing was written")
-    telling = [line for line in lines if line and not line.startswith(noise)]
+    telling = [x for x in lines if x and not x.startswith(noise) and not x.endswith("misdetection possible!")]
     return shown((telling or lines or ["no reason given"])[0])[:200].rstrip(".")
+
+
+def _number(text: Any) -> float:
+    """The finite number that a header gives as text or number; 0.0 when it says nothing of the kind."""
+    try:
+        value = float(text)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return value if math.isfinite(value) else 0.0
 
 
 def _fraction(text: str | None) -> Fraction:

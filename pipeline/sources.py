@@ -20,6 +20,7 @@ VIDEO_SUFFIXES = frozenset(
     | {".wmv", ".flv", ".ogv", ".3gp", ".gif", ".y4m", ".mxf", ".vob"}
 )
 SAFE_ID = re.compile(r"[a-z0-9_-]{1,64}")  # fit for file names, MLflow tags, and a tar member's 100
+MAX_LINE_CHARS = 1 << 18  # csv itself refuses a field above half of this
 PIP_NAMES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 
 
@@ -52,7 +53,7 @@ def expand(source: str) -> Iterator[Video | Failure]:
             yield from _manifest(path)
         elif path.is_dir():
             root = PurePosixPath(os.path.basename(os.path.abspath(path)))  # "." has a name too
-            videos = list(_walk(path, root, set()))
+            videos = list(_walk(path, root))
             if not videos:
                 mend = "give a folder with video files (.mp4, .mov, ...) or numbered frames (1.png, 2.png, ...)"
                 raise video.video_error(source, "holds no video", mend)
@@ -65,22 +66,33 @@ def expand(source: str) -> Iterator[Video | Failure]:
         yield Failure(source, reason)
 
 
-def _walk(folder: Path, relative: PurePosixPath, seen: set[str]) -> Iterator[Video]:
-    """Videos under a folder, sorted by name; links to folders are followed, loops of them once."""
-    real = os.path.realpath(folder)
-    if real in seen:
-        return
-    seen.add(real)
-    entries = sorted((e for e in folder.iterdir() if not e.name.startswith(".")), key=lambda e: e.name)
-    videos = [e for e in entries if e.suffix.lower() in VIDEO_SUFFIXES and not e.is_dir()]
-    if not videos and not any(e.is_dir() for e in entries) and _holds_frames(entries):
-        yield _named(folder, relative)
-        return
-    for entry in entries:
-        if entry.is_dir():
-            yield from _walk(entry, relative / entry.name, seen)
-        elif entry in videos:
-            yield _named(entry, relative / entry.name)
+def _walk(top: Path, root: PurePosixPath) -> Iterator[Video | Failure]:
+    """Videos under a folder, sorted by name; links to folders are followed, loops of them once.
+
+    A folder that cannot be listed is a Failure, and the others go on.
+    """
+    seen: set[tuple[int, int]] = set()
+    stack = [(top, root)]  # not recursion: folders may be nested deeper than Python's calls
+    while stack:
+        path, relative = stack.pop()
+        if not os.path.isdir(path):
+            yield _named(path, relative)
+            continue
+        try:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            entries = sorted((e for e in path.iterdir() if not e.name.startswith(".")), key=lambda e: e.name)
+        except OSError as error:
+            reason = video.video_error(path, f"cannot be listed ({error.strerror})", "check the folder")
+            yield Failure(str(path), str(reason))
+            continue
+        folders = {e for e in entries if os.path.isdir(e)}
+        videos = {e for e in entries if e.suffix.lower() in VIDEO_SUFFIXES} - folders
+        if not videos and not folders and _holds_frames(entries):
+            yield _named(path, relative)
+        stack += [(e, relative / e.name) for e in reversed(entries) if e in folders or e in videos]
 
 
 def _holds_frames(entries: Sequence[Path]) -> bool:
@@ -90,7 +102,7 @@ def _holds_frames(entries: Sequence[Path]) -> bool:
 
 def _named(path: Path, relative: PurePosixPath) -> Video:
     """The video with its id: readable, and told apart by where it lies under its source's root."""
-    stem = relative.name if path.is_dir() else relative.stem
+    stem = relative.name if os.path.isdir(path) else relative.stem
     ascii_stem = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", ascii_stem).strip("-")[:40].strip("-") or "clip"
     # macOS and Linux may spell the same accented name with different code points.
@@ -101,7 +113,8 @@ def _named(path: Path, relative: PurePosixPath) -> Video:
 
 def _manifest(manifest: Path) -> Iterator[Video | Failure]:
     with open(manifest, newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, skipinitialspace=True)
+        lines = iter(lambda: file.readline(MAX_LINE_CHARS), "")  # a file without line ends is not read whole
+        rows = csv.DictReader(lines, skipinitialspace=True)
         names = [name.strip() for name in rows.fieldnames or ()]
         if missing := [name for name in ("clip_id", "path", "start_s") if name not in names]:
             cause = f"has no column {', '.join(missing)} in its first line"

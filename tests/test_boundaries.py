@@ -13,8 +13,8 @@ ROOMS = {
     "model": {"pipeline", "jobs", "ray", "mlflow", "ffmpeg", "imageio_ffmpeg", "webdataset"},
 }
 OWNERS = {
-    "ffmpeg": {"pipeline/video.py", "pipeline/header.py"},
-    "imageio_ffmpeg": {"pipeline/video.py", "pipeline/header.py"},
+    "ffmpeg": {"pipeline/command.py", "pipeline/encode.py"},
+    "imageio_ffmpeg": {"pipeline/command.py"},
     "webdataset": {"pipeline/shards.py"},
     "accelerate": {"model/train.py"},
     "mlflow": {"jobs/tracking.py"},

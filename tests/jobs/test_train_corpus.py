@@ -14,6 +14,7 @@ from PIL import Image
 
 from jobs.presets import demo
 from model import checkpoint
+from pipeline.header import shown
 
 from .conftest import TINY, Trained, make_video, run_job
 
@@ -222,3 +223,37 @@ def test_shards_of_another_length_fail_before_anything_is_trained(tmp_path: Path
     assert run_job("make_shards.py", tmp_path / "a.mp4", "--out", shards, "--frames", "7").returncode == 0
     refused = run_job("train_corpus.py", "--corpus", shards, *TINY, "--storage", tmp_path / "runs")
     assert refused.returncode == 2 and "has 7 frames at 24 FPS, 13 at 24 are needed" in refused.stdout
+
+
+@pytest.mark.slow
+def test_hostile_names_and_files_are_one_safe_line_each_and_touch_nothing_else(tmp_path: Path) -> None:
+    corpus, storage = tmp_path / "corpus", tmp_path / "storage"
+    corpus.mkdir()
+    escape = "\x1b[31m\x1b]0;owned\x07\udcff"  # colours, renames the window; a byte that is no UTF-8
+    good = make_video(corpus / "plain.mp4", seconds=2)
+    good.rename(corpus / f"good\n{escape}.mp4")
+    bad = [f"line\nend{escape}.mp4", "quote'\".mp4", "-y.mp4", "[red]http:a|b..mp4", "$(touch owned).mp4"]
+    for name in bad:
+        (corpus / name).write_bytes(b"\0\0\0\x20ftypisom" + bytes(500))
+    (corpus / "loop.mp4").symlink_to("loop.mp4")
+    (corpus / "list.mp4").write_bytes(
+        f"ffconcat version 1.0\nfile 'good\n{escape}.mp4'\n\x01".encode("utf-8", "replace")
+    )
+    (corpus / "bomb.y4m").write_bytes(b"YUV4MPEG2 W100000 H100000 F24:1\nFRAME\n" + bytes(range(256)) * 9)
+    before = sorted(map(str, tmp_path.rglob("*")))
+
+    plan = run_job("train_corpus.py", "--corpus", corpus, *TINY, "--storage", storage, "--dry-run", cwd=tmp_path)
+    assert plan.returncode == 0 and sorted(map(str, tmp_path.rglob("*"))) == before, plan.stdout
+    assert sum(line.startswith("not usable: ") for line in plan.stdout.splitlines()) == len(bad) + 3
+    done = run_job("train_corpus.py", "--corpus", corpus, *TINY, "--storage", storage, cwd=tmp_path)
+    assert done.returncode == 1, done.stdout
+
+    for output in (plan.stdout, done.stdout):
+        assert all(line.isprintable() for line in output.split("\n")), output
+    assert sum("│ failed" in line for line in done.stdout.splitlines()) == len(bad) + 3
+    told = [line for line in done.stdout.splitlines() if line.startswith("failed  ")]
+    for name in (*(shown(name) for name in bad), "loop.mp4", "list.mp4", "bomb.y4m"):
+        assert sum(f"{name}: " in line and ";" in line for line in told) == 1, (name, done.stdout)
+    (result,) = storage.rglob("result.json")
+    assert json.loads(result.read_text())["status"] == "done" and result.parent.name.startswith("good-31m-0-owned")
+    assert sorted(str(path) for path in tmp_path.rglob("*") if not path.is_relative_to(storage)) == before

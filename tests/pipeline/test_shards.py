@@ -4,6 +4,9 @@ import io
 import json
 import os
 import pickle
+import resource
+import shutil
+import sys
 import tarfile
 from pathlib import Path
 
@@ -246,8 +249,133 @@ def test_hostile_tars(tmp_path):
     ):
         npy = _npy(array)
         _refused(_tar(tmp_path / "bad.tar", [("clip.frames.npy", npy), ("clip.json", _meta(npy))]), "not uint8")
-    huge = good.replace(b"(2, 3, 4, 3)", b"(2000000, 3000000, 4, 3)").replace(b" " * 12, b"", 1)
-    _refused(_tar(tmp_path / "bad.tar", [("clip.frames.npy", huge), ("clip.json", _meta(huge))]))
+    for shape in (b"(2000000, 3000000, 4, 3)", b"(2, 3, 5, 3)", b"(1000000000, 3, 4, 3)", b"(" * 60, b"{'a"):
+        lying = good.replace(b"(2, 3, 4, 3)", shape)[:128] + good[128:]
+        _refused(_tar(tmp_path / "bad.tar", [("clip.frames.npy", lying), ("clip.json", _meta(lying))]), "not uint8")
+    for npy in (good[:-1], good + b"\0", good.replace(b"|u1", b"<u1"), good.replace(b"False", b"True "), good[:50]):
+        _refused(_tar(tmp_path / "bad.tar", [("clip.frames.npy", npy), ("clip.json", _meta(npy))]))
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE]
+)
+def test_members_that_are_no_files(tmp_path, kind):
+    good = _npy(np.zeros((2, 3, 4, 3), np.uint8))
+    for name in ("clip.frames.npy", "other.frames.npy"):
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, "/etc/passwd"
+        _refused(_tar(tmp_path / "bad.tar", [(name, member), ("clip.json", _meta(good))]), "which is no clip's")
+    assert os.listdir(tmp_path) == ["bad.tar"]
+
+
+def test_sizes_that_lie_take_no_memory(tmp_path):
+    """A few kB that announce terabytes, and a real file of holes that is as large as it says."""
+    good = _npy(np.zeros((2, 3, 4, 3), np.uint8))
+    sample = [("other.json", b"{}"), ("clip.frames.npy", good), ("clip.json", _meta(good))]
+    entry = _tar(tmp_path / "bad.tar", sample)
+    whole = (tmp_path / "bad.tar").read_bytes()
+    own_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for size in (b"77777777777\0", b"\x80" + b"\x7f" * 11, b"\xff" * 12, b"nonsense\0\0\0\0"):
+        for start in (0, 1024, 2048):  # another clip's member, and this one's two
+            header = bytearray(whole[start : start + 512])
+            header[124:136] = size
+            header[148:156] = b" " * 8
+            header[148:156] = b"%06o\0 " % sum(header)
+            (tmp_path / "bad.tar").write_bytes(whole[:start] + header + whole[start + 512 :])
+            _refused(entry)
+    for name, kind in (
+        ("clip.frames.npy", tarfile.REGTYPE),
+        ("clip.json", tarfile.REGTYPE),
+        ("clip.frames.npy", tarfile.GNUTYPE_SPARSE),
+        ("x", tarfile.XHDTYPE),
+        ("x", tarfile.XGLTYPE),
+        ("x", tarfile.GNUTYPE_LONGNAME),
+        ("x", tarfile.GNUTYPE_LONGLINK),
+    ):
+        member = tarfile.TarInfo(name)
+        member.type, member.size = kind, 3 << 30
+        with open(tmp_path / "bad.tar", "wb") as file:
+            file.write(member.tobuf(tarfile.USTAR_FORMAT))
+            file.truncate(4 << 30)
+        _refused(entry)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - own_before
+    assert grown < 100 * (1024 if sys.platform == "linux" else 1 << 20)
+
+
+def test_extended_headers_rename_nothing(tmp_path):
+    good = _npy(np.zeros((2, 3, 4, 3), np.uint8))
+    sample = [("clip.frames.npy", good), ("clip.json", _meta(good))]
+    for headers in ({"path": "../../evil.npy"}, {"GNU.sparse.major": "1"}, {"size": "99999999999"}):
+        with tarfile.open(tmp_path / "bad.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+            for name, content in sample:
+                info = tarfile.TarInfo(name)
+                info.size, info.pax_headers = len(content), headers
+                tar.addfile(info, io.BytesIO(content))
+        _refused(ShardEntry("clip", str(tmp_path / "bad.tar"), "a.mp4", 3, 4, 2, 24.0))
+
+
+def test_hostile_sidecars(made):
+    sidecar = made / "000000.json"
+    content = json.loads(sidecar.read_text())
+
+    def refused(text, *words):
+        sidecar.write_bytes(text if isinstance(text, bytes) else json.dumps(text).encode())
+        with pytest.raises(ShardError) as caught:
+            shards.index(made)
+        told = str(caught.value)
+        assert told.isprintable() and len(told) < 1000 and "000000.tar: " in told, told
+        assert all(word in told for word in words), told
+
+    def changed(**values):
+        return content | {"clips": [content["clips"][0] | values, *content["clips"][1:]]}
+
+    for values in (
+        {"height": 10**9},
+        {"num_frames": 10**9},
+        {"num_frames": 10**30},
+        {"width": -36},
+        {"height": 0},
+        {"height": "20"},
+        {"num_frames": 13.0},
+        {"num_frames": True},
+        {"start_frame": None},
+        {"fps": "24"},
+        {"fps": -1},
+        {"fps": 1e300},
+        {"source": ["a"]},
+        {"clip_id": "../../evil"},
+        {"clip_id": "/etc/passwd"},
+        {"clip_id": "a\x1b[31m"},
+        {"clip_id": ["a"]},
+        {"sha256": 5},
+    ):
+        refused(changed(**values), "does not describe its clips")
+    refused(content | {"clips": [content["clips"][0]] * 2}, "is there already in 000000.tar")
+    refused(content | {"clips": {"clip_id": 1}})
+    refused(content | {"bytes": "\x1b[31m" * 1000}, "its sidecar says")
+    whole = json.dumps(content).encode()
+    refused(whole.replace(b'"bytes":', b'"bytes": 1, "bytes":'), "there twice")
+    refused(whole.replace(b'"fps": 24.0', b'"fps": NaN', 1), "NaN")
+    refused(b"[" * 100_000, "nested too deeply")
+    refused(b'{"a":' * 100_000, "nested too deeply")
+    refused(b"1" * 5000)
+    refused(b"\xff\xfe" + whole)
+    refused(whole + b" " * (17 << 20), "more than 16777216 bytes")
+    sidecar.unlink()
+    os.mkfifo(sidecar)
+    with pytest.raises(ShardError, match="not a regular file"):
+        shards.index(made)
+    sidecar.unlink()
+    os.symlink(sidecar, sidecar)
+    with pytest.raises(ShardError, match=r"000000\.tar"):
+        shards.index(made)
+
+
+def test_a_clip_in_two_shards_is_refused(made):
+    for suffix in ("tar", "json"):
+        shutil.copy(made / f"000000.{suffix}", made / f"000007.{suffix}")
+    with pytest.raises(ShardError, match=r"000007\.tar: clip \S+ is there already in 000000\.tar; "):
+        shards.index(made)
 
 
 class _Bomb:
