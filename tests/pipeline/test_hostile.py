@@ -83,8 +83,11 @@ def test_every_file_is_a_clip_or_a_line_with_its_cause(tools, corpus, tmp_path):
     assert all(frames.shape == (13, 48, 64, 3) or frames.nbytes < 40 * MIB for frames in read.values())
 
     unit = 1 if sys.platform == "darwin" else 1024
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit < max(peak_before * unit, 700 * MIB)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit < own_before * unit + 300 * MIB
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # A child is as large as this process until it has become ffmpeg: after other tests that may be more than 700 MiB.
+    peak_allowed = max(peak_before * unit, own * unit + 64 * MIB, 700 * MIB)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit <= peak_allowed
+    assert own * unit < own_before * unit + 300 * MIB
     assert took_s < 240, "hundreds of files of a few kB"
     assert before == (sorted(os.listdir(root.parent)), sorted(os.listdir(root)), sorted(os.listdir(made)))
     assert all(name.rpartition(".")[2] in ("tar", "json") for name in os.listdir(tmp_path / "store"))
