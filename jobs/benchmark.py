@@ -25,7 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -38,31 +38,59 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
-from jobs.fit_clip import ladder
+from jobs.corpus import ladder
 from jobs.presets import PRESETS
 from model.config import ConfigError, TrainConfig
+from model.losses import gradient_penalty
 from model.memory import keep_freed_memory, peak_gib
-from model.networks import GeneratorStack, Size
-from model.precision import resolve
+from model.networks import Size
+from model.precision import best_device, resolve
 from model.sample import sample
 from model.train import TrainState, first_state, iterate, next_scale
 
 
 @dataclass(frozen=True)
+class Timed:
+    """What one kind of iteration takes."""
+
+    sec_per_iter: float  # median
+    peak_gib: float
+
+
+@dataclass(frozen=True)
 class Row:
-    """One measurement; --json writes these fields."""
+    """The measurements of a scale; plain is there with --compare."""
 
     scale: int
     shape: Size  # (T, H, W)
-    precision: str
-    sec_per_iter: float
     gflops: float  # needed by one iteration
-    gflops_per_s: float
     conv_gflops_per_s: float
-    share_of_conv_peak: float
-    peak_gib: float
-    plain_sec_per_iter: float | None = None
-    plain_peak_gib: float | None = None
+    ours: Timed
+    plain: Timed | None
+
+    @property
+    def gflops_per_s(self) -> float:
+        return self.gflops / self.ours.sec_per_iter
+
+    @property
+    def share_of_conv_peak(self) -> float:
+        return self.gflops_per_s / self.conv_gflops_per_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """What --json writes."""
+        row = {
+            "scale": self.scale,
+            "shape": self.shape,
+            "sec_per_iter": self.ours.sec_per_iter,
+            "gflops": self.gflops,
+            "gflops_per_s": self.gflops_per_s,
+            "conv_gflops_per_s": self.conv_gflops_per_s,
+            "share_of_conv_peak": self.share_of_conv_peak,
+            "peak_gib": self.ours.peak_gib,
+        }
+        if self.plain:
+            row |= {"plain_sec_per_iter": self.plain.sec_per_iter, "plain_peak_gib": self.plain.peak_gib}
+        return row
 
 
 def needed_gflops(config: TrainConfig, sizes: Sequence[Size], n: int) -> float:
@@ -96,30 +124,29 @@ def needed_gflops(config: TrainConfig, sizes: Sequence[Size], n: int) -> float:
     return total + 2 * sum(critic)  # D in the generator's step: forward, and the gradient of its input
 
 
-def measure(config: TrainConfig, sizes: Sequence[Size], n: int, seconds: float, plain: bool) -> Row:
+def measure(config: TrainConfig, sizes: Sequence[Size], n: int, seconds: float) -> Timed:
     """Time scale n for about `seconds`; runs in a process of its own."""
-    device = _device()
-    if not plain:
-        keep_freed_memory()
-    elif device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False
+    keep_freed_memory()
+    return _timed(iterate, config, sizes, n, seconds)
+
+
+def measure_plain(config: TrainConfig, sizes: Sequence[Size], n: int, seconds: float) -> Timed:
+    """The same of `plain_iterate`, with the allocator as it comes; runs in a process of its own."""
+    torch.backends.cudnn.allow_tf32 = False
+    return _timed(plain_iterate, config.with_overrides(["precision=float32"]), sizes, n, seconds)
+
+
+def _timed(
+    iteration: Callable[[TrainState, Sequence[torch.Tensor]], object],
+    config: TrainConfig,
+    sizes: Sequence[Size],
+    n: int,
+    seconds: float,
+) -> Timed:
+    device = best_device()
     state, pyramid = state_at(config, sizes, n, device)
-    run: Callable[[], object] = lambda: (plain_iterate if plain else iterate)(state, pyramid)  # noqa: E731
-    sec_per_iter = statistics.median(_times(run, seconds, device))
-    peak = peak_gib(device)
-    conv = 0.0 if plain else conv_gflops_per_s(config, sizes[n], device)
-    gflops = needed_gflops(config, sizes, n)
-    return Row(
-        scale=n,
-        shape=sizes[n],
-        precision=resolve(config.precision, device),
-        sec_per_iter=sec_per_iter,
-        gflops=gflops,
-        gflops_per_s=gflops / sec_per_iter,
-        conv_gflops_per_s=conv,
-        share_of_conv_peak=gflops / sec_per_iter / conv if conv else 0.0,
-        peak_gib=peak,
-    )
+    times = _times(lambda: iteration(state, pyramid), seconds, device)
+    return Timed(statistics.median(times), peak_gib(device))
 
 
 def state_at(
@@ -134,8 +161,10 @@ def state_at(
     return state, pyramid
 
 
-def conv_gflops_per_s(config: TrainConfig, size: Size, device: torch.device, seconds: float = 1.0) -> float:
+def conv_gflops_per_s(config: TrainConfig, size: Size, seconds: float = 1.0) -> float:
     """10⁹ operations a second of one channels → channels convolution, forward, at this size; the best seen."""
+    keep_freed_memory()
+    device = best_device()
     dtype = torch.bfloat16 if resolve(config.precision, device) == "bf16" else torch.float32
     c, (t, h, w), best = config.channels, size, 0.0
     weight = torch.randn((c, c, 3, 3, 3), dtype=dtype, device=device).to(memory_format=torch.channels_last_3d)
@@ -162,10 +191,12 @@ def plain_iterate(state: TrainState, pyramid: Sequence[torch.Tensor]) -> None:
 
     critic_loss = critic.fixed(refine=True)(x_rand.detach()).mean() - critic.fixed(refine=True)(real).mean()
     epsilon = torch.rand((1, 1, 1, 1, 1), generator=state.generator, device=real.device)
-    mixed = (epsilon * real + (1 - epsilon) * x_rand.detach()).requires_grad_()
-    score = critic.fixed(refine=True)(mixed).sum()
-    (gradient,) = torch.autograd.grad(score, mixed, create_graph=True)
-    gp_loss = (torch.linalg.vector_norm(gradient, dim=1) - 1).square().mean()
+
+    def by_autograd(x: torch.Tensor) -> torch.Tensor:
+        score = critic.fixed(refine=True)(x.requires_grad_()).sum()
+        return torch.autograd.grad(score, x, create_graph=True)[0]
+
+    gp_loss = gradient_penalty(by_autograd, real, x_rand, epsilon)
     state.optimizers[1].zero_grad()
     (critic_loss + config.gp_weight * gp_loss).backward()
     state.optimizers[1].step()
@@ -179,11 +210,7 @@ def plain_iterate(state: TrainState, pyramid: Sequence[torch.Tensor]) -> None:
 def measure_sampling(config: TrainConfig, sizes: Sequence[Size], count: int) -> float:
     """Seconds that `count` videos take from untrained networks; the first video, not counted, warms up."""
     keep_freed_memory()
-    device = _device()
-    stack = GeneratorStack(config, sizes)
-    while stack.num_scales < len(sizes):
-        stack.grow()
-    stack.to(device).requires_grad_(False)
+    stack = state_at(config, sizes, len(sizes) - 1, best_device())[0].stack
     sample(stack, 1, seed=0)
     started = time.perf_counter()
     sample(stack, count, seed=1)
@@ -204,10 +231,6 @@ def _times(run: Callable[[], object], seconds: float, device: torch.device) -> l
     return times
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _in_own_process(function: Callable[..., Any], *args: object) -> Any:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
@@ -218,12 +241,14 @@ def measure_all(
 ) -> Iterator[Row]:
     """A row a scale."""
     for n in scales:
-        row: Row = _in_own_process(measure, config, sizes, n, seconds, False)
-        if compare:
-            exact = config.with_overrides(["precision=float32"])
-            plain: Row = _in_own_process(measure, exact, sizes, n, seconds, True)
-            row = Row(**{**asdict(row), "plain_sec_per_iter": plain.sec_per_iter, "plain_peak_gib": plain.peak_gib})
-        yield row
+        yield Row(
+            scale=n,
+            shape=sizes[n],
+            gflops=needed_gflops(config, sizes, n),
+            ours=_in_own_process(measure, config, sizes, n, seconds),
+            conv_gflops_per_s=_in_own_process(conv_gflops_per_s, config, sizes[n]),
+            plain=_in_own_process(measure_plain, config, sizes, n, seconds) if compare else None,
+        )
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -241,14 +266,21 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _numbers(flag: str, text: str, separator: str, count: int | None = None) -> list[int]:
+    parts = text.split(separator)
+    if not all(part.isdecimal() for part in parts) or len(parts) != (count or len(parts)):
+        raise ConfigError(f"{flag} {text}: write whole numbers with {separator!r} between them, see --help")
+    return [int(part) for part in parts]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)  # a file: the table in one piece
     try:
         config = PRESETS[args.preset]().with_overrides(args.overrides)
-        height, width = (int(part) for part in args.clip_size.split("x"))
+        height, width = _numbers("--clip-size", args.clip_size, "x", count=2)
         sizes: list[Size] = [(s.frames, s.height, s.width) for s in ladder(config, height, width)]
-        scales = [int(n) for n in args.scales.split(",")] if args.scales else list(range(len(sizes)))
+        scales = _numbers("--scales", args.scales, ",") if args.scales else list(range(len(sizes)))
         if any(not 0 <= n < len(sizes) for n in scales):
             raise ConfigError(f"--scales {args.scales}: the preset's scales are 0 to {len(sizes) - 1}")
         if args.json:
@@ -257,26 +289,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"error: {error}", style="red", markup=False, highlight=False)
         return 2
 
-    device = _device()
+    device = best_device()
+    precision = resolve(config.precision, device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    console.print(f"{args.preset}, {resolve(config.precision, device)} on {name}", markup=False, highlight=False)
+    console.print(f"{args.preset}, {precision} on {name}", markup=False, highlight=False)
     columns = ["scale", "(T, H, W)", "s/iter", "GFLOP/s", "conv GFLOP/s", "share", "peak GiB"]
     columns += ["float32 s/iter", "times", "float32 GiB", "memory"] if args.compare else []
     table = Table(*columns, box=None)
     rows = []
     for row in measure_all(config, sizes, scales, args.seconds, bool(args.compare)):
         rows.append(row)
-        cells = [str(row.scale), str(row.shape), f"{row.sec_per_iter:.3f}", f"{row.gflops_per_s:.0f}"]
-        cells += [f"{row.conv_gflops_per_s:.0f}", f"{row.share_of_conv_peak:.0%}", f"{row.peak_gib:.2f}"]
-        if row.plain_sec_per_iter and row.plain_peak_gib:
-            cells += [f"{row.plain_sec_per_iter:.3f}", f"{row.plain_sec_per_iter / row.sec_per_iter:.1f}"]
-            cells += [f"{row.plain_peak_gib:.2f}", f"{row.peak_gib / row.plain_peak_gib:.0%}"]
+        ours, plain = row.ours, row.plain
+        cells = [str(row.scale), str(row.shape), f"{ours.sec_per_iter:.3f}", f"{row.gflops_per_s:.0f}"]
+        cells += [f"{row.conv_gflops_per_s:.0f}", f"{row.share_of_conv_peak:.0%}", f"{ours.peak_gib:.2f}"]
+        if plain:
+            cells += [f"{plain.sec_per_iter:.3f}", f"{plain.sec_per_iter / ours.sec_per_iter:.1f}"]
+            cells += [f"{plain.peak_gib:.2f}", f"{ours.peak_gib / plain.peak_gib:.0%}"]
         table.add_row(*cells)
         if console.is_terminal:
-            console.print(f"scale {row.scale} of {sizes[-1]}: {row.sec_per_iter:.3f} s an iteration", markup=False)
+            console.print(f"scale {row.scale} of {sizes[-1]}: {ours.sec_per_iter:.3f} s an iteration", markup=False)
     console.print(table)
     report: dict[str, Any] = {"preset": args.preset, "device": name, "torch": torch.__version__}
-    report["rows"] = [asdict(row) for row in rows]
+    report |= {"precision": precision, "rows": [row.to_dict() for row in rows]}
     if args.videos:
         seconds = _in_own_process(measure_sampling, config, sizes, args.videos)
         report["sampling"] = {"videos": args.videos, "shape": sizes[-1], "seconds": seconds}

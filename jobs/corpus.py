@@ -12,7 +12,10 @@ from pipeline.header import shown
 
 if TYPE_CHECKING:
     from pipeline.clips import Failure
+    from pipeline.pyramid import ScaleSize
     from pipeline.shards import ShardEntry
+
+FPS = 24.0  # of every clip (paper §3.2)
 
 
 class UsageError(Exception):
@@ -113,8 +116,6 @@ def _from_shards(folder: str | Path) -> tuple[Work, ...]:
 
 def _without_misfits(corpora: Corpora, config: TrainConfig) -> Corpora:
     """Clips of another length or speed, and clips too narrow for the ladder, become failures before anything starts."""
-    from jobs.fit_clip import FPS, ladder
-
     works, failures = [], list(corpora.failures)
     for work in corpora.works:
         try:
@@ -126,6 +127,23 @@ def _without_misfits(corpora: Corpora, config: TrainConfig) -> Corpora:
         except ValueError as error:
             failures.append((work.source, f"{work.clip_id}: {error}"))
     return Corpora(tuple(works), tuple(failures), corpora.dropped)
+
+
+def ladder(config: TrainConfig, height: int, width: int) -> tuple[ScaleSize, ...]:
+    """The scale ladder of `config` for a clip of this size. Raises ValueError for a clip too narrow for it."""
+    from pipeline import pyramid
+
+    return pyramid.ladder(
+        height,
+        width,
+        side=config.ladder_side,
+        min_size=config.min_size,
+        max_size=config.max_size,
+        num_scales=config.num_scales,
+        factor=config.scale_factor,
+        num_frames=config.num_frames,
+        rates=config.frame_rates,
+    )
 
 
 def _max_height(config: TrainConfig) -> int:

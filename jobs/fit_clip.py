@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 
 from jobs import tracking
+from jobs.corpus import FPS, ladder
 from jobs.metrics_log import MetricsLog
 from jobs.pictures import SHOWN_SAMPLES, sheet, to_frames
 from jobs.scores import score, score_of_blur
@@ -35,12 +36,11 @@ from model.files import append, replacing
 from model.metrics.diversity import lightness
 from model.metrics.features import Lite0Features
 from model.metrics.frechet import svfid
-from model.precision import resolve
+from model.precision import best_device, resolve
 from model.sample import frames_per_second, reconstruct, sample
 from model.train import Progress, ScaleDone, train_clip
 from pipeline import pyramid, video
 
-FPS = 24.0  # of every clip (paper §3.2)
 SHOWN_SEED, SCORED_SEED = 0, 1  # the samples in the pictures, and those that are scored and kept as videos
 
 
@@ -67,21 +67,6 @@ class Result:
     nn_distance: float | None = None
     run_id: str = ""
     warning: str = ""  # what warnings.txt holds
-
-
-def ladder(config: TrainConfig, height: int, width: int) -> tuple[pyramid.ScaleSize, ...]:
-    """The scale ladder of `config` for a clip of this size. Raises ValueError for a clip too narrow for it."""
-    return pyramid.ladder(
-        height,
-        width,
-        side=config.ladder_side,
-        min_size=config.min_size,
-        max_size=config.max_size,
-        num_scales=config.num_scales,
-        factor=config.scale_factor,
-        num_frames=config.num_frames,
-        rates=config.frame_rates,
-    )
 
 
 def read_result(folder: Path) -> Result | None:
@@ -130,7 +115,7 @@ def fit_clip(
 
     with tracking.clip_run(corpus, clip.clip_id, metrics_log) as run:
         run.params(config.definition())
-        run.tags({"source": clip.source, "precision_used": resolve(config.precision, _device())})
+        run.tags({"source": clip.source, "precision_used": resolve(config.precision, best_device())})
         run.artifact(folder / "config.json")
 
         def log_and_report(progress: Progress) -> None:
@@ -147,7 +132,8 @@ def fit_clip(
         ):
             shown = sample(done.stack, SHOWN_SAMPLES, SHOWN_SEED)
             log.append(done.n, None, score(shown, torch.from_numpy(reals[done.n]), features))
-            picture = sheet(reals[done.n], _reconstruction(done, reals).numpy(), shown.numpy())
+            reconstruction = reconstruct(done.stack, torch.from_numpy(reals[0])[None])[0]
+            picture = sheet(reals[done.n], reconstruction.numpy(), shown.numpy())
             with replacing(samples_dir / f"scale_{done.n:02d}.png") as file:
                 Image.fromarray(picture).save(file, "PNG")
             run.image(picture, "real_reconstruction_samples", done.n)
@@ -156,7 +142,6 @@ def fit_clip(
         # -- what the trained model makes, and how it scores
         videos = sample(done.stack, num_samples, SCORED_SEED)
         real = torch.from_numpy(reals[-1])
-        reconstruction = _reconstruction(done, reals)
         for name, made in _named_videos(real, reconstruction, videos).items():
             for suffix in (".mp4", ".gif"):
                 path = samples_dir / f"{name}{suffix}"
@@ -187,17 +172,8 @@ def fit_clip(
     return result
 
 
-def _reconstruction(done: ScaleDone, reals: list[np.ndarray]) -> torch.Tensor:
-    """(3, T, H, W) of the finished scale."""
-    return reconstruct(done.stack, torch.from_numpy(reals[0])[None])[0]
-
-
 def _named_videos(real: torch.Tensor, reconstruction: torch.Tensor, samples: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"real": real, "reconstruction": reconstruction} | {f"sample_{i:02d}": x for i, x in enumerate(samples)}
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _write_config(path: Path, clip: Clip, config: TrainConfig, sizes: tuple[pyramid.ScaleSize, ...]) -> None:
@@ -210,8 +186,8 @@ def _write_config(path: Path, clip: Clip, config: TrainConfig, sizes: tuple[pyra
             "clip_size_thw": list(clip.frames_thwc.shape[:3]),
             "sizes_thw": [[s.frames, s.height, s.width] for s in sizes],
             "config": config.to_dict(),
-            "precision_used": resolve(config.precision, _device()),
-            "device": _device().type,
+            "precision_used": resolve(config.precision, best_device()),
+            "device": best_device().type,
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
             "versions": {name: importlib.metadata.version(name) for name in packages},

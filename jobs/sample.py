@@ -49,7 +49,7 @@ def load(path: str, console: Console) -> tuple[GeneratorStack, str]:
         saved = checkpoint.load(path)
         return saved.stack(), saved.clip_id
     from jobs import presets
-    from jobs.fit_clip import ladder
+    from jobs.corpus import ladder
 
     published = official.load(path, presets.official())
     if published.aspect is None:
@@ -61,12 +61,12 @@ def load(path: str, console: Console) -> tuple[GeneratorStack, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    import torch
     from rich.console import Console
     from rich.progress import track
 
     from jobs.pictures import to_frames
     from model.memory import keep_freed_memory
+    from model.precision import best_device
     from model.sample import frames_per_second, sample
     from pipeline import video
 
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"error: {error}", style="red", markup=False, highlight=False)
         return 2
     keep_freed_memory()
-    stack = stack.to("cuda" if torch.cuda.is_available() else "cpu")
+    stack = stack.to(best_device())
     scale = stack.num_scales - 1
     fps = frames_per_second(stack, scale)
     for index in track(range(args.n), description="sampling", console=console, disable=not console.is_terminal):

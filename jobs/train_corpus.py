@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from jobs.corpus import Corpora, UsageError, Work, find, one_line, peek  # noqa: E402
+from jobs.corpus import Corpora, UsageError, Work, find, ladder, one_line, peek  # noqa: E402
 from jobs.presets import PRESETS  # noqa: E402
 from model.config import ConfigError, TrainConfig  # noqa: E402
 from model.files import StorageError  # noqa: E402
@@ -137,7 +137,7 @@ def _tell_unused(console: Console, corpora: Corpora) -> None:
 
 
 def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: Path, args: argparse.Namespace) -> None:
-    from jobs.fit_clip import ladder, read_result
+    from jobs.fit_clip import read_result
 
     console.print(f"{len(corpora.works)} clips, preset {args.preset}, into {base}", markup=False, soft_wrap=True)
     results = {work.clip_id: read_result(base / work.clip_id) for work in corpora.works}

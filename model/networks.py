@@ -194,10 +194,16 @@ class FixedCritic:
         self._layers = layers  # (weight, bias) of every convolution
 
     def __call__(self, x: Tensor) -> Tensor:
+        weight, bias = self._layers[-1]
+        return convolve(self._activations(x)[-1], weight, bias).float()
+
+    def _activations(self, x: Tensor) -> list[Tensor]:
+        """What each convolution but the last gives, after its LeakyReLU."""
+        activations = []
         for weight, bias in self._layers[:-1]:
             x = F.leaky_relu_(convolve(x, weight, bias), LEAK)
-        weight, bias = self._layers[-1]
-        return convolve(x, weight, bias).float()
+            activations.append(x)
+        return activations
 
     def input_gradient(self, x: Tensor) -> Tensor:
         """∇ₓ of the sum of D's map, (B, 3, T, H, W), float32 or better; differentiable in the weights, not in x.
@@ -207,11 +213,8 @@ class FixedCritic:
         slopes are constants (almost everywhere).
         """
         with torch.no_grad():
-            activations = []
-            for weight, bias in self._layers[:-1]:
-                x = F.leaky_relu_(convolve(x, weight, bias), LEAK)
-                activations.append(x)
-        gradient = torch.ones_like(x[:, :1])
+            activations = self._activations(x)
+        gradient = torch.ones_like(activations[-1][:, :1])
         for (weight, _), y in zip(reversed(self._layers[1:]), reversed(activations), strict=True):
             gradient = convolve(gradient, _mirrored(weight))
             gradient = torch.ops.aten.leaky_relu_backward(gradient, y, LEAK, True)

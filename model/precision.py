@@ -1,4 +1,4 @@
-"""Which numbers the convolutions multiply: bf16 where the hardware does it natively, else float32."""
+"""Where networks run, and which numbers their convolutions multiply: bf16 where that is native, else float32."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from typing import Literal
 import torch
 
 from model.config import Precision
+
+
+def best_device() -> torch.device:
+    """The GPU this process sees, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def resolve(precision: Precision, device: torch.device) -> Literal["bf16", "float32"]:

@@ -53,6 +53,8 @@ def test_the_command_prints_a_table_and_writes_rows(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
+        (["--scales", "1,x"], "--scales 1,x: write whole numbers"),
+        (["--clip-size", "144"], "--clip-size 144: write whole numbers"),
         (["--scales", "7"], "--scales 7: the preset's scales are 0 to 5"),
         (["--set", "chanels=8"], "did you mean channels?"),
         (["--json", "/no/such/folder/bench.json"], "/no/such/folder/bench.json"),

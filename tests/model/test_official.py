@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from jobs.fit_clip import ladder
+from jobs.corpus import ladder
 from jobs.presets import official as preset
 from model import official
 from model.checkpoint import CheckpointError
