@@ -36,6 +36,9 @@ class Standings:
     def put(self, clip_id: str, standing: Standing) -> None:
         self._standings[clip_id] = standing
 
+    def forget(self, clip_id: str) -> None:
+        self._standings.pop(clip_id, None)
+
     def get(self) -> dict[str, Standing]:
         return self._standings
 

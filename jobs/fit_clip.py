@@ -14,10 +14,11 @@ The folder of a clip, in the order it fills:
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from jobs.corpus import FPS, ladder
 from jobs.metrics_log import MetricsLog
 from jobs.pictures import SHOWN_SAMPLES, sheet, to_frames
 from jobs.scores import score, score_of_blur
+from jobs.storage import Store
 from model.config import TrainConfig
 from model.files import append, replacing
 from model.metrics.diversity import lightness
@@ -69,12 +71,14 @@ class Result:
     warning: str = ""  # what warnings.txt holds
 
 
-def read_result(folder: Path) -> Result | None:
-    """The result a clip's folder holds, None if it has none yet."""
-    try:
-        return Result(**json.loads((folder / "result.json").read_text()))
-    except FileNotFoundError:
-        return None
+def read_results(store: Store, clip_ids: Iterable[str]) -> dict[str, Result]:
+    """The results that clips of an experiment have, by clip id. One that cannot be read is none: its clip goes on."""
+    names = {f"{clip_id}/result.json": clip_id for clip_id in clip_ids}
+    results = {}
+    for name, content in store.read(names).items():
+        with contextlib.suppress(ValueError, TypeError):
+            results[names[name]] = Result(**json.loads(content))
+    return results
 
 
 def write_result(folder: Path, result: Result) -> None:

@@ -15,37 +15,31 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import sys
 import tempfile
-import traceback
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from jobs import schedule  # noqa: E402
 from jobs.corpus import Corpora, UsageError, Work, find, ladder, one_line, peek  # noqa: E402
 from jobs.presets import PRESETS  # noqa: E402
+from jobs.storage import Lease, Store  # noqa: E402
 from model.config import ConfigError, TrainConfig  # noqa: E402
 from model.files import StorageError  # noqa: E402
 from pipeline.header import shown  # noqa: E402
 
 # torch, ray, mlflow and ffmpeg take seconds to import: only when there is work, so that --help answers at once.
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from rich.console import Console
 
     from jobs.fit_clip import Result
     from jobs.tracking import Corpus
 
 DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
-SPARE_TASKS = 2  # submitted beyond what runs at once, so that a free slot never waits for a clip to be read
-POLL_S = 1.0
-IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
-MAX_RESTARTS = 5  # of a task whose process or node died; it goes on from its checkpoint
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -54,7 +48,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--corpus", required=True, help="shards, a video file, a folder of videos, a CSV manifest, their URI, or demo")
     add("--preset", choices=sorted(PRESETS), default="small", help="a complete configuration (jobs/presets.py)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting; may be repeated")
-    add("--storage", help="folder for everything that is made; a path all nodes share (default: runs)")
+    add("--storage", help="where everything goes that is made: a path all nodes share, or s3://, gs:// (default: runs)")
     add("--experiment", help="name of this corpus in storage and MLflow (default: corpus and preset)")
     add("--tracking-uri", help="MLflow (default: $MLFLOW_TRACKING_URI, else a sqlite file in the storage folder)")
     add("--gpus-per-clip", type=float, default=1.0, help="GPUs a clip, where the cluster has any")
@@ -90,9 +84,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     experiment = args.experiment or _experiment_name(args.corpus, args.preset)
     if not re.fullmatch(r"\w[\w.-]*", experiment):
         raise UsageError(f"--experiment {experiment}: letters, digits, '_', '-' and '.' only; it names a folder")
-    base = storage / experiment
+    base = storage.below(experiment)
 
-    # -- 1. what there is to do
     if args.dry_run:
         with tempfile.TemporaryDirectory() as nowhere:
             corpora = peek(args.corpus, config, Path(nowhere))
@@ -100,8 +93,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
             _print_plan(console, corpora, config, base, args)
             return DONE if corpora.works else NOTHING_TO_DO
     _check_writable(base)
+    with Lease(base, lambda line: console.print(line, markup=False, highlight=False)) as lease:
+        return _train(args, console, config, base, lease)
+
+
+def _train(args: argparse.Namespace, console: Console, config: TrainConfig, base: Store, lease: Lease) -> int:
+    # -- 1. what there is to do
     with console.status("reading the corpus"):
-        corpora = find(args.corpus, base, config)
+        base.pull(".shards")
+        corpora = find(args.corpus, base.path, config)
+        base.push(".shards")
     _tell_unused(console, corpora)
     if not corpora.works:
         for _, reason in corpora.failures:
@@ -109,17 +110,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"{args.corpus}: no clip that can be trained")
 
     # -- 2. one experiment holds models of one configuration
-    from jobs.fit_clip import write_json
-
-    discarded = {work.clip_id for work in corpora.works} if args.fresh else set()
-    _check_definition(base, config, discarded)
-    corpus = _open_tracking(args, console, storage, experiment, corpora, discarded)
-    for clip_id in discarded & {folder.name for folder in base.iterdir()}:
-        shutil.rmtree(base / clip_id)
-    write_json(base / "experiment.json", config.to_dict())
+    folders = {name for name in base.names() if not name.startswith(".")}
+    discarded = {work.clip_id for work in corpora.works} & folders if args.fresh else set()
+    _check_definition(base, config, folders - discarded, discarded)
+    corpus = _open_tracking(args, console, base, corpora, folders - discarded)
+    for clip_id in discarded:
+        base.remove(clip_id)
+    base.write("experiment.json", json.dumps(config.to_dict(), indent=2).encode() + b"\n")
 
     # -- 3. train what is missing
-    results = _train_all(args, console, corpora, config, base, corpus)
+    results = _train_all(args, console, corpora, config, base, corpus, lease)
 
     # -- 4. totals
     failed = len(corpora.failures) + sum(result.status != "done" for result in results)
@@ -136,12 +136,13 @@ def _tell_unused(console: Console, corpora: Corpora) -> None:
             console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: Path, args: argparse.Namespace) -> None:
-    from jobs.fit_clip import read_result
+def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: Store, args: argparse.Namespace) -> None:
+    from jobs.fit_clip import read_results
 
-    console.print(f"{len(corpora.works)} clips, preset {args.preset}, into {base}", markup=False, soft_wrap=True)
-    results = {work.clip_id: read_result(base / work.clip_id) for work in corpora.works}
-    todo = [clip_id for clip_id, result in results.items() if result is None or result.status != "done"]
+    console.print(f"{len(corpora.works)} clips, preset {args.preset}, into {base.uri}", markup=False, soft_wrap=True)
+    results = read_results(base, [work.clip_id for work in corpora.works])
+    done = {clip_id for clip_id, result in results.items() if result.status == "done"}
+    todo = [work.clip_id for work in corpora.works if work.clip_id not in done]
     for work in corpora.works:
         sizes = " ".join(f"{s.frames}×{s.height}×{s.width}" for s in ladder(config, work.height, work.width))
         state = "to train" if work.clip_id in todo else "done"
@@ -156,43 +157,35 @@ def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: P
     console.print(f"iterations in all: at most {sum(iterations) * len(todo)}, for {len(todo)} clips", highlight=False)
     console.print(
         f"resources a clip: {args.gpus_per_clip} GPU where the cluster has GPUs, else "
-        f"{args.cpus_per_clip or _cpu_share(os.cpu_count() or 1, len(todo))} CPU cores",
+        f"{args.cpus_per_clip or schedule.cpu_share(os.cpu_count() or 1, len(todo))} CPU cores",
         highlight=False,
     )
 
 
-def _check_definition(base: Path, config: TrainConfig, discarded: Collection[str]) -> None:
+def _check_definition(base: Store, config: TrainConfig, kept: Collection[str], discarded: Collection[str]) -> None:
     """Raises UsageError if `base` keeps models of another definition: two never share a name."""
-    path = base / "experiment.json"
-    if not path.exists():
-        return
-    kept = [folder.name for folder in base.iterdir() if folder.is_dir() and folder.name[0] != "."]
-    kept = sorted(set(kept) - set(discarded))
-    before, now = json.loads(path.read_text()), config.definition()
+    before = json.loads(base.read(["experiment.json"]).get("experiment.json", b"{}"))
+    now = config.definition()
     changed = [f"{name} was {before.get(name)}, is now {now[name]}" for name in now if before.get(name) != now[name]]
     if kept and changed:
-        mend = f"use --experiment NAME, or delete {kept[0]} …" if discarded else "use --experiment NAME or --fresh"
-        raise UsageError(f"{base}: holds models with other settings ({'; '.join(changed)}); {mend}")
+        mend = f"use --experiment NAME, or delete {min(kept)} …" if discarded else "use --experiment NAME or --fresh"
+        raise UsageError(f"{base.uri}: holds models with other settings ({'; '.join(changed)}); {mend}")
 
 
 def _open_tracking(
-    args: argparse.Namespace,
-    console: Console,
-    storage: Path,
-    experiment: str,
-    corpora: Corpora,
-    discarded: Collection[str],
+    args: argparse.Namespace, console: Console, base: Store, corpora: Corpora, kept: Collection[str]
 ) -> Corpus:
     """The corpus run in MLflow. A clip that has no folder has no earlier work, so an old run of it is forgotten too."""
     from jobs import tracking
 
-    uri = args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or tracking.default_uri(storage)
-    base = storage / experiment
-    base.mkdir(parents=True, exist_ok=True)
-    new = [w.clip_id for w in corpora.works if w.clip_id in discarded or not (base / w.clip_id).exists()]
+    storage, experiment = base.uri.rsplit("/", 1)
+    local = _default_folder() if "://" in storage else Path(storage)
+    uri = args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or tracking.default_uri(local)
+    local.mkdir(parents=True, exist_ok=True)
+    new = [work.clip_id for work in corpora.works if work.clip_id not in kept]
     try:
         with console.status("opening MLflow"):
-            corpus = tracking.open_corpus(uri, experiment, storage, {"corpus": args.corpus, "preset": args.preset})
+            corpus = tracking.open_corpus(uri, experiment, local, {"corpus": args.corpus, "preset": args.preset})
             tracking.forget_clips(corpus, new)
     except ConnectionError as error:
         raise UsageError(str(error)) from error
@@ -207,19 +200,31 @@ def _train_all(
     console: Console,
     corpora: Corpora,
     config: TrainConfig,
-    base: Path,
+    base: Store,
     corpus: Corpus,
+    lease: Lease,
 ) -> list[Result]:
     """Train every clip that is not done, a bounded number at a time; print the table; return all results."""
     from jobs import tracking
-    from jobs.fit_clip import read_result
+    from jobs.board import Board
+    from jobs.fit_clip import read_results
 
-    found = {work.clip_id: read_result(base / work.clip_id) for work in corpora.works}
-    results = {clip_id: result for clip_id, result in found.items() if result and result.status == "done"}
+    found = read_results(base, [work.clip_id for work in corpora.works])
+    results = {clip_id: result for clip_id, result in found.items() if result.status == "done"}
     todo = [work for work in corpora.works if work.clip_id not in results]
+
+    def job_of(work: Work) -> schedule.Job:
+        lease.check()
+        return schedule.Job(work.clip_id, work.source, config, base, corpus, args.n)
+
     if todo:
-        for result in _run_tasks(args, console, todo, len(results), config, base, corpus):
-            results[result.clip_id] = result
+        with contextlib.ExitStack() as stack:
+            with console.status("starting Ray"):
+                stack.enter_context(schedule.ray_session())
+                slots = schedule.resources(args.gpus_per_clip, args.cpus_per_clip, len(todo))
+            board = stack.enter_context(Board(console, len(corpora.works), len(results), sum(config.iterations)))
+            for result in schedule.run(todo, job_of, slots, board):
+                results[result.clip_id] = result
 
     ordered = [results[work.clip_id] for work in corpora.works]
     page = _page(ordered, corpora.failures, corpus)
@@ -232,176 +237,6 @@ def _train_all(
     except tracking.ERRORS as error:
         console.print(f"warning: MLflow did not take the totals ({one_line(error)})", markup=False, soft_wrap=True)
     return ordered
-
-
-def _run_tasks(
-    args: argparse.Namespace,
-    console: Console,
-    todo: Sequence[Work],
-    already_done: int,
-    config: TrainConfig,
-    base: Path,
-    corpus: Corpus,
-) -> list[Result]:
-    import ray
-    from ray.exceptions import RayError, RayTaskError
-
-    from jobs.board import Board, Standings
-    from pipeline import shards
-
-    with console.status("starting Ray"):
-        _start_ray()
-    try:
-        options, slots = _resources(args, len(todo))
-        standings = Standings.remote()  # type: ignore[attr-defined]
-        # max_calls: a process a clip, so that one clip's memory or crash is never another's.
-        task: Any = ray.remote(max_calls=1, max_retries=MAX_RESTARTS, **options)(fit_task)  # type: ignore[call-overload]
-        waiting = list(reversed(todo))
-        flying: dict[Any, Job] = {}
-        results: list[Result] = []
-        with Board(console, already_done + len(todo), already_done, sum(config.iterations)) as board:
-            while waiting or flying:
-                while waiting and len(flying) < slots + SPARE_TASKS:
-                    work = waiting.pop()
-                    job = Job(work.clip_id, work.source, config, base / work.clip_id, corpus, args.n)
-                    assert work.entry is not None  # only a dry run has none
-                    try:
-                        frames = shards.read_clip(work.entry).frames_thwc
-                    except shards.ShardError as error:
-                        results.append(_failed(job, str(error)))
-                        board.finished(work.clip_id, f"failed: {error}")
-                        continue
-                    flying[task.remote(job, frames, standings)] = job
-                if not flying:
-                    break  # the last ones failed before they could start
-                ready, _ = ray.wait(list(flying), timeout=POLL_S)
-                with contextlib.suppress(RayError):  # only the display: the actor's node may be gone, it starts again
-                    board.update(ray.get(standings.get.remote()), [job.clip_id for job in flying.values()])
-                for reference in ready:
-                    job = flying.pop(reference)
-                    try:
-                        result = ray.get(reference)
-                    except RayTaskError as error:  # what goes wrong with the clip is in its result; this is not that
-                        result = _failed(job, f"its task could not run: {one_line(error)}")
-                    except RayError as error:
-                        result = _failed(job, f"its process died {MAX_RESTARTS + 1} times: {one_line(error)}")
-                    results.append(result)
-                    board.finished(job.clip_id, f"failed: {result.reason}" if result.reason else "done")
-        return results
-    finally:
-        ray.shutdown()
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a task needs beside the frames."""
-
-    clip_id: str
-    source: str
-    config: TrainConfig
-    folder: Path
-    corpus: Corpus
-    num_samples: int
-
-
-def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
-    """The body of a Ray task: `fit_clip`, with whatever goes wrong turned into the clip's result."""
-    import torch
-
-    from jobs.board import Standing
-    from jobs.fit_clip import Clip, fit_clip
-    from model.memory import keep_freed_memory
-
-    keep_freed_memory()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # set by Ray to the task's CPUs
-    iterations = job.config.iterations
-
-    def report(progress: Any) -> None:
-        loss, speed = progress.metrics["rec_loss"], progress.metrics["sec_per_iter"]
-        n, done = progress.scale, progress.iteration
-        text = f"scale {n}/{len(iterations) - 1}  {done}/{iterations[n]}  rec_loss {loss:.4f}  {speed:.3f} s/it"
-        standings.put.remote(job.clip_id, Standing(sum(iterations[:n]) + done, text))
-
-    try:
-        clip = Clip(job.clip_id, job.source, frames_thwc)
-        return fit_clip(clip, job.config, job.folder, job.corpus, num_samples=job.num_samples, report=report)
-    except Exception as error:  # the boundary where a failure becomes data: this clip's, and only this clip's
-        return _failed(job, f"{type(error).__name__}: {one_line(error)}", traceback.format_exc())
-
-
-def _failed(job: Job, reason: str, details: str = "") -> Result:
-    """Write a failure where it is looked for: files first, which need no server, then the clip's MLflow run.
-
-    What cannot be written is told by the table, which always comes.
-    """
-    from jobs import tracking
-    from jobs.fit_clip import Result, write_result
-
-    result = Result(job.clip_id, "failed", reason)
-    try:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        if details:
-            (job.folder / "error.txt").write_text(details)
-        write_result(job.folder, result)
-    except OSError as error:  # the disk itself may be what failed
-        result = replace(result, reason=f"{reason} (and its folder did not take the failure: {one_line(error)})")
-    try:
-        result = replace(result, run_id=tracking.record_failure(job.corpus, job.clip_id, result.reason))
-    except tracking.ERRORS as error:  # MLflow itself may be what failed; the table and result.json tell both
-        result = replace(result, reason=f"{result.reason} (and MLflow did not take the failure: {one_line(error)})")
-    with contextlib.suppress(OSError):  # the table has it
-        write_result(job.folder, result)
-    return result
-
-
-def _start_ray() -> None:
-    """Join the cluster RAY_ADDRESS names (ray job submit sets it), else start Ray on this machine."""
-    import logging
-
-    import ray
-
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    address = os.environ.get("RAY_ADDRESS")
-    runtime_env = None
-    if address is None:
-        # Workers of a Ray started here inherit the environment: they import this project from where it lies.
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    elif IN_RAY_JOB not in os.environ:
-        # Joined from outside a job: its nodes get this folder, as `ray job submit --working-dir` would give it.
-        runtime_env = {"working_dir": str(ROOT)}
-    ray.init(
-        runtime_env=runtime_env,
-        address=address or "local",
-        include_dashboard=None if address else False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-
-
-def _resources(args: argparse.Namespace, clips: int) -> tuple[dict[str, float], int]:
-    """What a task asks Ray for, and how many tasks run at once. Raises UsageError for what no node has.
-
-    Ray would let a task wait for ever for a GPU that does not exist.
-    """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus, cpus = ([node.get(name, 0) for node in nodes] for name in ("GPU", "CPU"))
-    if max(gpus) > 0:
-        share = args.gpus_per_clip
-        if share <= 0 or share > max(gpus) or (share > 1 and share % 1):
-            most = f"at most {max(gpus):g}, the most a node has"
-            raise UsageError(f"--gpus-per-clip {share:g}: above 0, {most}, and whole above 1")
-        return {"num_gpus": share, "num_cpus": 1}, max(1, int(sum(gpu // share for gpu in gpus)))
-    share = args.cpus_per_clip or _cpu_share(int(max(cpus)), clips)
-    if share < 1 or share > max(cpus):
-        raise UsageError(f"--cpus-per-clip {share}: at least 1, at most {max(cpus):g}, the most a node has")
-    return {"num_cpus": share}, max(1, int(sum(cpu // share for cpu in cpus)))
-
-
-def _cpu_share(cores: int, clips: int) -> int:
-    return max(1, cores // max(1, clips))
 
 
 # -- totals
@@ -438,27 +273,31 @@ def _close(corpus: Corpus, results: Sequence[Result], page: str, failed_sources:
 # -- names
 
 
-def _storage(given: str | None) -> Path:
-    in_ray_job = IN_RAY_JOB in os.environ
+def _storage(given: str | None) -> Store:
     if given is None:
-        # A Ray job's working folder is a copy that is thrown away.
-        return Path.home() / "hp-vae-gan-runs" if in_ray_job else Path("runs").resolve()
-    if "://" in given:
-        raise UsageError(f"--storage {given}: object stores are not supported; give a path that all nodes share")
-    if in_ray_job and not os.path.isabs(given):
-        raise UsageError(f"--storage {given}: a Ray job's folder is thrown away; give an absolute path")
-    return Path(given).resolve()
+        return Store(str(_default_folder()))
+    if "://" not in given and schedule.IN_RAY_JOB in os.environ and not os.path.isabs(given):
+        raise UsageError(f"--storage {given}: a Ray job's folder is thrown away; give an absolute path or a URI")
+    return Store.open(given)
 
 
-def _check_writable(base: Path) -> None:
+def _default_folder() -> Path:
+    """A Ray job's working folder is a copy that is thrown away."""
+    in_ray_job = schedule.IN_RAY_JOB in os.environ
+    return Path.home() / "hp-vae-gan-runs" if in_ray_job else Path("runs").resolve()
+
+
+def _check_writable(base: Store) -> None:
     """Raises UsageError if the experiment's folder cannot be written, or made. Leaves nothing behind."""
+    if not base.is_local:
+        return  # the lease is the first thing that is written
     try:
-        folder = next(folder for folder in (base, *base.parents) if folder.exists())
+        folder = next(folder for folder in (base.path, *base.path.parents) if folder.exists())
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         cause = f"nothing can be written there ({error.strerror})"
-        raise UsageError(f"--storage: {base}: {cause}; make it writable, or give another folder") from error
+        raise UsageError(f"--storage: {base.uri}: {cause}; make it writable, or give another folder") from error
 
 
 def _experiment_name(corpus: str, preset: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-RUN_SETTINGS = ("precision", "checkpoint_every", "log_every")  # may change when a training is resumed
+RUN_SETTINGS = ("precision", "low_memory", "checkpoint_every", "log_every")  # may change when a training is resumed
 LadderSide = Literal["height", "width"]
 Precision = Literal["auto", "bf16", "float32"]
 
@@ -63,6 +63,7 @@ class TrainConfig:
 
     # -- how it runs; never changes what is computed, but for rounding
     precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else float32
+    low_memory: bool = False  # activations of one video at a time, computed twice: about a third less memory, slower
     checkpoint_every: int = 500  # iterations between checkpoints within a scale
     log_every: int = 20  # iterations between logged losses
 

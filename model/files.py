@@ -20,7 +20,7 @@ from typing import BinaryIO
 class StorageError(OSError):
     """A file that cannot be written; the message is one line: file, cause, mend."""
 
-    def __init__(self, path: Path, error: OSError) -> None:
+    def __init__(self, path: Path | str, error: OSError) -> None:
         mend = "see to its disk"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             mend = "make room on its disk"

@@ -12,7 +12,7 @@ CPU and GPU kernels multiply bf16, and autocast casts only the convolutions. The
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
@@ -20,6 +20,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from model.config import TrainConfig
 
@@ -221,6 +222,15 @@ class FixedCritic:
         return _widened(convolve(gradient, _mirrored(self._layers[0][0])))
 
 
+def one_by_one(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """network(x), which at any time keeps the activations of one sample only: they are computed again for the gradient.
+
+    The same but for rounding, as `network` treats each sample for itself.
+    """
+    made = (checkpoint(network, one, use_reentrant=False, preserve_rng_state=False) for one in x.split(1))
+    return torch.cat(list(made))
+
+
 def _widened(x: Tensor) -> Tensor:
     """x in float32, or in its own type if that is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -283,7 +293,8 @@ class GeneratorStack(nn.Module):
 
     def refine(self, up: Tensor, n: int, noise: Tensor | None = None) -> Tensor:
         """x̄ⁿ from ↑x̄ⁿ⁻¹: up + Gⁿ(up + noise), eq. 6 and 9; noise enters the generator only, never the sum."""
-        residual = self.generators[n](up if noise is None else up + noise)
+        x = up if noise is None else up + noise
+        residual = one_by_one(self.generators[n], x) if self.config.low_memory else self.generators[n](x)
         return torch.tanh(up + residual) if self.config.tanh_after_sum else up + torch.tanh(residual)
 
     def reconstruct(self, x0: Tensor, first: int, last: int) -> Tensor:

@@ -27,7 +27,7 @@ from model import checkpoint as ckpt
 from model.config import TrainConfig
 from model.losses import gradient_penalty, kl_divergence
 from model.memory import peak_gib
-from model.networks import Critic, GeneratorStack, Posterior, Size
+from model.networks import Critic, FixedCritic, GeneratorStack, Posterior, Size, one_by_one
 from model.precision import autocast, resolve
 
 CHECKPOINT_S = 60.0  # a slow machine also saves after so many seconds, at the next logged iteration
@@ -202,6 +202,7 @@ def _gan_step(state: TrainState, pyramid: Sequence[Tensor], posterior: Posterior
     critic, real = state.critic, pyramid[n]
     assert critic is not None
     device = real.device
+    criticise = one_by_one if config.low_memory else FixedCritic.__call__
 
     # The reconstruction x̄ and the random sample x̃ go through the generators as one batch: normalisation is per
     # sample, so they do not see each other. Only Gⁿ records a gradient.
@@ -218,7 +219,7 @@ def _gan_step(state: TrainState, pyramid: Sequence[Tensor], posterior: Posterior
     # (2) Discriminator: maximise E[D(x)] − E[D(x̃)] − λ·penalty; each part's graph is freed before the next is built
     optimizer_d.zero_grad()
     with autocast(device, config.precision):
-        scores = critic.fixed(refine=True)(torch.cat([real, x_rand.detach()]))
+        scores = criticise(critic.fixed(refine=True), torch.cat([real, x_rand.detach()]))
     score_real, score_fake = scores.mean(dim=(1, 2, 3, 4))
     critic_loss = score_fake - score_real
     critic_loss.backward()
@@ -230,7 +231,7 @@ def _gan_step(state: TrainState, pyramid: Sequence[Tensor], posterior: Posterior
 
     # (3) Generator: minimise MSE(x̄, x) − β_adv·E[D(x̃)]; the critic's weights get no gradient
     with autocast(device, config.precision):
-        adv_loss = -critic.fixed(trainable=False)(x_rand).mean()
+        adv_loss = -criticise(critic.fixed(trainable=False), x_rand).mean()
     rec_loss = F.mse_loss(x_rec, real)
     optimizer_g.zero_grad()
     (config.rec_weight * rec_loss + config.adv_weight * adv_loss).backward()

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from jobs import tracking
-from jobs.fit_clip import Result, read_result, write_result
+from jobs.fit_clip import Result, read_results, write_result
 from jobs.metrics_log import MetricsLog
-from jobs.train_corpus import Job, fit_task
+from jobs.schedule import Job, fit_task
+from jobs.storage import Store
 from model import checkpoint as ckpt
 from model.files import StorageError
 from model.train import Progress, train_clip
@@ -138,7 +139,7 @@ def test_a_result_that_finds_no_room_leaves_the_old_one(small_disk: Path) -> Non
     with pytest.raises(StorageError) as caught:
         write_result(small_disk, Result(CLIP_ID, "done"))
     one_line(caught, small_disk / "result.json")
-    assert read_result(small_disk) == old
+    assert read_results(Store(str(small_disk.parent)), [small_disk.name]) == {small_disk.name: old}
     assert {path.name for path in small_disk.iterdir()} == {"result.json", "ballast"}
 
 
@@ -151,7 +152,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tracking.Corpus:
 def test_a_clip_whose_folder_takes_nothing_fails_and_says_so(corpus: tracking.Corpus, tmp_path: Path) -> None:
     """The task ends with a result, not with an error that would end the corpus."""
     (tmp_path / "file").write_text("where a folder should be")
-    job = Job(CLIP_ID, "clip.mp4", CONFIG, tmp_path / "file" / CLIP_ID, corpus, 2)
+    job = Job(CLIP_ID, "clip.mp4", CONFIG, Store(str(tmp_path / "file")), corpus, 2)
     result = fit_task(job, np.zeros((13, 48, 64, 3), np.uint8), None)
     assert result.status == "failed" and "Not a directory" in result.reason and result.run_id
     assert "its folder did not take the failure" in result.reason and "\n" not in result.reason
