@@ -1,0 +1,442 @@
+"""Where an experiment's files are: a folder, a path that machines share, or an object store (s3://, gs://, …).
+
+    store = Store("s3://bucket/runs").below("demo")
+    with Lease(store):                                  # one driver an experiment
+        with ClipFolder(store, "bikes-1b0f76") as clip: # on whatever machine the clip's task runs
+            train_in(clip.path)                         # a local folder; its files are in the store when the body ends
+
+On a path, a clip is trained in its folder. In front of an object store it is trained in a scratch folder that is
+filled from the store and copied to it while training goes on: a machine that dies loses the last seconds only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import random
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from jobs.corpus import UsageError, one_line
+from model.files import StorageError, replacing
+
+MIRROR_S = 5.0  # seconds between two looks for what has changed in a scratch folder
+RENEW_S, EXPIRE_S = 10.0, 60.0  # a lease is renewed so often, and forgotten when it was not for so long
+PIP_NAMES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+# A clip's files in the order they may be seen in the store: points before the checkpoint that counts them, and what
+# says that everything is there after everything.
+LAST = ("metrics.jsonl", "checkpoint.pt", "metrics.json", "result.json", "tracked.json")
+OWN = (".owner", "checkpoint.previous.pt")  # the store has its own
+log = logging.getLogger(__name__)
+
+
+class TakenOver(RuntimeError):
+    """Another process trains this clip now: this one must write nothing more."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of files, local or remote; travels to tasks. Names are relative paths with '/'."""
+
+    uri: str  # an absolute path, or scheme://…
+
+    @classmethod
+    def open(cls, given: str) -> Store:
+        """Raises UsageError for a scheme that cannot be used here, or a store that does not answer."""
+        if "://" not in given:
+            return cls(str(Path(given).resolve()))
+        scheme = given.partition("://")[0]
+        store = cls(given.rstrip("/"))
+        try:
+            store._fs.exists(store._root)
+        except ImportError as error:
+            package = PIP_NAMES.get(scheme)
+            mend = f"pip install {package}" if package else one_line(error)
+            raise UsageError(f"--storage {given}: {scheme}:// needs another package; {mend}") from error
+        except Exception as error:  # each file system has errors of its own
+            raise UsageError(f"--storage {given}: cannot be reached ({one_line(error)}); see to its address") from error
+        return store
+
+    def below(self, name: str) -> Store:
+        return Store(f"{self.uri}/{name}")
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.uri
+
+    @functools.cached_property
+    def path(self) -> Path:
+        """The folder itself; in front of an object store a scratch folder, the same one each time on a machine."""
+        if self.is_local:
+            return Path(self.uri)
+        place = self.uri.replace("://", "/")
+        return Path(tempfile.gettempdir()) / f"hp-vae-gan-{os.getuid()}" / place
+
+    @functools.cached_property
+    def _url(self) -> tuple[Any, str]:
+        import fsspec
+
+        # Others write too: a listing that is remembered is wrong.
+        options = {} if self.is_local else {"use_listings_cache": False}
+        filesystem, root = fsspec.core.url_to_fs(self.uri, **options)
+        return filesystem, str(root)
+
+    @property
+    def _fs(self) -> Any:
+        return self._url[0]
+
+    @property
+    def _root(self) -> str:
+        return self._url[1]
+
+    def _full(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    # -- small files
+
+    def names(self, folder: str = "") -> set[str]:
+        """What lies directly in `folder`: one listing, whatever the number of clips."""
+        with contextlib.suppress(FileNotFoundError):
+            found = self._fs.ls(self._full(folder).rstrip("/"), detail=False)
+            return {PurePosixPath(str(path)).name for path in found}
+        return set()
+
+    def read(self, names: Iterable[str]) -> dict[str, bytes]:
+        """The files that are there, by name. From an object store they come side by side."""
+        full = {self._full(name): name for name in names}
+        if not full:
+            return {}
+        if self.is_local:
+            contents = {}
+            for path, name in full.items():
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    contents[name] = Path(path).read_bytes()
+            return contents
+        found = self._fs.cat(list(full), on_error="return")
+        for error in found.values():
+            if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
+                raise StorageError(self.uri, OSError(one_line(error))) from error
+        return {full[path]: content for path, content in found.items() if isinstance(content, bytes)}
+
+    def write(self, name: str, content: bytes) -> None:
+        """Atomic. Raises StorageError."""
+        if self.is_local:
+            path = self.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as file:
+                file.write(content)
+            return
+        with _told(self, name):
+            self._fs.pipe_file(self._full(name), content)
+
+    def remove(self, name: str) -> None:
+        """A file, or a folder and all that is in it; nothing where it is not there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm(self._full(name), recursive=True)
+        if not self.is_local:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def age_s(self, name: str, then: str) -> float:
+        """How much earlier `name` was written than `then`, in seconds, by the clock of the store."""
+        return float((self._fs.modified(self._full(then)) - self._fs.modified(self._full(name))).total_seconds())
+
+    # -- whole folders of an object store
+
+    def pull(self, folder: str, into: Path | None = None) -> None:
+        """Bring `folder` to this machine: into `path`, where the store is one already, or `into`."""
+        if self.is_local and into is None:
+            return
+        target = into or self.path / folder
+        target.mkdir(parents=True, exist_ok=True)
+        root = self._full(folder)
+        with _told(self, folder):
+            for remote, info in self._fs.find(root, detail=True).items():
+                local = target / _inside(str(remote), root)
+                if local.exists() and local.stat().st_size == info["size"] and local.suffix == ".tar":
+                    continue  # shards never change
+                local.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(local) as file:
+                    self._fs.get_file(remote, file.name)
+
+    def push(self, folder: str) -> None:
+        """Bring what lies in `path / folder` to the store. Raises StorageError."""
+        if self.is_local:
+            return
+        root = self._full(folder)
+        with _told(self, folder):
+            sizes = {_inside(str(k), root): v["size"] for k, v in self._fs.find(root, detail=True).items()}
+            for name in _names(self.path / folder):
+                local = self.path / folder / name
+                if local.suffix != ".tar" or local.stat().st_size != sizes.get(name):
+                    self._fs.put_file(str(local), f"{root}/{name}")
+
+
+def _inside(remote: str, root: str) -> str:
+    """The part of a remote path below `root`. A name that would leave the folder is refused."""
+    name = remote[len(root) :].lstrip("/") if remote.startswith(root) else ".."
+    if ".." in PurePosixPath(name).parts or "\\" in name or "\0" in name:
+        raise UsageError(f"{remote!r}: an unsafe name in the storage; delete it")
+    return name
+
+
+@contextlib.contextmanager
+def _told(store: Store, name: str) -> Iterator[None]:
+    """Whatever an object store's client raises, as one line."""
+    try:
+        yield
+    except (StorageError, UsageError, TakenOver):
+        raise
+    except Exception as error:  # botocore's, aiohttp's, google's …
+        raise StorageError(f"{store.uri}/{name}", OSError(one_line(error))) from error
+
+
+class Mirror:
+    """Copies what has changed in a local folder to the store."""
+
+    def __init__(self, store: Store, folder: str, local: Path) -> None:
+        self._store, self._folder, self._local = store, folder, local
+        self._sent: dict[str, tuple[int, int]] = {}  # by name: time and size of what the store has
+
+    def assume_sent(self) -> None:
+        """What is in the folder now came from the store."""
+        self._sent = {name: _stamp(self._local / name) for name in _names(self._local)}
+
+    def sync(self) -> None:
+        """Raises StorageError. A file that changes meanwhile goes again next time."""
+        with _told(self._store, self._folder), tempfile.TemporaryDirectory(dir=self._local, prefix=".") as pins:
+            # The checkpoint first, by a second name that its next save does not touch; then the log, which holds at
+            # least the points that it counts; and it goes to the store after them.
+            pinned = Path(pins) / "checkpoint.pt"
+            with contextlib.suppress(FileNotFoundError):
+                os.link(self._local / "checkpoint.pt", pinned)
+            for name in _names(self._local):
+                source = pinned if name == "checkpoint.pt" else self._local / name
+                try:
+                    stamp = _stamp(source)
+                    if self._sent.get(name) != stamp:
+                        self._put(source, name)
+                        self._sent[name] = stamp
+                except FileNotFoundError:
+                    continue  # replaced meanwhile
+            if "error.txt" in self._sent and not (self._local / "error.txt").exists():  # of an earlier attempt
+                self._store.remove(f"{self._folder}/error.txt")
+                del self._sent["error.txt"]
+
+    def _put(self, source: Path, name: str) -> None:
+        filesystem, target = self._store._fs, self._store._full(f"{self._folder}/{name}")
+        if name == "checkpoint.pt" and filesystem.exists(target):
+            before = self._store._full(f"{self._folder}/checkpoint.previous.pt")
+            filesystem.cp_file(target, before)
+        filesystem.put_file(str(source), target)
+
+
+def _names(folder: Path) -> list[str]:
+    """The files of a folder in the order in which they go to the store; a shard before its sidecar."""
+    found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    names = [p.as_posix() for p in found if not p.parts[0].startswith(".") and p.as_posix() not in OWN]
+    return sorted(names, key=lambda name: (LAST.index(name) if name in LAST else -1, not name.endswith(".tar"), name))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+class ClipFolder:
+    """A clip's folder on the machine that trains it. The newest process to enter owns it.
+
+    A process on a machine that was given up for lost may still be there: `check` raises TakenOver in it, and it writes
+    nothing more to the store.
+    """
+
+    def __init__(self, store: Store, clip_id: str) -> None:
+        self._store, self._clip_id = store, clip_id
+        self._token = uuid.uuid4().hex.encode()
+        self._owner = f"{clip_id}/.owner"
+        self._scratch = contextlib.ExitStack()
+        self._stop = threading.Event()
+        self._lost = False
+        self._thread = threading.Thread(target=self._mirror_loop, name="storage-mirror", daemon=True)
+        self.path = store.path / clip_id
+
+    def __enter__(self) -> ClipFolder:
+        self._store.write(self._owner, self._token)
+        if not self._store.is_local:
+            # Private to this process: another attempt on the same machine has its own.
+            scratch = tempfile.TemporaryDirectory(prefix="hp-vae-gan-", ignore_cleanup_errors=True)
+            self.path = Path(self._scratch.enter_context(scratch)) / self._clip_id
+            self._store.pull(self._clip_id, self.path)
+            self._mirror = Mirror(self._store, self._clip_id, self.path)
+            self._mirror.assume_sent()
+            self._thread.start()
+        return self
+
+    def check(self) -> None:
+        """Raises TakenOver if another process has entered since. Cheap: called at every logged point."""
+        if self._store.is_local:
+            self._lost = not self._is_owner()
+        if self._lost:
+            raise TakenOver(f"{self._clip_id}: another process trains it now; this one stops")
+
+    def __exit__(self, *_: object) -> None:
+        with self._scratch:
+            if self._thread.ident is not None:
+                self._stop.set()
+                self._thread.join()
+                if self._is_owner():
+                    _patiently(self._mirror.sync)
+
+    def _is_owner(self) -> bool:
+        return self._store.read([self._owner]).get(self._owner) == self._token
+
+    def _mirror_loop(self) -> None:
+        while not self._stop.wait(MIRROR_S):
+            try:
+                if not self._is_owner():
+                    self._lost = True
+                    return
+                self._mirror.sync()
+            except OSError as error:
+                log.warning("the storage did not take a clip's files, will try again: %s", one_line(error))
+
+
+def _patiently(action: Callable[[], None], seconds: float = 120.0) -> None:
+    """Try again while a store is away, as long as that: what it does not take is lost with the scratch folder."""
+    deadline = time.monotonic() + seconds
+    pause = 1.0
+    while True:
+        try:
+            return action()
+        except StorageError:
+            if time.monotonic() + pause > deadline:
+                raise
+            time.sleep(pause)
+            pause *= 2
+
+
+class Lease:
+    """One driver an experiment. Every driver leaves a file that it renews; another that is renewed is alive.
+
+    Each writes its own before it looks for others, so of two that start at once at least one sees the other.
+
+    Args:
+        told: is told, once, that the sign of life of another driver is waited for.
+
+    Entering raises UsageError if another driver is alive.
+    """
+
+    def __init__(self, store: Store, told: Callable[[str], None] = lambda line: None) -> None:
+        self._store, self._told = store, told
+        self._name = f".driver-{uuid.uuid4().hex}.json"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew_loop, name="lease", daemon=True)
+        self.lost = False  # another driver took this one for dead, after a long sleep
+
+    def __enter__(self) -> Lease:
+        self._renew()
+        self._thread.start()
+        try:
+            self._wait_for_others()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            self._store.remove(self._name)
+            if self._store.is_local:
+                self._store.path.rmdir()  # if nothing else was made
+
+    def check(self) -> None:
+        """Raises UsageError if another driver took this one for dead."""
+        if self.lost:
+            raise UsageError(
+                f"{self._store.uri}: another driver trains this experiment now; this one was silent too long"
+            )
+
+    def _wait_for_others(self) -> None:
+        first: dict[str, bytes] = {}  # what each said when it was first seen
+        while True:
+            names = [n for n in self._store.names() if n.startswith(".driver-") and n.endswith(".json")]
+            others = self._store.read(name for name in names if name != self._name)
+            waiting = False
+            for name, said in others.items():
+                if self._is_dead(name, said):
+                    self._store.remove(name)
+                elif _is_here(said) or first.setdefault(name, said) != said:
+                    raise UsageError(f"{self._store.uri}: {_describe(said)} trains this experiment; wait, or stop it")
+                else:
+                    waiting = True
+            if not waiting:
+                return
+            if len(first) and not self._stop.is_set():
+                self._told(f"another driver was here; waiting at most {EXPIRE_S:g} s for its sign of life")
+                self._told = lambda line: None
+            self._renew()
+            time.sleep(random.uniform(0.5, 1.5))  # of two that see each other, one looks first and goes
+
+    def _is_dead(self, name: str, said: bytes) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            if self._store.age_s(name, self._name) > EXPIRE_S:
+                return True
+        driver = _parsed(said)
+        if driver.get("host") != _host():
+            return False
+        pid = driver.get("pid")
+        if not isinstance(pid, int) or pid == os.getpid():  # this very process id, in a container that started again
+            return True
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
+
+    def _renew(self) -> None:
+        said = {"host": _host(), "pid": os.getpid(), "time": time.strftime("%Y-%m-%d %H:%M:%S"), "beat": time.time()}
+        self._store.write(self._name, json.dumps(said).encode())
+
+    def _renew_loop(self) -> None:
+        while not self._stop.wait(RENEW_S):
+            with contextlib.suppress(OSError):  # a full disk: tried again
+                if self._name not in self._store.names():
+                    self.lost = True
+                    return
+                self._renew()
+
+
+def _host() -> str:
+    return f"{socket.gethostname()}-{uuid.getnode():x}"
+
+
+def _parsed(said: bytes) -> dict[str, Any]:
+    try:
+        driver = json.loads(said)
+    except ValueError:
+        return {}
+    return driver if isinstance(driver, dict) else {}
+
+
+def _is_here(said: bytes) -> bool:
+    """Whether it is of this machine, where `_is_dead` has seen its process."""
+    return _parsed(said).get("host") == _host()
+
+
+def _describe(said: bytes) -> str:
+    driver = _parsed(said)
+    return f"another driver (process {driver.get('pid')} on {str(driver.get('host')).rpartition('-')[0]})"
