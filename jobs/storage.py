@@ -220,7 +220,7 @@ class Mirror:
             pinned = Path(pins) / "checkpoint.pt"
             with contextlib.suppress(FileNotFoundError):
                 os.link(self._local / "checkpoint.pt", pinned)
-            for name in _names(self._local):
+            for name in sorted({*_names(self._local), *(["checkpoint.pt"] if pinned.exists() else [])}, key=_place):
                 source = pinned if name == "checkpoint.pt" else self._local / name
                 try:
                     stamp = _stamp(source)
@@ -245,7 +245,11 @@ def _names(folder: Path) -> list[str]:
     """The files of a folder in the order in which they go to the store; a shard before its sidecar."""
     found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     names = [p.as_posix() for p in found if not p.parts[0].startswith(".") and p.as_posix() not in OWN]
-    return sorted(names, key=lambda name: (LAST.index(name) if name in LAST else -1, not name.endswith(".tar"), name))
+    return sorted(names, key=_place)
+
+
+def _place(name: str) -> tuple[int, bool, str]:
+    return LAST.index(name) if name in LAST else -1, not name.endswith(".tar"), name
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -1,0 +1,224 @@
+"""Where an experiment's files are: on a path, and in an object store (a real S3 endpoint, moto's, on loopback)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
+
+from jobs.corpus import UsageError
+from jobs.storage import ClipFolder, Lease, Mirror, Store, TakenOver
+from model.files import StorageError
+
+from .conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    settings = {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    yield address
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+    server.stop()
+
+
+@pytest.fixture(params=["path", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "path":
+        return Store.open(str(tmp_path / "store"))
+    address = request.getfixturevalue("endpoint")
+    bucket = f"b{os.getpid()}-{time.monotonic_ns()}"
+    s3fs.S3FileSystem(endpoint_url=address).mkdir(bucket)
+    return Store.open(f"s3://{bucket}/runs")
+
+
+def test_small_files_come_back_by_name_and_what_is_not_there_is_left_out(store: Store) -> None:
+    assert store.names() == set() and store.read(["no/file"]) == {}
+    store.write("one/result.json", b"1")
+    store.write("two/result.json", b"2")
+    store.write("two/result.json", b"22")
+    store.write("top.json", b"3")
+    assert store.names() == {"one", "two", "top.json"} and store.names("two") == {"result.json"}
+    found = store.read(f"{name}/result.json" for name in ("one", "two", "three"))
+    assert found == {"one/result.json": b"1", "two/result.json": b"22"}
+    store.remove("two")
+    store.remove("three")
+    assert store.names() == {"one", "top.json"}
+    assert store.below("one").read(["result.json"]) == {"result.json": b"1"}
+
+
+def test_a_clip_folder_holds_what_was_there_and_leaves_what_was_made(store: Store) -> None:
+    with ClipFolder(store, "clip") as folder:
+        folder.check()
+        (folder.path / "samples").mkdir(parents=True)
+        (folder.path / "samples" / "a.png").write_bytes(b"picture")
+        (folder.path / "metrics.jsonl").write_bytes(b"one\n")
+        (folder.path / "error.txt").write_bytes(b"trouble")
+    with ClipFolder(store, "clip") as folder:
+        assert (folder.path / "samples" / "a.png").read_bytes() == b"picture"
+        with open(folder.path / "metrics.jsonl", "ab") as file:
+            file.write(b"two\n")
+        (folder.path / "error.txt").unlink()
+        (folder.path / "result.json").write_bytes(b"{}")
+    found = store.read(f"clip/{name}" for name in ("samples/a.png", "metrics.jsonl", "result.json", "error.txt"))
+    assert found == {"clip/samples/a.png": b"picture", "clip/metrics.jsonl": b"one\ntwo\n", "clip/result.json": b"{}"}
+
+
+def test_the_process_that_entered_last_owns_the_clip(store: Store) -> None:
+    with ClipFolder(store, "clip") as lost:
+        (lost.path / "metrics.jsonl").write_bytes(b"of the first\n")
+        with ClipFolder(store, "clip") as owner:
+            (owner.path / "metrics.jsonl").write_bytes(b"of the second\n")
+            owner.check()
+            deadline = time.monotonic() + 30
+            with pytest.raises(TakenOver, match="another process"):
+                while time.monotonic() < deadline:  # in front of an object store it is noticed at the next look
+                    lost.check()
+                    time.sleep(0.2)
+    assert store.read(["clip/metrics.jsonl"]) == {"clip/metrics.jsonl": b"of the second\n"}
+
+
+def test_the_store_never_holds_a_checkpoint_without_its_points(endpoint: str, tmp_path: Path) -> None:
+    """A trainer appends a point, then saves; whatever is copied meanwhile, the log holds what the checkpoint counts."""
+    s3fs.S3FileSystem(endpoint_url=endpoint).mkdir("order")
+    store = Store.open("s3://order/runs")
+    (tmp_path / "metrics.jsonl").touch()
+    stop = threading.Event()
+
+    def train() -> None:
+        count = 0
+        while not stop.is_set():
+            count += 1
+            with open(tmp_path / "metrics.jsonl", "a") as file:
+                file.write(f"{count}\n")
+            (tmp_path / "new").write_text(str(count))
+            os.replace(tmp_path / "new", tmp_path / "checkpoint.pt")
+
+    trainer = threading.Thread(target=train)
+    trainer.start()
+    while not (tmp_path / "checkpoint.pt").exists():
+        time.sleep(0.01)
+    mirror, counts = Mirror(store, "clip", tmp_path), []
+    try:
+        for _ in range(20):
+            mirror.sync()
+            found = store.read(["clip/metrics.jsonl", "clip/checkpoint.pt", "clip/checkpoint.previous.pt"])
+            points = found["clip/metrics.jsonl"].decode().splitlines()
+            counts.append(int(found["clip/checkpoint.pt"]))
+            assert counts[-1] <= len(points)
+            if len(counts) > 1:
+                assert int(found["clip/checkpoint.previous.pt"]) == counts[-2]
+    finally:
+        stop.set()
+        trainer.join()
+    assert counts == sorted(set(counts))
+
+
+def test_shards_go_before_their_sidecars_and_come_back(endpoint: str, tmp_path: Path) -> None:
+    s3fs.S3FileSystem(endpoint_url=endpoint).mkdir("shards")
+    store = Store.open("s3://shards/runs")
+    folder = store.path / ".shards"
+    folder.mkdir(parents=True)
+    (folder / "000000.tar").write_bytes(b"tar")
+    (folder / "000000.json").write_bytes(b"{}")
+    (folder / ".000001.tar.tmp").write_bytes(b"half")
+    store.push(".shards")
+    assert store.names(".shards") == {"000000.tar", "000000.json"}
+    store.pull(".shards", tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "000000.tar").read_bytes() == b"tar"
+
+
+def test_a_store_that_cannot_be_used_is_one_line(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="--storage nowhere://x") as caught:
+        Store.open("nowhere://x")
+    assert "\n" not in str(caught.value)
+    store = Store.open("s3://no-such-bucket-here/runs")
+    with pytest.raises(StorageError, match="s3://no-such-bucket-here/runs/a") as failed:
+        store.write("a", b"")
+    assert "\n" not in str(failed.value)
+
+
+HOLD = """
+import sys, time
+sys.path.insert(0, {root!r})
+from jobs.storage import Lease, Store
+with Lease(Store({uri!r})):
+    print("holds it", flush=True)
+    time.sleep(300)
+"""
+
+
+def hold(store: Store) -> subprocess.Popen[str]:
+    """Another process that has the lease."""
+    code = HOLD.format(root=str(ROOT), uri=store.uri)
+    process = subprocess.Popen([sys.executable, "-c", code], text=True, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == "holds it\n"
+    return process
+
+
+def test_one_driver_an_experiment_until_it_is_dead(store: Store) -> None:
+    process = hold(store)
+    try:
+        with (
+            pytest.raises(UsageError, match=rf"process {process.pid} on .* trains this experiment") as caught,
+            Lease(store),
+        ):
+            pass
+        assert "\n" not in str(caught.value)
+        with Lease(store.below("another")):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+    with Lease(store) as lease:  # at once: the process is gone
+        lease.check()
+        assert len([name for name in store.names() if name.startswith(".driver-")]) == 1
+    assert not [name for name in store.names() if name.startswith(".driver-")]
+
+
+def test_a_driver_of_another_machine_is_believed_while_it_renews(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.storage.RENEW_S", 0.2)
+    monkeypatch.setattr("jobs.storage.EXPIRE_S", 4.0)
+    store.write(".driver-far.json", json.dumps({"host": "far-1", "pid": 1}).encode())
+    told: list[str] = []
+    started = time.monotonic()
+    with Lease(store, told.append):  # it says nothing more: taken for dead after its time
+        assert time.monotonic() - started > 2
+    assert len(told) == 1 and "waiting" in told[0]
+
+    stop = threading.Event()
+
+    def renew() -> None:
+        for beat in range(10_000):
+            store.write(".driver-far.json", json.dumps({"host": "far-1", "pid": 1, "beat": beat}).encode())
+            if stop.wait(0.3):
+                return
+
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        with pytest.raises(UsageError, match="process 1 on far"), Lease(store):
+            pass
+    finally:
+        stop.set()
+        thread.join()
