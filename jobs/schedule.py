@@ -34,6 +34,7 @@ SPARE_TASKS = 2  # submitted beyond what runs at once, so that a free slot never
 POLL_S = 1.0
 IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
 MAX_RESTARTS = 5  # of a task whose process or node died; it goes on from its checkpoint
+OWN_PROCESS = {"max_calls": 1}  # a process a clip, so that one clip's memory or crash is never another's
 OUT_OF_MEMORY = "out of memory"  # the status of a result that is none: the clip may be tried again
 
 
@@ -141,7 +142,7 @@ def _failed(job: Job, folder: Path | None, reason: str, details: str = "") -> Re
 class Slots:
     """What a task asks Ray for, and how many tasks run at once."""
 
-    options: dict[str, float]
+    options: dict[str, Any]
     count: int
 
 
@@ -165,8 +166,7 @@ def run(
     from pipeline import shards
 
     standings: Any = Standings.remote()  # type: ignore[attr-defined]
-    # max_calls: a process a clip, so that one clip's memory or crash is never another's.
-    task: Any = ray.remote(max_calls=1, max_retries=MAX_RESTARTS, **slots.options)(fit)  # type: ignore[call-overload]
+    task: Any = ray.remote(max_retries=MAX_RESTARTS, **slots.options)(fit)  # type: ignore[call-overload]
     waiting = iter(todo)
     flying: dict[Any, tuple[Job, Any]] = {}  # by the result to come: its job, and its frames in Ray's object store
     exhausted, told = False, 0.0
@@ -268,11 +268,11 @@ def resources(gpus_per_clip: float, cpus_per_clip: int | None, clips: int) -> Sl
         if share <= 0 or share > max(gpus) or (share > 1 and share % 1):
             most = f"at most {max(gpus):g}, the most a node has"
             raise UsageError(f"--gpus-per-clip {share:g}: above 0, {most}, and whole above 1")
-        return Slots({"num_gpus": share, "num_cpus": 1}, max(1, int(sum(gpu // share for gpu in gpus))))
+        return Slots(OWN_PROCESS | {"num_gpus": share, "num_cpus": 1}, max(1, int(sum(gpu // share for gpu in gpus))))
     cores = cpus_per_clip or cpu_share(int(max(cpus)), clips)
     if cores < 1 or cores > max(cpus):
         raise UsageError(f"--cpus-per-clip {cores}: at least 1, at most {max(cpus):g}, the most a node has")
-    return Slots({"num_cpus": cores}, max(1, int(sum(cpu // cores for cpu in cpus))))
+    return Slots(OWN_PROCESS | {"num_cpus": cores}, max(1, int(sum(cpu // cores for cpu in cpus))))
 
 
 def cpu_share(cores: int, clips: int) -> int:

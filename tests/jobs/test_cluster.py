@@ -1,0 +1,240 @@
+"""Drivers, processes and machines that die under a corpus, and memory that runs out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import s3fs
+import torch
+from moto.server import ThreadedMotoServer
+
+from jobs import schedule
+from jobs.fit_clip import Result
+from jobs.storage import Store
+from model import checkpoint as ckpt
+from pipeline.clips import demo_sources
+from tests.conftest import Injected
+
+from .conftest import ROOT, TINY, make_video, run_job
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+
+NODES = 3
+# Long enough that a checkpoint is in the store before the end, whatever the machine.
+LONG = ("--set", "iters_per_scale=60,60,200,60", "--set", "checkpoint_every=20", "--set", "log_every=10")
+QUICK_DEATHS = {
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_initial_delay_ms": "1000",
+}
+
+
+def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 200) -> Any:
+    """What `condition` returns, once that is true; `process` must live until then."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if found := condition():
+            return found
+        assert time.monotonic() < deadline, "it did not happen in time"
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "jobs" / "train_corpus.py"), *map(str, arguments)]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def trainers(process: psutil.Process) -> list[psutil.Process]:
+    """The processes below it that train a clip."""
+    found = []
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "fit_task" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def points(lines: str) -> list[tuple[int, int | None, str, str]]:
+    """(scale, iteration, name, value) of a metrics log, without what is measured with a clock."""
+    return [
+        (line["scale"], line["iteration"], name, repr(value))
+        for line in map(json.loads, lines.splitlines())
+        for name, value in line["metrics"].items()
+        if name not in ("sec_per_iter", "peak_gib")
+    ]
+
+
+def weights(saved: ckpt.Checkpoint) -> list[tuple[str, bytes]]:
+    return [(name, tensor.numpy().tobytes()) for name, tensor in saved.generators.items()]
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    s3fs.S3FileSystem(endpoint_url=settings["AWS_ENDPOINT_URL"]).mkdir("runs")
+    yield "s3://runs"
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+    server.stop()
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head without a slot and three nodes with one each."""
+    for name, value in QUICK_DEATHS.items():
+        monkeypatch.setenv(name, value)
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(NODES):
+        nodes.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+    yield nodes
+    nodes.shutdown()
+
+
+def test_a_node_is_lost_and_its_clip_goes_on_elsewhere(
+    cluster: Any, bucket: str, tmp_path: Path, injected: Injected
+) -> None:
+    """The demo's real clips, each on its own node, their files in an object store: no node has another's files."""
+    tracking = ("--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    command = ("--corpus", "demo", *TINY, *LONG, "--cpus-per-clip", "1", *tracking)
+    whole = run_job("train_corpus.py", *command, "--storage", tmp_path, "--experiment", "whole")
+    assert whole.returncode == 0, whole.stdout
+
+    store = Store.open(f"{bucket}/lost")
+    process = start(*command, "--storage", bucket, "--experiment", "lost")
+
+    def victim() -> tuple[Any, str, bytes] | None:
+        """A node that trains a clip whose first GAN scale is in the store, the clip, and its log there."""
+        for clip_id in store.names():
+            if not clip_id.startswith("."):
+                log = store.read([f"{clip_id}/metrics.jsonl", f"{clip_id}/checkpoint.pt"])
+                if len(log) == 2 and b'"scale": 2' in log[f"{clip_id}/metrics.jsonl"]:
+                    for node in cluster.worker_nodes:
+                        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+                        if any(clip_id in open_file.path for p in trainers(raylet) for open_file in p.open_files()):
+                            return node, clip_id, log[f"{clip_id}/metrics.jsonl"]
+        return None
+
+    node, clip_id, before = wait_until(victim, process)
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    for member in [raylet, *raylet.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+
+    wanted = [folder.name for folder in (tmp_path / "whole").iterdir() if (folder / "result.json").exists()]
+    assert len(wanted) == len(demo_sources())
+    found = [n for n in store.names() if store.read([f"{n}/result.json"])]
+    injected("a node is lost: clips", wanted, found)
+    assert output.count("\n" + clip_id + "  done") == 1
+    after = store.read([f"{clip_id}/metrics.jsonl"])[f"{clip_id}/metrics.jsonl"]
+    assert after.startswith(before)  # it went on, it did not start again
+    (tmp_path / "final.pt").write_bytes(store.read([f"{clip_id}/checkpoint.pt"])[f"{clip_id}/checkpoint.pt"])
+    undisturbed = tmp_path / "whole" / clip_id
+    injected(
+        "a node is lost: points and weights",
+        [*points((undisturbed / "metrics.jsonl").read_text()), *weights(ckpt.load(undisturbed / "checkpoint.pt"))],
+        [*points(after.decode()), *weights(ckpt.load(tmp_path / "final.pt"))],
+    )
+
+
+def test_a_driver_is_killed_and_another_goes_on_but_not_two_at_once(tmp_path: Path, injected: Injected) -> None:
+    make_video(tmp_path / "clip.mp4")
+    corpus = ("--corpus", tmp_path / "clip.mp4", *TINY, *LONG, "--cpus-per-clip", "1", "--storage", tmp_path / "runs")
+    assert run_job("train_corpus.py", *corpus, "--experiment", "whole").returncode == 0
+    (whole,) = (tmp_path / "runs" / "whole").glob("clip-*")
+
+    command = (*corpus, "--experiment", "killed")
+    process = start(*command)
+    base = tmp_path / "runs" / "killed"
+    wait_until(lambda: list(base.glob("clip-*/checkpoint.pt")), process)
+    second = run_job("train_corpus.py", *command)
+    assert second.returncode == 2
+    (line,) = second.stdout.splitlines()
+    assert f"process {process.pid} on" in line and "trains this experiment" in line and str(base) in line
+
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    third = run_job("train_corpus.py", *command)
+    assert third.returncode == 0, third.stdout
+    assert not any(member.is_running() for member in trainers_among(family))
+    (clip,) = base.glob("clip-*")
+    injected(
+        "the driver is killed: points and weights",
+        [*points((whole / "metrics.jsonl").read_text()), *weights(ckpt.load(whole / "checkpoint.pt"))],
+        [*points((clip / "metrics.jsonl").read_text()), *weights(ckpt.load(clip / "checkpoint.pt"))],
+    )
+
+
+def trainers_among(family: list[psutil.Process]) -> list[psutil.Process]:
+    alive = []
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "fit_task" in " ".join(member.cmdline()):
+                alive.append(member)
+    return alive
+
+
+def hungry_task(job: schedule.Job, frames_thwc: Any, standings: Any) -> Result:
+    """The real task, in a process whose GAN iterations want more memory than there is, or than `low_memory` needs."""
+    from model import train
+
+    step = train._gan_step
+
+    def hungry(state: train.TrainState, *arguments: Any) -> Any:
+        if not state.stack.config.low_memory or job.clip_id.startswith("always"):
+            torch.empty(2**50, dtype=torch.uint8)
+        return step(state, *arguments)
+
+    train._gan_step = hungry  # type: ignore[assignment]
+    return schedule.fit_task(job, frames_thwc, standings)
+
+
+def test_memory_that_runs_out_is_tried_once_more_with_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, injected: Injected
+) -> None:
+    from jobs import train_corpus
+
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("once", "always"):
+        make_video(folder / f"{name}.mp4")
+    run = schedule.run
+    monkeypatch.setattr(schedule, "run", lambda *arguments: run(*arguments, hungry_task))
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--corpus", str(folder), *TINY, "--set", "iters_per_scale=4", "--storage", str(tmp_path / "runs")]
+    assert train_corpus.main([*arguments, "--experiment", "hungry", "--cpus-per-clip", "1"]) == 1
+    results = {}
+    for path in (tmp_path / "runs" / "hungry").glob("*/result.json"):
+        result = json.loads(path.read_text())
+        results[path.parent.name.split("-")[0]] = result
+    assert results["once"]["status"] == "done" and results["once"]["svfid_lite0"] > 0
+    assert "out of memory" in results["once"]["warning"] and "low_memory" in results["once"]["warning"]
+    assert results["always"]["status"] == "failed" and "allocate" in results["always"]["reason"]
+    injected("memory runs out: clips", ["once"], [name for name, r in results.items() if r["status"] == "done"])
