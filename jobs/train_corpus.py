@@ -45,6 +45,10 @@ DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
 SPARE_TASKS = 2  # submitted beyond what runs at once, so that a free slot never waits for a clip to be read
 POLL_S = 1.0
 IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
+# At "0", as it is by default on Windows and macOS, everything a Ray started here opens is for this machine alone;
+# else it would listen on every interface, and run what anyone sends it.
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+ROOM_BYTES = 2 << 20  # that storage must have to begin with: MLflow's empty store alone takes about 1 MB
 MAX_RESTARTS = 5  # of a task whose process or node died; it goes on from its checkpoint
 
 
@@ -71,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     from rich.console import Console
 
+    if "RAY_ADDRESS" not in os.environ:  # read when ray is imported
+        os.environ.setdefault(LOOPBACK_ONLY, "0")
     console = Console(soft_wrap=not sys.stdout.isatty())
     try:
         return run(args, console)
@@ -454,11 +460,13 @@ def _check_writable(base: Path) -> None:
     """Raises UsageError if the experiment's folder cannot be written, or made. Leaves nothing behind."""
     try:
         folder = next(folder for folder in (base, *base.parents) if folder.exists())
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(ROOM_BYTES))
+            file.flush()
     except OSError as error:
         cause = f"nothing can be written there ({error.strerror})"
-        raise UsageError(f"--storage: {base}: {cause}; make it writable, or give another folder") from error
+        mend = "make room and make it writable, or give another folder"
+        raise UsageError(f"--storage: {base}: {cause}; {mend}") from error
 
 
 def _experiment_name(corpus: str, preset: str) -> str:
