@@ -143,10 +143,8 @@ def _tell_unused(console: Console, corpora: Corpora) -> None:
 
 
 def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: Path, args: argparse.Namespace) -> None:
-    from jobs.fit_clip import read_result
-
     console.print(f"{len(corpora.works)} clips, preset {args.preset}, into {base}", markup=False, soft_wrap=True)
-    results = {work.clip_id: read_result(base / work.clip_id) for work in corpora.works}
+    results = {work.clip_id: _earlier(base / work.clip_id) for work in corpora.works}
     todo = [clip_id for clip_id, result in results.items() if result is None or result.status != "done"]
     for work in corpora.works:
         sizes = " ".join(f"{s.frames}×{s.height}×{s.width}" for s in ladder(config, work.height, work.width))
@@ -172,13 +170,28 @@ def _check_definition(base: Path, config: TrainConfig, discarded: Collection[str
     path = base / "experiment.json"
     if not path.exists():
         return
+    try:
+        before: dict[str, Any] = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path}: cannot be read ({one_line(error)}); delete it, or use --experiment NAME") from error
     kept = [folder.name for folder in base.iterdir() if folder.is_dir() and folder.name[0] != "."]
     kept = sorted(set(kept) - set(discarded))
-    before, now = json.loads(path.read_text()), config.definition()
+    now = config.definition()
     changed = [f"{name} was {before.get(name)}, is now {now[name]}" for name in now if before.get(name) != now[name]]
     if kept and changed:
         mend = f"use --experiment NAME, or delete {kept[0]} …" if discarded else "use --experiment NAME or --fresh"
         raise UsageError(f"{base}: holds models with other settings ({'; '.join(changed)}); {mend}")
+
+
+def _earlier(folder: Path) -> Result | None:
+    """The result of an earlier submission. Raises UsageError for a file that this program did not write."""
+    from jobs.fit_clip import read_result
+
+    try:
+        return read_result(folder)
+    except (ValueError, TypeError) as error:
+        mend = "delete it, and the clip goes on from its checkpoint"
+        raise UsageError(f"{folder / 'result.json'}: cannot be read ({one_line(error)}); {mend}") from error
 
 
 def _open_tracking(
@@ -218,9 +231,8 @@ def _train_all(
 ) -> list[Result]:
     """Train every clip that is not done, a bounded number at a time; print the table; return all results."""
     from jobs import tracking
-    from jobs.fit_clip import read_result
 
-    found = {work.clip_id: read_result(base / work.clip_id) for work in corpora.works}
+    found = {work.clip_id: _earlier(base / work.clip_id) for work in corpora.works}
     results = {clip_id: result for clip_id, result in found.items() if result and result.status == "done"}
     todo = [work for work in corpora.works if work.clip_id not in results]
     if todo:
