@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint ui clean
+.PHONY: help setup demo test test-fast faults lint ui clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: setup  ## the whole test suite
 
 test-fast: setup  ## without the tests marked slow
 	$(BIN)/python -m pytest -m "not slow"
+
+faults: setup  ## the tests that break things on purpose, and a table of what was lost
+	$(BIN)/python -m pytest -m faults
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

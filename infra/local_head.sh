@@ -4,13 +4,17 @@
 # and in another terminal:
 #     export RAY_AUTH_MODE=token
 #     ray job submit --address http://127.0.0.1:8265 --working-dir . -- python jobs/train_corpus.py --corpus demo
-# Dashboard and job server listen on 127.0.0.1 only. Ray's own port (GCS) listens on every interface, so every client
-# must show the token in ~/.ray/auth_token, which is made here if there is none. RAY_AUTH_MODE=disabled opts out.
+# Everything listens on 127.0.0.1 only, which on Linux takes RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0: without it Ray's own
+# ports (GCS, raylet, workers) are open on every interface, whatever --node-ip-address says. Other users of this machine
+# remain, so every client must show the token in ~/.ray/auth_token, which is made here if there is none;
+# RAY_AUTH_MODE=disabled opts out. To let other machines join, set the variable to 1, keep the token, and let a
+# firewall close the ports to strangers.
 set -euo pipefail
 BIN="$(dirname "$0")/../.venv/bin"
 [ -x "$BIN/ray" ] || { echo "no $BIN/ray; run: make setup" >&2; exit 2; }
 PATH="$(cd "$BIN" && pwd):$PATH"
 export PATH RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"
+export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="${RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER:-0}"
 [ "$RAY_AUTH_MODE" != token ] || ray get-auth-token --generate >/dev/null
 exec ray start --head --block --port "${RAY_PORT:-6379}" \
   --dashboard-host 127.0.0.1 --dashboard-port "${RAY_DASHBOARD_PORT:-8265}" "$@"

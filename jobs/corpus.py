@@ -52,7 +52,7 @@ class Corpora:
 def find(corpus: str, base: Path, config: TrainConfig) -> Corpora:
     """The clips of --corpus. Videos are decoded once, into shards in `base`, the experiment's folder.
 
-    Raises UsageError for a corpus that cannot be fetched and for shards that cannot be used.
+    Raises UsageError for a corpus that cannot be fetched and for shards that cannot be used or written.
     """
     from pipeline import clips, shards
 
@@ -67,8 +67,8 @@ def find(corpus: str, base: Path, config: TrainConfig) -> Corpora:
             failures += shards.write(planned.clips, base / ".shards", max_height=_max_height(config)).failures
             wanted = {plan.clip_id for plan in planned.clips}
             works = tuple(work for work in _from_shards(base / ".shards") if work.clip_id in wanted)
-    except shards.ShardError as error:
-        raise UsageError(str(error)) from error
+    except (shards.ShardError, OSError) as error:
+        raise UsageError(one_line(error)) from error
     return _without_misfits(_told(works, failures, planned.dropped), config)
 
 

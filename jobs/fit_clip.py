@@ -14,7 +14,6 @@ The folder of a clip, in the order it fills:
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import json
 import platform
@@ -28,7 +27,7 @@ import torch
 from PIL import Image
 
 from jobs import tracking
-from jobs.corpus import FPS, ladder
+from jobs.corpus import FPS, UsageError, ladder, one_line
 from jobs.metrics_log import MetricsLog
 from jobs.pictures import SHOWN_SAMPLES, sheet, to_frames
 from jobs.scores import score, score_of_blur
@@ -72,12 +71,18 @@ class Result:
 
 
 def read_results(store: Store, clip_ids: Iterable[str]) -> dict[str, Result]:
-    """The results that clips of an experiment have, by clip id. One that cannot be read is none: its clip goes on."""
+    """The results that clips of an experiment have, by clip id.
+
+    Raises UsageError for a file that this program did not write.
+    """
     names = {f"{clip_id}/result.json": clip_id for clip_id in clip_ids}
     results = {}
     for name, content in store.read(names).items():
-        with contextlib.suppress(ValueError, TypeError):
+        try:
             results[names[name]] = Result(**json.loads(content))
+        except (ValueError, TypeError) as error:
+            mend = "delete it, and the clip goes on from its checkpoint"
+            raise UsageError(f"{store.uri}/{name}: cannot be read ({one_line(error)}); {mend}") from error
     return results
 
 

@@ -266,7 +266,7 @@ class ClipFolder:
 
     def __init__(self, store: Store, clip_id: str) -> None:
         self._store, self._clip_id = store, clip_id
-        self._token = uuid.uuid4().hex.encode()
+        self._token = json.dumps({"host": _host(), "pid": os.getpid(), "id": uuid.uuid4().hex}).encode()
         self._owner = f"{clip_id}/.owner"
         self._scratch = contextlib.ExitStack()
         self._stop = threading.Event()

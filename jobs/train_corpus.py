@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from jobs.tracking import Corpus
 
 DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
+ROOM_BYTES = 2 << 20  # that storage must have to begin with: MLflow's empty store alone takes about 1 MB
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -164,7 +165,12 @@ def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: S
 
 def _check_definition(base: Store, config: TrainConfig, kept: Collection[str], discarded: Collection[str]) -> None:
     """Raises UsageError if `base` keeps models of another definition: two never share a name."""
-    before = json.loads(base.read(["experiment.json"]).get("experiment.json", b"{}"))
+    name = "experiment.json"
+    try:
+        before = dict(json.loads(base.read([name]).get(name, b"{}")))
+    except (ValueError, TypeError) as error:
+        mend = "delete it, or use --experiment NAME"
+        raise UsageError(f"{base.uri}/{name}: cannot be read ({one_line(error)}); {mend}") from error
     now = config.definition()
     changed = [f"{name} was {before.get(name)}, is now {now[name]}" for name in now if before.get(name) != now[name]]
     if kept and changed:
@@ -293,11 +299,13 @@ def _check_writable(base: Store) -> None:
         return  # the lease is the first thing that is written
     try:
         folder = next(folder for folder in (base.path, *base.path.parents) if folder.exists())
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(ROOM_BYTES))
+            file.flush()
     except OSError as error:
         cause = f"nothing can be written there ({error.strerror})"
-        raise UsageError(f"--storage: {base.uri}: {cause}; make it writable, or give another folder") from error
+        mend = "make room and make it writable, or give another folder"
+        raise UsageError(f"--storage: {base.uri}: {cause}; {mend}") from error
 
 
 def _experiment_name(corpus: str, preset: str) -> str:

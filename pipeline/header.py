@@ -1,4 +1,4 @@
-"""What ffmpeg and ffprobe print, read into one `Header`; what they complain about, told in one line.
+"""What ffmpeg and ffprobe print, read into one `Header`; what goes wrong with a file, told in one line.
 
 Text in, facts out: nothing is run here, so any version's output can be tried on it.
 """
@@ -41,6 +41,12 @@ class Header:
 def video_error(path: str | os.PathLike[str], cause: str, mend: str) -> VideoError:
     """The one line that says which file, what is wrong, and what to do."""
     return VideoError(f"{shown(path)}: {cause}; {mend}")
+
+
+def cannot_write(path: str | os.PathLike[str], error: OSError) -> str:
+    """The one line for a file of ours that its disk does not take."""
+    cause = f"cannot be written ({error.strerror or error})"
+    return f"{shown(path)}: {cause}; make room there, or make it writable, then run the same command again"
 
 
 def shown(path: str | os.PathLike[str]) -> str:

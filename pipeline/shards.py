@@ -4,6 +4,7 @@ A shard is finished when its sidecar is there, which is written last; whatever e
 not count. Written here with webdataset, and readable by it; read by pipeline/shard_reader.py.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -18,6 +19,7 @@ import numpy as np
 
 from pipeline import video
 from pipeline.clips import ClipPlan, Failure
+from pipeline.header import cannot_write
 from pipeline.shard_reader import Clip, ShardEntry, ShardError, index, is_corpus, read, read_clip, sidecars
 
 __all__ = ["Clip", "ShardEntry", "ShardError", "Written", "index", "is_corpus", "read", "read_clip", "write"]
@@ -57,12 +59,14 @@ def write(
         on_clip: called with each clip's id when it is written, failed, or found to be there.
 
     A clip that cannot be decoded is a Failure and the others go on. Raises: ShardError when the folder holds
-    a damaged shard, or shards made with other settings; ValueError for numbers out of range; OSError.
+    a damaged shard or shards made with other settings, or cannot be written: finished shards are then as they
+    were, and no half one is left; ValueError for numbers out of range; OSError for a source that is gone.
     """
     if max_height < 1 or clips_per_shard < 1:
         raise ValueError(f"max_height and clips_per_shard must be positive, got {max_height}, {clips_per_shard}")
     out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
+    with _told(out_dir):
+        out_dir.mkdir(parents=True, exist_ok=True)
     finished = sidecars(out_dir)
     missing = _missing(clips, finished, {"max_height": max_height})
     wanted = set(missing)
@@ -127,23 +131,29 @@ def _decoded(clips: Sequence[ClipPlan], max_height: int) -> Iterator[tuple[ClipP
         yield from zip(batch, decoded, strict=True)
 
 
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turns the OSError of writing `path` into a ShardError. The body does nothing else with the disk."""
+    try:
+        yield
+    except OSError as error:
+        raise ShardError(cannot_write(path, error)) from error
+
+
 class _ShardFile:
-    """A shard being written: under a hidden name until `finish` gives it its own, and then its sidecar."""
+    """A shard being written: under hidden names until `finish` gives it and then its sidecar their own."""
 
     def __init__(self, folder: Path, number: int, settings: Mapping[str, Any]) -> None:
         self.tar = folder / f"{number:06d}.tar"
+        self.sidecar = self.tar.with_suffix(".json")
         self.settings = dict(settings)
         self.clips: list[dict[str, Any]] = []
-        self._temporary = folder / f".{self.tar.name}.tmp"  # a killed run's leftover is overwritten
+        # A killed run's leftovers are overwritten.
+        self._temporaries = [path.with_name(f".{path.name}.tmp") for path in (self.tar, self.sidecar)]
         self._writer: Any = None
         self._file: Any = None
 
     def add(self, clip: ClipPlan, frames_thwc: np.ndarray) -> None:
-        import webdataset
-
-        if self._writer is None:
-            self._file = open(self._temporary, "wb")  # noqa: SIM115  closed by finish or discard
-            self._writer = webdataset.TarWriter(self._file, mtime=0.0)  # equal clips make equal bytes
         npy = io.BytesIO()
         np.save(npy, frames_thwc, allow_pickle=False)
         meta = {
@@ -158,37 +168,50 @@ class _ShardFile:
             "sha256": hashlib.sha256(npy.getbuffer()).hexdigest(),
         }
         sample = {"__key__": clip.clip_id, "frames.npy": npy.getvalue(), "json": json.dumps(meta).encode()}
-        self._writer.write(sample)
+        with _told(self.tar):
+            if self._writer is None:
+                self._open()
+            self._writer.write(sample)
         self.clips.append(meta)
 
+    def _open(self) -> None:
+        import webdataset
+
+        self._file = open(self._temporaries[0], "wb")  # noqa: SIM115  closed by finish or discard
+        self._writer = webdataset.TarWriter(self._file, mtime=0.0)  # equal clips make equal bytes
+
     def finish(self) -> Path:
-        self._writer.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        content = {
-            "shard": self.tar.name,
-            "bytes": self._temporary.stat().st_size,
-            "sha256": _sha256(self._temporary),
-            "settings": self.settings,
-            "num_clips": len(self.clips),
-            "num_frames": sum(clip["num_frames"] for clip in self.clips),
-            "clips": self.clips,
-        }
-        os.replace(self._temporary, self.tar)
-        sidecar = self.tar.with_suffix(".json")
-        temporary = sidecar.with_name(f".{sidecar.name}.tmp")
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, sidecar)
+        tar, sidecar = self._temporaries
+        with _told(self.tar):
+            self._writer.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            content = {
+                "shard": self.tar.name,
+                "bytes": tar.stat().st_size,
+                "sha256": _sha256(tar),
+                "settings": self.settings,
+                "num_clips": len(self.clips),
+                "num_frames": sum(clip["num_frames"] for clip in self.clips),
+                "clips": self.clips,
+            }
+            with open(sidecar, "w", encoding="utf-8") as file:
+                json.dump(content, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(tar, self.tar)
+            os.replace(sidecar, self.sidecar)
         return self.tar
 
     def discard(self) -> None:
-        if self._file is not None:
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError):  # what could not be written cannot be flushed either
             self._file.close()
-            self._temporary.unlink(missing_ok=True)
+        for temporary in self._temporaries:
+            with contextlib.suppress(OSError):  # there only if something was raised, which says more
+                temporary.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

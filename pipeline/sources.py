@@ -1,18 +1,23 @@
 """What a source holds: file, folder, folder of frames, CSV manifest, "demo" or URI -> its videos."""
 
+import contextlib
 import csv
+import errno
 import hashlib
 import importlib.util
 import math
 import os
 import re
+import time
 import unicodedata
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline import video
+from pipeline.header import cannot_write
 
 DEMO_CLIPS = ("bikes", "bigbuckbunny", "carphone_pristine")
 VIDEO_SUFFIXES = frozenset(
@@ -21,6 +26,8 @@ VIDEO_SUFFIXES = frozenset(
 )
 SAFE_ID = re.compile(r"[a-z0-9_-]{1,64}")  # fit for file names, MLflow tags, and a tar member's 100
 MAX_LINE_CHARS = 1 << 18  # csv itself refuses a field above half of this
+LEFTOVER_S = 3600.0  # a file that is being copied changes more often
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 PIP_NAMES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 
 
@@ -179,7 +186,8 @@ def fetch(source: str, cache_dir: Path) -> str:
     manifest is copied without the videos it names: give the folder that holds them.
 
     Returns: the local path. Raises: ValueError for an unknown scheme, a missing package (with the command
-    that installs it), a URI that names nothing, or names that would leave `cache_dir`.
+    that installs it), a URI that names nothing, names that would leave `cache_dir`, or a `cache_dir` that has no
+    room; OSError for what the other side does not give.
     """
     scheme, separator, _ = source.partition("://")
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
@@ -191,6 +199,7 @@ def fetch(source: str, cache_dir: Path) -> str:
     for part in [name, *inside.values()]:
         if not name or ".." in PurePosixPath(part).parts or "\\" in part or "\0" in part:
             raise ValueError(f"{video.shown(source)}: holds the unsafe name {video.shown(part)!r}; rename it")
+    _remove_leftovers(target)
     for info in files:
         _copy(info, target / name / inside[info["name"]])
     return str(target / name)
@@ -218,10 +227,23 @@ def _remote(source: str, scheme: str) -> tuple[list[dict[str, Any]], str]:
 def _copy(info: Mapping[str, Any], target: Path) -> None:
     if target.is_file() and target.stat().st_size == info["size"]:
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.part")
+    temporary = target.with_name(f".{target.name[:200]}.{uuid.uuid4().hex}.part")  # of nobody else
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         info["fs"].get_file(info["name"], str(temporary))
         os.replace(temporary, target)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:  # of the other side
+            raise
+        raise ValueError(cannot_write(target, error)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there only if something was raised, which says more
+            temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What killed processes left half copied. A copy that goes on elsewhere is younger, and stays."""
+    for part in folder.rglob(".*.part"):
+        with contextlib.suppress(OSError):  # somebody else may have been faster
+            if time.time() - part.stat().st_mtime > LEFTOVER_S:
+                part.unlink()

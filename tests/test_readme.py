@@ -15,6 +15,7 @@ import pytest
 
 from jobs.presets import PRESETS
 from tests.jobs.conftest import ROOT, Trained, make_video, mixed_corpus, run_job, trained  # noqa: F401
+from tests.test_doors import LOOPBACK, listening
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
@@ -112,6 +113,8 @@ def test_make_ui_serves_the_store(trained: Trained) -> None:  # noqa: F811
                 assert server.poll() is None and time.monotonic() < deadline, "the server did not come up"
                 time.sleep(0.5)
         assert '"mixed"' in answer
+        ports = listening(server.pid)
+        assert ports and {address for _, address in ports} <= LOOPBACK, ports
     finally:
         import psutil
 

@@ -56,14 +56,8 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def trainers(process: psutil.Process) -> list[psutil.Process]:
-    """The processes below it that train a clip."""
-    found = []
-    for child in process.children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "fit_task" in " ".join(child.cmdline()):
-                found.append(child)
-    return found
+def raylet_of(node: Any) -> psutil.Process:
+    return psutil.Process(node.all_processes["raylet"][0].process.pid)
 
 
 def points(lines: str) -> list[tuple[int, int | None, str, str]]:
@@ -130,17 +124,17 @@ def test_a_node_is_lost_and_its_clip_goes_on_elsewhere(
     def victim() -> tuple[Any, str, bytes] | None:
         """A node that trains a clip whose first GAN scale is in the store, the clip, and its log there."""
         for clip_id in store.names():
-            if not clip_id.startswith("."):
-                log = store.read([f"{clip_id}/metrics.jsonl", f"{clip_id}/checkpoint.pt"])
-                if len(log) == 2 and b'"scale": 2' in log[f"{clip_id}/metrics.jsonl"]:
-                    for node in cluster.worker_nodes:
-                        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-                        if any(clip_id in open_file.path for p in trainers(raylet) for open_file in p.open_files()):
-                            return node, clip_id, log[f"{clip_id}/metrics.jsonl"]
+            found = store.read(f"{clip_id}/{name}" for name in ("metrics.jsonl", "checkpoint.pt", ".owner"))
+            log = found.get(f"{clip_id}/metrics.jsonl", b"")
+            if len(found) == 3 and b'"scale": 2' in log:
+                pid = json.loads(found[f"{clip_id}/.owner"])["pid"]
+                for node in cluster.worker_nodes:
+                    if pid in {child.pid for child in raylet_of(node).children(recursive=True)}:
+                        return node, clip_id, log
         return None
 
     node, clip_id, before = wait_until(victim, process)
-    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    raylet = raylet_of(node)
     for member in [raylet, *raylet.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()

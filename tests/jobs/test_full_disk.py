@@ -22,9 +22,12 @@ from jobs.storage import Store
 from model import checkpoint as ckpt
 from model.files import StorageError
 from model.train import Progress, train_clip
-from tests.model.conftest import CLIP_ID, assert_same, one_thread, real_pyramid, tiny
+from tests.conftest import Injected
+from tests.model.conftest import CLIP_ID, assert_same, contents, one_thread, real_pyramid, tiny
 
 from .conftest import TINY, make_video, run_job
+
+pytestmark = pytest.mark.faults
 
 CONFIG = tiny(iters_per_scale=4, checkpoint_every=2)
 PLACES = [(n, i) for n in range(5) for i in (1, 2, 3, 4)]
@@ -101,17 +104,19 @@ WRITTEN = [("before the line", "metrics.jsonl"), ("after the line", "checkpoint.
 
 
 @pytest.mark.parametrize(("when", "name"), WRITTEN)
-def test_a_disk_without_room(whole: ckpt.Checkpoint, tmp_path: Path, when: str, name: str) -> None:
+def test_a_disk_without_room(whole: ckpt.Checkpoint, tmp_path: Path, when: str, name: str, injected: Injected) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StorageError) as caught:
         train(tmp_path, when, lambda: patch.setattr(os, "fsync", no_space))
     one_line(caught, tmp_path / name)
     saved = ckpt.load(tmp_path / "checkpoint.pt")
     assert (saved.scale, saved.iteration) == (3, 2)
-    assert_same(train(tmp_path), whole)
+    final = train(tmp_path)
+    injected("disk full in training", [*contents(whole), *PLACES], [*contents(final), *places(tmp_path)])
+    assert_same(final, whole)
     assert places(tmp_path) == PLACES
 
 
-def test_a_full_disk(whole: ckpt.Checkpoint, small_disk: Path) -> None:
+def test_a_full_disk(whole: ckpt.Checkpoint, small_disk: Path, injected: Injected) -> None:
     with pytest.raises(StorageError) as caught:
         train(small_disk, "after the line", lambda: fill(small_disk))
     one_line(caught, small_disk / "checkpoint.pt")
@@ -128,7 +133,10 @@ def test_a_full_disk(whole: ckpt.Checkpoint, small_disk: Path) -> None:
     saved = ckpt.load(small_disk / "checkpoint.pt")
     assert (saved.scale, saved.iteration) == (3, 2)
     (small_disk / "ballast").unlink()
-    assert_same(train(small_disk), whole)
+    final = train(small_disk)
+    found = [*contents(final), *places(small_disk)]
+    injected("disk full in training", [*contents(whole), *PLACES], found, times=3)
+    assert_same(final, whole)
     assert places(small_disk) == PLACES
 
 
@@ -195,7 +203,11 @@ def test_a_storage_that_cannot_be_written_is_refused_before_any_work(
 
 
 def test_a_clock_that_runs_backwards_harms_nothing(
-    whole: ckpt.Checkpoint, corpus: tracking.Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: ckpt.Checkpoint,
+    corpus: tracking.Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    injected: Injected,
 ) -> None:
     """An hour back at every look, over a training that is stopped twice; MLflow has every point once."""
     now, hours = time.time_ns(), itertools.count()
@@ -212,6 +224,9 @@ def test_a_clock_that_runs_backwards_harms_nothing(
     times = [json.loads(line)["time_ms"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert times == sorted(times, reverse=True)
     client = tracking.MlflowClient(corpus.uri)
-    for n in range(5):
-        stored = client.get_metric_history(run.run_id, f"scale_{n:02d}/rec_loss")
-        assert sorted(metric.step for metric in stored) == [1, 2, 3, 4]
+    stored = [
+        (n, metric.step)
+        for n in range(5)
+        for metric in client.get_metric_history(run.run_id, f"scale_{n:02d}/rec_loss")
+    ]
+    injected("clock an hour back at every look", PLACES, stored)

@@ -9,7 +9,7 @@ import random
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +18,10 @@ import pytest
 from jobs.metrics_log import MetricsLog
 from model import checkpoint as ckpt
 from model.train import Progress, train_clip
-from tests.model.conftest import CLIP_ID, assert_same, one_thread, real_pyramid, tiny
+from tests.conftest import Injected
+from tests.model.conftest import CLIP_ID, assert_same, contents, one_thread, real_pyramid, tiny
 
+pytestmark = pytest.mark.faults
 CONFIG = tiny(iters_per_scale=(16, 12, 12, 12, 12), checkpoint_every=2)  # scales 0 to 2 are VAEs, 3 and 4 are GANs
 RANDOM_KILLS = 12
 # A server that has imported everything forks the trainings: one starts in a moment, and no test's threads are in it.
@@ -161,6 +163,10 @@ def points_of(folder: Path) -> list[dict[str, Any]]:
     return points
 
 
+def everything(final: ckpt.Checkpoint, points: list[dict[str, Any]]) -> list[Hashable]:
+    return [*contents(final), *(json.dumps(point, sort_keys=True) for point in points)]
+
+
 def assert_as_left_alone(folder: Path, whole: Whole) -> None:
     assert_same(ckpt.load(folder / "checkpoint.pt"), whole.final)
     assert points_of(folder) == whole.points  # none lost, none twice
@@ -170,22 +176,24 @@ def assert_as_left_alone(folder: Path, whole: Whole) -> None:
 
 
 @pytest.mark.slow
-def test_killed_where_it_hurts(whole: Whole, tmp_path: Path) -> None:
+def test_killed_where_it_hurts(whole: Whole, tmp_path: Path, injected: Injected) -> None:
     for how, scale, leaves in DEATHS:
         assert run(tmp_path, how, scale) in (-signal.SIGKILL, -signal.SIGXFSZ), (how, scale)
         assert leaves(tmp_path), (how, scale)
     assert run(tmp_path) == 0
+    final, points = ckpt.load(tmp_path / "checkpoint.pt"), points_of(tmp_path)
+    injected("training killed inside a write", everything(*whole[:2]), everything(final, points), times=len(DEATHS))
     assert_as_left_alone(tmp_path, whole)
     lines = (tmp_path / "warnings.txt").read_text().splitlines()
     assert len(lines) == 2 and all("gone; went on from checkpoint.previous.pt" in line for line in lines)
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(whole: Whole, tmp_path: Path) -> None:
+def test_killed_at_random_moments(whole: Whole, tmp_path: Path, injected: Injected) -> None:
     draw = random.Random(7)
     kills = trainings = 0
     while kills < RANDOM_KILLS:
-        trainings += 1
+        trainings, before = trainings + 1, kills
         folder = tmp_path / str(trainings)
         while (code := run(folder, killed_after_s=draw.uniform(0.05, 0.6) * whole.seconds)) != 0:
             assert code == -signal.SIGKILL
@@ -193,4 +201,8 @@ def test_killed_at_random_moments(whole: Whole, tmp_path: Path) -> None:
             if kills == RANDOM_KILLS:
                 assert run(folder) == 0
                 break
+        final, points = ckpt.load(folder / "checkpoint.pt"), points_of(folder)
+        if kills > before:
+            fault, times = "training killed at a random moment", kills - before
+            injected(fault, everything(*whole[:2]), everything(final, points), times=times)
         assert_as_left_alone(folder, whole)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
+
+from tests.test_doors import LOOPBACK, as_a_user, listening
 
 from .conftest import ROOT, TINY, make_video
 
@@ -28,11 +30,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Head(NamedTuple):
+    """A head started by infra/local_head.sh."""
+
+    pid: int
+    address: str  # of its job server
+
+
 @pytest.fixture(scope="module")
-def head() -> Iterator[str]:
-    """The address of the job server of a head started by infra/local_head.sh."""
+def head() -> Iterator[Head]:
     port, dashboard = free_port(), free_port()
-    env = {**os.environ, **AUTH, "RAY_PORT": str(port), "RAY_DASHBOARD_PORT": str(dashboard)}
+    env = {**as_a_user(), **AUTH, "RAY_PORT": str(port), "RAY_DASHBOARD_PORT": str(dashboard)}
     script = [str(ROOT / "infra" / "local_head.sh"), "--num-cpus", "2", "--num-gpus", "2"]
     process = subprocess.Popen(script, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -42,7 +50,7 @@ def head() -> Iterator[str]:
                 break
         assert process.poll() is None and time.monotonic() < deadline, "the head did not come up"
         time.sleep(0.5)
-    yield f"http://127.0.0.1:{dashboard}"
+    yield Head(process.pid, f"http://127.0.0.1:{dashboard}")
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for member in family:
         if member.is_running():
@@ -50,13 +58,13 @@ def head() -> Iterator[str]:
     psutil.wait_procs(family, timeout=20)
 
 
-def submit(head: str, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def submit(head: Head, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     ray = str(Path(sys.executable).parent / "ray")
-    command = [ray, "job", "submit", "--address", head, "--working-dir", ".", "--", "python", "jobs/train_corpus.py"]
+    command = [ray, "job", "submit", "--address", head.address, "--working-dir", ".", "--"]
     return subprocess.run(
-        [*command, *map(str, arguments)],
+        [*command, "python", "jobs/train_corpus.py", *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, **AUTH, **environment},
+        env={**as_a_user(), **AUTH, **environment},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -65,7 +73,13 @@ def submit(head: str, *arguments: str | Path, **environment: str) -> subprocess.
     )
 
 
-def test_a_submitted_job_trains_each_clip_on_a_gpu(head: str, tmp_path: Path) -> None:
+def test_the_head_is_reached_from_this_machine_only(head: Head) -> None:
+    ports = listening(head.pid)
+    assert {"gcs_server", "raylet"} <= {name for name, _ in ports}
+    assert {address for _, address in ports} <= LOOPBACK, ports
+
+
+def test_a_submitted_job_trains_each_clip_on_a_gpu(head: Head, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     videos.mkdir()
     for name in ("one", "two", "three"):

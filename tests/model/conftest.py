@@ -137,6 +137,17 @@ def assert_same(a, b):
             assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, field
 
 
+def contents(checkpoint):
+    """Everything that `assert_same` compares, as (field, place in it, bytes) to be counted."""
+    fields = ("config", "sizes", "clip_id", "scale", "iteration", "noise_amps", "device")
+    items = [(field, 0, repr(getattr(checkpoint, field))) for field in fields]
+    for field in ("generators", "critic", "optimizers", "rng_state"):
+        for place, leaf in enumerate(leaves(getattr(checkpoint, field))):
+            tensor = isinstance(leaf, torch.Tensor)
+            items.append((field, place, leaf.numpy().tobytes() if tensor else repr(leaf)))
+    return items
+
+
 @contextmanager
 def one_thread():
     """One order of summation, for bitwise comparisons; and tiny convolutions only wait for a second thread."""

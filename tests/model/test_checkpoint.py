@@ -92,6 +92,7 @@ def test_torn_at_its_seal(trained, tmp_path, lost):
     refused(path, "damaged, its checksum does not match|not a readable checkpoint", DamagedCheckpoint)
 
 
+@pytest.mark.faults
 def test_any_changed_bit_is_noticed(trained, tmp_path):
     whole = trained.read_bytes()
     path = tmp_path / "flipped.pt"
@@ -155,8 +156,9 @@ def full(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_failed_save_leaves_the_old_files_and_nothing_else(trained, tmp_path, monkeypatch, call):
+def test_a_failed_save_leaves_the_old_files_and_nothing_else(trained, tmp_path, monkeypatch, call, injected):
     path = tmp_path / "checkpoint.pt"
     saved = ckpt.load(trained)
     ckpt.save(saved, path)
@@ -167,7 +169,9 @@ def test_a_failed_save_leaves_the_old_files_and_nothing_else(trained, tmp_path, 
     with pytest.raises(StorageError, match=r"No space left on device.*make room") as caught:
         ckpt.save(saved, path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == written
+    there = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    injected("no room for a checkpoint", written.items(), there.items())
+    assert there == written
 
 
 def test_what_a_killed_save_left_is_removed_by_the_next(trained, tmp_path):

@@ -10,7 +10,7 @@ from model.checkpoint import CheckpointError
 from model.precision import resolve
 from model.train import train_clip
 
-from .conftest import CLIP_ID, SIZES, Stopped, assert_same, one_thread, real_pyramid, tiny, train
+from .conftest import CLIP_ID, SIZES, Stopped, assert_same, contents, one_thread, real_pyramid, tiny, train
 
 NATIVE_BF16 = resolve("auto", torch.device("cpu")) == "bf16"
 
@@ -144,8 +144,9 @@ DAMAGE = {
 PLACES = [(0, 5), (2, 1), (4, 1), (4, 4)]  # within a scale, at the start of a VAE and of a GAN scale, at the end
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(("damage", "stop_at"), list(zip(DAMAGE, PLACES)))
-def test_the_checkpoint_before_is_used_and_it_is_said(whole, tmp_path, damage, stop_at):
+def test_the_checkpoint_before_is_used_and_it_is_said(whole, tmp_path, damage, stop_at, injected):
     config, _, final = whole
     path = tmp_path / "checkpoint.pt"
     train(config, path, stop_at=stop_at)
@@ -158,10 +159,12 @@ def test_the_checkpoint_before_is_used_and_it_is_said(whole, tmp_path, damage, s
     assert str(path) in line and "\n" not in line
     assert ("gone" if damage == "gone" else "damaged") in line
     assert f"went on from checkpoint.previous.pt: scale {before.scale}, iteration {before.iteration}" in line
+    injected("checkpoint damaged or gone", contents(final), contents(ckpt.load(path)))
     assert_same(ckpt.load(path), final)
 
 
-def test_a_process_that_dies_while_it_recovers_loses_nothing_more(whole, tmp_path):
+@pytest.mark.faults
+def test_a_process_that_dies_while_it_recovers_loses_nothing_more(whole, tmp_path, injected):
     config, _, final = whole
     path = tmp_path / "checkpoint.pt"
     train(config, path, stop_at=(1, 3))
@@ -179,9 +182,11 @@ def test_a_process_that_dies_while_it_recovers_loses_nothing_more(whole, tmp_pat
         assert_same(ckpt.resume(path, warn), before)
     assert len(told) == 2
     train(config, path)
+    injected("killed while it recovers from a damaged checkpoint", contents(final), contents(ckpt.load(path)))
     assert_same(ckpt.load(path), final)
 
 
+@pytest.mark.faults
 def test_nothing_to_go_on_from_is_one_line_and_nothing_is_touched(whole, tmp_path):
     config, _, _ = whole
     path = tmp_path / "checkpoint.pt"

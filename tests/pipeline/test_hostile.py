@@ -19,6 +19,8 @@ import pytest
 from pipeline import command, shards, video
 from pipeline.clips import plan
 
+pytestmark = pytest.mark.faults
+
 MIB = 1 << 20
 
 
@@ -58,7 +60,7 @@ def _found(root):
     return names
 
 
-def test_every_file_is_a_clip_or_a_line_with_its_cause(tools, corpus, tmp_path):
+def test_every_file_is_a_clip_or_a_line_with_its_cause(tools, corpus, tmp_path, injected):
     root, made = corpus
     before = sorted(os.listdir(root.parent)), sorted(os.listdir(root)), sorted(os.listdir(made))
     there = _found(root) - {str(root / "links" / name) for name in ("round", "round.mp4")}
@@ -72,7 +74,9 @@ def test_every_file_is_a_clip_or_a_line_with_its_cause(tools, corpus, tmp_path):
     clips = {clip.source: clip.clip_id for clip in planned.clips if clip.clip_id in written.clip_ids}
     failed = [*planned.failures, *written.failures]
     assert len(there) >= 200 + len(damage.GOOD)
-    assert sorted([*clips, *(failure.source for failure in failed)]) == sorted(there)
+    told = [*clips, *(failure.source for failure in failed)]
+    injected("damaged and hostile files among good ones", there, told, times=len(there) - len(damage.GOOD))
+    assert sorted(told) == sorted(there)
     for failure in failed:
         assert failure.reason.isprintable() and len(failure.reason) < 6000, failure
         assert failure.reason.startswith(video.shown(failure.source)) and "; " in failure.reason, failure
@@ -133,7 +137,7 @@ def _anyone():
             os.seteuid(0)
 
 
-def test_what_may_not_be_read_costs_only_itself(lavfi):
+def test_what_may_not_be_read_costs_only_itself(lavfi, injected):
     top = Path(tempfile.mkdtemp())  # pytest's own folders are closed to other users
     try:
         top.chmod(0o755)
@@ -153,6 +157,8 @@ def test_what_may_not_be_read_costs_only_itself(lavfi):
         assert "a_locked.mp4: may not be read (permission denied); change its permissions" in told["a_locked.mp4"]
         assert "closed: cannot be listed (Permission denied); check the folder" in told["closed"]
         assert "c.mp4: may not be read (permission denied)" in told["c.mp4"]
+        found = [Path(one.source).name for one in (*planned.clips, *planned.failures)]
+        injected("files and folders that may not be read", ["b.mp4", "a_locked.mp4", "closed", "c.mp4"], found, times=3)
         assert len(told) == 3 and len(direct.failures) == 3 and not direct.clips
     finally:
         shutil.rmtree(top)

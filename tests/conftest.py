@@ -1,0 +1,54 @@
+"""`pytest -m faults`: what the tests broke on purpose, and what was lost or doubled by it, as a table after the run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
+
+import pytest
+
+Injected = Callable[..., None]
+TABLE = pytest.StashKey[dict[str, list[int]]]()  # fault → times, lost, duplicated
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[TABLE] = {}
+
+
+@pytest.fixture
+def injected(request: pytest.FixtureRequest) -> Injected:
+    """Measure what a fault did, and add it to the table. For tests marked `faults`.
+
+    >>> injected("the process is killed", points_without_it, points_there, times=12)
+
+    Args:
+        fault: what was broken, in a few words; calls with the same words share a row.
+        wanted: what is there when nothing is broken: points, clip ids, (tensor, bytes) …, anything hashable.
+        found: what is there after the fault. A thing that has changed counts as one lost and one too many.
+        times: how often the fault was injected.
+
+    Fails the test if anything is lost or duplicated.
+    """
+    assert request.node.get_closest_marker("faults"), "mark the test: @pytest.mark.faults"
+
+    def injected(fault: str, wanted: Iterable[Hashable], found: Iterable[Hashable], *, times: int = 1) -> None:
+        expected, there = Counter(wanted), Counter(found)
+        assert expected and times > 0, "nothing was there to be lost"
+        lost, duplicated = expected - there, there - expected
+        row = request.config.stash[TABLE].setdefault(fault, [0, 0, 0])
+        for column, count in enumerate((times, lost.total(), duplicated.total())):
+            row[column] += count
+        assert not lost and not duplicated, f"{fault}: lost {[*lost][:5]}, too many {[*duplicated][:5]}"
+
+    return injected
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    table = config.stash[TABLE]
+    if not table:
+        return
+    width = max(map(len, table))
+    terminalreporter.section("faults")
+    terminalreporter.line(f"{'fault':<{width}}  times injected  lost  duplicated")
+    for fault, (times, lost, duplicated) in table.items():
+        terminalreporter.line(f"{fault:<{width}}  {times:>14}  {lost:>4}  {duplicated:>10}")
