@@ -176,7 +176,7 @@ def run(
     from pipeline import shards
 
     standings: Any = Standings.remote()  # type: ignore[attr-defined]
-    task: Any = ray.remote(max_retries=MAX_RESTARTS, **slots.options)(fit)  # type: ignore[call-overload]
+    task: Any = ray.remote(max_retries=MAX_RESTARTS, **slots.options)(fit)
     waiting = iter(todo)
     flying: dict[Any, tuple[Job, Any]] = {}  # by the result to come: its job, and its frames in Ray's object store
     exhausted, told = False, 0.0
