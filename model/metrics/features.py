@@ -1,6 +1,7 @@
-"""The vectors that a Fréchet distance compares: network features at every location of a video.
+"""The vectors that a Fréchet distance compares: network features at every location of a video or image.
 
-Legend: video_cthw is float RGB in [-1, 1], (3, T, H, W); a vector array is float64, (locations, dims).
+Legend: video_cthw is float RGB in [-1, 1], (3, T, H, W), image_chw is (3, H, W); a vector array is float64,
+(locations, dims).
 """
 
 from __future__ import annotations
@@ -27,6 +28,17 @@ class VideoFeatures(Protocol):
 
     def __call__(self, video_cthw: Video) -> np.ndarray:
         """Vectors of one video, float64 (locations, dims)."""
+
+
+class ImageFeatures(Protocol):
+    """What `frechet.sifid` needs of a feature network: the same of an image."""
+
+    @property
+    def name(self) -> str:
+        """Suffix of every metric made with these features (`sifid_lite0`): other features, other name."""
+
+    def __call__(self, image_chw: Video) -> np.ndarray:
+        """Vectors of one image, float64 (locations, dims)."""
 
 
 def checked_video(video: Video, ndim: int) -> torch.Tensor:
@@ -58,6 +70,13 @@ def checked_video(video: Video, ndim: int) -> torch.Tensor:
         low, high = float(tensor.amin()), float(tensor.amax())
         raise ValueError(f"video must be in [-1, 1], got [{low:g}, {high:g}]: another range?")
     return tensor.clamp(-1.0, 1.0)
+
+
+def checked_image(image_chw: Video) -> torch.Tensor:
+    """The same of one image, (3, H, W)."""
+    if image_chw.ndim != 3:
+        raise ValueError(f"image must be (3, H, W), got {tuple(image_chw.shape)}")
+    return checked_video(image_chw[:, None], ndim=4)[:, 0]
 
 
 class Lite0Features:
@@ -140,7 +159,7 @@ class Lite0Features:
         size = (self.height_px, self.resized_width(*video_cthw.shape[-2:]))
         batch = max(1, self.pixels_per_batch // (size[0] * size[1]))
         maps = []
-        with torch.inference_mode(), torch.autocast("cpu", enabled=False), _one_thread():
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False), one_thread():
             for frames in torch.split(video_cthw.cpu().transpose(0, 1), batch):  # (b, 3, H, W)
                 frames = F.interpolate(frames, size, mode="bilinear", align_corners=False, antialias=True)
                 rgb_255 = (frames + 1.0) * 127.5
@@ -156,8 +175,37 @@ class Lite0Features:
         return self.stride_px * max(1, round(width_px * self.height_px / (height_px * self.stride_px)))
 
 
+class Lite0ImageFeatures:
+    """EfficientNet-Lite0 features of an image: the 40 channels that `Lite0Features` takes of a frame, without change.
+
+    Takes the place of Inception where no file of it is at hand (SIFID: SinGAN, Shaham et al. 2019, §3), hence its own
+    metric name. Same input, resizing, precision and thread as there.
+    """
+
+    name = "lite0"
+
+    def __init__(self) -> None:
+        """Loads the network; about 0.3 s. Raises ImportError: a package of the network is not installed."""
+        self._of_frames = Lite0Features()
+
+    def __call__(self, image_chw: Video) -> np.ndarray:
+        """Vectors at every location.
+
+        Args:
+            image_chw: float RGB in [-1, 1], (3, H, W), any H and W.
+
+        Returns:
+            float64 (16 * (width / 8), 40), ordered by row, column; width is `Lite0Features.resized_width`.
+
+        Raises:
+            TypeError, ValueError: not such an image (see `checked_image`).
+        """
+        maps = self._of_frames.frame_maps(checked_image(image_chw)[:, None])  # (1, 40, 16, width / 8)
+        return maps[0].flatten(1).T.numpy()
+
+
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Runs torch on one CPU thread inside the block; the setting is the process's, so it is put back."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
