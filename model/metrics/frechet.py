@@ -190,7 +190,8 @@ def fid(samples_nd: np.ndarray, test_set_nd: np.ndarray, *, trials: int = 50, dr
         samples_nd: one vector a video, (n, D), for example of `embeddings`.
         test_set_nd: (m, D), of the same features.
         drawn: features a trial, at most D, n and m.
-        seed: which features are drawn; the same seed gives the same value.
+        seed: which features are drawn: each trial takes the next `choice(D, drawn, replace=False)` of
+            `numpy.random.default_rng(seed)`.
 
     Raises:
         ValueError: not such arrays (see `Gaussian.fit`), of different D, `drawn` out of range, or no trial.
