@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from model.metrics.features import ImageFeatures, Video, VideoFeatures
+from model.metrics.features import ImageFeatures, Video, VideoFeatures, one_thread
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # arrays have no single truth value to compare by
@@ -39,7 +40,9 @@ class Gaussian:
         """
         vectors = checked_vectors(vectors)
         mean = vectors.mean(axis=0)
-        return cls(mean=mean, root=np.linalg.qr(vectors - mean, mode="r") / np.sqrt(len(vectors) - 1))
+        with one_thread():
+            root = torch.linalg.qr(torch.from_numpy(vectors - mean), mode="r").R
+        return cls(mean=mean, root=root.numpy() / np.sqrt(len(vectors) - 1))
 
 
 def checked_vectors(vectors: np.ndarray) -> np.ndarray:
@@ -73,9 +76,10 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
         raise ValueError(f"Gaussians of {a.mean.size} and {b.mean.size} dimensions have no distance")
     if not all(np.isfinite(array).all() for array in (a.mean, a.root, b.mean, b.root)):
         raise ValueError("a Gaussian holds NaN or infinite values")
-    difference = a.mean - b.mean
-    cross = np.linalg.svd(a.root @ b.root.T, compute_uv=False).sum()
-    return max(0.0, float(difference @ difference + np.sum(a.root**2) + np.sum(b.root**2) - 2.0 * cross))
+    with one_thread():
+        cross = torch.linalg.svdvals(torch.from_numpy(a.root) @ torch.from_numpy(b.root).T).sum().item()
+    means = np.sum((a.mean - b.mean) ** 2)
+    return max(0.0, float(means + np.sum(a.root**2) + np.sum(b.root**2) - 2.0 * cross))
 
 
 class RealClip:
