@@ -64,7 +64,9 @@ def test_field_is_that_of_brute_force(monkeypatch, kind, chunk, step):
     assert_is_brute_force(field, sample, real, step)
 
 
-def test_neighbours_that_float32_products_cannot_tell_apart():
+@pytest.mark.parametrize("chunk", [7, 4096])
+def test_neighbours_that_float32_products_cannot_tell_apart(monkeypatch, chunk):
+    monkeypatch.setattr(nnf, "CHUNK", chunk)
     # Patches far from the origin (|k|² near 81) that differ by 1e-4 a value: |k|² - 2 q·k in float32 has an error of
     # the size of what it is to measure, and finds other neighbours.
     sample, real = (0.99 + 1e-4 * video(seed, 5, 8, 9) for seed in (2, 3))
