@@ -1,6 +1,6 @@
-"""The vectors that a Fréchet distance compares: network features at every location of a video or image.
+"""The vectors that a Fréchet distance compares: network features at every location of a video.
 
-Legend: video_cthw is float RGB in [-1, 1], (3, T, H, W), image_chw is (3, H, W); a vector array is float64,
+Legend: video_cthw is float RGB in [-1, 1], (3, T, H, W), an image is a video of one frame; a vector array is float64,
 (locations, dims).
 """
 
@@ -23,22 +23,15 @@ class VideoFeatures(Protocol):
     """What `frechet.svfid` needs of a feature network: a name for the metric, and vectors for a video."""
 
     @property
+    def rank_deficient(self) -> bool:
+        """Whether a video has fewer locations than dims, and the metric is defined so all the same."""
+
+    @property
     def name(self) -> str:
         """Suffix of every metric made with these features (`svfid_lite0`): other features, other name."""
 
     def __call__(self, video_cthw: Video) -> np.ndarray:
         """Vectors of one video, float64 (locations, dims)."""
-
-
-class ImageFeatures(Protocol):
-    """What `frechet.sifid` needs of a feature network: the same of an image."""
-
-    @property
-    def name(self) -> str:
-        """Suffix of every metric made with these features (`sifid_lite0`): other features, other name."""
-
-    def __call__(self, image_chw: Video) -> np.ndarray:
-        """Vectors of one image, float64 (locations, dims)."""
 
 
 def checked_video(video: Video, ndim: int) -> torch.Tensor:
@@ -70,13 +63,6 @@ def checked_video(video: Video, ndim: int) -> torch.Tensor:
         low, high = float(tensor.amin()), float(tensor.amax())
         raise ValueError(f"video must be in [-1, 1], got [{low:g}, {high:g}]: another range?")
     return tensor.clamp(-1.0, 1.0)
-
-
-def checked_image(image_chw: Video) -> torch.Tensor:
-    """The same of one image, (3, H, W)."""
-    if image_chw.ndim != 3:
-        raise ValueError(f"image must be (3, H, W), got {tuple(image_chw.shape)}")
-    return checked_video(image_chw[:, None], ndim=4)[:, 0]
 
 
 class Lite0Features:
@@ -111,6 +97,7 @@ class Lite0Features:
     """
 
     name = "lite0"
+    rank_deficient = False
     height_px = 128
     stride_px = 8
     dims = 80
@@ -175,33 +162,34 @@ class Lite0Features:
         return self.stride_px * max(1, round(width_px * self.height_px / (height_px * self.stride_px)))
 
 
-class Lite0ImageFeatures:
-    """EfficientNet-Lite0 features of an image: the 40 channels that `Lite0Features` takes of a frame, without change.
+class Lite0FrameFeatures:
+    """EfficientNet-Lite0 features of images: the 40 channels that `Lite0Features` takes of a frame, without change.
 
-    Takes the place of Inception where no file of it is at hand (SIFID: SinGAN, Shaham et al. 2019, §3), hence its own
-    metric name. Same input, resizing, precision and thread as there.
+    Takes the place of Inception in SIFID where no file of it is at hand, hence its own metric name. Input, resizing,
+    precision and thread as there.
     """
 
-    name = "lite0"
+    name = "lite0_frames"
+    rank_deficient = False
 
     def __init__(self) -> None:
         """Loads the network; about 0.3 s. Raises ImportError: a package of the network is not installed."""
-        self._of_frames = Lite0Features()
+        self._network = Lite0Features()
 
-    def __call__(self, image_chw: Video) -> np.ndarray:
-        """Vectors at every location.
+    def __call__(self, video_cthw: Video) -> np.ndarray:
+        """Vectors at every location of every frame.
 
         Args:
-            image_chw: float RGB in [-1, 1], (3, H, W), any H and W.
+            video_cthw: float RGB in [-1, 1], (3, T, H, W), any T, H and W.
 
         Returns:
-            float64 (16 * (width / 8), 40), ordered by row, column; width is `Lite0Features.resized_width`.
+            float64 (T * 16 * (width / 8), 40), ordered by frame, row, column; width is `Lite0Features.resized_width`.
 
         Raises:
-            TypeError, ValueError: not such an image (see `checked_image`).
+            TypeError, ValueError: not such a video (see `checked_video`).
         """
-        maps = self._of_frames.frame_maps(checked_image(image_chw)[:, None])  # (1, 40, 16, width / 8)
-        return maps[0].flatten(1).T.numpy()
+        maps = self._network.frame_maps(checked_video(video_cthw, ndim=4))  # (T, 40, 16, width / 8)
+        return maps.permute(0, 2, 3, 1).flatten(0, 2).numpy()
 
 
 @contextmanager

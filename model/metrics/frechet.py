@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.metrics.features import ImageFeatures, Video, VideoFeatures, one_thread
+from model.metrics.features import Video, VideoFeatures, one_thread
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # arrays have no single truth value to compare by
@@ -25,36 +25,31 @@ class Gaussian:
     root: np.ndarray
 
     @classmethod
-    def fit(cls, vectors: np.ndarray) -> Gaussian:
+    def fit(cls, vectors: np.ndarray, *, rank_deficient: bool = False) -> Gaussian:
         """The Gaussian with the mean and the unbiased covariance (divided by n - 1) of the vectors.
 
-        With n <= D the covariance is singular whatever the distribution, as in the paper's SVFID (98 vectors of 512
-        numbers). The distance is right all the same, but it then measures the number of vectors too: compare only
-        scores of equally many.
-
         Args:
-            vectors: (n, D), n >= 2, any real dtype; computed in float64.
+            vectors: (n, D), any real dtype; computed in float64.
+            rank_deficient: allows any n >= 2. With n <= D the covariance is singular whatever the distribution; the
+                distance is right, but also measures the number of vectors, so it compares only with distances of as
+                many.
 
         Raises:
-            ValueError: not (n, D), fewer than 2 vectors, a NaN or infinity.
+            ValueError: not (n, D), a NaN or infinity, or too few vectors: without `rank_deficient` n < D + 1.
         """
-        vectors = checked_vectors(vectors)
+        vectors = np.asarray(vectors, dtype=np.float64)
+        if vectors.ndim != 2 or vectors.shape[1] == 0:
+            raise ValueError(f"vectors must be (n, D), got {vectors.shape}")
+        count, dims = vectors.shape
+        least = 2 if rank_deficient else dims + 1
+        if count < least:
+            raise ValueError(f"{count} vectors of {dims} dimensions: the covariance needs at least {least}")
+        if not np.isfinite(vectors).all():
+            raise ValueError("vectors hold NaN or infinite values")
         mean = vectors.mean(axis=0)
-        with one_thread():
+        with one_thread():  # of a second one a busy machine makes a second out of 10 ms
             root = torch.linalg.qr(torch.from_numpy(vectors - mean), mode="r").R
-        return cls(mean=mean, root=root.numpy() / np.sqrt(len(vectors) - 1))
-
-
-def checked_vectors(vectors: np.ndarray) -> np.ndarray:
-    """The vectors as float64 (n, D). Raises ValueError: see `Gaussian.fit`."""
-    vectors = np.asarray(vectors, dtype=np.float64)
-    if vectors.ndim != 2 or vectors.shape[1] == 0:
-        raise ValueError(f"vectors must be (n, D), got {vectors.shape}")
-    if len(vectors) < 2:
-        raise ValueError(f"a covariance needs at least 2 vectors, got {len(vectors)}")
-    if not np.isfinite(vectors).all():
-        raise ValueError("vectors hold NaN or infinite values")
-    return vectors
+        return cls(mean=mean, root=root.numpy() / np.sqrt(count - 1))
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
@@ -99,7 +94,14 @@ class RealClip:
         """Raises TypeError, ValueError: a video that the features refuse."""
         self.video = video_cthw
         self.features = features
-        self.gaussian = Gaussian.fit(features(video_cthw))
+        self.gaussian = self._fit(video_cthw)
+
+    def distance(self, sample_cthw: Video) -> float:
+        """Fréchet distance to a sample's vectors. Raises as the features and `Gaussian.fit` do."""
+        return frechet_distance(self.gaussian, self._fit(sample_cthw))
+
+    def _fit(self, video_cthw: Video) -> Gaussian:
+        return Gaussian.fit(self.features(video_cthw), rank_deficient=self.features.rank_deficient)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,30 +132,32 @@ def svfid(real: RealClip, samples_ncthw: Video | Iterable[Video]) -> Svfid:
     Raises:
         TypeError, ValueError: no sample, or one that the features refuse.
     """
-    return _distances(real.gaussian, (real.features(sample) for sample in samples_ncthw), real.features.name)
+    per_sample = tuple(real.distance(sample) for sample in samples_ncthw)
+    if not per_sample:
+        raise ValueError("a Fréchet distance needs at least one sample")
+    return Svfid(mean=float(np.mean(per_sample)), per_sample=per_sample, features=real.features.name)
 
 
-def sifid(real_chw: Video, samples_nchw: Video | Iterable[Video], features: ImageFeatures) -> Svfid:
-    """Single-image FID: the same of images, over the positions of one feature map.
+def sifid(real_chw: Video, samples_nchw: Video | Iterable[Video], features: VideoFeatures) -> Svfid:
+    """Single-image FID: the same of images, over the positions of the feature map of one image.
 
-    PAPER.md §5; paper §4.2 "Image Generation"; introduced in SinGAN (Shaham et al. 2019, §3), whose features are the
-    192 channels before Inception's second pooling.
+    PAPER.md §5; paper §4.2 "Image Generation"; introduced in SinGAN (Shaham et al. 2019, §3) with Inception features.
 
     Args:
         real_chw: float RGB in [-1, 1], (3, H, W).
         samples_nchw: (N, 3, H', W') of the same kind, N >= 1, or any iterable of (3, H', W').
+        features: given each image as a video of one frame, (3, 1, H, W); for example `features.Lite0FrameFeatures()`.
 
     Raises:
-        TypeError, ValueError: no sample, or an image that the features refuse.
+        TypeError, ValueError: no sample, or not such images.
     """
-    return _distances(Gaussian.fit(features(real_chw)), (features(sample) for sample in samples_nchw), features.name)
+    return svfid(RealClip(_one_frame(real_chw), features), (_one_frame(sample) for sample in samples_nchw))
 
 
-def _distances(real: Gaussian, vectors: Iterable[np.ndarray], features: str) -> Svfid:
-    per_sample = tuple(frechet_distance(real, Gaussian.fit(of_sample)) for of_sample in vectors)
-    if not per_sample:
-        raise ValueError("a Fréchet distance needs at least one sample")
-    return Svfid(mean=float(np.mean(per_sample)), per_sample=per_sample, features=features)
+def _one_frame(image_chw: Video) -> Video:
+    if image_chw.ndim != 3:
+        raise ValueError(f"image must be (3, H, W), got {tuple(image_chw.shape)}")
+    return image_chw[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,12 +202,13 @@ def fid(samples_nd: np.ndarray, test_set_nd: np.ndarray, *, trials: int = 50, dr
             `numpy.random.default_rng(seed)`.
 
     Raises:
-        ValueError: not such arrays (see `Gaussian.fit`), of different D, `drawn` out of range, or no trial.
+        ValueError: not such arrays, of different D, a NaN or infinity, `drawn` out of range, fewer than 2 videos on a
+            side, or no trial.
     """
-    samples, test_set = checked_vectors(samples_nd), checked_vectors(test_set_nd)
+    samples, test_set = np.asarray(samples_nd, dtype=np.float64), np.asarray(test_set_nd, dtype=np.float64)
+    if samples.ndim != 2 or test_set.ndim != 2 or samples.shape[1] != test_set.shape[1]:
+        raise ValueError(f"FID compares (n, D) with (m, D), got {samples.shape} and {test_set.shape}")
     dims = samples.shape[1]
-    if test_set.shape[1] != dims:
-        raise ValueError(f"samples of {dims} features and a test set of {test_set.shape[1]} have no distance")
     most = min(dims, len(samples), len(test_set))
     if not 1 <= drawn <= most:
         raise ValueError(
@@ -212,9 +217,12 @@ def fid(samples_nd: np.ndarray, test_set_nd: np.ndarray, *, trials: int = 50, dr
         )
     if trials < 1:
         raise ValueError(f"FID needs at least one trial, got {trials}")
+    if not (np.isfinite(samples).all() and np.isfinite(test_set).all()):
+        raise ValueError("the features hold NaN or infinite values")
     rng = np.random.default_rng(seed)
     scores = []
     for _ in range(trials):
         chosen = rng.choice(dims, drawn, replace=False)
-        scores.append(frechet_distance(Gaussian.fit(samples[:, chosen]), Gaussian.fit(test_set[:, chosen])))
+        of_samples, of_test_set = (Gaussian.fit(x[:, chosen], rank_deficient=True) for x in (samples, test_set))
+        scores.append(frechet_distance(of_samples, of_test_set))
     return Fid(mean=float(np.mean(scores)), std=float(np.std(scores)))

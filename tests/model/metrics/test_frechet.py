@@ -87,7 +87,8 @@ def test_fewer_vectors_than_dimensions_match_the_closed_form():
     a, b = rng.standard_normal((50, 7)), 2.0 + 3.0 * rng.standard_normal((98, 7))
     root = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T))
     expected = np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(np.cov(a.T) + np.cov(b.T) - 2.0 * np.real(root))
-    assert frechet_distance(Gaussian.fit(a @ axes.T), Gaussian.fit(b @ axes.T)) == pytest.approx(expected, rel=1e-9)
+    left, right = (Gaussian.fit(x @ axes.T, rank_deficient=True) for x in (a, b))
+    assert frechet_distance(left, right) == pytest.approx(expected, rel=1e-9)
 
 
 def test_fit_is_numpys_mean_and_unbiased_covariance_in_float64():
@@ -109,7 +110,7 @@ def test_fitted_gaussians_come_close_to_the_distance_of_the_distributions():
 @pytest.mark.parametrize(
     ("vectors", "words"),
     [
-        (np.zeros((1, 80)), "at least 2 vectors, got 1"),
+        (np.zeros((80, 80)), "80 vectors of 80 dimensions.* at least 81"),
         (np.zeros(80), r"\(n, D\)"),
         (np.full((100, 3), np.nan), "NaN"),
     ],
@@ -117,6 +118,17 @@ def test_fitted_gaussians_come_close_to_the_distance_of_the_distributions():
 def test_fit_refuses(vectors, words):
     with pytest.raises(ValueError, match=words):
         Gaussian.fit(vectors)
+
+
+def test_a_rank_deficient_fit_must_be_asked_for_and_needs_two_vectors():
+    with pytest.raises(ValueError, match=r"1 vectors of 3 dimensions.* at least 2"):
+        Gaussian.fit(np.zeros((1, 3)), rank_deficient=True)
+    few = np.random.default_rng(17).uniform(-0.5, 0.5, (3, 1, 1, 3))  # 3 locations of 3 numbers
+    with pytest.raises(ValueError, match="at least 4"):
+        RealClip(few, PixelFeatures())
+    features = PixelFeatures(rank_deficient=True)
+    result = svfid(RealClip(few, features), [few + 0.2])
+    assert result.mean == pytest.approx(3 * 0.2**2, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -136,11 +148,14 @@ class PixelFeatures:
     """The colour of every pixel: features whose Gaussian is known without a network."""
 
     name = "pixels"
-    calls = 0
 
-    def __call__(self, video_or_image):
+    def __init__(self, rank_deficient=False):
+        self.rank_deficient, self.calls = rank_deficient, 0
+
+    def __call__(self, video_cthw):
+        assert video_cthw.ndim == 4
         self.calls += 1
-        return np.asarray(video_or_image, dtype=np.float64).reshape(3, -1).T
+        return np.asarray(video_cthw, dtype=np.float64).reshape(3, -1).T
 
 
 def test_svfid_is_the_mean_over_samples_and_carries_the_features_name():
@@ -176,6 +191,8 @@ def test_sifid_is_the_same_of_images():
     assert (result.mean, result.features) == (pytest.approx(0.1, abs=1e-12), "pixels")
     with pytest.raises(ValueError, match="at least one sample"):
         sifid(real, [], PixelFeatures())
+    with pytest.raises(ValueError, match=r"image must be \(3, H, W\), got \(3, 1, 9, 8\)"):
+        sifid(real, [real[:, None]], PixelFeatures())
 
 
 def torchmetrics_fid(samples, test_set):
@@ -236,14 +253,15 @@ def test_papers_fid_50_samples_on_50_of_512_features_is_right_though_a_dimension
 @pytest.mark.parametrize(
     ("samples", "test_set", "settings", "words"),
     [
-        (np.ones((50, 512)), np.ones((60, 500)), {}, "512 features and a test set of 500"),
+        (np.ones((50, 512)), np.ones((60, 500)), {}, r"\(50, 512\) and \(60, 500\)"),
         (np.ones((20, 512)), np.ones((60, 512)), {}, "50 features a trial of 512, with 20 samples.* draw 1 to 20"),
         (np.ones((50, 40)), np.ones((60, 40)), {}, "50 features a trial of 40.* draw 1 to 40"),
         (np.ones((50, 512)), np.ones((60, 512)), {"drawn": 0}, "draw 1 to 50"),
         (np.ones((50, 512)), np.ones((60, 512)), {"trials": 0}, "at least one trial"),
         (np.full((50, 512), np.nan), np.ones((60, 512)), {}, "NaN"),
         (np.ones((50, 512)), np.ones(512), {}, r"\(n, D\)"),
-        (np.ones((1, 512)), np.ones((60, 512)), {}, "at least 2 vectors"),
+        (np.ones((50, 512)), np.ones((0, 512)), {}, "0 test videos"),
+        (np.ones((1, 512)), np.ones((60, 512)), {"drawn": 1}, "at least 2"),
     ],
 )
 def test_fid_refuses(samples, test_set, settings, words):
