@@ -36,7 +36,7 @@ from model.config import TrainConfig
 from model.files import append, replacing
 from model.metrics.diversity import lightness
 from model.metrics.features import Lite0Features
-from model.metrics.frechet import svfid
+from model.metrics.frechet import RealClip, svfid
 from model.precision import best_device, resolve
 from model.sample import frames_per_second, reconstruct, sample
 from model.train import Progress, ScaleDone, train_clip
@@ -140,7 +140,8 @@ def fit_clip(
             config, reals, clip_id=clip.clip_id, path=folder / "checkpoint.pt", log=log_and_report, warn=warn
         ):
             shown = sample(done.stack, SHOWN_SAMPLES, SHOWN_SEED)
-            log.append(done.n, None, score(shown, torch.from_numpy(reals[done.n]), features))
+            real = RealClip(reals[done.n], features)
+            log.append(done.n, None, score(shown, real))
             reconstruction = reconstruct(done.stack, torch.from_numpy(reals[0])[None])[0]
             picture = sheet(reals[done.n], reconstruction.numpy(), shown.numpy())
             with replacing(samples_dir / f"scale_{done.n:02d}.png") as file:
@@ -150,16 +151,15 @@ def fit_clip(
 
         # -- what the trained model makes, and how it scores
         videos = sample(done.stack, num_samples, SCORED_SEED)
-        real = torch.from_numpy(reals[-1])
-        for name, made in _named_videos(real, reconstruction, videos).items():
+        for name, made in _named_videos(torch.from_numpy(reals[-1]), reconstruction, videos).items():
             for suffix in (".mp4", ".gif"):
                 path = samples_dir / f"{name}{suffix}"
                 video.encode(to_frames(made.numpy()), path, fps=frames_per_second(done.stack, done.n, FPS))
                 run.artifact(path, "samples")
         metrics = {
-            **score(videos, real, features),
-            **score_of_blur(real, features),
-            f"svfid_{features.name}_reconstruction": svfid(real, reconstruction[None], features).mean,
+            **score(videos, real),
+            **score_of_blur(real),
+            f"svfid_{features.name}_reconstruction": svfid(real, reconstruction[None]).mean,
         }
         write_json(folder / "metrics.json", {**metrics, "num_samples": num_samples, "seed": SCORED_SEED})
         run.metrics({**metrics, "train_minutes": done.train_s / 60})

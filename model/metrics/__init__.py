@@ -1,1 +1,1 @@
-"""How close samples are to the real clip (features, frechet), how much they differ (diversity)."""
+"""How close samples are to the real clip (features, frechet, nnf), how much they differ (diversity, nnf)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from skimage.color import rgb2lab
@@ -9,43 +11,65 @@ from skimage.color import rgb2lab
 from model.metrics.features import Video, checked_video
 
 
-def lab_diversity(samples_ncthw: Video, real_cthw: Video) -> float:
+def lab_diversity(samples_ncthw: Video | Iterable[Video], real_cthw: Video) -> float:
     """Spread of the samples' lightness at a pixel, relative to the real clip's spread over all its pixels.
 
-    Per pixel the standard deviation of L (CIELAB) over the samples, mean over pixels (t, y, x), divided by
-    the standard deviation of L over all pixels of the real clip. PAPER.md §5; paper §4.2; introduced in
-    SinGAN (Shaham et al. 2019, §3). Both deviations divide by n, not n - 1.
+    The mean of `diversity_map` over pixels (t, y, x), divided by the standard deviation of L (CIELAB) over all pixels
+    of the real clip. PAPER.md §5; paper §4.2; introduced in SinGAN (Shaham et al. 2019, §3). Both deviations divide by
+    n, not n - 1.
 
     Args:
-        samples_ncthw: float RGB in [-1, 1], (N, 3, T, H, W), N >= 2. Overshoots are clipped.
-        real_cthw: the same kind, (3, T', H', W'); its size may differ, no pixel is compared with another's.
+        samples_ncthw: as of `diversity_map`.
+        real_cthw: float RGB in [-1, 1], (3, T', H', W'); its size may differ, no pixel is compared with another's.
 
     Returns:
         Diversity >= 0, no unit; 0 for identical samples. Grows with N (the n-divided deviation of N draws),
         so compare only values of the same N.
 
     Raises:
-        TypeError, ValueError: not such videos (see `checked_video`), fewer than 2 samples, or a real clip of
-            one constant lightness.
+        TypeError, ValueError: not such videos (see `checked_video`), samples that `diversity_map` refuses, or a real
+            clip of one constant lightness.
     """
-    samples = checked_video(samples_ncthw, ndim=5)
-    real = checked_video(real_cthw, ndim=4)
-    if samples.shape[0] < 2:
-        raise ValueError("diversity needs at least 2 samples: one sample has no spread")
-    real_l = lightness(real)
-    real_std = float(real_l.std())
+    real_std = float(lightness(checked_video(real_cthw, ndim=4)).std())
     if real_std < 1e-6:
         raise ValueError("diversity is relative to the real clip's spread, and the real clip has constant lightness")
+    return float(diversity_map(samples_ncthw).mean()) / real_std
+
+
+def diversity_map(samples_ncthw: Video | Iterable[Video]) -> np.ndarray:
+    """Where the samples differ: per pixel the standard deviation of L (CIELAB) over the samples, divided by n.
+
+    Args:
+        samples_ncthw: float RGB in [-1, 1], (N, 3, T, H, W), N >= 2, or any iterable of (3, T, H, W) of one size.
+            Overshoots are clipped. One sample's lightness is in memory at a time.
+
+    Returns:
+        float64 (T, H, W), in units of L: 0 where all samples agree, 50 where half are black and half white, never more.
+
+    Raises:
+        TypeError, ValueError: not such videos (see `checked_video`), of more than one size, or fewer than 2.
+    """
+    samples: Iterable[torch.Tensor] = (
+        checked_video(samples_ncthw, ndim=5)
+        if isinstance(samples_ncthw, (np.ndarray, torch.Tensor))
+        else (checked_video(sample, ndim=4) for sample in samples_ncthw)
+    )
 
     # Welford's update: one sample's lightness at a time, and exactly 0 for identical samples.
-    mean = np.zeros(samples.shape[2:])
-    squares = np.zeros(samples.shape[2:])
+    count, mean, squares = 0, np.zeros(()), np.zeros(())
     for count, sample in enumerate(samples, start=1):
         sample_l = lightness(sample)
+        if count == 1:
+            mean, squares = np.zeros_like(sample_l), np.zeros_like(sample_l)
+        elif sample_l.shape != mean.shape:
+            raise ValueError(f"samples must have one size (T, H, W), got {mean.shape} and {sample_l.shape}")
         delta = sample_l - mean
         mean += delta / count
         squares += delta * (sample_l - mean)
-    return float(np.sqrt(squares / samples.shape[0]).mean()) / real_std
+    if count < 2:
+        raise ValueError(f"diversity needs at least 2 samples, got {count}: one sample has no spread")
+    spread: np.ndarray = np.sqrt(squares / count)
+    return spread
 
 
 def lightness(video_cthw: torch.Tensor) -> np.ndarray:

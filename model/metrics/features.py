@@ -1,6 +1,7 @@
 """The vectors that a Fréchet distance compares: network features at every location of a video.
 
-Legend: video_cthw is float RGB in [-1, 1], (3, T, H, W); a vector array is float64, (locations, dims).
+Legend: video_cthw is float RGB in [-1, 1], (3, T, H, W), an image is a video of one frame; a vector array is float64,
+(locations, dims).
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ Video = np.ndarray | torch.Tensor
 
 class VideoFeatures(Protocol):
     """What `frechet.svfid` needs of a feature network: a name for the metric, and vectors for a video."""
+
+    @property
+    def rank_deficient(self) -> bool:
+        """Whether a video has fewer locations than dims, and the metric is defined so all the same."""
 
     @property
     def name(self) -> str:
@@ -92,6 +97,7 @@ class Lite0Features:
     """
 
     name = "lite0"
+    rank_deficient = False
     height_px = 128
     stride_px = 8
     dims = 80
@@ -140,7 +146,7 @@ class Lite0Features:
         size = (self.height_px, self.resized_width(*video_cthw.shape[-2:]))
         batch = max(1, self.pixels_per_batch // (size[0] * size[1]))
         maps = []
-        with torch.inference_mode(), torch.autocast("cpu", enabled=False), _one_thread():
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False), one_thread():
             for frames in torch.split(video_cthw.cpu().transpose(0, 1), batch):  # (b, 3, H, W)
                 frames = F.interpolate(frames, size, mode="bilinear", align_corners=False, antialias=True)
                 rgb_255 = (frames + 1.0) * 127.5
@@ -156,8 +162,38 @@ class Lite0Features:
         return self.stride_px * max(1, round(width_px * self.height_px / (height_px * self.stride_px)))
 
 
+class Lite0FrameFeatures:
+    """EfficientNet-Lite0 features of images: the 40 channels that `Lite0Features` takes of a frame, without change.
+
+    Takes the place of Inception in SIFID where no file of it is at hand, hence its own metric name. Input, resizing,
+    precision and thread as there.
+    """
+
+    name = "lite0_frames"
+    rank_deficient = False
+
+    def __init__(self) -> None:
+        """Loads the network; about 0.3 s. Raises ImportError: a package of the network is not installed."""
+        self._network = Lite0Features()
+
+    def __call__(self, video_cthw: Video) -> np.ndarray:
+        """Vectors at every location of every frame.
+
+        Args:
+            video_cthw: float RGB in [-1, 1], (3, T, H, W), any T, H and W.
+
+        Returns:
+            float64 (T * 16 * (width / 8), 40), ordered by frame, row, column; width is `Lite0Features.resized_width`.
+
+        Raises:
+            TypeError, ValueError: not such a video (see `checked_video`).
+        """
+        maps = self._network.frame_maps(checked_video(video_cthw, ndim=4))  # (T, 40, 16, width / 8)
+        return maps.permute(0, 2, 3, 1).flatten(0, 2).numpy()
+
+
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Runs torch on one CPU thread inside the block; the setting is the process's, so it is put back."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.color import rgb2lab
 
-from model.metrics.diversity import lab_diversity, lightness
+from model.metrics.diversity import diversity_map, lab_diversity, lightness
 
 
 def uniform(shape, seed):
@@ -23,6 +23,46 @@ def test_agrees_with_a_loop_over_pixels():
         stds.append(np.std([pixel_l(samples[n, :, t, y, x]) for n in range(5)]))
     real_l = [pixel_l(real[:, t, y, x]) for t, y, x in np.ndindex(3, 5, 5)]
     assert lab_diversity(samples, real) == pytest.approx(np.mean(stds) / np.std(real_l), rel=1e-9)
+
+
+def test_the_map_is_the_deviation_at_each_pixel_and_diversity_its_mean():
+    samples, real = uniform((6, 3, 2, 4, 5), 9), uniform((3, 3, 5, 5), 10)
+    rgb = (samples.permute(0, 2, 3, 4, 1).double().numpy() + 1.0) / 2.0
+    expected = rgb2lab(rgb)[..., 0].std(axis=0)  # (T, H, W)
+    spread = diversity_map(samples)
+    assert spread.dtype == np.float64
+    np.testing.assert_allclose(spread, expected, rtol=1e-9)
+    real_l = rgb2lab((real.permute(1, 2, 3, 0).double().numpy() + 1.0) / 2.0)[..., 0]
+    assert lab_diversity(samples, real) == pytest.approx(spread.mean() / real_l.std(), rel=1e-9)
+
+
+def test_the_map_shows_where_samples_differ():
+    # Two gray samples that are black and white in one corner of one frame: a deviation of 50 there, 0 elsewhere.
+    samples = torch.full((2, 3, 2, 4, 5), 0.1)
+    samples[0, :, 1, :2, :3], samples[1, :, 1, :2, :3] = -1.0, 1.0
+    expected = np.zeros((2, 4, 5))
+    expected[1, :2, :3] = 50.0
+    np.testing.assert_allclose(diversity_map(samples), expected, atol=1e-3)
+
+
+def test_samples_may_come_one_by_one():
+    samples = uniform((4, 3, 2, 4, 5), 11)
+    np.testing.assert_array_equal(diversity_map(sample for sample in samples), diversity_map(samples))
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        ([uniform((3, 2, 4, 5), 0), uniform((3, 2, 4, 6), 1)], r"one size .*\(2, 4, 5\) and \(2, 4, 6\)"),
+        ([uniform((3, 2, 4, 5), 0)], "at least 2 samples, got 1"),
+        ([], "at least 2 samples, got 0"),
+        ([uniform((3, 2, 4, 5), 0), uniform((3, 2, 4, 5), 1) * torch.inf], "infinite"),
+        ([uniform((4, 3, 2, 4, 5), 0)], r"\(3, T, H, W\)"),
+    ],
+)
+def test_the_map_refuses(samples, words):
+    with pytest.raises(ValueError, match=words):
+        diversity_map(samples)
 
 
 def test_black_and_white_samples_of_a_black_and_white_clip_have_diversity_one():

