@@ -25,6 +25,10 @@ class VideoFeatures(Protocol):
     def name(self) -> str:
         """Suffix of every metric made with these features (`svfid_lite0`): other features, other name."""
 
+    @property
+    def rank_deficient(self) -> bool:
+        """Whether a video has fewer locations than dims, and the metric is defined so all the same."""
+
     def __call__(self, video_cthw: Video) -> np.ndarray:
         """Vectors of one video, float64 (locations, dims)."""
 
@@ -63,10 +67,10 @@ def checked_video(video: Video, ndim: int) -> torch.Tensor:
 class Lite0Features:
     """EfficientNet-Lite0 features of a frame joined with their change to the next: 80 numbers a location.
 
-    Takes the place of C3D where no C3D file is at hand (PAPER.md §5; paper A.2 takes 512 C3D channels), hence
-    its own metric name. Frames are resized to 128 px high and run up to the last block with 40 channels
-    (stride 8): 16 rows of locations a frame, so thousands of vectors for 80 dimensions, where the 512
-    channels of C3D on 13 frames leave the covariance rank deficient.
+    Takes the place of C3D where no C3D file is at hand (PAPER.md §5; paper A.2 takes 512 channels of C3D, see
+    `c3d.C3dFeatures`), hence its own metric name. Frames are resized to 128 px high and run up to the last
+    block with 40 channels (stride 8): 16 rows of locations a frame, so thousands of vectors for 80
+    dimensions, where the 512 channels of C3D on 13 frames leave the covariance rank deficient.
 
     Features of single frames do not see time: frames in another order give the same set of vectors and a
     distance of 0. Hence the second half of each vector, `change_weight` * (f[t+1] - f[t]).
@@ -92,6 +96,7 @@ class Lite0Features:
     """
 
     name = "lite0"
+    rank_deficient = False
     height_px = 128
     stride_px = 8
     dims = 80
@@ -140,7 +145,7 @@ class Lite0Features:
         size = (self.height_px, self.resized_width(*video_cthw.shape[-2:]))
         batch = max(1, self.pixels_per_batch // (size[0] * size[1]))
         maps = []
-        with torch.inference_mode(), torch.autocast("cpu", enabled=False), _one_thread():
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False), one_thread():
             for frames in torch.split(video_cthw.cpu().transpose(0, 1), batch):  # (b, 3, H, W)
                 frames = F.interpolate(frames, size, mode="bilinear", align_corners=False, antialias=True)
                 rgb_255 = (frames + 1.0) * 127.5
@@ -157,7 +162,7 @@ class Lite0Features:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Runs torch on one CPU thread inside the block; the setting is the process's, so it is put back."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

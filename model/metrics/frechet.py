@@ -18,22 +18,25 @@ class Gaussian:
     cov: np.ndarray
 
     @classmethod
-    def fit(cls, vectors: np.ndarray) -> Gaussian:
+    def fit(cls, vectors: np.ndarray, *, rank_deficient: bool = False) -> Gaussian:
         """The Gaussian with the mean and the unbiased covariance (divided by n - 1) of the vectors.
 
         Args:
             vectors: (n, D), any real dtype; computed in float64.
+            rank_deficient: allows any n >= 2. A distance of such Gaussians also measures the number of vectors, so it
+                compares only with distances of as many.
 
         Raises:
-            ValueError: not (n, D), a NaN or infinity, or n < D + 1: such a covariance is singular whatever
-                the distribution, and the distance would measure the number of vectors.
+            ValueError: not (n, D), a NaN or infinity, or without `rank_deficient` n < D + 1: such a covariance is
+                singular whatever the distribution.
         """
         vectors = np.asarray(vectors, dtype=np.float64)
         if vectors.ndim != 2 or vectors.shape[1] == 0:
             raise ValueError(f"vectors must be (n, D), got {vectors.shape}")
         count, dims = vectors.shape
-        if count < dims + 1:
-            raise ValueError(f"{count} vectors of {dims} dimensions: the covariance needs at least {dims + 1}")
+        least = 2 if rank_deficient else dims + 1
+        if count < least:
+            raise ValueError(f"{count} vectors of {dims} dimensions: the covariance needs at least {least}")
         if not np.isfinite(vectors).all():
             raise ValueError("vectors hold NaN or infinite values")
         mean = vectors.mean(axis=0)
@@ -97,20 +100,24 @@ class Svfid:
 def svfid(real_cthw: Video, samples_ncthw: Video | Iterable[Video], features: VideoFeatures) -> Svfid:
     """Single-video FID: the Fréchet distance of real and fake location vectors, mean over the samples.
 
-    PAPER.md §5; paper §4.1 "Single Video FID" and A.2. Differs from the paper in the feature network only,
-    which the caller chooses and the result names. Only one sample's vectors are in memory at a time.
+    PAPER.md §5; paper §4.1 "Single Video FID" and A.2. The feature network is the caller's choice, and the result
+    names it; the paper's is `c3d.C3dFeatures`. Only one sample's vectors are in memory at a time.
 
     Args:
         real_cthw: float RGB in [-1, 1], (3, T, H, W).
         samples_ncthw: (N, 3, T', H', W') of the same kind, N >= 1, or any iterable of (3, T', H', W'); the
             sizes may differ from the real clip's, the features bring all to one height.
-        features: for example `features.Lite0Features()`.
+        features: for example `features.Lite0Features()`, or what `option.from_option` gives.
 
     Raises:
         TypeError, ValueError: no sample, or a video that the features or `Gaussian.fit` refuse.
     """
-    real = Gaussian.fit(features(real_cthw))
-    per_sample = tuple(frechet_distance(real, Gaussian.fit(features(sample))) for sample in samples_ncthw)
+
+    def fit(video: Video) -> Gaussian:
+        return Gaussian.fit(features(video), rank_deficient=features.rank_deficient)
+
+    real = fit(real_cthw)
+    per_sample = tuple(frechet_distance(real, fit(sample)) for sample in samples_ncthw)
     if not per_sample:
         raise ValueError("svfid needs at least one sample")
     return Svfid(mean=float(np.mean(per_sample)), per_sample=per_sample, features=features.name)
