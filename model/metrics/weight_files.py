@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -112,7 +113,9 @@ def load(
 def _read(path: Path) -> dict[str, Tensor]:
     """Every tensor of the file; nothing in it is executed."""
     try:
-        record: Any = _arrays(path) if _is_npz(path) else torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles in a newer format than torch writes: they are refused below
+            record: Any = _arrays(path) if _is_npz(path) else torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise FeaturesError(f"{path}: no such file; {MEND}") from error
     except Exception as error:  # a damaged file makes the unpickler raise anything
@@ -123,8 +126,14 @@ def _read(path: Path) -> dict[str, Tensor]:
     return {
         re.sub(r"^(module\.)?(backbone\.)?", "", name): tensor
         for name, tensor in state.items()
-        if isinstance(name, str) and isinstance(tensor, Tensor)
+        if isinstance(name, str) and _is_dense(tensor)
     }
+
+
+def _is_dense(value: Any) -> bool:
+    """Whether it is a tensor of real numbers that are in the file: a file may also hold sparse or empty shells."""
+    dense = isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"
+    return dense and value.is_floating_point()
 
 
 def _is_npz(path: Path) -> bool:
