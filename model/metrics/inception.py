@@ -60,7 +60,7 @@ class InceptionFeatures:
         weights = load(path, (LAYOUT,), SHAPES, NETWORKS)
         self._tensors = weights.tensors
         # Two files never share a name: the digits are of the weights.
-        self.name = f"inception_{weights.trained_on}_{weights.digest(None)}"
+        self.name = f"inception_{weights.trained_on}_{weights.digest(())}"
 
     def __call__(self, video_cthw: Video) -> np.ndarray:
         """Vectors at every location of one image.

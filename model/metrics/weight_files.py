@@ -60,8 +60,8 @@ class Weights:
     layout: Layout
     trained_on: str
 
-    def digest(self, fed: object) -> str:
-        """Six hex digits of the numbers and of `fed`, what the network is fed: other features, other digits."""
+    def digest(self, fed: tuple[object, ...]) -> str:
+        """Six hex digits of the weights and of `fed`, the plain values that say what the network is fed."""
         digest = hashlib.sha256(repr(fed).encode())
         for name in sorted(self.tensors):
             digest.update(name.encode() + self.tensors[name].numpy().tobytes())

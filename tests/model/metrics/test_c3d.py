@@ -159,26 +159,30 @@ def test_names_say_what_was_trained_on_and_differ_with_the_numbers(every, networ
             network[0].bias[0] -= 1e-3
 
 
-def test_callers_precision_threads_and_layout_change_nothing(every):
-    features, video = every["davide"], torch.from_numpy(coloured())
-    expected = features(video)
+@pytest.fixture(scope="module")
+def davides(every):
+    """The vectors of the coloured clip."""
+    return every["davide"](coloured())
+
+
+def test_callers_precision_threads_and_layout_change_nothing(every, davides):
+    reversed_view = coloured()[:, ::-1].copy()[:, ::-1]
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(2)
     try:
         with torch.autocast("cpu", torch.bfloat16):
-            vectors = features(video.numpy()[:, ::-1].copy()[:, ::-1])
+            vectors = every["davide"](reversed_view)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_default_dtype(dtype)
         torch.set_num_threads(threads)
-    np.testing.assert_array_equal(vectors, expected)
+    np.testing.assert_array_equal(vectors, davides)
 
 
-def test_svfid_takes_them_although_their_covariance_is_singular(every):
-    real = coloured()
-    result = svfid(real, [real], every["davide"])
-    assert result.mean <= 1e-9 * np.sum(every["davide"](real).var(0))
+def test_svfid_takes_them_although_their_covariance_is_singular(every, davides):
+    result = svfid(coloured(), [coloured()], every["davide"])
+    assert result.mean <= 1e-9 * np.sum(davides.var(0))
     assert result.features == every["davide"].name
 
 
