@@ -88,8 +88,8 @@ def fed(weights: Weights) -> Fed:
     tgan2: BGR, (x + 1) * 128, minus the mean cube mean2.npz. The cube is another file, so here its mean over time
         and space is used, which c3d_ucf101.py gives beside it.
     mmaction2: RGB minus (104, 117, 128), configs/_base_/models/c3d_sports1m_pretrained.py and the configurations on
-        top of it (`to_bgr=False`). These are Caffe's means of B, G, R, subtracted from R, G, B; so were its networks
-        trained and scored, so it is kept.
+        top of it (`to_bgr=False`). These look like means of B, G, R, but are subtracted from R, G, B; so was its
+        UCF-101 network trained and scored. The Sports-1M file, where that training starts, is fed the same.
     DavideA (487 classes): the network of facebook/C3D, hence BGR minus the Sports-1M mean. predict.py there does
         neither; issue 1 there says that both are needed, and what they change.
     jfzhang95 (other numbers of classes): BGR, as OpenCV reads, minus (90, 98, 102): dataloaders/dataset.py,

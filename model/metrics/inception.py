@@ -36,9 +36,9 @@ class InceptionFeatures:
 
     SinGAN (Shaham, Dekel, Michaeli 2019): the distribution of deep features within one image, "one vector per location
     in the map". The paper says "just before the second pooling layer", where there are 192 channels. The code that was
-    published with it (SIFID/sifid_score.py and inception.py at ee59494) takes the 64 just before the first, and gives
-    the paper's figures (issues 87 and 155 there). So does this, to compare with figures in papers: Conv2d_2b_3x3 after
-    its norm and ReLU, of the image at its own size in [-1, 1]. Their weights are torchvision's.
+    published with it (SIFID/sifid_score.py and inception.py at ee59494) takes the 64 just before the first (issue 155
+    there), and a user got the paper's figures with it (issue 87). So does this, to compare with figures in papers:
+    Conv2d_2b_3x3 after its norm and ReLU, of the image at its own size in [-1, 1]. Their weights are torchvision's.
 
     Always runs on one CPU thread in float32, like `Lite0Features` and for the same reason.
 
