@@ -23,12 +23,12 @@ class VideoFeatures(Protocol):
     """What `frechet.svfid` needs of a feature network: a name for the metric, and vectors for a video."""
 
     @property
-    def rank_deficient(self) -> bool:
-        """Whether a video has fewer locations than dims, and the metric is defined so all the same."""
-
-    @property
     def name(self) -> str:
         """Suffix of every metric made with these features (`svfid_lite0`): other features, other name."""
+
+    @property
+    def rank_deficient(self) -> bool:
+        """Whether a video has fewer locations than dims, and the metric is defined so all the same."""
 
     def __call__(self, video_cthw: Video) -> np.ndarray:
         """Vectors of one video, float64 (locations, dims)."""
@@ -68,10 +68,10 @@ def checked_video(video: Video, ndim: int) -> torch.Tensor:
 class Lite0Features:
     """EfficientNet-Lite0 features of a frame joined with their change to the next: 80 numbers a location.
 
-    Takes the place of C3D where no C3D file is at hand (PAPER.md §5; paper A.2 takes 512 C3D channels), hence
-    its own metric name. Frames are resized to 128 px high and run up to the last block with 40 channels
-    (stride 8): 16 rows of locations a frame, so thousands of vectors for 80 dimensions, where the 512
-    channels of C3D on 13 frames leave the covariance rank deficient.
+    Takes the place of C3D where no C3D file is at hand (PAPER.md §5; paper A.2 takes 512 channels of C3D, see
+    `c3d.C3dFeatures`), hence its own metric name. Frames are resized to 128 px high and run up to the last
+    block with 40 channels (stride 8): 16 rows of locations a frame, so thousands of vectors for 80
+    dimensions, where the 512 channels of C3D on 13 frames leave the covariance rank deficient.
 
     Features of single frames do not see time: frames in another order give the same set of vectors and a
     distance of 0. Hence the second half of each vector, `change_weight` * (f[t+1] - f[t]).

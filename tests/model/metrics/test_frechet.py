@@ -144,10 +144,27 @@ def test_distance_refuses(mean, root, words):
         frechet_distance(gaussian(mean, root), gaussian([0.0, 0.0], np.eye(2)))
 
 
+def test_fewer_vectors_than_dimensions_only_where_it_is_meant():
+    """98 vectors of 512: 0 from themselves, else as the vectors' singular values say, which need no covariance."""
+    rng = np.random.default_rng(9)
+    a, b = rng.gamma(0.5, size=(98, 512)), rng.gamma(0.6, size=(98, 512)) @ np.diag(rng.uniform(0.5, 1.5, 512))
+    with pytest.raises(ValueError, match="at least 513"):
+        Gaussian.fit(a)
+    with pytest.raises(ValueError, match="at least 2"):
+        Gaussian.fit(a[:1], rank_deficient=True)
+    left, right = Gaussian.fit(a, rank_deficient=True), Gaussian.fit(b, rank_deficient=True)
+    assert frechet_distance(left, left) <= 1e-12 * np.sum(left.root**2)
+    centred_a, centred_b = ((v - v.mean(0)) / np.sqrt(97) for v in (a, b))
+    nuclear = np.linalg.svd(centred_a @ centred_b.T, compute_uv=False).sum()
+    expected = np.sum((a.mean(0) - b.mean(0)) ** 2) + np.sum(centred_a**2) + np.sum(centred_b**2) - 2 * nuclear
+    assert frechet_distance(left, right) == pytest.approx(expected, rel=1e-5)
+
+
 class PixelFeatures:
     """The colour of every pixel: features whose Gaussian is known without a network."""
 
     name = "pixels"
+    rank_deficient = False
 
     def __init__(self, rank_deficient=False):
         self.rank_deficient, self.calls = rank_deficient, 0
