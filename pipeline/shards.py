@@ -205,10 +205,11 @@ class _ShardFile:
         return self.tar
 
     def discard(self) -> None:
-        if self._file is None:
+        if self._writer is None:
             return
-        with contextlib.suppress(OSError):  # what could not be written cannot be flushed either
-            self._file.close()
+        for half_written in (self._writer, self._file):
+            with contextlib.suppress(OSError):  # what could not be written cannot be flushed either
+                half_written.close()
         for temporary in self._temporaries:
             with contextlib.suppress(OSError):  # there only if something was raised, which says more
                 temporary.unlink(missing_ok=True)

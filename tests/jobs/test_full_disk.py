@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs import tracking
+from jobs import tracking, train_corpus
 from jobs.fit_clip import Result, read_results, write_result
 from jobs.metrics_log import MetricsLog
 from jobs.schedule import Job, fit_task
@@ -22,6 +22,7 @@ from jobs.storage import Store
 from model import checkpoint as ckpt
 from model.files import StorageError
 from model.train import Progress, train_clip
+from pipeline import clips, shards
 from tests.conftest import Injected
 from tests.model.conftest import CLIP_ID, assert_same, contents, one_thread, real_pyramid, tiny
 
@@ -149,6 +150,67 @@ def test_a_result_that_finds_no_room_leaves_the_old_one(small_disk: Path) -> Non
     one_line(caught, small_disk / "result.json")
     assert read_results(Store(str(small_disk.parent)), [small_disk.name]) == {small_disk.name: old}
     assert {path.name for path in small_disk.iterdir()} == {"result.json", "ballast"}
+
+
+def test_shards_that_find_no_room_leave_the_finished_ones(small_disk: Path, tmp_path: Path, injected: Injected) -> None:
+    """The disk fills while the driver decodes; with room again the same command makes what is missing."""
+    videos, made = tmp_path / "videos", small_disk / "disk" / ".shards"
+    videos.mkdir()
+    make_video(videos / "a_small.mp4")
+    shards.write(clips.plan([str(videos)]).clips, made)
+    before = {path.name: path.read_bytes() for path in made.iterdir()}
+    assert set(before) == {"000000.tar", "000000.json"}
+    make_video(videos / "b_large.mp4", size="480x256", source="mandelbrot")  # 13 frames of it take 4.8 MB
+    full = run_job("train_corpus.py", "--corpus", videos, *TINY, "--storage", small_disk, "--experiment", "disk")
+    assert full.returncode == 2
+    told = full.stdout.splitlines()[-1]
+    assert f"{made / '000001.tar'}: cannot be written (No space left on device); make room" in told
+    assert "Traceback" not in full.stdout
+    after = {path.name: path.read_bytes() for path in made.iterdir()}
+    injected("disk full while videos are decoded", before.items(), after.items())
+    subprocess.run(["mount", "-o", "remount,size=16m", small_disk], check=True)
+    planned = clips.plan([str(videos)]).clips
+    written = shards.write(planned, made)
+    assert (written.skipped, len(written.clip_ids)) == (1, 1)
+    assert sorted(clip.clip_id for clip in shards.read(made)) == sorted(plan.clip_id for plan in planned)
+
+
+def test_a_copy_of_a_corpus_that_finds_no_room(small_disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for name, size in (("a.mp4", 1 << 20), ("b.mp4", 8 << 20)):
+        (tmp_path / "videos" / name).write_bytes(bytes(size))
+    uri = f"file://{tmp_path / 'videos'}"
+    with pytest.raises(ValueError) as caught:
+        clips.fetch(uri, small_disk)
+    told = str(caught.value)
+    assert "b.mp4: cannot be written (No space left on device); make room" in told and "\n" not in told
+    assert [path.name for path in small_disk.rglob("*") if path.is_file()] == ["a.mp4"]
+    subprocess.run(["mount", "-o", "remount,size=16m", small_disk], check=True)
+    killed, going_on = (small_disk / next(small_disk.iterdir()) / "videos" / f".b.mp4.{n}.part" for n in "01")
+    for part in (killed, going_on):
+        part.write_bytes(b"half of it")
+    os.utime(killed, (0, 0))
+    fetched = Path(clips.fetch(uri, small_disk))
+    assert {path.name: path.stat().st_size for path in fetched.iterdir() if path != going_on} == {
+        "a.mp4": 1 << 20,
+        "b.mp4": 8 << 20,
+    }
+    assert going_on.exists() and not killed.exists()
+
+
+def test_an_experiment_that_cannot_be_noted_down_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards.write(clips.plan([str(make_video(tmp_path / "clip.mp4"))]).clips, tmp_path / "made")
+    monkeypatch.setattr(train_corpus, "_open_tracking", lambda *_: None)  # nothing is logged before it is noted
+    monkeypatch.setattr(os, "fsync", no_space)
+    storage = tmp_path / "storage"
+    (storage / "disk").mkdir(parents=True)
+    command = ["--corpus", str(tmp_path / "made"), *TINY, "--storage", str(storage), "--experiment", "disk"]
+    assert train_corpus.main(command) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"{storage / 'disk' / 'experiment.json'}: cannot be written (No space left on device); make room" in line
+    assert not list((storage / "disk").iterdir())
 
 
 @pytest.fixture(scope="module")
