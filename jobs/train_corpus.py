@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from jobs.corpus import Corpora, UsageError, Work, find, ladder, one_line, peek  # noqa: E402
-from jobs.presets import PRESETS  # noqa: E402
+from jobs.presets import ABLATIONS, PRESETS  # noqa: E402
 from model.config import ConfigError, TrainConfig  # noqa: E402
 from model.files import StorageError  # noqa: E402
 from pipeline.header import shown  # noqa: E402
@@ -54,8 +54,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--corpus", required=True, help="shards, a video file, a folder of videos, a CSV manifest, their URI, or demo")
     add("--preset", choices=sorted(PRESETS), default="small", help="a complete configuration (jobs/presets.py)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting; may be repeated")
+    add("--ablation", choices=sorted(ABLATIONS), help="one of the paper's alternatives, applied last")
     add("--storage", help="folder for everything that is made; a path all nodes share (default: runs)")
-    add("--experiment", help="name of this corpus in storage and MLflow (default: corpus and preset)")
+    add("--experiment", help="name of this corpus in storage and MLflow (default: corpus, preset, ablation)")
     add("--tracking-uri", help="MLflow (default: $MLFLOW_TRACKING_URI, else a sqlite file in the storage folder)")
     add("--gpus-per-clip", type=float, default=1.0, help="GPUs a clip, where the cluster has any")
     add("--cpus-per-clip", type=int, help="CPU cores a clip, where it has no GPU (default: cores / clips, at least 1)")
@@ -84,10 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     config = PRESETS[args.preset]().with_overrides(args.set)
+    if args.ablation:
+        config = ABLATIONS[args.ablation](config)
     if args.n < 2:
         raise UsageError(f"--n {args.n}: at least 2 samples are needed to measure diversity")
     storage = _storage(args.storage)
-    experiment = args.experiment or _experiment_name(args.corpus, args.preset)
+    experiment = args.experiment or "-".join(filter(None, [_experiment_name(args.corpus, args.preset), args.ablation]))
     if not re.fullmatch(r"\w[\w.-]*", experiment):
         raise UsageError(f"--experiment {experiment}: letters, digits, '_', '-' and '.' only; it names a folder")
     base = storage / experiment
@@ -168,7 +171,7 @@ def _check_definition(base: Path, config: TrainConfig, discarded: Collection[str
         return
     kept = [folder.name for folder in base.iterdir() if folder.is_dir() and folder.name[0] != "."]
     kept = sorted(set(kept) - set(discarded))
-    before, now = json.loads(path.read_text()), config.definition()
+    before, now = TrainConfig.from_dict(json.loads(path.read_text())).definition(), config.definition()
     changed = [f"{name} was {before.get(name)}, is now {now[name]}" for name in now if before.get(name) != now[name]]
     if kept and changed:
         mend = f"use --experiment NAME, or delete {kept[0]} …" if discarded else "use --experiment NAME or --fresh"
