@@ -1,4 +1,4 @@
-"""One training iteration of hp-VAE-GAN and of its ablations, slow and plain, in float64, from the paper's equations (PAPER.md §2-3).
+"""One training iteration of hp-VAE-GAN and its ablations, slow and plain, in float64, from the paper (PAPER.md §2-4).
 
 Nothing of model/ is used: weights come as dictionaries of tensors (the names of a checkpoint), every pass is a call of
 its own, gradients are torch.autograd.grad's, normalisation, interpolation, clipping and Adam are written out.
@@ -68,7 +68,8 @@ def code(w, x, config, draw):
         return gaussian(*encode(w, x, config.encoder_convs), draw)
     x = features(w, x, config.encoder_convs)
     p = 1 / (1 + torch.exp(-head(w, "occupancy", x)))
-    appearance, kl = gaussian(*(head(w, name, p * x).mean(dim=(2, 3, 4), keepdim=True) for name in ("mu", "logvar")), draw)
+    mu, logvar = (head(w, name, p * x).mean(dim=(2, 3, 4), keepdim=True) for name in ("mu", "logvar"))
+    appearance, kl = gaussian(mu, logvar, draw)
     u = draw.uniform(p.shape)
     odds = (p / (1 - p) * u / (1 - u)) ** (1 / 0.5)
     return appearance * odds / (1 + odds), kl + (p * torch.log(2 * p) + (1 - p) * torch.log(2 * (1 - p))).mean()
@@ -82,11 +83,10 @@ def prior(sizes, config, draw):
 
 
 def rates_of(w, n, config):
-    """Name → learning rate of what scale n trains (§3.2); without freezing (§4.2) that is every level up to n."""
+    """Name → learning rate of what scale n trains, in order (§3.2); without freezing every level up to n (§4.2)."""
     if not config.freeze:
-        rates = {f"generators.{k}.": config.lr * config.vae_lr_decay ** (n - k) for k in range(n + 1)}
-        if config.vae_levels > 0:
-            rates["encoder."] = rates["generators.0."]
+        rates = {"encoder.": config.lr * config.vae_lr_decay**n} if config.vae_levels > 0 else {}
+        rates |= {f"generators.{k}.": config.lr * config.vae_lr_decay ** (n - k) for k in range(n + 1)}
     elif n < config.vae_levels:
         slow = config.lr * config.vae_lr_decay**n
         rates = {"encoder.": slow, "generators.0.": slow, f"generators.{n}.": config.lr}
