@@ -108,8 +108,8 @@ def needed_gflops(config: TrainConfig, sizes: Sequence[Size], n: int) -> float:
     c = config.channels
 
     def generator(k: int) -> list[float]:
-        kernel = config.vae_kernel if k < config.vae_levels else 3
-        return convs([config.latent_dim if k == 0 else 3, *[c] * (config.generator_convs - 1), 3], k, kernel)
+        widths = [config.latent_dim if k == 0 else 3, *[c] * (config.generator_convs - 1), 3]
+        return convs(widths, k, config.generator_kernel(k))
 
     encoder = convs([3, *[c] * config.encoder_convs], 0, config.encoder_kernel)
     heads = 2 * sum(convs([c, config.latent_dim], 0, config.encoder_kernel))

@@ -133,6 +133,10 @@ class TrainConfig:
         iters = self.iters_per_scale
         return iters if isinstance(iters, tuple) else (iters,) * self.num_scales
 
+    def generator_kernel(self, n: int) -> int:
+        """Side of the convolutions of Gⁿ: `vae_kernel` is that of the patch-VAE generators only."""
+        return self.vae_kernel if n < self.vae_levels else 3
+
     def definition(self) -> dict[str, Any]:
         """The settings that define the model, without those of how it runs: what a resumed training must keep."""
         return {name: value for name, value in self.to_dict().items() if name not in RUN_SETTINGS}

@@ -1,4 +1,4 @@
-"""The networks: patch encoder E, residual generators G⁰ … Gᴺ, patch critic D (paper §3, A.1).
+"""The networks: residual generators G⁰ … Gᴺ, patch critic D, and the stack of E and all generators (paper §3, A.1).
 
 Legend, used everywhere in model/:
     B batch, C channels, T frames, H height, W width
@@ -151,17 +151,14 @@ class GeneratorStack(nn.Module):
         """
         n = self.num_scales
         grown = self._new_generator(n)
-        if n >= 2 and self._kernel(n) == self._kernel(n - 1):
+        if n >= 2 and self.config.generator_kernel(n) == self.config.generator_kernel(n - 1):
             grown.load_state_dict(self.generators[-1].state_dict())
         self.generators.append(grown.to(self.device))
         self.noise_amps.append(0.0)
 
-    def _kernel(self, n: int) -> int:
-        return self.config.vae_kernel if n < self.config.vae_levels else 3
-
     def _new_generator(self, n: int) -> Generator:
-        config = self.config
-        return Generator(config.latent_dim if n == 0 else 3, config.channels, config.generator_convs, self._kernel(n))
+        config, inputs = self.config, self.config.latent_dim if n == 0 else 3
+        return Generator(inputs, config.channels, config.generator_convs, config.generator_kernel(n))
 
     def latent_shape(self, batch: int) -> tuple[int, ...]:
         """(B, latent, T, H, W) of z at the ladder's scale 0."""
