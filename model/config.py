@@ -62,9 +62,9 @@ class TrainConfig:
     grad_clip: float = 5.0  # norm over all trained parameters of E and G; the critic is not clipped (authors' code)
     seed: int = 0
 
-    # -- ablations (§4.2); the defaults are the method. A file written before these fields were there means the defaults
-    # False: E and every G⁰ … Gⁿ learn at scale n, the losses as they are. Gᵏ at lr · vae_lr_decayⁿ⁻ᵏ, E as G⁰: the text
-    # gives no rates; so does --train-all of the authors' code, and so A.1's decay of E and G⁰ goes on at GAN scales
+    # -- ablations (§4.2); the defaults are the method, and what a file from before these fields means
+    # freeze=False: at scale n E and every G⁰ … Gⁿ learn, by the same losses; Gᵏ at lr · vae_lr_decayⁿ⁻ᵏ and E as G⁰, at GAN
+    # scales too. The text gives no rates; these are those of A.1 and of --train-all in the authors' code.
     freeze: bool = True
     vae_kernel: int = 3  # side of every convolution of the patch-VAE generators; 1: "decoder with r = 1"
     encoder_kernel: int = 3  # side of every convolution of E, M and S; 1: "encoder with r = 1"
