@@ -63,8 +63,8 @@ class TrainConfig:
     seed: int = 0
 
     # -- ablations (§4.2); the defaults are the method, and what a file from before these fields means
-    # freeze=False: at scale n E and every G⁰ … Gⁿ learn, by the same losses, Gᵏ at lr · vae_lr_decayⁿ⁻ᵏ and E as G⁰, GAN
-    # scales included. The text gives no rates; these are those of A.1 and of --train-all in the authors' code.
+    # freeze=False: at scale n E and every G⁰ … Gⁿ learn, by the same losses, Gᵏ at lr · vae_lr_decayⁿ⁻ᵏ and E as G⁰;
+    # so at GAN scales. The text gives no rates; these are those of A.1 and of --train-all in the authors' code.
     freeze: bool = True
     vae_kernel: int = 3  # side of every convolution of the patch-VAE generators; 1: "decoder with r = 1"
     encoder_kernel: int = 3  # side of every convolution of E, M and S; 1: "encoder with r = 1"
