@@ -96,29 +96,38 @@ class Row:
 def needed_gflops(config: TrainConfig, sizes: Sequence[Size], n: int) -> float:
     """10⁹ operations that one iteration of scale n needs in its convolutions, whatever is executed.
 
-    Each convolution counts 2 · 27 · in · out · T · H · W a sample: once forward, once for the gradient of its weight,
-    once for that of its input, where those are needed (PAPER.md §3; E is not run at GAN scales, where it is frozen).
+    Each convolution counts 2 · kernel³ · in · out · T · H · W a sample: once forward, once for the gradient of its
+    weight, once for that of its input, where those are needed (PAPER.md §3; E is not run at GAN scales, where it is
+    frozen). Without freezing the gradient of G⁰'s input is counted for both samples, as they are one batch.
     """
 
-    def convs(widths: Sequence[int], k: int) -> list[float]:
+    def convs(widths: Sequence[int], k: int, kernel: int = 3) -> list[float]:
         t, h, w = sizes[k]
-        return [2 * 27 * a * b * t * h * w / 1e9 for a, b in pairwise(widths)]
+        return [2 * kernel**3 * a * b * t * h * w / 1e9 for a, b in pairwise(widths)]
 
     c = config.channels
 
     def generator(k: int) -> list[float]:
-        return convs([config.latent_dim if k == 0 else 3, *[c] * (config.generator_convs - 1), 3], k)
+        widths = [config.latent_dim if k == 0 else 3, *[c] * (config.generator_convs - 1), 3]
+        return convs(widths, k, config.generator_kernel(k))
 
+    encoder = convs([3, *[c] * config.encoder_convs], 0, config.encoder_kernel)
+    heads = 2 * sum(convs([c, config.latent_dim], 0, config.encoder_kernel))
+    if config.latent == "patchvae":
+        heads += sum(convs([c, 1], 0, config.encoder_kernel))
+    learning_encoder = 3 * (sum(encoder) + heads) - encoder[0]  # no gradient of x⁰
     if n < config.vae_levels:
-        encoder = convs([3, *[c] * config.encoder_convs], 0)
-        heads = 2 * sum(convs([c, config.latent_dim], 0))
-        total = 3 * (sum(encoder) + heads) - encoder[0]  # no gradient of x⁰
-        total += 3 * sum(generator(0))
-        total += sum(2 * sum(generator(k)) for k in range(1, n))  # frozen: forward, and the gradient passed on
+        total = learning_encoder + 3 * sum(generator(0))
+        between = 2 if config.freeze else 3  # frozen: forward, and the gradient passed on
+        total += sum(between * sum(generator(k)) for k in range(1, n))
         return total + (3 * sum(generator(n)) if n > 0 else 0)
     current, critic = generator(n), convs([3, *[c] * (config.critic_convs - 1), 1], n)
-    total = 2 * sum(sum(generator(k)) for k in range(n))  # frozen, for reconstruction and random sample
-    total += 2 * (3 * sum(current) - current[0])
+    below = sum(sum(generator(k)) for k in range(n))
+    if config.freeze:
+        total = 2 * below + 2 * (3 * sum(current) - current[0])  # for reconstruction and random sample
+    else:
+        total = 2 * 3 * (below + sum(current))
+        total += learning_encoder if config.vae_levels > 0 else -2 * generator(0)[0]  # no gradient of z*
     total += 2 * (3 * sum(critic) - critic[0])  # D on real and fake
     total += 4 * sum(critic) - 2 * critic[-1]  # penalty: D(x̂) but its last map, ∇D(x̂), gradients of both their factors
     return total + 2 * sum(critic)  # D in the generator's step: forward, and the gradient of its input
@@ -187,7 +196,7 @@ def plain_iterate(state: TrainState, pyramid: Sequence[torch.Tensor]) -> None:
     stack.generators.requires_grad_(True)  # theirs are frozen by the optimizer only
     z = stack.encoder(pyramid[0]).sample(state.generator)
     x_rec = stack.reconstruct(stack.decode(z), 0, n)
-    x_rand = stack.sample(torch.randn_like(z), state.generator)
+    x_rand = stack.sample(stack.draw(1, state.generator), state.generator)
 
     critic_loss = critic.fixed(refine=True)(x_rand.detach()).mean() - critic.fixed(refine=True)(real).mean()
     epsilon = torch.rand((1, 1, 1, 1, 1), generator=state.generator, device=real.device)

@@ -97,3 +97,14 @@ def demo() -> TrainConfig:
 
 
 PRESETS: dict[str, Callable[[], TrainConfig]] = {f.__name__: f for f in (paper, official, small, demo)}
+
+# The paper's ablations: name → what it changes in a configuration of any size. Applied after `--set`, as vae_only
+# depends on the number of scales. Fig. 9 shows r = 1 and PatchVAE at the end of five VAE scales (vae_levels=5).
+ABLATIONS: dict[str, Callable[[TrainConfig], TrainConfig]] = {
+    "no_freezing": lambda config: replace(config, freeze=False),  # §4.2 "Network freezing"
+    "r1_generators": lambda config: replace(config, vae_kernel=1),  # §4.2 (ii), Fig. 9b: all patch-VAE generators
+    "r1_encoder": lambda config: replace(config, encoder_kernel=1),  # §4.2 (iii), Fig. 9c
+    "patchvae": lambda config: replace(config, latent="patchvae"),  # §4.2 (iv), Fig. 9d, A.4
+    "gan_only": lambda config: replace(config, vae_levels=0),  # §1, "patch-GAN for all levels"
+    "vae_only": lambda config: replace(config, vae_levels=config.num_scales),  # Fig. 5, Fig. 6 row 3
+}

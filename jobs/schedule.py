@@ -34,10 +34,11 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 # Ray would start a task that took too much memory again and again, as it was.
 os.environ.setdefault("RAY_task_oom_retries", "0")
+# At "0", as it is by default on Windows and macOS, everything a Ray started here opens is for this machine alone; else
+# it would listen on every interface, and run what anyone sends it.
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 if "RAY_ADDRESS" not in os.environ:
-    # At "0", as it is by default on Windows and macOS, everything a Ray started here opens is for this machine alone;
-    # else it would listen on every interface, and run what anyone sends it.
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault(LOOPBACK_ONLY, "0")
 
 ROOT = Path(__file__).resolve().parent.parent
 SPARE_TASKS = 2  # submitted beyond what runs at once, so that a free slot never waits for a clip to be read

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from jobs import schedule  # noqa: E402
 from jobs.corpus import Corpora, UsageError, Work, find, ladder, one_line, peek  # noqa: E402
-from jobs.presets import PRESETS  # noqa: E402
+from jobs.presets import ABLATIONS, PRESETS  # noqa: E402
 from jobs.storage import Lease, Store  # noqa: E402
 from model.config import ConfigError, TrainConfig  # noqa: E402
 from model.files import StorageError  # noqa: E402
@@ -49,8 +49,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--corpus", required=True, help="shards, a video file, a folder of videos, a CSV manifest, their URI, or demo")
     add("--preset", choices=sorted(PRESETS), default="small", help="a complete configuration (jobs/presets.py)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting; may be repeated")
+    add("--ablation", choices=sorted(ABLATIONS), help="one of the paper's alternatives, applied last")
     add("--storage", help="where everything goes that is made: a path all nodes share, or s3://, gs:// (default: runs)")
-    add("--experiment", help="name of this corpus in storage and MLflow (default: corpus and preset)")
+    add("--experiment", help="name of this corpus in storage and MLflow (default: corpus, preset, ablation)")
     add("--tracking-uri", help="MLflow (default: $MLFLOW_TRACKING_URI, else a sqlite file in the storage folder)")
     add("--gpus-per-clip", type=float, default=1.0, help="GPUs a clip, where the cluster has any")
     add("--cpus-per-clip", type=int, help="CPU cores a clip, where it has no GPU (default: cores / clips, at least 1)")
@@ -79,10 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     config = PRESETS[args.preset]().with_overrides(args.set)
+    if args.ablation:
+        config = ABLATIONS[args.ablation](config)
     if args.n < 2:
         raise UsageError(f"--n {args.n}: at least 2 samples are needed to measure diversity")
     storage = _storage(args.storage)
-    experiment = args.experiment or _experiment_name(args.corpus, args.preset)
+    experiment = args.experiment or "-".join(filter(None, [_experiment_name(args.corpus, args.preset), args.ablation]))
     if not re.fullmatch(r"\w[\w.-]*", experiment):
         raise UsageError(f"--experiment {experiment}: letters, digits, '_', '-' and '.' only; it names a folder")
     base = storage.below(experiment)
@@ -167,8 +170,9 @@ def _check_definition(base: Store, config: TrainConfig, kept: Collection[str], d
     """Raises UsageError if `base` keeps models of another definition: two never share a name."""
     name = "experiment.json"
     try:
-        before = dict(json.loads(base.read([name]).get(name, b"{}")))
-    except (ValueError, TypeError) as error:
+        found = base.read([name]).get(name)
+        before = TrainConfig.from_dict(json.loads(found)).definition() if found else {}
+    except (ValueError, TypeError, AttributeError, ConfigError) as error:
         mend = "delete it, or use --experiment NAME"
         raise UsageError(f"{base.uri}/{name}: cannot be read ({one_line(error)}); {mend}") from error
     now = config.definition()

@@ -18,6 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 RUN_SETTINGS = ("precision", "low_memory", "checkpoint_every", "log_every")  # may change when a training is resumed
 LadderSide = Literal["height", "width"]
 Precision = Literal["auto", "bf16", "float32"]
+Latent = Literal["gaussian", "patchvae"]
 
 
 class ConfigError(ValueError):
@@ -47,7 +48,7 @@ class TrainConfig:
     critic_last_spectral: bool  # spectral norm on the last convolution of D too
 
     # -- training (§3, A.1)
-    vae_levels: int = 3  # M: scales 0 … M-1 train as patch-VAE, the others as patch-GAN
+    vae_levels: int = 3  # M: scales 0 … M-1 train as patch-VAE, the others as patch-GAN; 0: GAN only (variants.py)
     iters_per_scale: int | tuple[int, ...]  # iterations; one number for all scales, or one a scale
     lr: float = 5e-4  # Adam, generator and critic alike
     lr_final: float = 1.0  # the learning rate falls to lr · lr_final along a half cosine within each scale; 1: constant
@@ -60,6 +61,14 @@ class TrainConfig:
     noise_amp: float = 0.1  # z_n has amplitude noise_amp · RMSE(x̄ⁿ, xⁿ) at GAN scales
     grad_clip: float = 5.0  # norm over all trained parameters of E and G; the critic is not clipped (authors' code)
     seed: int = 0
+
+    # -- ablations (§4.2); the defaults are the method, and what a file from before these fields means
+    # freeze=False: at scale n E and every G⁰ … Gⁿ learn, by the same losses, Gᵏ at lr · vae_lr_decayⁿ⁻ᵏ and E as G⁰;
+    # so at GAN scales. The text gives no rates; these are those of A.1 and of --train-all in the authors' code.
+    freeze: bool = True
+    vae_kernel: int = 3  # side of every convolution of the patch-VAE generators; 1: "decoder with r = 1"
+    encoder_kernel: int = 3  # side of every convolution of E, M and S; 1: "encoder with r = 1"
+    latent: Latent = "gaussian"  # patchvae: that of Gupta et al. for E and G⁰, A.4 (variants.py)
 
     # -- how it runs; never changes what is computed, but for rounding
     precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else float32
@@ -85,8 +94,14 @@ class TrainConfig:
         need(factor is None or 1 < factor < math.inf, f"scale_factor={factor}: a finite number above 1, or None")
         need(self.seed >= 0, f"seed={self.seed}: 0 or more")
         need(
-            1 <= self.vae_levels <= self.num_scales,
-            f"vae_levels={self.vae_levels}: from 1 to num_scales={self.num_scales}",
+            0 <= self.vae_levels <= self.num_scales,
+            f"vae_levels={self.vae_levels}: from 0 to num_scales={self.num_scales}",
+        )
+        for name in ("vae_kernel", "encoder_kernel"):
+            need(getattr(self, name) in (1, 3), f"{name}={getattr(self, name)}: 1 or 3")
+        need(
+            self.vae_levels >= 1 or self.latent == "gaussian",
+            f"latent={self.latent}: needs a VAE scale; set vae_levels to 1 or more",
         )
         iters = self.iters_per_scale
         if isinstance(iters, tuple):
@@ -118,6 +133,10 @@ class TrainConfig:
         """Iterations of every scale, coarsest first."""
         iters = self.iters_per_scale
         return iters if isinstance(iters, tuple) else (iters,) * self.num_scales
+
+    def generator_kernel(self, n: int) -> int:
+        """Side of the convolutions of Gⁿ: `vae_kernel` is that of the patch-VAE generators only."""
+        return self.vae_kernel if n < self.vae_levels else 3
 
     def definition(self) -> dict[str, Any]:
         """The settings that define the model, without those of how it runs: what a resumed training must keep."""

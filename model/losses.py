@@ -7,14 +7,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from model.networks import Posterior
+from model.variants import AnyPosterior, PatchPosterior, kl_bernoulli
 
 
-def kl_divergence(q: Posterior) -> Tensor:
+def kl_divergence(q: AnyPosterior) -> Tensor:
     """KL(N(μ, σ²) ‖ N(0, I)) in nats, mean over all elements of the latent map: a scalar, 0 or more (eq. 3).
 
     The paper sums over positions; the mean, as in the authors' code, keeps β_vae independent of the clip's size.
+    Of PatchVAE: the same of the appearance, plus that of the occupancy map to its Bernoulli prior (A.4), as means.
     """
+    if isinstance(q, PatchPosterior):
+        return kl_divergence(q.appearance) + kl_bernoulli(q.logits)
     return 0.5 * (q.mu.square() + q.logvar.exp() - q.logvar - 1).mean()
 
 

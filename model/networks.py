@@ -1,4 +1,4 @@
-"""The networks: patch encoder E, residual generators G⁰ … Gᴺ, patch critic D (paper §3, A.1).
+"""The networks: residual generators G⁰ … Gᴺ, patch critic D, and the stack of E and all generators (paper §3, A.1).
 
 Legend, used everywhere in model/:
     B batch, C channels, T frames, H height, W width
@@ -6,14 +6,12 @@ Legend, used everywhere in model/:
     n        scale index, 0 coarsest … N finest
     E, M, S  encoder with its two heads; S gives log σ² (the paper writes σ; the logarithm keeps it positive)
     x        real clip at a scale; x̄ reconstruction; x̃ random sample
-Convolutions are 3×3×3 with padding 1 and keep (T, H, W). Weights are channels_last_3d: that is the layout in which
-CPU and GPU kernels multiply bf16, and autocast casts only the convolutions. The image path x̄ⁿ stays float32.
+Convolutions keep (T, H, W), see blocks.py. The image path x̄ⁿ stays float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
@@ -22,93 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from model.blocks import LEAK, NormBlock, SpectralConv, conv, convolve, widened
 from model.config import TrainConfig
+from model.encoder import Encoder
+from model.variants import FixedCode, PatchEncoder, occupied_normal
 
 Size = tuple[int, int, int]  # (T, H, W)
-LEAK = 0.2  # negative slope of every LeakyReLU (A.1)
-
-
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The convolution of `conv3`: x (B, in, T, H, W), weight (out, in, 3, 3, 3) → (B, out, T, H, W).
-
-    From or to RGB the three taps in time become channels of a 1×3×3 convolution: kernels multiply blocks of 16 channels
-    whatever there are, so on 3 channels 3×3×3 taps take 2.7 times as long.
-    """
-    out_channels, in_channels = weight.shape[:2]
-    if in_channels <= 3:
-        padded = F.pad(x, (0, 0, 0, 0, 1, 1))
-        frames = torch.cat([padded[:, :, :-2], x, padded[:, :, 2:]], dim=1)  # (B, 3·in, T, H, W): t−1, t, t+1
-        return F.conv3d(frames, weight.transpose(1, 2).reshape(out_channels, -1, 1, 3, 3), bias, padding=(0, 1, 1))
-    if out_channels <= 3:
-        taps = weight.movedim(2, 0).reshape(-1, in_channels, 1, 3, 3)
-        before, now, after = _widened(F.conv3d(x, taps, padding=(0, 1, 1))).chunk(3, dim=1)  # (B, out, T, H, W) each
-        y = now + F.pad(before[:, :, :-1], (0, 0, 0, 0, 1, 0)) + F.pad(after[:, :, 1:], (0, 0, 0, 0, 0, 1))
-        return y if bias is None else y + bias.view(1, -1, 1, 1, 1)
-    return F.conv3d(x, weight, bias, padding=1)
-
-
-def conv3(in_channels: int, out_channels: int, *, bias: bool = True) -> nn.Conv3d:
-    """A 3×3×3 convolution, padding 1, PyTorch's default initialisation (as the authors' code)."""
-    conv = nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=bias)
-    conv.weight = nn.Parameter(conv.weight.detach().contiguous(memory_format=torch.channels_last_3d))
-    return conv
-
-
-class NormBlock(nn.Module):
-    """Convolution, normalisation over (T, H, W) of each sample with an affine, LeakyReLU (A.1).
-
-    Equivalent to the paper's batch norm, which it trains and samples at batch size 1 with batch statistics; written per
-    sample so that a sample never depends on what else is in its batch. No running statistics, and no convolution bias:
-    the normalisation would subtract it again.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv = conv3(in_channels, out_channels, bias=False)
-        self.weight = nn.Parameter(torch.ones(out_channels))
-        self.bias = nn.Parameter(torch.zeros(out_channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = convolve(x, self.conv.weight)
-        # batch_norm on one sample at a time: its kernels keep bf16 and channels_last_3d, with float32 statistics;
-        # group_norm and instance_norm copy or convert (3 to 10 times slower backward on a CPU).
-        rows = [F.batch_norm(row, None, None, self.weight, self.bias, training=True) for row in y.split(1)]
-        return F.leaky_relu_(rows[0] if len(rows) == 1 else torch.cat(rows), LEAK)
-
-
-class SpectralConv(nn.Module):
-    """A 3×3×3 convolution whose weight is divided by its largest singular value (spectral normalisation, Miyato 2018).
-
-    One step of power iteration refines the singular vectors u and v whenever `normalized` is called with
-    `refine=True`: once a training iteration, where the authors' code does it once a call.
-    """
-
-    u: Tensor
-    v: Tensor
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        conv = conv3(in_channels, out_channels)
-        self.weight, self.bias = conv.weight, cast(nn.Parameter, conv.bias)
-        self.register_buffer("u", F.normalize(torch.randn(out_channels), dim=0))
-        self.register_buffer("v", F.normalize(torch.randn(in_channels * 27), dim=0))
-        for _ in range(15):  # as torch.nn.utils.parametrizations.spectral_norm: start near the leading vectors
-            self._refine()
-
-    @torch.no_grad()
-    def _refine(self) -> None:
-        matrix = self.weight.flatten(1)
-        self.v.copy_(F.normalize(matrix.T @ self.u, dim=0))
-        self.u.copy_(F.normalize(matrix @ self.v, dim=0))
-
-    def normalized(self, *, refine: bool) -> Tensor:
-        """The weight divided by u·W·v, in float32 whatever the autocast; differentiable in the weight."""
-        with torch.autocast(self.weight.device.type, enabled=False):
-            if refine:
-                self._refine()
-            # clones: a later refinement must not change what this graph's backward reads
-            u, v = self.u.clone(), self.v.clone()
-            return self.weight / torch.dot(u, self.weight.flatten(1) @ v)
 
 
 class Generator(nn.Module):
@@ -118,46 +35,14 @@ class Generator(nn.Module):
     Differs from the authors' code by the number of convolutions only: 5 in the paper, 7 in theirs.
     """
 
-    def __init__(self, in_channels: int, channels: int, convs: int) -> None:
+    def __init__(self, in_channels: int, channels: int, convs: int, kernel: int = 3) -> None:
         super().__init__()
         widths = [in_channels] + [channels] * (convs - 1)
-        self.blocks = nn.Sequential(*(NormBlock(a, b) for a, b in pairwise(widths)))
-        self.tail = conv3(channels, 3)
+        self.blocks = nn.Sequential(*(NormBlock(a, b, kernel) for a, b in pairwise(widths)))
+        self.tail = conv(channels, 3, kernel)
 
     def forward(self, x: Tensor) -> Tensor:
         return convolve(self.blocks(x), self.tail.weight, self.tail.bias).float()
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """q(z|x): mean and logarithm of the variance, (B, latent, T, H, W) float32 each."""
-
-    mu: Tensor
-    logvar: Tensor
-
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """z = μ + ε·σ, the reparameterisation of §3.1."""
-        eps = torch.randn(self.mu.shape, generator=generator, device=self.mu.device)
-        return self.mu + eps * torch.exp(0.5 * self.logvar)
-
-
-class Encoder(nn.Module):
-    """E with M and S: spectral-norm convolutions with LeakyReLU, then one convolution each for mean and variance (A.1).
-
-    Five convolutions in the paper, three in the authors' code.
-    """
-
-    def __init__(self, channels: int, latent_dim: int, convs: int) -> None:
-        super().__init__()
-        widths = [3] + [channels] * convs
-        self.blocks = nn.ModuleList(SpectralConv(a, b) for a, b in pairwise(widths))
-        self.mu = conv3(channels, latent_dim)
-        self.logvar = conv3(channels, latent_dim)
-
-    def forward(self, x: Tensor, *, refine: bool = False) -> Posterior:
-        for block in cast("list[SpectralConv]", self.blocks):
-            x = F.leaky_relu_(convolve(x, block.normalized(refine=refine), block.bias), LEAK)
-        return Posterior(self.mu(x).float(), self.logvar(x).float())
 
 
 class Critic(nn.Module):
@@ -171,7 +56,7 @@ class Critic(nn.Module):
         super().__init__()
         widths = [3] + [channels] * (convs - 1)
         self.blocks = nn.ModuleList(SpectralConv(a, b) for a, b in pairwise(widths))
-        self.tail: SpectralConv | nn.Conv3d = SpectralConv(channels, 1) if last_spectral else conv3(channels, 1)
+        self.tail: SpectralConv | nn.Conv3d = SpectralConv(channels, 1) if last_spectral else conv(channels, 1)
 
     def fixed(self, *, refine: bool = False, trainable: bool = True) -> FixedCritic:
         """The critic with its weights normalised now.
@@ -219,7 +104,7 @@ class FixedCritic:
         for (weight, _), y in zip(reversed(self._layers[1:]), reversed(activations), strict=True):
             gradient = convolve(gradient, _mirrored(weight))
             gradient = torch.ops.aten.leaky_relu_backward(gradient, y, LEAK, True)
-        return _widened(convolve(gradient, _mirrored(self._layers[0][0])))
+        return widened(convolve(gradient, _mirrored(self._layers[0][0])))
 
 
 def one_by_one(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -229,11 +114,6 @@ def one_by_one(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """
     made = (checkpoint(network, one, use_reentrant=False, preserve_rng_state=False) for one in x.split(1))
     return torch.cat(list(made))
-
-
-def _widened(x: Tensor) -> Tensor:
-    """x in float32, or in its own type if that is wider."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _mirrored(weight: Tensor) -> Tensor:
@@ -248,15 +128,20 @@ class GeneratorStack(nn.Module):
 
     >>> stack = GeneratorStack(config, sizes)
     >>> while stack.num_scales < len(sizes): stack.grow()
-    >>> x_rand = stack.sample(z)                       # eq. 9, (B, 3, *sizes[-1])
+    >>> x_rand = stack.sample(stack.draw(1, rng), rng)  # eq. 9, (1, 3, *sizes[-1])
     """
 
     def __init__(self, config: TrainConfig, sizes: Sequence[Size]) -> None:
         super().__init__()
         self.config = config
         self.sizes: list[Size] = [(t, h, w) for t, h, w in sizes]
-        self.encoder = Encoder(config.channels, config.latent_dim, config.encoder_convs)
-        self.generators = nn.ModuleList([Generator(config.latent_dim, config.channels, config.generator_convs)])
+        self.encoder: Encoder | FixedCode
+        if config.vae_levels == 0:
+            self.encoder = FixedCode(self.latent_shape(1))
+        else:
+            kind = PatchEncoder if config.latent == "patchvae" else Encoder
+            self.encoder = kind(config.channels, config.latent_dim, config.encoder_convs, config.encoder_kernel)
+        self.generators = nn.ModuleList([self._new_generator(0)])
         self.noise_amps = [0.0]
 
     @property
@@ -272,16 +157,29 @@ class GeneratorStack(nn.Module):
         """Append the next generator, initialised from the previous one (§3.2).
 
         G¹ starts fresh, as in the authors' code: its input is RGB where that of G⁰ is z, and it adds a residual.
+        So does the first GAN scale's above patch-VAE generators with another kernel (r = 1 of §4.2).
         """
-        grown = Generator(3, self.config.channels, self.config.generator_convs)
-        if self.num_scales >= 2:
+        n = self.num_scales
+        grown = self._new_generator(n)
+        if n >= 2 and self.config.generator_kernel(n) == self.config.generator_kernel(n - 1):
             grown.load_state_dict(self.generators[-1].state_dict())
         self.generators.append(grown.to(self.device))
         self.noise_amps.append(0.0)
 
+    def _new_generator(self, n: int) -> Generator:
+        config, inputs = self.config, self.config.latent_dim if n == 0 else 3
+        return Generator(inputs, config.channels, config.generator_convs, config.generator_kernel(n))
+
     def latent_shape(self, batch: int) -> tuple[int, ...]:
         """(B, latent, T, H, W) of z at the ladder's scale 0."""
         return (batch, self.config.latent_dim, *self.sizes[0])
+
+    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """z' of eq. 9 from the prior, (B, latent, T, H, W): N(0, I), or that of PatchVAE."""
+        shape = self.latent_shape(batch)
+        if self.config.latent == "patchvae":
+            return occupied_normal(shape, generator).to(self.device)
+        return torch.randn(shape, generator=generator, device=generator.device).to(self.device)
 
     def decode(self, z: Tensor) -> Tensor:
         """x̄⁰ = tanh(G⁰(z)): (B, latent, T, H, W) → (B, 3, T, H, W)."""
@@ -297,22 +195,26 @@ class GeneratorStack(nn.Module):
         residual = one_by_one(self.generators[n], x) if self.config.low_memory else self.generators[n](x)
         return torch.tanh(up + residual) if self.config.tanh_after_sum else up + torch.tanh(residual)
 
+    def level(self, below: Tensor, n: int, noise: Tensor | None = None) -> Tensor:
+        """x̄ⁿ from what is below it: z at scale 0, x̄ⁿ⁻¹ at the others."""
+        return self.decode(below) if n == 0 else self.refine(self.upsample(below, n), n, noise)
+
     def reconstruct(self, x0: Tensor, first: int, last: int) -> Tensor:
         """x̄ of scale `last` from x̄ of scale `first`, without noise. x0: (B, 3, *sizes[first])."""
         for n in range(first + 1, last + 1):
-            x0 = self.refine(self.upsample(x0, n), n)
+            x0 = self.level(x0, n)
         return x0
 
     def noise(self, n: int, batch: int, generator: torch.Generator) -> Tensor | None:
-        """z_n of eq. 9 times its amplitude, (B, 3, *sizes[n]); None at VAE scales, where there is none."""
-        if n < self.config.vae_levels:
+        """z_n of eq. 9 times its amplitude, (B, 3, *sizes[n]); None at VAE scales and scale 0, where there is none."""
+        if n < max(1, self.config.vae_levels):
             return None
         z_n = torch.randn((batch, 3, *self.sizes[n]), generator=generator, device=generator.device)
         return z_n.mul_(self.noise_amps[n]).to(self.device)
 
     def sample(self, z: Tensor, generator: torch.Generator, *, last: int | None = None) -> Tensor:
-        """x̃ of scale `last` (default: the finest there is), eq. 9. z: (B, latent, T, H, W) ~ N(0, I)."""
-        x = self.decode(z)
-        for n in range(1, (self.num_scales - 1 if last is None else last) + 1):
-            x = self.refine(self.upsample(x, n), n, self.noise(n, len(z), generator))
+        """x̃ of scale `last` (default: the finest there is), eq. 9. z: (B, latent, T, H, W) from the prior."""
+        x = z
+        for n in range((self.num_scales - 1 if last is None else last) + 1):
+            x = self.level(x, n, self.noise(n, len(z), generator))
         return x

@@ -141,6 +141,8 @@ def _with_ladder(config: TrainConfig, path: Path) -> tuple[TrainConfig, tuple[in
         args = _options(path)
         if args["stop_scale_time"] != args["stop_scale"]:
             raise ValueError(f"stop_scale_time={args['stop_scale_time']} is not stop_scale={args['stop_scale']}")
+        if args["vae_levels"] < 1:
+            raise ValueError(f"vae_levels={args['vae_levels']}: their code needs 1 or more")
         height, width = Fraction(args["ar"]).limit_denominator(10_000).as_integer_ratio()  # ar = height / width
         if height < 1:
             raise ValueError(f"ar={args['ar']}: height over width, above 0")

@@ -29,9 +29,8 @@ def sample(stack: GeneratorStack, count: int, seed: int, *, first: int = 0, last
     for index in range(first, first + count):
         (state,) = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
         stream = torch.Generator().manual_seed(int(state))
-        z = torch.randn(stack.latent_shape(1), generator=stream)
         with autocast(device, stack.config.precision):
-            x = stack.sample(z.to(device), stream, last=last)
+            x = stack.sample(stack.draw(1, stream), stream, last=last)
         videos.append(x.clamp(-1, 1).cpu())
     return torch.cat(videos)
 
@@ -39,6 +38,8 @@ def sample(stack: GeneratorStack, count: int, seed: int, *, first: int = 0, last
 @torch.no_grad()
 def reconstruct(stack: GeneratorStack, real_zero: Tensor, *, last: int | None = None) -> Tensor:
     """x̄ of scale `last` (default: the finest trained) from the posterior mean of x⁰, without noise (eq. 6).
+
+    A model without VAE scales has one z* for it, whatever x⁰ is.
 
     Args: real_zero: (1, 3, *sizes[0]) float32 in [-1, 1].
     Returns (1, 3, T, H, W) float32 in [-1, 1] on the CPU.

@@ -27,8 +27,9 @@ from model import checkpoint as ckpt
 from model.config import TrainConfig
 from model.losses import gradient_penalty, kl_divergence
 from model.memory import peak_gib
-from model.networks import Critic, FixedCritic, GeneratorStack, Posterior, Size, one_by_one
+from model.networks import Critic, FixedCritic, GeneratorStack, Size, one_by_one
 from model.precision import autocast, resolve
+from model.variants import AnyPosterior
 
 CHECKPOINT_S = 60.0  # a slow machine also saves after so many seconds, at the next logged iteration
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class TrainState:
     generator: torch.Generator  # draws ε, z, z_n
     scale: int
     iteration: int
-    posterior: Posterior | None = None  # q(z|x⁰) at GAN scales, where E is frozen; computed again when resumed
+    posterior: AnyPosterior | None = None  # q(z|x⁰) at GAN scales, where E is frozen; computed again when resumed
     train_s: float = 0.0  # seconds of training so far, over all the processes that took part
 
     def snapshot(self, clip_id: str) -> ckpt.Checkpoint:
@@ -164,16 +165,24 @@ def train_scale(state: TrainState, pyramid: Sequence[Tensor], log: Log, save: Ca
 
 def iterate(state: TrainState, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
     """One iteration of the scale being trained; its losses by name, each a scalar on the device."""
-    if state.scale < state.stack.config.vae_levels:
+    stack, config = state.stack, state.stack.config
+    if state.scale < config.vae_levels:
         return _vae_step(state, pyramid)
+    if not config.freeze:  # E learns at GAN scales too
+        with autocast(pyramid[0].device, config.precision):
+            posterior = stack.encoder(pyramid[0], refine=True)
+        return _gan_step(state, pyramid, posterior)
     if state.posterior is None:
-        with torch.no_grad(), autocast(pyramid[0].device, state.stack.config.precision):
-            state.posterior = state.stack.encoder(pyramid[0])
+        with torch.no_grad(), autocast(pyramid[0].device, config.precision):
+            state.posterior = stack.encoder(pyramid[0])
     return _gan_step(state, pyramid, state.posterior)
 
 
 def _vae_step(state: TrainState, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
-    """One iteration of a patch-VAE scale: E, G⁰ and Gⁿ learn, through the frozen generators between (eq. 5, 8)."""
+    """One iteration of a patch-VAE scale: E, G⁰ and Gⁿ learn, through the frozen generators between (eq. 5, 8).
+
+    Without freezing those learn too, by the same loss.
+    """
     stack, n, config = state.stack, state.scale, state.stack.config
     (optimizer,) = state.optimizers
 
@@ -195,8 +204,11 @@ def _vae_step(state: TrainState, pyramid: Sequence[Tensor]) -> dict[str, Tensor]
     return {name: loss.detach() for name, loss in losses.items()}
 
 
-def _gan_step(state: TrainState, pyramid: Sequence[Tensor], posterior: Posterior) -> dict[str, Tensor]:
-    """One iteration of a patch-GAN scale: one step of Dⁿ, one of Gⁿ; all below is frozen (eq. 10, 11)."""
+def _gan_step(state: TrainState, pyramid: Sequence[Tensor], posterior: AnyPosterior) -> dict[str, Tensor]:
+    """One iteration of a patch-GAN scale: one step of Dⁿ, one of Gⁿ; all below is frozen (eq. 10, 11).
+
+    Without freezing it learns too, by the same loss: E through x̄, every generator through x̄ and x̃.
+    """
     stack, n, config = state.stack, state.scale, state.stack.config
     optimizer_g, optimizer_d = state.optimizers
     critic, real = state.critic, pyramid[n]
@@ -205,16 +217,13 @@ def _gan_step(state: TrainState, pyramid: Sequence[Tensor], posterior: Posterior
     criticise = one_by_one if config.low_memory else FixedCritic.__call__
 
     # The reconstruction x̄ and the random sample x̃ go through the generators as one batch: normalisation is per
-    # sample, so they do not see each other. Only Gⁿ records a gradient.
+    # sample, so they do not see each other. Only Gⁿ records a gradient, where what is below is frozen.
     with autocast(device, config.precision):
-        with torch.no_grad():
-            z = posterior.sample(state.generator)
-            z_rand = torch.randn(z.shape, generator=state.generator, device=device)
-            x = stack.decode(torch.cat([z, z_rand]))
-            for k in range(1, n):
-                x = stack.refine(stack.upsample(x, k), k, _noise_for_random(state, k))
-            up = stack.upsample(x, n)
-        x_rec, x_rand = stack.refine(up, n, _noise_for_random(state, n)).split(1)
+        with torch.set_grad_enabled(not config.freeze):
+            x = torch.cat([posterior.sample(state.generator), stack.draw(1, state.generator)])
+            for k in range(n):
+                x = stack.level(x, k, _noise_for_random(state, k))
+        x_rec, x_rand = stack.level(x, n, _noise_for_random(state, n)).split(1)
 
     # (2) Discriminator: maximise E[D(x)] − E[D(x̃)] − λ·penalty; each part's graph is freed before the next is built
     optimizer_d.zero_grad()
@@ -259,8 +268,9 @@ def first_state(config: TrainConfig, sizes: Sequence[Size], device: torch.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(config, 0))
         stack = GeneratorStack(config, sizes).to(device)
+        critic = _new_critic(config, device) if config.vae_levels == 0 else None
     generator = torch.Generator(device).manual_seed(_seed(config, len(sizes)))
-    return TrainState(stack, None, _optimizers(stack, None, 0), generator, 0, 0)
+    return TrainState(stack, critic, _optimizers(stack, critic, 0), generator, 0, 0)
 
 
 def next_scale(state: TrainState, pyramid: Sequence[Tensor]) -> TrainState:
@@ -317,13 +327,17 @@ def _optimizers(stack: GeneratorStack, critic: Critic | None, n: int) -> tuple[t
     """Fresh Adams for what scale n trains; freezes everything else (§3.2)."""
     config = stack.config
     stack.requires_grad_(False)
-    generator = stack.generators[n].requires_grad_(True)
-    groups = [{"params": list(generator.parameters()), "lr": config.lr}]
-    if n < config.vae_levels:
-        slow = config.lr * config.vae_lr_decay**n
-        groups.insert(0, {"params": list(stack.encoder.requires_grad_(True).parameters()), "lr": slow})
-        if n > 0:
-            groups.insert(1, {"params": list(stack.generators[0].requires_grad_(True).parameters()), "lr": slow})
+    learning = {0, n} if n < config.vae_levels else {n}
+    if not config.freeze:
+        learning = set(range(n + 1))
+    groups = []
+    for k in sorted(learning):
+        networks = [stack.generators[k]]
+        if k == 0 and config.vae_levels > 0:
+            networks.insert(0, stack.encoder)  # E learns where G⁰ does
+        for network in networks:
+            parameters = list(network.requires_grad_(True).parameters())
+            groups.append({"params": parameters, "lr": config.lr * config.vae_lr_decay ** (n - k)})
     optimizers = [torch.optim.Adam(groups, betas=config.adam_betas, fused=True)]
     if critic is not None:
         optimizers.append(torch.optim.Adam(critic.parameters(), lr=config.lr, betas=config.adam_betas, fused=True))

@@ -22,7 +22,7 @@ import psutil
 import pytest
 import torch
 
-from jobs import sample, train_corpus
+from jobs import sample, schedule, train_corpus
 from pipeline import clips, shards
 from tests.jobs.conftest import ROOT, TINY, _own_ray, make_video  # noqa: F401  a Ray of these tests' own
 from tests.model.test_official import Reference, write
@@ -157,7 +157,7 @@ def test_a_corpus_full_of_pickles_on_a_ray_that_only_this_machine_reaches(bomb: 
 
 def as_a_user() -> dict[str, str]:
     """The environment without what these tests tell Ray about addresses: the defaults count."""
-    return {name: value for name, value in os.environ.items() if name != train_corpus.LOOPBACK_ONLY}
+    return {name: value for name, value in os.environ.items() if name != schedule.LOOPBACK_ONLY}
 
 
 # -- how it is written

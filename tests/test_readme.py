@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.presets import PRESETS
+from jobs.presets import ABLATIONS, PRESETS
 from tests.jobs.conftest import ROOT, Trained, make_video, mixed_corpus, run_job, trained  # noqa: F401
 from tests.test_doors import LOOPBACK, listening
 
@@ -67,6 +67,10 @@ def test_the_tree_names_every_module_and_nothing_else() -> None:
 
 def test_the_table_of_presets_is_complete() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)) == set(PRESETS)
+
+
+def test_the_table_of_ablations_is_complete() -> None:
+    assert set(re.findall(r"^\|.*\| `--ablation (\w+)` \|$", README, flags=re.MULTILINE)) == set(ABLATIONS)
 
 
 def test_links_and_pictures_exist() -> None:

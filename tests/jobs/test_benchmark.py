@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from jobs.benchmark import main, needed_gflops, plain_iterate, state_at
-from jobs.presets import PRESETS
+from jobs.presets import ABLATIONS, PRESETS
 from model.train import iterate
 
 SIZES = [(4, 6, 8), (4, 8, 10), (5, 9, 12), (7, 10, 14)]
@@ -32,6 +32,20 @@ def test_an_iteration_executes_what_it_needs_and_the_plain_one_more(preset, n):
         assert plain.get_total_flops() == pytest.approx(needed, rel=1e-12)
     else:
         assert plain.get_total_flops() > 1.2 * needed
+
+
+@pytest.mark.parametrize("names", [*ABLATIONS, "no_freezing+gan_only", "no_freezing+patchvae+r1_encoder"])
+@pytest.mark.parametrize("n", range(4))
+def test_the_count_is_true_of_the_ablations(names, n):
+    config = PRESETS["paper"]().with_overrides(TINY)
+    for name in names.split("+"):
+        config = ABLATIONS[name](config)
+    state, pyramid = state_at(config, SIZES, n, torch.device("cpu"))
+    iterate(state, pyramid)
+    with FlopCounterMode(display=False) as ours:
+        iterate(state, pyramid)
+    assert ours.get_total_flops() == pytest.approx(needed_gflops(config, SIZES, n) * 1e9, rel=1e-12)
+    plain_iterate(state, pyramid)
 
 
 @pytest.mark.slow

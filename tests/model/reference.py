@@ -1,4 +1,4 @@
-"""One training iteration of hp-VAE-GAN, slow and plain, in float64, from the paper's equations (PAPER.md §2-3).
+"""One training iteration of hp-VAE-GAN and its ablations, slow and plain, in float64, from the paper (PAPER.md §2-4).
 
 Nothing of model/ is used: weights come as dictionaries of tensors (the names of a checkpoint), every pass is a call of
 its own, gradients are torch.autograd.grad's, normalisation, interpolation, clipping and Adam are written out.
@@ -21,7 +21,7 @@ def leaky(x):
 
 
 def conv(x, weight, bias=None):
-    return F.conv3d(x, weight, bias, padding=1)
+    return F.conv3d(x, weight, bias, padding=weight.shape[-1] // 2)
 
 
 def spectral(weight, u, v):
@@ -37,11 +37,62 @@ def power_iteration(w, prefix):
     w[f"{prefix}.u"] = u / u.norm()
 
 
-def encode(w, x, convs):
+def features(w, x, convs):
     for i in range(convs):
         p = f"encoder.blocks.{i}"
         x = leaky(conv(x, spectral(w[f"{p}.weight"], w[f"{p}.u"], w[f"{p}.v"]), w[f"{p}.bias"]))
-    return tuple(conv(x, w[f"encoder.{head}.weight"], w[f"encoder.{head}.bias"]) for head in ("mu", "logvar"))
+    return x
+
+
+def head(w, name, x):
+    return conv(x, w[f"encoder.{name}.weight"], w[f"encoder.{name}.bias"])
+
+
+def encode(w, x, convs):
+    x = features(w, x, convs)
+    return head(w, "mu", x), head(w, "logvar", x)
+
+
+def gaussian(mu, logvar, draw):
+    """A sample of N(μ, σ²), and KL(N(μ, σ²) ‖ N(0, I)) as a mean."""
+    kl = (0.5 * (torch.exp(logvar) + mu**2 - 1 - logvar)).mean()
+    return mu + draw.normal(mu.shape) * torch.exp(logvar) ** 0.5, kl
+
+
+def code(w, x, config, draw):
+    """z ~ q(z|x) and KL(q ‖ p): of the method, of PatchVAE (A.4), or the one z* of a model without VAE scales."""
+    if config.vae_levels == 0:
+        draw.normal(w["encoder.z"].shape)  # taken, and multiplied by a width of 0
+        return w["encoder.z"], None
+    if config.latent == "gaussian":
+        return gaussian(*encode(w, x, config.encoder_convs), draw)
+    x = features(w, x, config.encoder_convs)
+    p = 1 / (1 + torch.exp(-head(w, "occupancy", x)))
+    mu, logvar = (head(w, name, p * x).mean(dim=(2, 3, 4), keepdim=True) for name in ("mu", "logvar"))
+    appearance, kl = gaussian(mu, logvar, draw)
+    u = draw.uniform(p.shape)
+    odds = (p / (1 - p) * u / (1 - u)) ** (1 / 0.5)
+    return appearance * odds / (1 + odds), kl + (p * torch.log(2 * p) + (1 - p) * torch.log(2 * (1 - p))).mean()
+
+
+def prior(sizes, config, draw):
+    """z ~ p(z)."""
+    if config.latent == "gaussian":
+        return draw.normal((1, config.latent_dim, *sizes[0]))
+    return draw.normal((1, config.latent_dim, 1, 1, 1)) * (draw.uniform((1, 1, *sizes[0])) < 0.5)
+
+
+def rates_of(w, n, config):
+    """Name → learning rate of what scale n trains, in order (§3.2); without freezing every level up to n (§4.2)."""
+    if not config.freeze:
+        rates = {"encoder.": config.lr * config.vae_lr_decay**n} if config.vae_levels > 0 else {}
+        rates |= {f"generators.{k}.": config.lr * config.vae_lr_decay ** (n - k) for k in range(n + 1)}
+    elif n < config.vae_levels:
+        slow = config.lr * config.vae_lr_decay**n
+        rates = {"encoder.": slow, "generators.0.": slow, f"generators.{n}.": config.lr}
+    else:
+        rates = {f"generators.{n}.": config.lr}
+    return {name: rate for prefix, rate in rates.items() for name in trained(w, prefix)}
 
 
 def generate(w, n, x, convs):
@@ -126,33 +177,29 @@ def trained(w, *prefixes):
 
 def vae_iteration(n, w, moments, reals, sizes, config, draw):
     """L = MSE(x̄ⁿ, xⁿ) + MSE(x̄⁰, x⁰) + β·KL; E, G⁰ and Gⁿ learn. Changes w; returns losses and new moments."""
-    names = trained(w, "encoder.", "generators.0.", f"generators.{n}.")
+    rates = rates_of(w, n, config)
     for i in range(config.encoder_convs):
         power_iteration(w, f"encoder.blocks.{i}")
-    mu, logvar = encode(w, reals[0], config.encoder_convs)
-    z = mu + draw.normal(mu.shape) * torch.exp(logvar) ** 0.5
+    z, kl = code(w, reals[0], config, draw)
     x_zero, x = reconstruct(w, z, n, sizes, config)
-    losses = {
-        "rec_loss": ((x - reals[n]) ** 2).mean(),
-        "kl_loss": (0.5 * (torch.exp(logvar) + mu**2 - 1 - logvar)).mean(),
-    }
+    losses = {"rec_loss": ((x - reals[n]) ** 2).mean(), "kl_loss": kl}
     total = config.rec_weight * losses["rec_loss"] + config.kl_weight * losses["kl_loss"]
     if n > 0:
         losses["rec_zero_loss"] = ((x_zero - reals[0]) ** 2).mean()
         total = total + config.rec_weight * losses["rec_zero_loss"]
-    gradients = gradients_of(total, w, names, config.grad_clip)
-    slow = config.lr * config.vae_lr_decay**n
-    rates = {name: config.lr if name.startswith(f"generators.{n}.") else slow for name in names}
+    gradients = gradients_of(total, w, list(rates), config.grad_clip)
     return losses, adam(w, gradients, moments, rates, config)
 
 
 def gan_iteration(n, w, c, moments, critic_moments, amps, reals, sizes, config, draw):
     """One step of Dⁿ, then one of Gⁿ (eq. 10, 11). Changes w and c; returns losses and both new moments."""
     real = reals[n]
-    names, critic_names = trained(w, f"generators.{n}."), trained(c, "blocks.", "tail.")
-    mu, logvar = encode(w, reals[0], config.encoder_convs)
-    z = mu + draw.normal(mu.shape) * torch.exp(logvar) ** 0.5
-    z_random = draw.normal(mu.shape)
+    rates, critic_names = rates_of(w, n, config), trained(c, "blocks.", "tail.")
+    if not config.freeze and config.vae_levels > 0:
+        for i in range(config.encoder_convs):
+            power_iteration(w, f"encoder.blocks.{i}")
+    z, _ = code(w, reals[0], config, draw)
+    z_random = prior(sizes, config, draw)
     _, x_rec = reconstruct(w, z, n, sizes, config)
     x_random = torch.tanh(generate(w, 0, z_random, config.generator_convs))
     for k in range(1, n + 1):
@@ -175,8 +222,8 @@ def gan_iteration(n, w, c, moments, critic_moments, amps, reals, sizes, config, 
     losses["rec_loss"] = ((x_rec - real) ** 2).mean()
     losses["adv_loss"] = -criticise(c, x_random, config).mean()
     total = config.rec_weight * losses["rec_loss"] + config.adv_weight * losses["adv_loss"]
-    gradients = gradients_of(total, w, names, config.grad_clip)
-    return losses, adam(w, gradients, moments, dict.fromkeys(names, config.lr), config), critic_after
+    gradients = gradients_of(total, w, list(rates), config.grad_clip)
+    return losses, adam(w, gradients, moments, rates, config), critic_after
 
 
 class Draws:
@@ -189,5 +236,5 @@ class Draws:
     def normal(self, shape):
         return torch.randn(tuple(shape), generator=self.generator).double()
 
-    def uniform(self):
-        return torch.rand((1, 1, 1, 1, 1), generator=self.generator).double()
+    def uniform(self, shape=(1, 1, 1, 1, 1)):
+        return torch.rand(tuple(shape), generator=self.generator).double()

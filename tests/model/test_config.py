@@ -27,6 +27,10 @@ SHARED = {  # what paper and published code agree on (PAPER.md §1-3)
     "gp_weight": 0.1,
     "noise_amp": 0.1,
     "grad_clip": 5.0,
+    "freeze": True,
+    "vae_kernel": 3,
+    "encoder_kernel": 3,
+    "latent": "gaussian",
 }
 PAPER = SHARED | {
     "ladder_side": "height",
@@ -108,6 +112,12 @@ def test_there_are_the_four_presets_and_they_differ():
         ("adam_betas=0, 0.9", "adam_betas", (0.0, 0.9)),
         ("ladder_side=width", "ladder_side", "width"),
         (" precision = bf16 ", "precision", "bf16"),
+        ("vae_levels=0", "vae_levels", 0),
+        ("vae_levels=10", "vae_levels", 10),
+        ("freeze=false", "freeze", False),
+        ("vae_kernel=1", "vae_kernel", 1),
+        ("encoder_kernel=1", "encoder_kernel", 1),
+        ("latent=patchvae", "latent", "patchvae"),
     ],
 )
 def test_override_becomes_a_value_of_the_fields_type(assignment, field, value):
@@ -184,8 +194,11 @@ def test_assignment_without_equals_sign_is_refused():
         "scale_factor=0.75",
         "num_scales=0",
         "num_scales=2",  # fewer than vae_levels
-        "vae_levels=0",
+        "vae_levels=-1",
         "vae_levels=11",
+        "vae_kernel=2",
+        "encoder_kernel=5",
+        "latent=bernoulli",
         "channels=0",
         "latent_dim=-1",
         "generator_convs=1",
@@ -224,6 +237,16 @@ def test_value_out_of_range_is_refused(assignment):
     # the message speaks of the field, or of the one that it no longer fits
     assert {name, "vae_levels", "frame rate"} & set(re.findall(r"frame rate|\w+", str(caught.value)))
     assert "\n" not in str(caught.value)
+
+
+def test_patchvae_without_a_vae_scale_is_refused():
+    with pytest.raises(ConfigError, match="latent=patchvae: needs a VAE scale; set vae_levels"):
+        paper().with_overrides(["latent=patchvae", "vae_levels=0"])
+
+
+def test_a_file_from_before_the_ablations_means_the_method():
+    old = {k: v for k, v in paper().to_dict().items() if k not in ("freeze", "vae_kernel", "encoder_kernel", "latent")}
+    assert TrainConfig.from_dict(old) == paper()
 
 
 def test_from_dict_names_a_missing_field():

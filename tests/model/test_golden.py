@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from jobs.presets import demo
+from model.config import TrainConfig
 
 from .conftest import ladder_16_9, one_thread, real_pyramid, synthetic_clip, train
 
@@ -69,7 +70,7 @@ def golden():
 
 def test_golden_file_is_of_the_demo_preset(golden):
     """Fails when the preset was changed on purpose too: then run the command in this file's docstring."""
-    assert golden["config"] == golden_config().to_dict(), f"the demo preset has changed: {WRITE}"
+    assert TrainConfig.from_dict(golden["config"]) == golden_config(), f"the demo preset has changed: {WRITE}"
     assert golden["sizes"] == [list(size) for size in ladder_16_9(golden_config())]
 
 

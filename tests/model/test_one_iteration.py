@@ -39,10 +39,12 @@ LAST = 3  # iterations of a scale in the histories: iteration 2 and 3 have a che
 
 
 def names_in_order(checkpoint, n, config):
-    """Parameter names in the order of the optimizer's groups: (E, G⁰ while VAE scales train), Gⁿ."""
+    """Parameter names in the order of the optimizer's groups: (E, G⁰ while VAE scales train), Gⁿ; or all of them."""
     stack = checkpoint.stack()
     parts = [f"generators.{n}."]
-    if n < config.vae_levels:
+    if not config.freeze:
+        parts = ["encoder.", *(f"generators.{k}." for k in range(n + 1))]
+    elif n < config.vae_levels:
         parts = ["encoder.", *(["generators.0."] if n > 0 else []), *parts]
     return [name for part in parts for name, _ in stack.named_parameters() if name.startswith(part)]
 
@@ -147,9 +149,8 @@ def check(config, recorder, final, n):
         if name == "critic.tail.bias":
             continue
         if name in trained:
-            rate = config.lr
-            if n < config.vae_levels and n > 0 and name.startswith(("encoder.", "generators.0.")):
-                rate = config.lr * 0.2**n
+            level = {"encoder": "0", "critic": n}.get(name.split(".")[0], name.split(".")[1])
+            rate = config.lr * config.vae_lr_decay ** (n - int(level))
             error = ((ours.double() - before.double()) - (theirs - before.double())).abs() / rate
             assert error.max() <= UPDATE_MAX[kind], name
             assert error.mean() <= UPDATE_MEAN[kind], name

@@ -1,0 +1,106 @@
+"""Convolutions and the two blocks that all networks are made of (paper A.1).
+
+Convolutions keep (T, H, W): 3×3×3 with padding 1, or 1×1×1 in two of the ablations (§4.2). Weights are
+channels_last_3d: that is the layout in which CPU and GPU kernels multiply bf16, and autocast casts only the
+convolutions.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAK = 0.2  # negative slope of every LeakyReLU (A.1)
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The convolution of `conv`: x (B, in, T, H, W), weight (out, in, k, k, k), k 1 or 3 → (B, out, T, H, W).
+
+    From or to RGB the three taps in time become channels of a 1×3×3 convolution: kernels multiply blocks of 16 channels
+    whatever there are, so on 3 channels 3×3×3 taps take 2.7 times as long.
+    """
+    out_channels, in_channels, kernel = weight.shape[:3]
+    if kernel == 1:
+        return F.conv3d(x, weight, bias)
+    if in_channels <= 3:
+        padded = F.pad(x, (0, 0, 0, 0, 1, 1))
+        frames = torch.cat([padded[:, :, :-2], x, padded[:, :, 2:]], dim=1)  # (B, 3·in, T, H, W): t−1, t, t+1
+        return F.conv3d(frames, weight.transpose(1, 2).reshape(out_channels, -1, 1, 3, 3), bias, padding=(0, 1, 1))
+    if out_channels <= 3:
+        taps = weight.movedim(2, 0).reshape(-1, in_channels, 1, 3, 3)
+        before, now, after = widened(F.conv3d(x, taps, padding=(0, 1, 1))).chunk(3, dim=1)  # (B, out, T, H, W) each
+        y = now + F.pad(before[:, :, :-1], (0, 0, 0, 0, 1, 0)) + F.pad(after[:, :, 1:], (0, 0, 0, 0, 0, 1))
+        return y if bias is None else y + bias.view(1, -1, 1, 1, 1)
+    return F.conv3d(x, weight, bias, padding=1)
+
+
+def widened(x: Tensor) -> Tensor:
+    """x in float32, or in its own type if that is wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def conv(in_channels: int, out_channels: int, kernel: int = 3, *, bias: bool = True) -> nn.Conv3d:
+    """A convolution that keeps (T, H, W), PyTorch's default initialisation (as the authors' code)."""
+    made = nn.Conv3d(in_channels, out_channels, kernel, padding=kernel // 2, bias=bias)
+    made.weight = nn.Parameter(made.weight.detach().contiguous(memory_format=torch.channels_last_3d))
+    return made
+
+
+class NormBlock(nn.Module):
+    """Convolution, normalisation over (T, H, W) of each sample with an affine, LeakyReLU (A.1).
+
+    Equivalent to the paper's batch norm, which it trains and samples at batch size 1 with batch statistics; written per
+    sample so that a sample never depends on what else is in its batch. No running statistics, and no convolution bias:
+    the normalisation would subtract it again.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.conv = conv(in_channels, out_channels, kernel, bias=False)
+        self.weight = nn.Parameter(torch.ones(out_channels))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = convolve(x, self.conv.weight)
+        # batch_norm on one sample at a time: its kernels keep bf16 and channels_last_3d, with float32 statistics;
+        # group_norm and instance_norm copy or convert (3 to 10 times slower backward on a CPU).
+        rows = [F.batch_norm(row, None, None, self.weight, self.bias, training=True) for row in y.split(1)]
+        return F.leaky_relu_(rows[0] if len(rows) == 1 else torch.cat(rows), LEAK)
+
+
+class SpectralConv(nn.Module):
+    """A convolution whose weight is divided by its largest singular value (spectral normalisation, Miyato 2018).
+
+    One step of power iteration refines the singular vectors u and v whenever `normalized` is called with
+    `refine=True`: once a training iteration, where the authors' code does it once a call.
+    """
+
+    u: Tensor
+    v: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
+        super().__init__()
+        plain = conv(in_channels, out_channels, kernel)
+        self.weight, self.bias = plain.weight, cast(nn.Parameter, plain.bias)
+        self.register_buffer("u", F.normalize(torch.randn(out_channels), dim=0))
+        self.register_buffer("v", F.normalize(torch.randn(in_channels * kernel**3), dim=0))
+        for _ in range(15):  # as torch.nn.utils.parametrizations.spectral_norm: start near the leading vectors
+            self._refine()
+
+    @torch.no_grad()
+    def _refine(self) -> None:
+        matrix = self.weight.flatten(1)
+        self.v.copy_(F.normalize(matrix.T @ self.u, dim=0))
+        self.u.copy_(F.normalize(matrix @ self.v, dim=0))
+
+    def normalized(self, *, refine: bool) -> Tensor:
+        """The weight divided by u·W·v, in float32 whatever the autocast; differentiable in the weight."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            if refine:
+                self._refine()
+            # clones: a later refinement must not change what this graph's backward reads
+            u, v = self.u.clone(), self.v.clone()
+            return self.weight / torch.dot(u, self.weight.flatten(1) @ v)

@@ -1,0 +1,50 @@
+"""The patch encoder E with its heads M and S, and the posterior q(z|x) that it gives (paper §3.1, A.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.blocks import LEAK, SpectralConv, conv, convolve
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """q(z|x): mean and logarithm of the variance, (B, latent, T, H, W) float32 each."""
+
+    mu: Tensor
+    logvar: Tensor
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """z = μ + ε·σ, the reparameterisation of §3.1."""
+        eps = torch.randn(self.mu.shape, generator=generator, device=self.mu.device)
+        return self.mu + eps * torch.exp(0.5 * self.logvar)
+
+
+class Encoder(nn.Module):
+    """E with M and S: spectral-norm convolutions with LeakyReLU, then one convolution each for mean and variance (A.1).
+
+    Five convolutions in the paper, three in the authors' code.
+    """
+
+    def __init__(self, channels: int, latent_dim: int, convs: int, kernel: int = 3) -> None:
+        super().__init__()
+        widths = [3] + [channels] * convs
+        self.blocks = nn.ModuleList(SpectralConv(a, b, kernel) for a, b in pairwise(widths))
+        self.mu = conv(channels, latent_dim, kernel)
+        self.logvar = conv(channels, latent_dim, kernel)
+
+    def features(self, x: Tensor, *, refine: bool) -> Tensor:
+        """What M and S see, (B, channels, T, H, W); refine: one step of power iteration first."""
+        for block in cast("list[SpectralConv]", self.blocks):
+            x = F.leaky_relu_(convolve(x, block.normalized(refine=refine), block.bias), LEAK)
+        return x
+
+    def forward(self, x: Tensor, *, refine: bool = False) -> Posterior:
+        features = self.features(x, refine=refine)
+        return Posterior(self.mu(features).float(), self.logvar(features).float())
