@@ -188,6 +188,21 @@ def test_iteration_equals_the_reference_with_clipped_gradients_and_other_weights
     check(config, recorder, final, n)
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["freeze", "no_freezing"])
+def with_low_memory(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("low_memory") / "checkpoint.pt"
+    config = tiny(low_memory=True, freeze=request.param)
+    with one_thread():
+        recorder = train(config, path)
+    return config, recorder, ckpt.load(path)
+
+
+@pytest.mark.parametrize("n", range(5))
+def test_iteration_with_low_memory_equals_the_reference(with_low_memory, n):
+    config, recorder, final = with_low_memory
+    check(config, recorder, final, n)
+
+
 @pytest.fixture(scope="module")
 def in_bf16(tmp_path_factory):
     if resolve("auto", torch.device("cpu")) != "bf16":
