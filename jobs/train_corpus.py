@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
 
-    from jobs.fit_clip import Result
+    from jobs.results import Result
     from jobs.tracking import Corpus
 
 DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"{args.corpus}: no clip that can be trained")
 
     # -- 2. one experiment holds models of one configuration
-    from jobs.fit_clip import write_json
+    from jobs.results import Submission, write_json, write_submission
 
     discarded = {work.clip_id for work in corpora.works} if args.fresh else set()
     _check_definition(base, config, discarded)
@@ -117,6 +117,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for clip_id in discarded & {folder.name for folder in base.iterdir()}:
         shutil.rmtree(base / clip_id)
     write_json(base / "experiment.json", config.to_dict())
+    clip_ids = [work.clip_id for work in corpora.works]
+    write_submission(base, Submission(args.corpus, args.preset, clip_ids, corpora.failures))
 
     # -- 3. train what is missing
     results = _train_all(args, console, corpora, config, base, corpus)
@@ -137,7 +139,7 @@ def _tell_unused(console: Console, corpora: Corpora) -> None:
 
 
 def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: Path, args: argparse.Namespace) -> None:
-    from jobs.fit_clip import read_result
+    from jobs.results import read_result
 
     console.print(f"{len(corpora.works)} clips, preset {args.preset}, into {base}", markup=False, soft_wrap=True)
     results = {work.clip_id: read_result(base / work.clip_id) for work in corpora.works}
@@ -186,7 +188,7 @@ def _open_tracking(
     """The corpus run in MLflow. A clip that has no folder has no earlier work, so an old run of it is forgotten too."""
     from jobs import tracking
 
-    uri = args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or tracking.default_uri(storage)
+    uri = tracking.uri_of(args.tracking_uri, storage)
     base = storage / experiment
     base.mkdir(parents=True, exist_ok=True)
     new = [w.clip_id for w in corpora.works if w.clip_id in discarded or not (base / w.clip_id).exists()]
@@ -210,9 +212,12 @@ def _train_all(
     base: Path,
     corpus: Corpus,
 ) -> list[Result]:
-    """Train every clip that is not done, a bounded number at a time; print the table; return all results."""
-    from jobs import tracking
-    from jobs.fit_clip import read_result
+    """Train every clip that is not done, a bounded number at a time; print the table; return all results.
+
+    What MLflow did not take during an outage it is given now; if it is still away, a warning names the command.
+    """
+    from jobs import upload
+    from jobs.results import read_result
 
     found = {work.clip_id: read_result(base / work.clip_id) for work in corpora.works}
     results = {clip_id: result for clip_id, result in found.items() if result and result.status == "done"}
@@ -222,15 +227,21 @@ def _train_all(
             results[result.clip_id] = result
 
     ordered = [results[work.clip_id] for work in corpora.works]
-    page = _page(ordered, corpora.failures, corpus)
+    with console.status("completing MLflow"):
+        folders = [base / result.clip_id for result in ordered if (base / result.clip_id / "result.json").exists()]
+        missing = upload.forward(corpus, folders)
+        page, more = upload.close(corpus, base, ordered, corpora.failures, missing)
     console.print(page, markup=False, highlight=False, soft_wrap=True)
     if corpus.uri.startswith("sqlite"):
         text = f"MLflow: mlflow server --host 127.0.0.1 --backend-store-uri {corpus.uri}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
-    try:
-        _close(corpus, ordered, page, len(corpora.failures))
-    except tracking.ERRORS as error:
-        console.print(f"warning: MLflow did not take the totals ({one_line(error)})", markup=False, soft_wrap=True)
+    if missing or more:
+        reason = next(iter((missing | more).values()))
+        what = " and ".join([f"{len(missing)} clips"] * bool(missing) + list(more))
+        text = f"warning: {what} not in MLflow ({reason}); this sends the rest, once it answers:"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        text = upload.command(base.parent, base.name, corpus.uri)
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     return ordered
 
 
@@ -308,6 +319,7 @@ def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
     """The body of a Ray task: `fit_clip`, with whatever goes wrong turned into the clip's result."""
     import torch
 
+    from jobs import tracking
     from jobs.board import Standing
     from jobs.fit_clip import Clip, fit_clip
     from model.memory import keep_freed_memory
@@ -322,20 +334,17 @@ def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
         text = f"scale {n}/{len(iterations) - 1}  {done}/{iterations[n]}  rec_loss {loss:.4f}  {speed:.3f} s/it"
         standings.put.remote(job.clip_id, Standing(sum(iterations[:n]) + done, text))
 
-    try:
-        clip = Clip(job.clip_id, job.source, frames_thwc)
-        return fit_clip(clip, job.config, job.folder, job.corpus, num_samples=job.num_samples, report=report)
-    except Exception as error:  # the boundary where a failure becomes data: this clip's, and only this clip's
-        return _failed(job, f"{type(error).__name__}: {one_line(error)}", traceback.format_exc())
+    with tracking.forwarding(job.corpus, job.clip_id, job.folder):
+        try:
+            clip = Clip(job.clip_id, job.source, frames_thwc)
+            return fit_clip(clip, job.config, job.folder, num_samples=job.num_samples, report=report)
+        except Exception as error:  # the boundary where a failure becomes data: this clip's, and only this clip's
+            return _failed(job, f"{type(error).__name__}: {one_line(error)}", traceback.format_exc())
 
 
 def _failed(job: Job, reason: str, details: str = "") -> Result:
-    """Write a failure where it is looked for: files first, which need no server, then the clip's MLflow run.
-
-    What cannot be written is told by the table, which always comes.
-    """
-    from jobs import tracking
-    from jobs.fit_clip import Result, write_result
+    """Write a failure into the clip's folder, from where it goes to MLflow. If it cannot be written, the table tells."""
+    from jobs.results import Result, write_result
 
     result = Result(job.clip_id, "failed", reason)
     try:
@@ -345,12 +354,6 @@ def _failed(job: Job, reason: str, details: str = "") -> Result:
         write_result(job.folder, result)
     except OSError as error:  # the disk itself may be what failed
         result = replace(result, reason=f"{reason} (and its folder did not take the failure: {one_line(error)})")
-    try:
-        result = replace(result, run_id=tracking.record_failure(job.corpus, job.clip_id, result.reason))
-    except tracking.ERRORS as error:  # MLflow itself may be what failed; the table and result.json tell both
-        result = replace(result, reason=f"{result.reason} (and MLflow did not take the failure: {one_line(error)})")
-    with contextlib.suppress(OSError):  # the table has it
-        write_result(job.folder, result)
     return result
 
 
@@ -402,37 +405,6 @@ def _resources(args: argparse.Namespace, clips: int) -> tuple[dict[str, float], 
 
 def _cpu_share(cores: int, clips: int) -> int:
     return max(1, cores // max(1, clips))
-
-
-# -- totals
-
-
-def _page(results: Sequence[Result], failures: Sequence[tuple[str, str]], corpus: Corpus) -> str:
-    """The results table, and below it a line for every failure with its reason and for every warning."""
-    from jobs.board import results_table
-
-    rows = [{**vars(result), "link": corpus.link(result.run_id) if result.run_id else ""} for result in results]
-    rows += [{"clip_id": Path(source).name, "status": "failed"} for source, _ in failures]
-    reasons = [f"{result.clip_id}: {result.reason}" for result in results if result.status != "done"]
-    reasons += [reason for _, reason in failures]
-    lines = [f"failed  {reason}\n" for reason in reasons]
-    lines += [f"warning  {result.clip_id}: {line}\n" for result in results for line in result.warning.splitlines()]
-    return results_table(rows) + "".join(lines)
-
-
-def _close(corpus: Corpus, results: Sequence[Result], page: str, failed_sources: int) -> None:
-    """Counts, means over the finished clips and the table, on the parent run."""
-    from jobs import tracking
-    from jobs.board import FIGURES
-
-    done = [result for result in results if result.status == "done"]
-    failed = len(results) - len(done) + failed_sources
-    metrics = {"clips_done": float(len(done)), "clips_failed": float(failed)}
-    for name in FIGURES:
-        values = [value for result in done if (value := getattr(result, name)) is not None]
-        if values:
-            metrics[f"{name}_mean"] = sum(values) / len(values)
-    tracking.close_corpus(corpus, failed=failed > 0, metrics=metrics, table=page)
 
 
 # -- names

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from jobs import tracking
-from jobs.fit_clip import Result, read_result, write_result
 from jobs.metrics_log import MetricsLog
+from jobs.results import Result, read_result, write_result
 from jobs.train_corpus import Job, fit_task
 from model import checkpoint as ckpt
 from model.files import StorageError
