@@ -44,6 +44,7 @@ from model.config import RUN_SETTINGS  # noqa: E402
 
 FORWARD_S = 5.0  # seconds between two looks at a clip's folder
 BATCH = 1000  # metrics in one log_batch: the server's limit
+SEARCHED = 1000  # runs in one page of a search
 CHUNK = 1 << 20  # bytes of metrics.jsonl read at once
 LAST_TRIES = 2  # of bringing a finished clip in; each lasts some seconds where the server is away
 PATIENCE_S = 60.0  # without an answer, before a finished clip is left for later
@@ -128,7 +129,7 @@ def forget_clips(corpus: Corpus, clip_ids: Collection[str]) -> None:
             old = []
             while wanted:  # one search for all: a corpus may have many thousand clips
                 query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{corpus.run_id}'"
-                runs = client.search_runs([corpus.experiment_id], query, max_results=1000, page_token=page)
+                runs = client.search_runs([corpus.experiment_id], query, max_results=SEARCHED, page_token=page)
                 old += [run.info.run_id for run in runs if run.data.tags.get("clip_id") in wanted]
                 page = runs.token
                 if not page:

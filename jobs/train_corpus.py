@@ -343,7 +343,7 @@ def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
 
 
 def _failed(job: Job, reason: str, details: str = "") -> Result:
-    """Write a failure into the clip's folder, from where it goes to MLflow. If it cannot be written, the table tells."""
+    """Write a failure into the clip's folder, from where it goes to MLflow; what cannot be written is in the table."""
     from jobs.results import Result, write_result
 
     result = Result(job.clip_id, "failed", reason)

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from jobs import tracking
+from jobs.results import Result, write_result
 
 from .conftest import Trained
 
@@ -74,14 +75,19 @@ def test_artifacts(client: MlflowClient, runs: dict[str, Run]) -> None:
 
 def test_forwarding_a_log_twice_stores_its_points_once(tmp_path: Path) -> None:
     corpus = tracking.open_corpus(tracking.default_uri(tmp_path), "again", tmp_path, {})
-    log = tmp_path / "metrics.jsonl"
+    folder = tmp_path / "clip"
+    folder.mkdir()
     lines = [{"time_ms": 1000 + i, "scale": 1, "iteration": i, "metrics": {"rec_loss": 1 / i}} for i in range(1, 6)]
-    log.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"time_ms": 2000, "sca')  # torn last line
+    whole = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.jsonl").write_text(whole + '{"time_ms": 2000, "sca')  # torn last line
     for _ in range(2):
-        with tracking.clip_run(corpus, "clip", log) as run:
-            run_id = run.run_id
-    history = MlflowClient(corpus.uri).get_metric_history(run_id, "scale_01/rec_loss")
+        with tracking.forwarding(corpus, "clip", folder):
+            pass
+        assert tracking.run_of(corpus, folder) is None  # not all of it can be there: it has no result
+    (run,) = MlflowClient(corpus.uri).search_runs([corpus.experiment_id], "tags.clip_id = 'clip'")
+    history = MlflowClient(corpus.uri).get_metric_history(run.info.run_id, "scale_01/rec_loss")
     assert sorted((m.step, m.value) for m in history) == [(i, 1 / i) for i in range(1, 6)]
+    assert run.info.status == "RUNNING"
 
 
 def test_reopening_a_corpus_finds_its_run_and_a_failure_is_a_tag(tmp_path: Path) -> None:
@@ -89,9 +95,32 @@ def test_reopening_a_corpus_finds_its_run_and_a_failure_is_a_tag(tmp_path: Path)
     first = tracking.open_corpus(uri, "again", tmp_path, {"preset": "demo"})
     assert tracking.open_corpus(uri, "again", tmp_path, {"preset": "small"}) == first
     assert MlflowClient(uri).get_run(first.run_id).data.tags["preset"] == "small"
-    run_id = tracking.record_failure(first, "broken", "scale 1, iteration 7: rec_loss is nan")
+    write_result(tmp_path / "broken", Result("broken", "failed", "scale 1, iteration 7: rec_loss is nan"))
+    (tmp_path / "broken" / "error.txt").write_text("Traceback …")
+    with tracking.forwarding(first, "broken", tmp_path / "broken"):
+        pass
+    run_id = tracking.run_of(first, tmp_path / "broken")
+    assert run_id
     run = MlflowClient(uri).get_run(run_id)
     assert run.info.status == "FAILED" and "iteration 7" in run.data.tags["failure"]
+    assert [item.path for item in MlflowClient(uri).list_artifacts(run_id)] == ["error.txt"]
+
+
+def test_only_the_runs_of_the_clips_named_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "SEARCHED", 3)  # runs a page
+    uri = tracking.default_uri(tmp_path)
+    ours, other = (tracking.open_corpus(uri, name, tmp_path, {}) for name in ("ours", "other"))
+    client = MlflowClient(uri)
+    for corpus in (ours, other):
+        for i in range(10):
+            tags = {"clip_id": f"clip-{i}", "mlflow.parentRunId": corpus.run_id}
+            client.create_run(corpus.experiment_id, tags=tags)
+    tracking.forget_clips(ours, ["clip-0", "clip-8", "clip-9", "never trained"])
+    left = [
+        sorted(run.data.tags["clip_id"] for run in client.search_runs([corpus.experiment_id], "tags.clip_id != ''"))
+        for corpus in (ours, other)
+    ]
+    assert left == [[f"clip-{i}" for i in range(1, 8)], [f"clip-{i}" for i in range(10)]]
 
 
 def test_an_unreachable_server_is_one_line(tmp_path: Path) -> None:
