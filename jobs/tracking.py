@@ -48,6 +48,7 @@ SEARCHED = 1000  # runs in one page of a search
 CHUNK = 1 << 20  # bytes of metrics.jsonl read at once
 LAST_TRIES = 2  # of bringing a finished clip in; each lasts some seconds where the server is away
 PATIENCE_S = 60.0  # without an answer, before a finished clip is left for later
+QUEUE_S = 600.0  # more, while it waits for its turn
 PICTURES = "real_reconstruction_samples"  # their name in MLflow's image grid
 # A store or server that fails; uploads raise requests' errors, which are OSErrors.
 ERRORS = (MlflowException, SQLAlchemyError, OSError)
@@ -210,8 +211,9 @@ class Forwarder:
         return True
 
     def _call(self, method: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
+        self._heard = time.monotonic() + QUEUE_S
         with _turn(self._corpus.uri):
-            self._heard = time.monotonic()  # other processes may have had their turn for long
+            self._heard = time.monotonic()
             answer = method(*arguments, **keywords)
         self._heard = time.monotonic()
         self.answered = True
@@ -223,7 +225,7 @@ class Forwarder:
         """Send what is new in the folder. Raises ERRORS; what was sent until then is not sent again."""
         if not self._run_id:
             (self._folder / "tracked.json").unlink(missing_ok=True)
-            self._client = self._call(MlflowClient, self._corpus.uri)
+            self._client = MlflowClient(self._corpus.uri)
             self._run_id = self._open_run()
             self._call(self._client.update_run, self._run_id, status="RUNNING")
         self._send_config()

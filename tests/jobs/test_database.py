@@ -129,7 +129,9 @@ def train(corpus: tracking.Corpus, folder: Path) -> None:
 
 
 def train_all(corpus: tracking.Corpus, base: Path) -> None:
-    """In a process without threads, which imported mlflow once for all."""
+    """In a process without threads, which imports once for all."""
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
     fork = multiprocessing.get_context("fork")
     clips = [fork.Process(target=train, args=(corpus, base / f"clip-{i:02d}")) for i in range(CLIPS)]
     for clip in clips:
