@@ -65,6 +65,7 @@ def read_result(folder: Path) -> Result | None:
 
 def write_result(folder: Path, result: Result) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tracked.json").unlink(missing_ok=True)  # this one is not in MLflow yet
     write_json(folder / "result.json", asdict(result))
 
 

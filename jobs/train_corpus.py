@@ -319,7 +319,7 @@ def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
     """The body of a Ray task: `fit_clip`, with whatever goes wrong turned into the clip's result."""
     import torch
 
-    from jobs import tracking
+    from jobs import forwarding
     from jobs.board import Standing
     from jobs.fit_clip import Clip, fit_clip
     from model.memory import keep_freed_memory
@@ -334,7 +334,7 @@ def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
         text = f"scale {n}/{len(iterations) - 1}  {done}/{iterations[n]}  rec_loss {loss:.4f}  {speed:.3f} s/it"
         standings.put.remote(job.clip_id, Standing(sum(iterations[:n]) + done, text))
 
-    with tracking.forwarding(job.corpus, job.clip_id, job.folder):
+    with forwarding.forwarding(job.corpus, job.clip_id, job.folder):
         try:
             clip = Clip(job.clip_id, job.source, frames_thwc)
             return fit_clip(clip, job.config, job.folder, num_samples=job.num_samples, report=report)

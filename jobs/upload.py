@@ -70,19 +70,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def forward(corpus: Corpus, folders: Sequence[Path], *, again: bool = False) -> dict[str, str]:
     """Send the clips that have a result and are not in MLflow, or all again. Returns clip_id → why of those missing."""
-    from jobs import tracking
+    from jobs import forwarding
 
     missing: dict[str, str] = {}
     away = False
     for folder in folders:
-        if tracking.run_of(corpus, folder) is not None and not again:
+        if forwarding.run_of(corpus, folder) is not None and not again:
             continue
         if away:
             missing[folder.name] = NO_ANSWER
             continue
-        with tracking.forwarding(corpus, folder.name, folder) as forwarder:
+        with forwarding.forwarding(corpus, folder.name, folder) as forwarder:
             pass
-        if tracking.run_of(corpus, folder) is None:
+        if forwarding.run_of(corpus, folder) is None:
             missing[folder.name] = forwarder.error or NO_ANSWER
             away = not forwarder.answered
     return missing
@@ -96,10 +96,10 @@ def close(
     missing: dict[str, str],
 ) -> tuple[str, dict[str, str]]:
     """Send the totals and the table. Returns the table, and "the totals" → why if MLflow did not take them."""
-    from jobs import tracking
+    from jobs import forwarding, tracking
     from jobs.results import page, totals
 
-    runs = {result.clip_id: tracking.run_of(corpus, base / result.clip_id) for result in results}
+    runs = {result.clip_id: forwarding.run_of(corpus, base / result.clip_id) for result in results}
     table = page(results, failures, {clip_id: corpus.link(run_id) for clip_id, run_id in runs.items() if run_id})
     if NO_ANSWER in missing.values():
         return table, {"the totals": NO_ANSWER}

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
-from jobs import tracking
+from jobs import forwarding, tracking
 from jobs.metrics_log import MetricsLog
 from jobs.presets import demo
 from jobs.results import Result, write_json, write_result
@@ -109,8 +109,8 @@ def train(corpus: tracking.Corpus, folder: Path) -> None:
     with open(folder.with_suffix(".log"), "wb") as said:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
-    tracking.FORWARD_S = 0.5
-    with tracking.forwarding(corpus, folder.name, folder):
+    forwarding.FORWARD_S = 0.5
+    with forwarding.forwarding(corpus, folder.name, folder):
         about = {"clip_id": folder.name, "source": f"{folder.name}.mp4", "precision_used": "float32"}
         write_json(folder / "config.json", {**about, "config": demo().to_dict()})
         (folder / "samples").mkdir()
@@ -158,7 +158,7 @@ def test_25_clips_at_once(kind: str, tmp_path: Path, request: pytest.FixtureRequ
         assert rows(store.connection, RUNS) == [(folder.name, "FINISHED") for folder in folders]
         stored = files(store.artifacts)
         for folder in folders:
-            assert_files_are_there_once(folder, stored[tracking.run_of(store.corpus, folder) or ""])
+            assert_files_are_there_once(folder, stored[forwarding.run_of(store.corpus, folder) or ""])
         assert len(stored) == CLIPS
 
     check()
@@ -166,6 +166,6 @@ def test_25_clips_at_once(kind: str, tmp_path: Path, request: pytest.FixtureRequ
         assert "locked" not in said.read_text() and "will try again" not in said.read_text(), said.read_text()
     for folder in folders[:3]:  # again: nothing twice
         assert json.loads((folder / "tracked.json").read_text())["corpus_run_id"] == store.corpus.run_id
-        with tracking.forwarding(store.corpus, folder.name, folder):
+        with forwarding.forwarding(store.corpus, folder.name, folder):
             pass
     check()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs import tracking
+from jobs import forwarding, tracking
 from jobs.metrics_log import MetricsLog
 from jobs.results import Result, read_result, write_result
 from jobs.train_corpus import Job, fit_task
@@ -166,14 +166,14 @@ def test_a_file_that_mlflow_has_no_room_for_is_named_and_there_when_there_is_roo
     write_result(folder, Result(CLIP_ID, "failed", "some reason"))
     (folder / "error.txt").write_bytes(bytes(8192))
     fill(small_disk)
-    with tracking.forwarding(corpus, CLIP_ID, folder) as forwarder:
+    with forwarding.forwarding(corpus, CLIP_ID, folder) as forwarder:
         pass
-    assert tracking.run_of(corpus, folder) is None
+    assert forwarding.run_of(corpus, folder) is None
     assert str(folder / "error.txt") in forwarder.error and "No space left" in forwarder.error
     (small_disk / "ballast").unlink()
-    with tracking.forwarding(corpus, CLIP_ID, folder):
+    with forwarding.forwarding(corpus, CLIP_ID, folder):
         pass
-    assert tracking.run_of(corpus, folder) is not None
+    assert forwarding.run_of(corpus, folder) is not None
 
 
 @pytest.mark.parametrize("kind", ["file", "disk"])
@@ -205,14 +205,14 @@ def test_a_clock_that_runs_backwards_harms_nothing(
     monkeypatch.setattr(time, "time_ns", lambda: now - next(hours) * 3_600_000_000_000)
     monkeypatch.setattr(time, "time", lambda: time.time_ns() / 1e9)
     for _ in range(2):
-        with tracking.forwarding(corpus, CLIP_ID, tmp_path):
+        with forwarding.forwarding(corpus, CLIP_ID, tmp_path):
             path, log = tmp_path / "checkpoint.pt", Trouble(tmp_path, "never", None)
             list(itertools.islice(train_clip(CONFIG, real_pyramid(), clip_id=CLIP_ID, path=path, log=log), 2))
     assert_same(train(tmp_path), whole)
     write_result(tmp_path, Result(CLIP_ID, "failed"))
-    with tracking.forwarding(corpus, CLIP_ID, tmp_path):
+    with forwarding.forwarding(corpus, CLIP_ID, tmp_path):
         pass
-    run_id = tracking.run_of(corpus, tmp_path)
+    run_id = forwarding.run_of(corpus, tmp_path)
     assert run_id
     assert places(tmp_path) == PLACES
     times = [json.loads(line)["time_ms"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

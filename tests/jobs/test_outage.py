@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs import tracking
+from jobs import forwarding, tracking
 from jobs.presets import demo
 from jobs.train_corpus import Job, fit_task
 from model.config import TrainConfig
@@ -66,8 +66,8 @@ def test_a_server_that_is_away_in_mid_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed in scale 1, there again in scale 2: points and a scale's end lie between."""
-    monkeypatch.setattr(tracking, "FORWARD_S", 0.5)
-    caplog.set_level(logging.WARNING, "jobs.tracking")
+    monkeypatch.setattr(forwarding, "FORWARD_S", 0.5)
+    caplog.set_level(logging.WARNING, "jobs.forwarding")
 
     def come_back() -> None:
         deadline = time.monotonic() + 60
@@ -84,7 +84,7 @@ def test_a_server_that_is_away_in_mid_training(
     assert result.status == "done", result.reason
     assert not then
 
-    assert tracking.run_of(corpus, job.folder)
+    assert forwarding.run_of(corpus, job.folder)
     assert rows(store, POINTS) == logged(job.folder)
     assert rows(store, RUNS) == [("clip", "FINISHED")]
     (stored,) = files(server.artifacts).values()

@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from jobs import tracking
+from jobs import forwarding, tracking
 from jobs.results import Result, write_result
 
 from .conftest import Trained
@@ -81,9 +81,9 @@ def test_forwarding_a_log_twice_stores_its_points_once(tmp_path: Path) -> None:
     whole = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "metrics.jsonl").write_text(whole + '{"time_ms": 2000, "sca')  # torn last line
     for _ in range(2):
-        with tracking.forwarding(corpus, "clip", folder):
+        with forwarding.forwarding(corpus, "clip", folder):
             pass
-        assert tracking.run_of(corpus, folder) is None  # not all of it can be there: it has no result
+        assert forwarding.run_of(corpus, folder) is None  # not all of it can be there: it has no result
     (run,) = MlflowClient(corpus.uri).search_runs([corpus.experiment_id], "tags.clip_id = 'clip'")
     history = MlflowClient(corpus.uri).get_metric_history(run.info.run_id, "scale_01/rec_loss")
     assert sorted((m.step, m.value) for m in history) == [(i, 1 / i) for i in range(1, 6)]
@@ -97,9 +97,9 @@ def test_reopening_a_corpus_finds_its_run_and_a_failure_is_a_tag(tmp_path: Path)
     assert MlflowClient(uri).get_run(first.run_id).data.tags["preset"] == "small"
     write_result(tmp_path / "broken", Result("broken", "failed", "scale 1, iteration 7: rec_loss is nan"))
     (tmp_path / "broken" / "error.txt").write_text("Traceback …")
-    with tracking.forwarding(first, "broken", tmp_path / "broken"):
+    with forwarding.forwarding(first, "broken", tmp_path / "broken"):
         pass
-    run_id = tracking.run_of(first, tmp_path / "broken")
+    run_id = forwarding.run_of(first, tmp_path / "broken")
     assert run_id
     run = MlflowClient(uri).get_run(run_id)
     assert run.info.status == "FAILED" and "iteration 7" in run.data.tags["failure"]
