@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from PIL import Image
 
 from jobs import forwarding, tracking, upload
 from jobs.results import Result, Submission, write_result, write_submission
@@ -80,7 +83,10 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return tracking.default_uri(tmp_path_factory.mktemp("store"))
 
 
-def test_forwarding_a_log_twice_stores_its_points_once(tmp_path: Path, uri: str) -> None:
+def test_forwarding_a_log_twice_stores_its_points_once(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "CHUNK", 200)  # two lines and a part of the next
     corpus = tracking.open_corpus(uri, "again", tmp_path, {})
     folder = tmp_path / "clip"
     folder.mkdir()
@@ -95,6 +101,28 @@ def test_forwarding_a_log_twice_stores_its_points_once(tmp_path: Path, uri: str)
     history = MlflowClient(corpus.uri).get_metric_history(run.info.run_id, "scale_01/rec_loss")
     assert sorted((m.step, m.value) for m in history) == [(i, 1 / i) for i in range(1, 6)]
     assert run.info.status == "RUNNING"
+
+
+def test_a_picture_is_stored_as_mlflow_stores_it(tmp_path: Path, uri: str) -> None:
+    corpus, client = tracking.open_corpus(uri, "pictures", tmp_path, {}), MlflowClient(uri)
+    folder = tmp_path / "clip"
+    (folder / "samples").mkdir(parents=True)
+    line = {"time_ms": 1234, "scale": 2, "iteration": None, "metrics": {}}
+    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 700, 3), np.uint8))
+    picture.save(folder / "samples" / "scale_02.png")
+    for _ in range(2):
+        write_result(folder, Result("clip", "failed", "some reason"))
+        assert upload.forward(corpus, [folder]) == {}
+    theirs = client.create_run(corpus.experiment_id).info.run_id
+    client.log_image(theirs, picture, key=forwarding.PICTURES, step=2, timestamp=1234, synchronous=True)
+    stored = []
+    for run_id in (theirs, forwarding.run_of(corpus, folder) or ""):
+        paths = [item.path for item in client.list_artifacts(run_id, "images")]
+        pixels = [np.asarray(Image.open(client.download_artifacts(run_id, path))).tolist() for path in paths]
+        names = [re.sub("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UUID", path) for path in paths]
+        stored.append((sorted(zip(names, pixels)), client.get_run(run_id).data.tags["mlflow.loggedImages"]))
+    assert len(stored[0][0]) == 2 and stored[0] == stored[1]
 
 
 def test_reopening_a_corpus_finds_its_run_and_a_failure_is_a_tag(tmp_path: Path, uri: str) -> None:
