@@ -100,13 +100,16 @@ def test_a_clip_that_ends_while_the_server_is_away(server: Server, store: sqlite
     arguments += ["--set", "iters_per_scale=30", "--cpus-per-clip", "1", "--tracking-uri", server.uri]
     command = [sys.executable, str(ROOT / "jobs" / "train_corpus.py"), *arguments]
     process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    deadline = time.monotonic() + 120
-    while not (found := list((storage / "away").glob("clip-*/metrics.jsonl"))):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    wait_for(found[0], process, 20)
-    server.kill()
-    output, _ = process.communicate(timeout=300)
+    try:
+        deadline = time.monotonic() + 300
+        while not (found := list((storage / "away").glob("clip-*/metrics.jsonl"))):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        wait_for(found[0], process, 20)
+        server.kill()
+        output, _ = process.communicate(timeout=300)
+    finally:
+        process.kill()
     assert process.returncode == 0, output
     (at,) = [i for i, line in enumerate(output.splitlines()) if line.startswith("warning: 1 clips and the totals ")]
     upload = shlex.split(output.splitlines()[at + 1])
