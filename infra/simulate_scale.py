@@ -30,8 +30,8 @@ from rich.console import Console  # noqa: E402
 from jobs import schedule  # noqa: E402
 from jobs.board import Board  # noqa: E402
 from jobs.corpus import Work  # noqa: E402
-from jobs.fit_clip import Result, read_results  # noqa: E402
 from jobs.presets import demo  # noqa: E402
+from jobs.results import Result, read_results  # noqa: E402
 from jobs.storage import Store  # noqa: E402
 from jobs.tracking import Corpus  # noqa: E402
 from pipeline import clips, shards  # noqa: E402

@@ -1,20 +1,15 @@
-"""What a corpus run shows while it works and when it ends: a live line a clip, then the table."""
+"""What a corpus run shows while it works: a live line a clip."""
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-PAGE_COLUMNS = 240
 LINE_S = 15.0  # seconds between two plain lines of a clip where there is no terminal to draw on
 
 
@@ -89,33 +84,3 @@ class Board:
             self._bars.remove_task(self._clips.pop(clip_id))
         self._bars.advance(self._corpus)
         self._console.print(f"{clip_id}  {outcome}", soft_wrap=True, markup=False, highlight=False)
-
-
-# Columns of the results table that are fields of a Result, with their format.
-FIGURES = {
-    "minutes": ".1f",
-    "svfid_lite0": ".1f",
-    "svfid_lite0_blur": ".1f",
-    "diversity": ".2f",
-    "nn_distance": ".3f",
-}
-
-
-def results_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The final table as text, wide enough for whole links: clip, status, its figures, run.
-
-    A row may lack the figures: a clip that failed has none.
-    """
-    table = Table(title="results", title_justify="left")
-    table.add_column("clip")
-    table.add_column("status")
-    for name in FIGURES:
-        table.add_column(name, justify="right")
-    table.add_column("run")
-    for row in rows:
-        figures = [(row.get(name), spec) for name, spec in FIGURES.items()]
-        cells = ["" if value is None else format(value, spec) for value, spec in figures]
-        table.add_row(escape(row["clip_id"]), row["status"], *cells, row.get("link", ""))
-    page = io.StringIO()
-    Console(file=page, width=PAGE_COLUMNS).print(table)
-    return page.getvalue()

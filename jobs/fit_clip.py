@@ -1,4 +1,4 @@
-"""One clip from its frames to its finished MLflow run: the unit of work of corpus and sweep.
+"""One clip from its frames to its results: the unit of work of corpus and sweep. It writes files and knows no server.
 
 The folder of a clip, in the order it fills:
     config.json      settings, sizes, precision, versions; written before work starts
@@ -10,28 +10,26 @@ The folder of a clip, in the order it fills:
     metrics.json     the final scores: svfid_lite0 (also of the reconstruction and of the blurred clip), diversity, …
     result.json      written last: its presence with status "done" means done
     error.txt        only of a failed clip: the traceback
+    tracked.json     written by jobs/tracking.py when all the others are in MLflow
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from jobs import tracking
-from jobs.corpus import FPS, UsageError, ladder, one_line
+from jobs.corpus import FPS, ladder
 from jobs.metrics_log import MetricsLog
 from jobs.pictures import SHOWN_SAMPLES, sheet, to_frames
+from jobs.results import Result, write_json, write_result
 from jobs.scores import score, score_of_blur
-from jobs.storage import Store
 from model.config import TrainConfig
 from model.files import append, replacing
 from model.metrics.diversity import lightness
@@ -54,53 +52,15 @@ class Clip:
     frames_thwc: np.ndarray
 
 
-@dataclass(frozen=True)
-class Result:
-    """The line of a clip in the final table; `result.json` holds these fields."""
-
-    clip_id: str
-    status: str  # "done" or "failed"
-    reason: str = ""  # why it failed, one line
-    minutes: float = 0.0  # of training, over all the processes that took part
-    svfid_lite0: float | None = None
-    svfid_lite0_blur: float | None = None
-    diversity: float | None = None
-    nn_distance: float | None = None
-    run_id: str = ""
-    warning: str = ""  # what warnings.txt holds
-
-
-def read_results(store: Store, clip_ids: Iterable[str]) -> dict[str, Result]:
-    """The results that clips of an experiment have, by clip id.
-
-    Raises UsageError for a file that this program did not write.
-    """
-    names = {f"{clip_id}/result.json": clip_id for clip_id in clip_ids}
-    results = {}
-    for name, content in store.read(names).items():
-        try:
-            results[names[name]] = Result(**json.loads(content))
-        except (ValueError, TypeError) as error:
-            mend = "delete it, and the clip goes on from its checkpoint"
-            raise UsageError(f"{store.uri}/{name}: cannot be read ({one_line(error)}); {mend}") from error
-    return results
-
-
-def write_result(folder: Path, result: Result) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "result.json", asdict(result))
-
-
 def fit_clip(
     clip: Clip,
     config: TrainConfig,
     folder: Path,
-    corpus: tracking.Corpus,
     *,
     num_samples: int = 10,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Result:
-    """Train one clip in `folder`, going on from its checkpoint if there is one, and leave everything in MLflow.
+    """Train one clip in `folder`, going on from its checkpoint if there is one.
 
     Args:
         num_samples: random videos that are scored and kept, at least 2.
@@ -119,65 +79,53 @@ def fit_clip(
         raise ValueError(
             f"{clip.source}: every pixel has the same lightness, nothing can be learned; give another clip"
         )
-    metrics_log, warnings = folder / "metrics.jsonl", folder / "warnings.txt"
-    log = MetricsLog(metrics_log)
+    log, warnings = MetricsLog(folder / "metrics.jsonl"), folder / "warnings.txt"
 
-    with tracking.clip_run(corpus, clip.clip_id, metrics_log) as run:
-        run.params(config.definition())
-        run.tags({"source": clip.source, "precision_used": resolve(config.precision, best_device())})
-        run.artifact(folder / "config.json")
+    def log_and_report(progress: Progress) -> None:
+        log.append(progress.scale, progress.iteration, progress.metrics)
+        report(progress)
 
-        def log_and_report(progress: Progress) -> None:
-            log.append(progress.scale, progress.iteration, progress.metrics)
-            report(progress)
+    def warn(line: str) -> None:
+        append(warnings, line)  # kept there until the clip is done, which may be in another process
 
-        def warn(line: str) -> None:
-            append(warnings, line)  # kept there until the clip is done, which may be in another process
+    features = Lite0Features()
+    done: ScaleDone | None = None
+    for done in train_clip(
+        config, reals, clip_id=clip.clip_id, path=folder / "checkpoint.pt", log=log_and_report, warn=warn
+    ):
+        shown = sample(done.stack, SHOWN_SAMPLES, SHOWN_SEED)
+        real = RealClip(reals[done.n], features)
+        log.append(done.n, None, score(shown, real))
+        reconstruction = reconstruct(done.stack, torch.from_numpy(reals[0])[None])[0]
+        picture = sheet(reals[done.n], reconstruction.numpy(), shown.numpy())
+        with replacing(samples_dir / f"scale_{done.n:02d}.png") as file:
+            Image.fromarray(picture).save(file, "PNG")
+    assert done is not None  # a config has at least one scale
 
-        features = Lite0Features()
-        done: ScaleDone | None = None
-        for done in train_clip(
-            config, reals, clip_id=clip.clip_id, path=folder / "checkpoint.pt", log=log_and_report, warn=warn
-        ):
-            shown = sample(done.stack, SHOWN_SAMPLES, SHOWN_SEED)
-            real = RealClip(reals[done.n], features)
-            log.append(done.n, None, score(shown, real))
-            reconstruction = reconstruct(done.stack, torch.from_numpy(reals[0])[None])[0]
-            picture = sheet(reals[done.n], reconstruction.numpy(), shown.numpy())
-            with replacing(samples_dir / f"scale_{done.n:02d}.png") as file:
-                Image.fromarray(picture).save(file, "PNG")
-            run.image(picture, "real_reconstruction_samples", done.n)
-        assert done is not None  # a config has at least one scale
-
-        # -- what the trained model makes, and how it scores
-        videos = sample(done.stack, num_samples, SCORED_SEED)
-        for name, made in _named_videos(torch.from_numpy(reals[-1]), reconstruction, videos).items():
-            for suffix in (".mp4", ".gif"):
-                path = samples_dir / f"{name}{suffix}"
-                video.encode(to_frames(made.numpy()), path, fps=frames_per_second(done.stack, done.n, FPS))
-                run.artifact(path, "samples")
-        metrics = {
-            **score(videos, real),
-            **score_of_blur(real),
-            f"svfid_{features.name}_reconstruction": svfid(real, reconstruction[None]).mean,
-        }
-        write_json(folder / "metrics.json", {**metrics, "num_samples": num_samples, "seed": SCORED_SEED})
-        run.metrics({**metrics, "train_minutes": done.train_s / 60})
-        run.artifact(folder / "metrics.json")
-        run.artifact(folder / "checkpoint.pt")
-        result = Result(
-            clip.clip_id,
-            "done",
-            minutes=done.train_s / 60,
-            svfid_lite0=metrics["svfid_lite0"],
-            svfid_lite0_blur=metrics["svfid_lite0_blur"],
-            diversity=metrics["diversity"],
-            nn_distance=metrics["nn_distance"],
-            run_id=run.run_id,
-            warning=warnings.read_text() if warnings.exists() else "",
-        )
+    # -- what the trained model makes, and how it scores
+    videos = sample(done.stack, num_samples, SCORED_SEED)
+    for name, made in _named_videos(torch.from_numpy(reals[-1]), reconstruction, videos).items():
+        for suffix in (".mp4", ".gif"):
+            path = samples_dir / f"{name}{suffix}"
+            video.encode(to_frames(made.numpy()), path, fps=frames_per_second(done.stack, done.n, FPS))
+    metrics = {
+        **score(videos, real),
+        **score_of_blur(real),
+        f"svfid_{features.name}_reconstruction": svfid(real, reconstruction[None]).mean,
+    }
+    write_json(folder / "metrics.json", {**metrics, "num_samples": num_samples, "seed": SCORED_SEED})
     (folder / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
-    write_result(folder, result)  # after the run is closed: done means everything is in MLflow too
+    result = Result(
+        clip.clip_id,
+        "done",
+        minutes=done.train_s / 60,
+        svfid_lite0=metrics["svfid_lite0"],
+        svfid_lite0_blur=metrics["svfid_lite0_blur"],
+        diversity=metrics["diversity"],
+        nn_distance=metrics["nn_distance"],
+        warning=warnings.read_text() if warnings.exists() else "",
+    )
+    write_result(folder, result)
     return result
 
 
@@ -202,9 +150,3 @@ def _write_config(path: Path, clip: Clip, config: TrainConfig, sizes: tuple[pyra
             "versions": {name: importlib.metadata.version(name) for name in packages},
         },
     )
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Atomic: a reader sees the old file or the whole new one. Raises StorageError if it cannot be written."""
-    with replacing(path) as file:
-        file.write(json.dumps(value, indent=2).encode() + b"\n")

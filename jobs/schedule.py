@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.corpus import UsageError, Work, one_line
-from jobs.storage import ClipFolder, Store, TakenOver
+from jobs.storage import IN_RAY_JOB, ClipFolder, Store, TakenOver
 from model.config import TrainConfig
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from jobs.board import Board
-    from jobs.fit_clip import Result
+    from jobs.results import Result
     from jobs.tracking import Corpus
 
 # Read when ray is imported.
@@ -43,7 +43,6 @@ if "RAY_ADDRESS" not in os.environ:
 ROOT = Path(__file__).resolve().parent.parent
 SPARE_TASKS = 2  # submitted beyond what runs at once, so that a free slot never waits for a clip to be read
 POLL_S = 1.0
-IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
 MAX_RESTARTS = 5  # of a task whose process or node died; it goes on from its checkpoint
 OWN_PROCESS = {"max_calls": 1}  # a process a clip, so that one clip's memory or crash is never another's
 OUT_OF_MEMORY = "out of memory"  # the status of a result that is none: the clip may be tried again
@@ -66,8 +65,10 @@ def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
     """The body of a Ray task: `fit_clip`, with whatever goes wrong turned into the clip's result."""
     import torch
 
+    from jobs import forwarding
     from jobs.board import Standing
-    from jobs.fit_clip import Clip, Result, fit_clip
+    from jobs.fit_clip import Clip, fit_clip
+    from jobs.results import Result
     from model.memory import keep_freed_memory
 
     if not job.config.low_memory:
@@ -84,17 +85,18 @@ def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
                 text = f"scale {n}/{len(iterations) - 1}  {done}/{iterations[n]}  rec_loss {loss:.4f}  {speed:.3f} s/it"
                 standings.put.remote(job.clip_id, Standing(sum(iterations[:n]) + done, text))
 
-            try:
-                _warn_once(folder.path / "warnings.txt", job.warning)
-                clip = Clip(job.clip_id, job.source, frames_thwc)
-                return fit_clip(clip, job.config, folder.path, job.corpus, num_samples=job.num_samples, report=report)
-            except TakenOver:
-                raise
-            except Exception as error:  # the boundary where a failure becomes data: this clip's, and only this clip's
-                reason = f"{type(error).__name__}: {one_line(error)}"
-                if _is_out_of_memory(error) and not job.config.low_memory:
-                    return Result(job.clip_id, OUT_OF_MEMORY, reason)
-                return _failed(job, folder.path, reason, traceback.format_exc())
+            with forwarding.forwarding(job.corpus, job.clip_id, folder.path):
+                try:
+                    _warn_once(folder.path / "warnings.txt", job.warning)
+                    clip = Clip(job.clip_id, job.source, frames_thwc)
+                    return fit_clip(clip, job.config, folder.path, num_samples=job.num_samples, report=report)
+                except TakenOver:
+                    raise
+                except Exception as error:  # the boundary where a failure becomes data: this clip's, and only its
+                    reason = f"{type(error).__name__}: {one_line(error)}"
+                    if _is_out_of_memory(error) and not job.config.low_memory:
+                        return Result(job.clip_id, OUT_OF_MEMORY, reason)
+                    return _failed(job, folder.path, reason, traceback.format_exc())
     except TakenOver as error:  # nothing may be written: the folder is another's
         return Result(job.clip_id, "failed", one_line(error))
     except Exception as error:  # its storage, before or after training
@@ -116,15 +118,12 @@ def _warn_once(path: Path, line: str) -> None:
 
 
 def _failed(job: Job, folder: Path | None, reason: str, details: str = "") -> Result:
-    """Write a failure where it is looked for: files first, which need no server, then the clip's MLflow run.
-
-    What cannot be written is told by the table, which always comes.
+    """Write a failure into the clip's folder, from where it goes to MLflow; what cannot be written is in the table.
 
     Args:
         folder: the clip's on this machine; None outside the clip's task.
     """
-    from jobs import tracking
-    from jobs.fit_clip import Result, write_result
+    from jobs.results import Result, write_result
 
     result = Result(job.clip_id, "failed", reason)
     local = folder or job.store.path / job.clip_id
@@ -133,16 +132,10 @@ def _failed(job: Job, folder: Path | None, reason: str, details: str = "") -> Re
         if details:
             (local / "error.txt").write_text(details)
         write_result(local, result)
-    except OSError as error:  # the disk itself may be what failed
-        result = replace(result, reason=f"{reason} (and its folder did not take the failure: {one_line(error)})")
-    try:
-        result = replace(result, run_id=tracking.record_failure(job.corpus, job.clip_id, result.reason))
-    except tracking.ERRORS as error:  # MLflow itself may be what failed; the table and result.json tell both
-        result = replace(result, reason=f"{result.reason} (and MLflow did not take the failure: {one_line(error)})")
-    with contextlib.suppress(OSError):  # the table has it
-        write_result(local, result)
         if folder is None:
             job.store.push(job.clip_id)
+    except OSError as error:  # the disk itself may be what failed
+        result = replace(result, reason=f"{reason} (and its folder did not take the failure: {one_line(error)})")
     return result
 
 
@@ -173,7 +166,7 @@ def run(
     from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
     from jobs.board import Standings
-    from jobs.fit_clip import Result
+    from jobs.results import Result
     from pipeline import shards
 
     standings: Any = Standings.remote()  # type: ignore[attr-defined]

@@ -31,6 +31,7 @@ from typing import Any
 from jobs.corpus import UsageError, one_line
 from model.files import StorageError, replacing
 
+IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
 MIRROR_S = 5.0  # seconds between two looks for what has changed in a scratch folder
 RENEW_S, EXPIRE_S = 10.0, 60.0  # a lease is renewed so often, and forgotten when it was not for so long
 PIP_NAMES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
@@ -39,6 +40,12 @@ PIP_NAMES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs":
 LAST = ("metrics.jsonl", "checkpoint.pt", "metrics.json", "result.json", "tracked.json")
 OWN = (".owner", "checkpoint.previous.pt")  # the store has its own
 log = logging.getLogger(__name__)
+
+
+def default_folder() -> Path:
+    """Storage where none is given: runs/, but of a Ray job's working folder, a copy that is thrown away, not."""
+    in_ray_job = IN_RAY_JOB in os.environ
+    return Path.home() / "hp-vae-gan-runs" if in_ray_job else Path("runs").resolve()
 
 
 class TakenOver(RuntimeError):
@@ -72,6 +79,14 @@ class Store:
         return Store(f"{self.uri}/{name}")
 
     @property
+    def parent(self) -> Store:
+        return Store(self.uri.rsplit("/", 1)[0])
+
+    @property
+    def name(self) -> str:
+        return self.uri.rsplit("/", 1)[1]
+
+    @property
     def is_local(self) -> bool:
         return "://" not in self.uri
 
@@ -82,6 +97,11 @@ class Store:
             return Path(self.uri)
         place = self.uri.replace("://", "/")
         return Path(tempfile.gettempdir()) / f"hp-vae-gan-{os.getuid()}" / place
+
+    @property
+    def tracking_folder(self) -> Path:
+        """Where MLflow's sqlite file and its artifacts go if no server is named: here, or on this machine."""
+        return Path(self.uri) if self.is_local else default_folder()
 
     @functools.cached_property
     def _url(self) -> tuple[Any, str]:
@@ -229,9 +249,10 @@ class Mirror:
                         self._sent[name] = stamp
                 except FileNotFoundError:
                     continue  # replaced meanwhile
-            if "error.txt" in self._sent and not (self._local / "error.txt").exists():  # of an earlier attempt
-                self._store.remove(f"{self._folder}/error.txt")
-                del self._sent["error.txt"]
+            for name in ("error.txt", "tracked.json"):  # of an earlier attempt
+                if name in self._sent and not (self._local / name).exists():
+                    self._store.remove(f"{self._folder}/{name}")
+                    del self._sent[name]
 
     def _put(self, source: Path, name: str) -> None:
         filesystem, target = self._store._fs, self._store._full(f"{self._folder}/{name}")

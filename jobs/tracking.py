@@ -1,42 +1,29 @@
-"""MLflow: one parent run a corpus, one child run a clip. The only file that imports mlflow.
-
-Losses never wait for the tracking server: training appends to `metrics.jsonl`, and a thread here forwards that file.
-A point keeps the time it was written at, so forwarding it twice stores it once. Pictures and files go at once, between
-scales.
-"""
+"""The runs of a corpus in MLflow: one parent run, to which jobs/forwarding.py adds a child run a clip."""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import fcntl
 import logging
 import os
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import Metric, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from sqlalchemy.exc import SQLAlchemyError
 
-# Read by mlflow at import and at each call: no usage reports, and an absent server costs seconds instead of minutes.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("DO_NOT_TRACK", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+from jobs.corpus import one_line
+
+SEARCHED = 1000  # runs in one page of a search
 for _name in ("alembic", "mlflow.store.db.utils"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # the migration log of a new sqlite file
-
-from mlflow import MlflowClient  # noqa: E402
-from mlflow.entities import Metric, Param, RunTag  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME  # noqa: E402
-
-from jobs.corpus import one_line  # noqa: E402
-
-FORWARD_S = 5.0  # seconds between two looks at metrics.jsonl
-BATCH = 1000  # metrics in one log_batch: the server's limit
-ERRORS = (MlflowException, OSError)  # a store or server that fails; uploads raise requests' errors, which are OSErrors
-log = logging.getLogger(__name__)
+# A store or server that fails; uploads raise requests' errors, which are OSErrors.
+ERRORS = (MlflowException, SQLAlchemyError, OSError)
 
 
 @dataclass(frozen=True)
@@ -58,27 +45,34 @@ def default_uri(storage: Path) -> str:
     return f"sqlite:///{storage / 'mlflow.db'}"
 
 
+def uri_of(given: str | None, storage: Path) -> str:
+    """What --tracking-uri means: itself, else the environment's, else the default."""
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(storage)
+
+
 def open_corpus(uri: str, experiment: str, storage: Path, tags: Mapping[str, str]) -> Corpus:
     """The parent run of an experiment, made if it is not there. Called once in the driver, before any task starts:
     several processes that create the schema of one sqlite file at once break it.
 
     Raises ConnectionError with one line if the store cannot be used.
     """
-    client = MlflowClient(uri)
     try:
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            # A server keeps artifacts itself; a local store keeps them in the storage folder, not in the cwd.
-            location = None if uri.startswith("http") else (storage / "mlartifacts" / experiment).as_uri()
-            experiment_id = client.create_experiment(experiment, artifact_location=location)
-        else:
-            experiment_id = found.experiment_id
-        run_id = _find_run(client, experiment_id, "tags.role = 'corpus'")
-        if run_id is None:
-            run = client.create_run(experiment_id, tags={"role": "corpus"}, run_name=experiment)
-            run_id = run.info.run_id
-        client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])  # a later submission may change them
-        client.update_run(run_id, status="RUNNING")
+        with turn(uri):
+            client = MlflowClient(uri)
+            found = client.get_experiment_by_name(experiment)
+            if found is None:
+                # A server keeps artifacts itself; a local store keeps them in the storage folder, not in the cwd.
+                location = None if uri.startswith("http") else (storage / "mlartifacts" / experiment).as_uri()
+                experiment_id = client.create_experiment(experiment, artifact_location=location)
+            else:
+                experiment_id = found.experiment_id
+            runs = run_ids(client, experiment_id, "tags.role = 'corpus'")
+            run_id = next(iter(runs), None)
+            if run_id is None:
+                run = client.create_run(experiment_id, tags={"role": "corpus"}, run_name=experiment)
+                run_id = run.info.run_id
+            client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])  # a later submission may change them
+            client.update_run(run_id, status="RUNNING")
     except ERRORS as error:
         raise ConnectionError(
             f"{uri}: MLflow cannot use it ({one_line(error)}); start it, or leave out --tracking-uri"
@@ -87,145 +81,54 @@ def open_corpus(uri: str, experiment: str, storage: Path, tags: Mapping[str, str
 
 
 def close_corpus(corpus: Corpus, *, failed: bool, metrics: Mapping[str, float], table: str) -> None:
-    """End the parent run with the corpus means and the results table as an artifact."""
-    client = MlflowClient(corpus.uri)
-    for name, value in metrics.items():
-        client.log_metric(corpus.run_id, name, value)
-    client.log_text(corpus.run_id, table, "results.txt")
-    client.set_terminated(corpus.run_id, "FAILED" if failed else "FINISHED")
+    """End the parent run with the totals, those that changed, and the results table as an artifact. Raises ERRORS."""
+    with turn(corpus.uri):
+        client = MlflowClient(corpus.uri)
+        known, now = client.get_run(corpus.run_id).data.metrics, time.time_ns() // 1_000_000
+        changed = {name: value for name, value in metrics.items() if known.get(name) != value}
+        client.log_batch(corpus.run_id, metrics=[Metric(name, value, now, 0) for name, value in changed.items()])
+        client.log_text(corpus.run_id, table, "results.txt")
+        client.set_terminated(corpus.run_id, "FAILED" if failed else "FINISHED")
 
 
-def record_failure(corpus: Corpus, clip_id: str, reason: str) -> str:
-    """Mark the clip's run (made if there is none) as failed, with the reason as a tag. Returns the run's id."""
-    client = MlflowClient(corpus.uri)
-    run_id = _clip_run(client, corpus, clip_id)
-    client.set_tag(run_id, "failure", reason)
-    client.set_terminated(run_id, "FAILED")
-    return run_id
-
-
-def forget_clips(corpus: Corpus, clip_ids: Sequence[str]) -> None:
+def forget_clips(corpus: Corpus, clip_ids: Collection[str]) -> None:
     """Delete the clips' runs, as the MLflow UI does: they can be restored there. Raises ConnectionError."""
-    client = MlflowClient(corpus.uri)
+    wanted, page = set(clip_ids), None
     try:
-        for clip_id in clip_ids:
-            run_id = _find_run(client, corpus.experiment_id, _clip_query(corpus, clip_id))
-            if run_id is not None:
+        with turn(corpus.uri):
+            client = MlflowClient(corpus.uri)
+            old = []
+            while wanted:  # one search for all: a corpus may have many thousand clips
+                query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{corpus.run_id}'"
+                runs = client.search_runs([corpus.experiment_id], query, max_results=SEARCHED, page_token=page)
+                old += [run.info.run_id for run in runs if run.data.tags.get("clip_id") in wanted]
+                page = runs.token
+                if not page:
+                    break
+            for run_id in old:
                 client.delete_run(run_id)
     except ERRORS as error:
         raise ConnectionError(f"{corpus.uri}: MLflow did not delete the old runs ({one_line(error)})") from error
 
 
 @contextlib.contextmanager
-def clip_run(corpus: Corpus, clip_id: str, metrics_log: Path) -> Iterator[ClipRun]:
-    """The run of one clip, resumed if it exists; forwards `metrics_log` in the background while the body runs."""
-    client = MlflowClient(corpus.uri)
-    run_id = _clip_run(client, corpus, clip_id)
-    client.update_run(run_id, status="RUNNING")
-    run = ClipRun(client, run_id, metrics_log)
-    try:
-        yield run
-        run.finish()
-    finally:
-        run.stop()
+def turn(uri: str) -> Iterator[None]:
+    """Processes that use one sqlite file take turns, by a lock beside it; a server keeps its own order.
 
-
-class ClipRun:
-    """One clip's run. Pictures and files go at once; metric points through the forwarding thread."""
-
-    def __init__(self, client: MlflowClient, run_id: str, metrics_log: Path) -> None:
-        self.run_id = run_id
-        self._client = client
-        self._log = metrics_log
-        self._offset = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._forward_loop, name="mlflow-forward", daemon=True)
-        self._thread.start()
-
-    def params(self, values: Mapping[str, Any]) -> None:
-        """What never changes in a run: MLflow refuses another value for a name."""
-        self._client.log_batch(self.run_id, params=[Param(k, str(v)) for k, v in values.items()])
-
-    def tags(self, values: Mapping[str, Any]) -> None:
-        self._client.log_batch(self.run_id, tags=[RunTag(k, str(v)) for k, v in values.items()])
-
-    def metrics(self, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._client.log_metric(self.run_id, name, value)
-
-    def image(self, picture: np.ndarray, key: str, step: int) -> None:
-        """picture: uint8 (H, W, 3)."""
-        with _taken(f"picture {step} of {key}"):
-            self._client.log_image(self.run_id, picture, key=key, step=step, synchronous=True)
-
-    def artifact(self, path: Path, folder: str | None = None) -> None:
-        with _taken(str(path)):
-            self._client.log_artifact(self.run_id, str(path), folder)
-
-    def finish(self) -> None:
-        """Forward the rest of the points and end the run as finished. Raises MlflowException if that fails."""
-        self.stop()
-        self._forward()
-        if "failure" in self._client.get_run(self.run_id).data.tags:  # of an earlier attempt
-            self._client.delete_tag(self.run_id, "failure")
-        self._client.set_terminated(self.run_id, "FINISHED")
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _forward_loop(self) -> None:
-        while not self._stop.wait(FORWARD_S):
-            try:
-                self._forward()
-            except ERRORS as error:
-                log.warning("MLflow did not take the metrics, will try again: %s", one_line(error))
-
-    def _forward(self) -> None:
-        """Send the whole lines of metrics.jsonl that were not sent yet."""
-        if not self._log.exists():
-            return
-        with open(self._log, "rb") as file:
-            file.seek(self._offset)
-            data = file.read()
-        data = data[: data.rfind(b"\n") + 1]
-        points = []
-        for line in data.splitlines():
-            point = json.loads(line)
-            if point["iteration"] is None:  # of a finished scale: one curve over the scales
-                prefix, step = "after_scale", point["scale"]
-            else:
-                prefix, step = f"scale_{point['scale']:02d}", point["iteration"]
-            for name, value in point["metrics"].items():
-                points.append(Metric(f"{prefix}/{name}", value, point["time_ms"], step))
-        for start in range(0, len(points), BATCH):
-            self._client.log_batch(self.run_id, metrics=points[start : start + BATCH])
-        self._offset += len(data)
-
-
-@contextlib.contextmanager
-def _taken(what: str) -> Iterator[None]:
-    """A disk or server that fails names no file: this says which one was not stored, and what to do."""
-    try:
+    sqlite lets them wait for each other too, but not in the order they came: of 25 at once some find no gap in the 20
+    seconds that MLflow gives them ("database is locked").
+    """
+    if not uri.startswith("sqlite:///"):
         yield
-    except OSError as error:
-        mend = "make room there or start it, then run the same command again"
-        raise ConnectionError(f"{what}: MLflow's store did not take it ({one_line(error)}); {mend}") from error
+        return
+    path = Path(uri.removeprefix("sqlite:///").split("?")[0] + ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+        yield
 
 
-def _clip_run(client: MlflowClient, corpus: Corpus, clip_id: str) -> str:
-    """The id of the clip's child run, made if there is none; clip ids hold no quotes (pipeline/clips.py)."""
-    run_id = _find_run(client, corpus.experiment_id, _clip_query(corpus, clip_id))
-    if run_id is None:
-        tags = {"clip_id": clip_id, "role": "clip", MLFLOW_PARENT_RUN_ID: corpus.run_id, MLFLOW_RUN_NAME: clip_id}
-        run_id = client.create_run(corpus.experiment_id, tags=tags).info.run_id
-    return run_id
-
-
-def _clip_query(corpus: Corpus, clip_id: str) -> str:
-    return f"tags.clip_id = '{clip_id}' and tags.`{MLFLOW_PARENT_RUN_ID}` = '{corpus.run_id}'"
-
-
-def _find_run(client: MlflowClient, experiment_id: str, query: str) -> str | None:
-    runs = client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"], max_results=1)
-    return runs[0].info.run_id if runs else None
+def run_ids(client: MlflowClient, experiment_id: str, query: str) -> list[str]:
+    """The runs that match, oldest first."""
+    runs = client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"], max_results=10)
+    return [run.info.run_id for run in runs]

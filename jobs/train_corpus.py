@@ -17,7 +17,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 from jobs import schedule  # noqa: E402
 from jobs.corpus import Corpora, UsageError, Work, find, ladder, one_line, peek  # noqa: E402
 from jobs.presets import ABLATIONS, PRESETS  # noqa: E402
-from jobs.storage import Lease, Store  # noqa: E402
+from jobs.storage import IN_RAY_JOB, Lease, Store, default_folder  # noqa: E402
 from model.config import ConfigError, TrainConfig  # noqa: E402
 from model.files import StorageError  # noqa: E402
 from pipeline.header import shown  # noqa: E402
@@ -36,7 +36,7 @@ from pipeline.header import shown  # noqa: E402
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from jobs.fit_clip import Result
+    from jobs.results import Result, Submission
     from jobs.tracking import Corpus
 
 DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
@@ -114,20 +114,28 @@ def _train(args: argparse.Namespace, console: Console, config: TrainConfig, base
         raise UsageError(f"{args.corpus}: no clip that can be trained")
 
     # -- 2. one experiment holds models of one configuration
-    folders = {name for name in base.names() if not name.startswith(".")}
-    discarded = {work.clip_id for work in corpora.works} & folders if args.fresh else set()
+    from jobs.results import Submission, write_submission
+
+    clip_ids = [work.clip_id for work in corpora.works]
+    folders = {name for name in base.names() if "." not in name}  # clips'; of the experiment's own every name has one
+    discarded = set(clip_ids) & folders if args.fresh else set()
     _check_definition(base, config, folders - discarded, discarded)
-    corpus = _open_tracking(args, console, base, corpora, folders - discarded)
+    submission = Submission(args.corpus, args.preset, clip_ids, corpora.failures)
+    corpus = _open_tracking(args, console, base, submission, folders - discarded)
     for clip_id in discarded:
         base.remove(clip_id)
     base.write("experiment.json", json.dumps(config.to_dict(), indent=2).encode() + b"\n")
+    write_submission(base, submission)
 
     # -- 3. train what is missing
-    results = _train_all(args, console, corpora, config, base, corpus, lease)
+    def job_of(work: Work) -> schedule.Job:
+        lease.check()
+        return schedule.Job(work.clip_id, work.source, config, base, corpus, args.n)
 
-    # -- 4. totals
-    failed = len(corpora.failures) + sum(result.status != "done" for result in results)
-    return SOME_FAILED if failed else DONE
+    unwritten = _train_missing(args, console, corpora.works, config, base, job_of)
+
+    # -- 4. totals, and what MLflow did not take during an outage
+    return SOME_FAILED if _tell_results(console, base, corpus, submission, unwritten) else DONE
 
 
 # -- what there is to do
@@ -141,7 +149,7 @@ def _tell_unused(console: Console, corpora: Corpora) -> None:
 
 
 def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: Store, args: argparse.Namespace) -> None:
-    from jobs.fit_clip import read_results
+    from jobs.results import read_results
 
     console.print(f"{len(corpora.works)} clips, preset {args.preset}, into {base.uri}", markup=False, soft_wrap=True)
     results = read_results(base, [work.clip_id for work in corpora.works])
@@ -183,20 +191,18 @@ def _check_definition(base: Store, config: TrainConfig, kept: Collection[str], d
 
 
 def _open_tracking(
-    args: argparse.Namespace, console: Console, base: Store, corpora: Corpora, kept: Collection[str]
+    args: argparse.Namespace, console: Console, base: Store, submission: Submission, kept: Collection[str]
 ) -> Corpus:
     """The corpus run in MLflow. A clip that has no folder has no earlier work, so an old run of it is forgotten too."""
     from jobs import tracking
 
-    storage, experiment = base.uri.rsplit("/", 1)
-    local = _default_folder() if "://" in storage else Path(storage)
-    uri = args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or tracking.default_uri(local)
-    local.mkdir(parents=True, exist_ok=True)
-    new = [work.clip_id for work in corpora.works if work.clip_id not in kept]
+    storage, experiment = base.parent, base.name
+    uri = tracking.uri_of(args.tracking_uri, storage.tracking_folder)
+    tags = {"corpus": submission.corpus, "preset": submission.preset}
     try:
         with console.status("opening MLflow"):
-            corpus = tracking.open_corpus(uri, experiment, local, {"corpus": args.corpus, "preset": args.preset})
-            tracking.forget_clips(corpus, new)
+            corpus = tracking.open_corpus(uri, experiment, storage.tracking_folder, tags)
+            tracking.forget_clips(corpus, [clip_id for clip_id in submission.clip_ids if clip_id not in kept])
     except ConnectionError as error:
         raise UsageError(str(error)) from error
     return corpus
@@ -205,79 +211,59 @@ def _open_tracking(
 # -- training
 
 
-def _train_all(
+def _train_missing(
     args: argparse.Namespace,
     console: Console,
-    corpora: Corpora,
+    works: Sequence[Work],
     config: TrainConfig,
     base: Store,
-    corpus: Corpus,
-    lease: Lease,
-) -> list[Result]:
-    """Train every clip that is not done, a bounded number at a time; print the table; return all results."""
-    from jobs import tracking
-    from jobs.board import Board
-    from jobs.fit_clip import read_results
+    job_of: Callable[[Work], schedule.Job],
+) -> dict[str, Result]:
+    """Train every clip that is not done, so many at a time. Returns the results that the store did not take."""
+    from jobs.results import read_results
 
-    found = read_results(base, [work.clip_id for work in corpora.works])
-    results = {clip_id: result for clip_id, result in found.items() if result.status == "done"}
-    todo = [work for work in corpora.works if work.clip_id not in results]
+    found = read_results(base, (work.clip_id for work in works))
+    todo = [work for work in works if work.clip_id not in found or found[work.clip_id].status != "done"]
+    if not todo:
+        return {}
+    from jobs.board import Board  # imports Ray
 
-    def job_of(work: Work) -> schedule.Job:
-        lease.check()
-        return schedule.Job(work.clip_id, work.source, config, base, corpus, args.n)
+    unwritten = {}
+    with contextlib.ExitStack() as stack:
+        with console.status("starting Ray"):
+            stack.enter_context(schedule.ray_session())
+            slots = schedule.resources(args.gpus_per_clip, args.cpus_per_clip, len(todo))
+        board = stack.enter_context(Board(console, len(works), len(works) - len(todo), sum(config.iterations)))
+        for result in schedule.run(todo, job_of, slots, board):
+            if result.status != "done" and read_results(base, [result.clip_id]).get(result.clip_id) != result:
+                unwritten[result.clip_id] = result
+    return unwritten
 
-    if todo:
-        with contextlib.ExitStack() as stack:
-            with console.status("starting Ray"):
-                stack.enter_context(schedule.ray_session())
-                slots = schedule.resources(args.gpus_per_clip, args.cpus_per_clip, len(todo))
-            board = stack.enter_context(Board(console, len(corpora.works), len(results), sum(config.iterations)))
-            for result in schedule.run(todo, job_of, slots, board):
-                results[result.clip_id] = result
 
-    ordered = [results[work.clip_id] for work in corpora.works]
-    page = _page(ordered, corpora.failures, corpus)
-    console.print(page, markup=False, highlight=False, soft_wrap=True)
+def _tell_results(
+    console: Console, base: Store, corpus: Corpus, submission: Submission, unwritten: Mapping[str, Result]
+) -> bool:
+    """Print the table; give MLflow what it has not, or name the command that will. Returns whether anything failed."""
+    from jobs import upload
+    from jobs.results import summarise
+
+    with console.status("completing MLflow"):
+        missing = upload.forward(corpus, base, submission.clip_ids)
+        summary = summarise(base, submission, upload.links(corpus, base), unwritten)
+        missing |= upload.close(corpus, summary, missing)
+    console.print(summary.page(), markup=False, highlight=False, soft_wrap=True)
     if corpus.uri.startswith("sqlite"):
         text = f"MLflow: mlflow server --host 127.0.0.1 --backend-store-uri {corpus.uri}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
-    try:
-        _close(corpus, ordered, page, len(corpora.failures))
-    except tracking.ERRORS as error:
-        console.print(f"warning: MLflow did not take the totals ({one_line(error)})", markup=False, soft_wrap=True)
-    return ordered
-
-
-# -- totals
-
-
-def _page(results: Sequence[Result], failures: Sequence[tuple[str, str]], corpus: Corpus) -> str:
-    """The results table, and below it a line for every failure with its reason and for every warning."""
-    from jobs.board import results_table
-
-    rows = [{**vars(result), "link": corpus.link(result.run_id) if result.run_id else ""} for result in results]
-    rows += [{"clip_id": Path(source).name, "status": "failed"} for source, _ in failures]
-    reasons = [f"{result.clip_id}: {result.reason}" for result in results if result.status != "done"]
-    reasons += [reason for _, reason in failures]
-    lines = [f"failed  {reason}\n" for reason in reasons]
-    lines += [f"warning  {result.clip_id}: {line}\n" for result in results for line in result.warning.splitlines()]
-    return results_table(rows) + "".join(lines)
-
-
-def _close(corpus: Corpus, results: Sequence[Result], page: str, failed_sources: int) -> None:
-    """Counts, means over the finished clips and the table, on the parent run."""
-    from jobs import tracking
-    from jobs.board import FIGURES
-
-    done = [result for result in results if result.status == "done"]
-    failed = len(results) - len(done) + failed_sources
-    metrics = {"clips_done": float(len(done)), "clips_failed": float(failed)}
-    for name in FIGURES:
-        values = [value for result in done if (value := getattr(result, name)) is not None]
-        if values:
-            metrics[f"{name}_mean"] = sum(values) / len(values)
-    tracking.close_corpus(corpus, failed=failed > 0, metrics=metrics, table=page)
+    if missing:
+        clips = len(missing.keys() - {upload.TOTALS})
+        what = " and ".join([f"{clips} clips"] * bool(clips) + [upload.TOTALS] * (upload.TOTALS in missing))
+        reason = next(iter(missing.values()))
+        text = f"warning: {what} not in MLflow ({reason}); this sends the rest, once it answers:"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        text = upload.command(base.parent.uri, base.name, corpus.uri)
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    return summary.failed > 0
 
 
 # -- names
@@ -285,16 +271,10 @@ def _close(corpus: Corpus, results: Sequence[Result], page: str, failed_sources:
 
 def _storage(given: str | None) -> Store:
     if given is None:
-        return Store(str(_default_folder()))
-    if "://" not in given and schedule.IN_RAY_JOB in os.environ and not os.path.isabs(given):
+        return Store(str(default_folder()))
+    if "://" not in given and IN_RAY_JOB in os.environ and not os.path.isabs(given):
         raise UsageError(f"--storage {given}: a Ray job's folder is thrown away; give an absolute path or a URI")
     return Store.open(given)
-
-
-def _default_folder() -> Path:
-    """A Ray job's working folder is a copy that is thrown away."""
-    in_ray_job = schedule.IN_RAY_JOB in os.environ
-    return Path.home() / "hp-vae-gan-runs" if in_ray_job else Path("runs").resolve()
 
 
 def _check_writable(base: Store) -> None:

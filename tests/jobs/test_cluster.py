@@ -20,7 +20,7 @@ import torch
 from moto.server import ThreadedMotoServer
 
 from jobs import schedule
-from jobs.fit_clip import Result
+from jobs.results import Result
 from jobs.storage import Store
 from model import checkpoint as ckpt
 from pipeline.clips import demo_sources

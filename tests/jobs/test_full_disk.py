@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs import tracking, train_corpus
-from jobs.fit_clip import Result, read_results, write_result
+from jobs import forwarding, tracking, train_corpus
 from jobs.metrics_log import MetricsLog
+from jobs.results import Result, read_results, write_result
 from jobs.schedule import Job, fit_task
 from jobs.storage import Store
 from model import checkpoint as ckpt
@@ -224,23 +224,27 @@ def test_a_clip_whose_folder_takes_nothing_fails_and_says_so(corpus: tracking.Co
     (tmp_path / "file").write_text("where a folder should be")
     job = Job(CLIP_ID, "clip.mp4", CONFIG, Store(str(tmp_path / "file")), corpus, 2)
     result = fit_task(job, np.zeros((13, 48, 64, 3), np.uint8), None)
-    assert result.status == "failed" and "Not a directory" in result.reason and result.run_id
+    assert result.status == "failed" and "Not a directory" in result.reason
     assert "its folder did not take the failure" in result.reason and "\n" not in result.reason
 
 
-def test_an_artifact_that_mlflow_has_no_room_for_is_named(small_disk: Path, tmp_path: Path) -> None:
+def test_a_file_that_mlflow_has_no_room_for_is_named_and_there_when_there_is_room(
+    small_disk: Path, tmp_path: Path
+) -> None:
     (small_disk / "mlartifacts").mkdir()
     corpus = tracking.open_corpus(tracking.default_uri(tmp_path), "disk", small_disk, {})
-    made = tmp_path / "checkpoint.pt"
-    made.write_bytes(bytes(8192))
-    with (
-        pytest.raises(ConnectionError) as caught,
-        tracking.clip_run(corpus, CLIP_ID, tmp_path / "metrics.jsonl") as run,
-    ):
-        fill(small_disk)
-        run.artifact(made)
-    assert str(made) in str(caught.value) and "\n" not in str(caught.value)
-    assert "No space left" in str(caught.value) and "make room" in str(caught.value)
+    folder = tmp_path / CLIP_ID
+    write_result(folder, Result(CLIP_ID, "failed", "some reason"))
+    (folder / "error.txt").write_bytes(bytes(8192))
+    fill(small_disk)
+    with forwarding.forwarding(corpus, CLIP_ID, folder) as forwarder:
+        pass
+    assert forwarding.run_of(corpus, folder) is None
+    assert str(folder / "error.txt") in forwarder.error and "No space left" in forwarder.error
+    (small_disk / "ballast").unlink()
+    with forwarding.forwarding(corpus, CLIP_ID, folder):
+        pass
+    assert forwarding.run_of(corpus, folder) is not None
 
 
 @pytest.mark.parametrize("kind", ["file", "disk"])
@@ -276,19 +280,20 @@ def test_a_clock_that_runs_backwards_harms_nothing(
     monkeypatch.setattr(time, "time_ns", lambda: now - next(hours) * 3_600_000_000_000)
     monkeypatch.setattr(time, "time", lambda: time.time_ns() / 1e9)
     for _ in range(2):
-        with tracking.clip_run(corpus, CLIP_ID, tmp_path / "metrics.jsonl") as run:
+        with forwarding.forwarding(corpus, CLIP_ID, tmp_path):
             path, log = tmp_path / "checkpoint.pt", Trouble(tmp_path, "never", None)
             list(itertools.islice(train_clip(CONFIG, real_pyramid(), clip_id=CLIP_ID, path=path, log=log), 2))
     assert_same(train(tmp_path), whole)
-    with tracking.clip_run(corpus, CLIP_ID, tmp_path / "metrics.jsonl"):
+    write_result(tmp_path, Result(CLIP_ID, "failed"))
+    with forwarding.forwarding(corpus, CLIP_ID, tmp_path):
         pass
+    run_id = forwarding.run_of(corpus, tmp_path)
+    assert run_id
     assert places(tmp_path) == PLACES
     times = [json.loads(line)["time_ms"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert times == sorted(times, reverse=True)
     client = tracking.MlflowClient(corpus.uri)
     stored = [
-        (n, metric.step)
-        for n in range(5)
-        for metric in client.get_metric_history(run.run_id, f"scale_{n:02d}/rec_loss")
+        (n, metric.step) for n in range(5) for metric in client.get_metric_history(run_id, f"scale_{n:02d}/rec_loss")
     ]
     injected("clock an hour back at every look", PLACES, stored)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from PIL import Image
 
-from jobs import tracking
+from jobs import forwarding, tracking, upload
+from jobs.results import Result, Submission, write_result, write_submission
 
 from .conftest import Trained
 
@@ -72,29 +77,136 @@ def test_artifacts(client: MlflowClient, runs: dict[str, Run]) -> None:
     assert {item.path for item in client.list_artifacts(runs["corpus"].info.run_id)} == {"results.txt"}
 
 
-def test_forwarding_a_log_twice_stores_its_points_once(tmp_path: Path) -> None:
-    corpus = tracking.open_corpus(tracking.default_uri(tmp_path), "again", tmp_path, {})
-    log = tmp_path / "metrics.jsonl"
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store of this file's tests, each with an experiment of its own."""
+    return tracking.default_uri(tmp_path_factory.mktemp("store"))
+
+
+def test_forwarding_a_log_twice_stores_its_points_once(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "CHUNK", 200)  # two lines and a part of the next
+    corpus = tracking.open_corpus(uri, "again", tmp_path, {})
+    folder = tmp_path / "clip"
+    folder.mkdir()
     lines = [{"time_ms": 1000 + i, "scale": 1, "iteration": i, "metrics": {"rec_loss": 1 / i}} for i in range(1, 6)]
-    log.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"time_ms": 2000, "sca')  # torn last line
+    whole = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.jsonl").write_text(whole + '{"time_ms": 2000, "sca')  # torn last line
     for _ in range(2):
-        with tracking.clip_run(corpus, "clip", log) as run:
-            run_id = run.run_id
-    history = MlflowClient(corpus.uri).get_metric_history(run_id, "scale_01/rec_loss")
+        with forwarding.forwarding(corpus, "clip", folder):
+            pass
+        assert forwarding.run_of(corpus, folder) is None  # not all of it can be there: it has no result
+    (run,) = MlflowClient(corpus.uri).search_runs([corpus.experiment_id], "tags.clip_id = 'clip'")
+    history = MlflowClient(corpus.uri).get_metric_history(run.info.run_id, "scale_01/rec_loss")
     assert sorted((m.step, m.value) for m in history) == [(i, 1 / i) for i in range(1, 6)]
+    assert run.info.status == "RUNNING"
 
 
-def test_reopening_a_corpus_finds_its_run_and_a_failure_is_a_tag(tmp_path: Path) -> None:
-    uri = tracking.default_uri(tmp_path)
-    first = tracking.open_corpus(uri, "again", tmp_path, {"preset": "demo"})
-    assert tracking.open_corpus(uri, "again", tmp_path, {"preset": "small"}) == first
+def test_a_picture_is_stored_as_mlflow_stores_it(tmp_path: Path, uri: str) -> None:
+    corpus, client = tracking.open_corpus(uri, "pictures", tmp_path, {}), MlflowClient(uri)
+    folder = tmp_path / "clip"
+    (folder / "samples").mkdir(parents=True)
+    line = {"time_ms": 1234, "scale": 2, "iteration": None, "metrics": {}}
+    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 700, 3), np.uint8))
+    picture.save(folder / "samples" / "scale_02.png")
+    for _ in range(2):
+        write_result(folder, Result("clip", "failed", "some reason"))
+        assert upload.forward(corpus, [folder]) == {}
+    theirs = client.create_run(corpus.experiment_id).info.run_id
+    client.log_image(theirs, picture, key=forwarding.PICTURES, step=2, timestamp=1234, synchronous=True)
+    stored = []
+    for run_id in (theirs, forwarding.run_of(corpus, folder) or ""):
+        paths = [item.path for item in client.list_artifacts(run_id, "images")]
+        pixels = [np.asarray(Image.open(client.download_artifacts(run_id, path))).tolist() for path in paths]
+        names = [re.sub("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UUID", path) for path in paths]
+        stored.append((sorted(zip(names, pixels)), client.get_run(run_id).data.tags["mlflow.loggedImages"]))
+    assert len(stored[0][0]) == 2 and stored[0] == stored[1]
+
+
+def test_reopening_a_corpus_finds_its_run_and_a_failure_is_a_tag(tmp_path: Path, uri: str) -> None:
+    first = tracking.open_corpus(uri, "reopened", tmp_path, {"preset": "demo"})
+    assert tracking.open_corpus(uri, "reopened", tmp_path, {"preset": "small"}) == first
     assert MlflowClient(uri).get_run(first.run_id).data.tags["preset"] == "small"
-    run_id = tracking.record_failure(first, "broken", "scale 1, iteration 7: rec_loss is nan")
+    write_result(tmp_path / "broken", Result("broken", "failed", "scale 1, iteration 7: rec_loss is nan"))
+    (tmp_path / "broken" / "error.txt").write_text("Traceback …")
+    with forwarding.forwarding(first, "broken", tmp_path / "broken"):
+        pass
+    run_id = forwarding.run_of(first, tmp_path / "broken")
+    assert run_id
     run = MlflowClient(uri).get_run(run_id)
     assert run.info.status == "FAILED" and "iteration 7" in run.data.tags["failure"]
+    assert [item.path for item in MlflowClient(uri).list_artifacts(run_id)] == ["error.txt"]
+
+
+def test_only_the_runs_of_the_clips_named_are_forgotten(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "SEARCHED", 3)  # runs a page
+    ours, other = (tracking.open_corpus(uri, name, tmp_path, {}) for name in ("ours", "other"))
+    client = MlflowClient(uri)
+    for corpus in (ours, other):
+        for i in range(10):
+            tags = {"clip_id": f"clip-{i}", "mlflow.parentRunId": corpus.run_id}
+            client.create_run(corpus.experiment_id, tags=tags)
+    tracking.forget_clips(ours, ["clip-0", "clip-8", "clip-9", "never trained"])
+    left = [
+        sorted(run.data.tags["clip_id"] for run in client.search_runs([corpus.experiment_id], "tags.clip_id != ''"))
+        for corpus in (ours, other)
+    ]
+    assert left == [[f"clip-{i}" for i in range(1, 8)], [f"clip-{i}" for i in range(10)]]
 
 
 def test_an_unreachable_server_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConnectionError, match=r"http://127\.0\.0\.1:9") as caught:
         tracking.open_corpus("http://127.0.0.1:9", "none", tmp_path, {})
     assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_takes_calls_and_never_answers_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "PATIENCE_S", 1.0)
+    write_result(tmp_path / "clip", Result("clip", "failed", "some reason"))
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        corpus = tracking.Corpus(f"http://127.0.0.1:{deaf.getsockname()[1]}", "1", "2")
+        missing = upload.forward(corpus, [tmp_path / "clip"])  # MLflow itself would wait for minutes
+    assert missing == {"clip": upload.NO_ANSWER}
+
+
+def test_a_run_made_twice_by_a_lost_answer_is_one_in_the_end(tmp_path: Path, uri: str) -> None:
+    corpus = tracking.open_corpus(uri, "twice", tmp_path, {})
+    client = MlflowClient(corpus.uri)
+    for _ in range(2):
+        client.create_run(corpus.experiment_id, tags={"clip_id": "clip", "mlflow.parentRunId": corpus.run_id})
+    write_result(tmp_path / "clip", Result("clip", "failed", "some reason"))
+    assert upload.forward(corpus, [tmp_path / "clip"]) == {}
+    (run,) = client.search_runs([corpus.experiment_id], "tags.clip_id = 'clip'")
+    assert run.info.status == "FAILED" and run.info.run_id == forwarding.run_of(corpus, tmp_path / "clip")
+
+
+def test_a_new_result_and_one_of_another_corpus_are_not_in_mlflow_yet(tmp_path: Path, uri: str) -> None:
+    folder = tmp_path / "clip"
+    first, second = (tracking.open_corpus(uri, name, tmp_path, {}) for name in ("first", "second"))
+    write_result(folder, Result("clip", "failed", "some reason"))
+    assert upload.forward(first, [folder]) == {}
+    assert forwarding.run_of(first, folder) and forwarding.run_of(second, folder) is None
+    write_result(folder, Result("clip", "failed", "another reason"))
+    assert forwarding.run_of(first, folder) is None
+    assert upload.forward(second, [folder]) == {}
+    (run,) = MlflowClient(second.uri).search_runs([second.experiment_id], "tags.clip_id = 'clip'")
+    assert run.data.tags["failure"] == "another reason"
+
+
+def test_what_upload_cannot_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert upload.main(["--storage", str(tmp_path), "--experiment", "none"]) == 2
+    assert f"{tmp_path / 'none'}: holds no experiment" in capsys.readouterr().out
+    (tmp_path / "away").mkdir()
+    write_submission(tmp_path / "away", Submission("corpus", "demo", [], []))
+    arguments = ["--storage", str(tmp_path), "--experiment", "away", "--tracking-uri", "http://127.0.0.1:9"]
+    assert upload.main(arguments) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "http://127.0.0.1:9: MLflow cannot use it" in line

@@ -1,0 +1,112 @@
+"""A real MLflow server that tests start and kill, and what its store holds, read without MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+
+class Server:
+    """`mlflow server` on a port of its own, which keeps its artifacts in `folder`. `log` is all it ever said."""
+
+    def __init__(self, folder: Path, database: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.artifacts, self.log = folder / "artifacts", folder / "server.log"
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--workers", "1", "--backend-store-uri", database, "--artifacts-destination", str(self.artifacts)]
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with open(self.log, "ab") as log:
+            self._process = subprocess.Popen(
+                self._command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=5).read()
+                return
+            except OSError:
+                assert self._process.poll() is None and time.monotonic() < deadline, self.log.read_text()
+                time.sleep(0.2)
+
+    def kill(self) -> None:
+        """At once, with its workers."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+POINTS = """SELECT tags.value, metrics.key, metrics.step, metrics.value, metrics.timestamp FROM metrics
+    JOIN tags ON tags.run_uuid = metrics.run_uuid AND tags.key = 'clip_id'"""
+RUNS = """SELECT tags.value, runs.status FROM runs
+    JOIN tags ON tags.run_uuid = runs.run_uuid AND tags.key = 'clip_id'"""
+# Everything but times of runs, which a second upload may change.
+EVERYTHING = (
+    "SELECT run_uuid, key, step, value, timestamp FROM metrics",
+    "SELECT run_uuid, key, value FROM params",
+    "SELECT run_uuid, key, value FROM tags",
+    "SELECT run_uuid, lifecycle_stage, status FROM runs",
+)
+
+
+def rows(connection: Any, query: str) -> list[tuple[Any, ...]]:
+    """What a query of a database (PEP 249) gives, sorted."""
+    cursor = connection.cursor()
+    cursor.execute(query)
+    return sorted(map(tuple, cursor.fetchall()))
+
+
+def files(folder: Path) -> dict[str, list[str]]:
+    """run id → sorted paths of its artifacts, below a folder that holds …/{run id}/artifacts/…"""
+    found: dict[str, list[str]] = {}
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.is_file():
+            at = parts.index("artifacts")
+            found.setdefault(parts[at - 1], []).append("/".join(parts[at + 1 :]))
+    return found
+
+
+def assert_files_are_there_once(folder: Path, stored: list[str]) -> None:
+    """`stored`: the artifacts of the run of the finished clip in `folder`."""
+    videos = [f"samples/{path.name}" for path in (folder / "samples").iterdir() if path.suffix in (".mp4", ".gif")]
+    assert [name for name in stored if not name.startswith("images/")] == sorted(
+        ["checkpoint.pt", "config.json", "metrics.json", *videos]
+    )
+    pictures = [(name.split("+step+")[1].split("+")[0], Path(name).suffix) for name in stored if "+step+" in name]
+    scales = [str(int(path.stem.removeprefix("scale_"))) for path in (folder / "samples").glob("scale_*.png")]
+    assert scales and sorted(pictures) == sorted((scale, kind) for scale in scales for kind in (".png", ".webp"))
+
+
+def logged(folder: Path) -> list[tuple[Any, ...]]:
+    """What POINTS should give of a finished clip: every line of its metrics.jsonl, and its final figures."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    wanted = []
+    for point in lines:
+        after = point["iteration"] is None
+        prefix, step = ("after_scale", point["scale"]) if after else (f"scale_{point['scale']:02d}", point["iteration"])
+        wanted += [
+            (folder.name, f"{prefix}/{name}", step, value, point["time_ms"]) for name, value in point["metrics"].items()
+        ]
+    scores = json.loads((folder / "metrics.json").read_text())
+    final = {name: value for name, value in scores.items() if name not in ("num_samples", "seed")}
+    final["train_minutes"] = json.loads((folder / "result.json").read_text())["minutes"]
+    wanted += [(folder.name, name, 0, value, lines[-1]["time_ms"]) for name, value in final.items()]
+    return sorted(wanted)

@@ -1,0 +1,143 @@
+"""A tracking server that is killed: training does not notice, and afterwards the store has everything once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobs import forwarding, tracking
+from jobs.presets import demo
+from jobs.schedule import Job, fit_task
+from jobs.storage import Store
+from model.config import TrainConfig
+
+from .conftest import ROOT, TINY, make_video
+from .mlflow_server import EVERYTHING, POINTS, RUNS, Server, assert_files_are_there_once, files, logged, rows
+from .test_interrupted import wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "server").mkdir()
+    server = Server(tmp_path / "server", f"sqlite:///{tmp_path / 'server' / 'store.db'}")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def store(tmp_path: Path, server: Server) -> sqlite3.Connection:
+    return sqlite3.connect(tmp_path / "server" / "store.db")
+
+
+class Reports:
+    """Takes the place of the display: calls `then[i]` when i iterations are done, in the process that trains."""
+
+    def __init__(self, then: dict[int, Callable[[], None]]) -> None:
+        self.put, self._then = self, then
+
+    def remote(self, _: str, standing: Any) -> None:
+        if act := self._then.pop(standing.done_iterations, None):
+            act()
+
+
+def tiny(**settings: str) -> TrainConfig:
+    given = [word for word in TINY if "=" in word] + [f"{name}={value}" for name, value in settings.items()]
+    return demo().with_overrides(given)
+
+
+def test_a_server_that_is_away_in_mid_training(
+    server: Server,
+    store: sqlite3.Connection,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed in scale 1, there again in scale 2: points and a scale's end lie between."""
+    monkeypatch.setattr(forwarding, "FORWARD_S", 0.5)
+    caplog.set_level(logging.WARNING, "jobs.forwarding")
+
+    def come_back() -> None:
+        deadline = time.monotonic() + 60
+        while not caplog.records:  # the forwarding thread has noticed
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        server.start()
+
+    frames = np.random.default_rng(0).integers(0, 256, (13, 48, 64, 3), np.uint8)
+    corpus = tracking.open_corpus(server.uri, "outage", tmp_path, {})
+    job = Job("clip", "clip.mp4", tiny(iters_per_scale="40", log_every="4"), Store(str(tmp_path)), corpus, 2)
+    then = {40 + 12: server.kill, 80 + 12: come_back}
+    result = fit_task(job, frames, Reports(then))
+    assert result.status == "done", result.reason
+    assert not then
+
+    folder = tmp_path / "clip"
+    assert forwarding.run_of(corpus, folder)
+    assert rows(store, POINTS) == logged(folder)
+    assert rows(store, RUNS) == [("clip", "FINISHED")]
+    (stored,) = files(server.artifacts).values()
+    assert_files_are_there_once(folder, stored)
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len([text for text in warnings if "will try again" in text]) == 1, warnings  # one an outage
+
+
+def test_a_clip_that_ends_while_the_server_is_away(server: Server, store: sqlite3.Connection, tmp_path: Path) -> None:
+    make_video(tmp_path / "clip.mp4")
+    storage = tmp_path / "with space"
+    arguments = ["--corpus", str(tmp_path / "clip.mp4"), "--storage", str(storage), "--experiment", "away", *TINY]
+    arguments += ["--set", "iters_per_scale=30", "--cpus-per-clip", "1", "--tracking-uri", server.uri]
+    command = [sys.executable, str(ROOT / "jobs" / "train_corpus.py"), *arguments]
+    env = os.environ | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}  # it is away, and five seconds later it still is
+    process = subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 300
+        while not (found := list((storage / "away").glob("clip-*/metrics.jsonl"))):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        wait_for(found[0], process, 20)
+        server.kill()
+        output, _ = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    (at,) = [i for i, line in enumerate(output.splitlines()) if line.startswith("warning: 1 clips and the totals ")]
+    upload = shlex.split(output.splitlines()[at + 1])
+    assert upload[:2] == ["python", "jobs/upload.py"]
+
+    def run(*extra: str) -> tuple[int, str]:
+        env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        done = subprocess.run([*upload, *extra], cwd=ROOT, env=env, text=True, capture_output=True, timeout=300)
+        return done.returncode, done.stdout + done.stderr
+
+    server.start()
+    code, told = run()
+    assert code == 0, told
+    folder = found[0].parent
+    assert rows(store, POINTS) == logged(folder)
+    assert rows(store, RUNS) == [(folder.name, "FINISHED")]
+    of_clip, of_corpus = sorted(files(server.artifacts).values(), key=len, reverse=True)
+    assert_files_are_there_once(folder, of_clip)
+    assert of_corpus == ["results.txt"]
+
+    def everything() -> list[Any]:
+        return [[rows(store, query) for query in EVERYTHING], files(server.artifacts)]
+
+    before = everything()
+    for extra in ((), ("--all",)):
+        code, told = run(*extra)
+        assert code == 0, told
+        assert everything() == before
