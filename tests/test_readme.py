@@ -59,7 +59,9 @@ def test_the_tree_names_every_module_and_nothing_else() -> None:
         folder = word if not line.startswith(" ") else folder
         named.add(word if not line.startswith(" ") else folder + word)
     there = {
-        str(path.relative_to(ROOT)) for room in ("pipeline", "model", "jobs") for path in (ROOT / room).glob("*.py")
+        str(path.relative_to(ROOT))
+        for room in ("pipeline", "model", "jobs", "infra")
+        for path in (ROOT / room).glob("*.py")
     }
     assert {name for name in named if name.endswith(".py")} == {name for name in there if "__init__" not in name}
     assert all((ROOT / name).exists() for name in named)

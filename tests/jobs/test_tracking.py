@@ -113,7 +113,7 @@ def test_a_picture_is_stored_as_mlflow_stores_it(tmp_path: Path, uri: str) -> No
     picture.save(folder / "samples" / "scale_02.png")
     for _ in range(2):
         write_result(folder, Result("clip", "failed", "some reason"))
-        assert upload.forward(corpus, [folder]) == {}
+        assert upload.forward(corpus, Store(str(folder.parent)), [folder.name]) == {}
     theirs = client.create_run(corpus.experiment_id).info.run_id
     client.log_image(theirs, picture, key=forwarding.PICTURES, step=2, timestamp=1234, synchronous=True)
     stored = []
