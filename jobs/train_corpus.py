@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 from jobs import schedule  # noqa: E402
 from jobs.corpus import Corpora, UsageError, Work, find, ladder, one_line, peek  # noqa: E402
 from jobs.presets import ABLATIONS, PRESETS  # noqa: E402
-from jobs.storage import IN_RAY_JOB, Lease, Store, default_folder  # noqa: E402
+from jobs.storage import Lease, Store, default_folder  # noqa: E402
 from model.config import ConfigError, TrainConfig  # noqa: E402
 from model.files import StorageError  # noqa: E402
 from pipeline.header import shown  # noqa: E402
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         config = ABLATIONS[args.ablation](config)
     if args.n < 2:
         raise UsageError(f"--n {args.n}: at least 2 samples are needed to measure diversity")
-    storage = _storage(args.storage)
+    storage = Store(str(default_folder())) if args.storage is None else Store.open(args.storage)
     experiment = args.experiment or "-".join(filter(None, [_experiment_name(args.corpus, args.preset), args.ablation]))
     if not re.fullmatch(r"\w[\w.-]*", experiment):
         raise UsageError(f"--experiment {experiment}: letters, digits, '_', '-' and '.' only; it names a folder")
@@ -267,14 +267,6 @@ def _tell_results(
 
 
 # -- names
-
-
-def _storage(given: str | None) -> Store:
-    if given is None:
-        return Store(str(default_folder()))
-    if "://" not in given and IN_RAY_JOB in os.environ and not os.path.isabs(given):
-        raise UsageError(f"--storage {given}: a Ray job's folder is thrown away; give an absolute path or a URI")
-    return Store.open(given)
 
 
 def _check_writable(base: Store) -> None:
