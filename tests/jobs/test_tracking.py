@@ -15,6 +15,7 @@ from PIL import Image
 
 from jobs import forwarding, tracking, upload
 from jobs.results import Result, Submission, write_result, write_submission
+from jobs.storage import Store
 
 from .conftest import Trained
 
@@ -173,7 +174,7 @@ def test_a_server_that_takes_calls_and_never_answers_is_given_up(
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
         corpus = tracking.Corpus(f"http://127.0.0.1:{deaf.getsockname()[1]}", "1", "2")
-        missing = upload.forward(corpus, [tmp_path / "clip"])  # MLflow itself would wait for minutes
+        missing = upload.forward(corpus, Store(str(tmp_path)), ["clip"])  # MLflow itself would wait for minutes
     assert missing == {"clip": upload.NO_ANSWER}
 
 
@@ -183,7 +184,7 @@ def test_a_run_made_twice_by_a_lost_answer_is_one_in_the_end(tmp_path: Path, uri
     for _ in range(2):
         client.create_run(corpus.experiment_id, tags={"clip_id": "clip", "mlflow.parentRunId": corpus.run_id})
     write_result(tmp_path / "clip", Result("clip", "failed", "some reason"))
-    assert upload.forward(corpus, [tmp_path / "clip"]) == {}
+    assert upload.forward(corpus, Store(str(tmp_path)), ["clip"]) == {}
     (run,) = client.search_runs([corpus.experiment_id], "tags.clip_id = 'clip'")
     assert run.info.status == "FAILED" and run.info.run_id == forwarding.run_of(corpus, tmp_path / "clip")
 
@@ -192,11 +193,11 @@ def test_a_new_result_and_one_of_another_corpus_are_not_in_mlflow_yet(tmp_path: 
     folder = tmp_path / "clip"
     first, second = (tracking.open_corpus(uri, name, tmp_path, {}) for name in ("first", "second"))
     write_result(folder, Result("clip", "failed", "some reason"))
-    assert upload.forward(first, [folder]) == {}
+    assert upload.forward(first, Store(str(tmp_path)), ["clip"]) == {}
     assert forwarding.run_of(first, folder) and forwarding.run_of(second, folder) is None
     write_result(folder, Result("clip", "failed", "another reason"))
     assert forwarding.run_of(first, folder) is None
-    assert upload.forward(second, [folder]) == {}
+    assert upload.forward(second, Store(str(tmp_path)), ["clip"]) == {}
     (run,) = MlflowClient(second.uri).search_runs([second.experiment_id], "tags.clip_id = 'clip'")
     assert run.data.tags["failure"] == "another reason"
 
@@ -205,7 +206,7 @@ def test_what_upload_cannot_use_is_one_line(tmp_path: Path, capsys: pytest.Captu
     assert upload.main(["--storage", str(tmp_path), "--experiment", "none"]) == 2
     assert f"{tmp_path / 'none'}: holds no experiment" in capsys.readouterr().out
     (tmp_path / "away").mkdir()
-    write_submission(tmp_path / "away", Submission("corpus", "demo", [], []))
+    write_submission(Store(str(tmp_path / "away")), Submission("corpus", "demo", [], []))
     arguments = ["--storage", str(tmp_path), "--experiment", "away", "--tracking-uri", "http://127.0.0.1:9"]
     assert upload.main(arguments) == 2
     (line,) = capsys.readouterr().out.splitlines()
