@@ -98,6 +98,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError("give experiments or checkpoints, or --samples DIR --real CLIP")
     if args.features.startswith("inception"):
         raise UsageError(f"--features {args.features}: these are of images; give lite0 or c3d:FILE")
+    from jobs.tracking import uri_of
     from model.metrics.option import from_option
 
     features = from_option(args.features)
@@ -119,7 +120,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for group, rows in zip(groups, score_all(args, groups, features, console), strict=True):
         tables = _tell(console, group.name, group.out, settings, rows)
         if group.base:
-            _track(args, console, group, group.base, rows, tables)
+            uri = uri_of(args.tracking_uri, group.base.parent.tracking_folder)
+            _track(console, uri, group, rows, tables)
         failed |= any(row.complaints for row in rows)
     return SOME_FAILED if failed else ALL_SCORED
 
@@ -217,16 +219,13 @@ def score_all(
                 flying[task.remote(work, frames, network, wanted)] = following
             if not flying:
                 break
-            status.update(
-                f"scoring; {len(flying)} clips at once or next, such as {next(iter(flying.values()))[1].clip_id}"
-            )
+            status.update(f"scoring {next(iter(flying.values()))[1].clip_id}")
             for reference in ray.wait(list(flying))[0]:
                 group, work = flying.pop(reference)
                 try:
                     rows[group.out, work.clip_id] = ray.get(reference)
                 except RayError as error:
-                    why = f"its process died: {one_line(error)}"
-                    rows[group.out, work.clip_id] = Row(work.clip_id, complaints=[why])
+                    rows[group.out, work.clip_id] = Row(work.clip_id, complaints=[f"its task died: {one_line(error)}"])
     return [[rows[group.out, work.clip_id] for work in group.works] for group in groups]
 
 
@@ -247,32 +246,25 @@ def _tell(
     return made
 
 
-def _track(
-    args: argparse.Namespace,
-    console: Console,
-    group: Group,
-    base: Store,
-    rows: Sequence[Row],
-    tables: Mapping[str, bytes],
-) -> None:
-    """Add the figures and files to the runs in MLflow that are there; a warning tells of those that are not."""
+def _track(console: Console, uri: str, group: Group, rows: Sequence[Row], tables: Mapping[str, bytes]) -> None:
+    """Add figures and files to the runs in MLflow that are there; a warning names those that are not."""
     from jobs import forwarding, tracking
     from jobs.score_table import metrics, metrics_of_corpus
 
-    uri = tracking.uri_of(args.tracking_uri, base.parent.tracking_folder)
+    assert group.base is not None
+    scored = [row for row in rows if row.figures]
     try:
-        corpus = tracking.find_corpus(uri, base.name)
-        runs = forwarding.runs_of(corpus, base, [row.clip_id for row in rows]) if corpus else {}
-        missing = [row.clip_id for row in rows if row.figures and row.clip_id not in runs]
-        for row in rows:
-            if corpus and row.figures and row.clip_id in runs:
+        corpus = tracking.find_corpus(uri, group.base.name)
+        runs = forwarding.runs_of(corpus, group.base, [row.clip_id for row in scored]) if corpus else {}
+        if missing := [row.clip_id for row in scored if row.clip_id not in runs]:
+            console.print(f"warning: MLflow ({uri}) has no run of {', '.join(missing)}")
+        for row in scored:
+            if corpus and row.clip_id in runs:
                 files = group.out.read(f"{row.clip_id}/{name}" for name in row.files)
                 pictures = {name.rpartition("/")[2]: content for name, content in files.items()}
                 tracking.log_evaluation(corpus, runs[row.clip_id], metrics(row), pictures)
         if corpus and group.whole:
             tracking.log_evaluation(corpus, corpus.run_id, metrics_of_corpus(rows), tables)
-        if missing:
-            console.print(f"warning: not in MLflow ({uri}), as their runs are not: {', '.join(missing)}")
     except tracking.ERRORS as error:
         console.print(f"warning: not all is in MLflow ({uri}): {one_line(error)}; run this again when it answers")
 

@@ -21,10 +21,10 @@ FULL_SPREAD = 25.0  # of lightness, which has 100
 
 @dataclass(frozen=True)
 class Column:
-    """frames: uint8 (H, W, 3), one a row. key: a picture of the colours, and lines of text beside it."""
+    """frames: uint8 (rows, H, W, 3). key: a picture of the colours, and lines of text beside it."""
 
     label: str
-    frames: Sequence[np.ndarray]
+    frames: np.ndarray
     key: tuple[np.ndarray, str] | None = None
 
 
@@ -64,12 +64,12 @@ def field_sheet(sample: np.ndarray, real: np.ndarray, field: NearestNeighbourFie
     wheel = np.where(outside[..., None], 0, _direction(wheel_dy, wheel_dx, 1)).astype(np.uint8)
     ramp = np.linspace(-1, 1, KEY)[:, None].repeat(KEY // 4, axis=1)
     columns = [
-        Column("sample", to_frames(sample[:, 1:-1, 1:-1, 1:-1])[rows]),
+        Column("sample", to_frames(sample[:, 1:-1, 1:-1, 1:-1])[rows], _told_rows([row + 1 for row in rows], sample)),
         Column("of nearest patches", to_frames(nearest)[rows]),
         Column(
             "from where (dy, dx)",
             _direction(dy, dx, height)[rows],
-            (wheel, f"white: same place\nright: from further\nright in the clip\nrim: {height} px or more"),
+            (wheel, f"white: same place;\nright on the wheel:\nfrom further right;\nrim: {height} px or more"),
         ),
         Column(
             "from when (dt)",
@@ -88,8 +88,8 @@ def spread_sheet(samples: Sequence[np.ndarray], real: np.ndarray, spread: np.nda
     Returns uint8 (H', W', 3). Black is no difference.
     """
     rows = _rows(len(spread))
-    videos = {"real": real} | {f"sample {i}": sample for i, sample in enumerate(samples)}
-    columns = [Column(label, to_frames(video)[rows]) for label, video in videos.items()]
+    columns = [Column("real", to_frames(real)[rows], _told_rows(rows, real))]
+    columns += [Column(f"sample {i}", to_frames(sample)[rows]) for i, sample in enumerate(samples)]
     told = "standard deviation\nof lightness (0 to\n100), all samples"
     return _page([*columns, _heat_column("how much samples differ", spread[rows], FULL_SPREAD, told)])
 
@@ -133,8 +133,13 @@ def _rows(frames: int) -> list[int]:
     return [0, frames // 2, frames - 1]
 
 
+def _told_rows(rows: Sequence[int], video: np.ndarray) -> tuple[np.ndarray, str]:
+    numbers = ", ".join(str(row + 1) for row in rows)
+    return np.zeros((KEY, 1, 3), np.uint8), f"rows: frames {numbers}\nof {video.shape[1]}"
+
+
 def _page(columns: Sequence[Column]) -> np.ndarray:
-    height, width, _ = columns[0].frames[0].shape
+    _, height, width, _ = columns[0].frames.shape
     zoom = max(1, -(-TILE_HEIGHT // height))
     tall = [np.concatenate([np.pad(f, ((1, 1), (1, 1), (0, 0))) for f in column.frames]) for column in columns]
     picture = np.concatenate(tall, axis=1).repeat(zoom, axis=0).repeat(zoom, axis=1)

@@ -128,7 +128,7 @@ def _record(name: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> dict
 
 def metrics(row: Row) -> dict[str, float]:
     """For a clip's run: eval_n50_svfid_lite0 …, after n how many samples a figure is of; without it, of the clip."""
-    named = {}
+    named: dict[str, float] = {}
     for name, figure in row.figures.items():
         prefix = f"eval_n{figure.samples}" if figure.samples else "eval"
         named |= {f"{prefix}_{key}": value for key, value in _flat({name: figure}).items()}

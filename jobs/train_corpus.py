@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 from jobs import schedule  # noqa: E402
 from jobs.corpus import Corpora, UsageError, Work, find, ladder, one_line, peek  # noqa: E402
 from jobs.presets import ABLATIONS, PRESETS  # noqa: E402
-from jobs.storage import Lease, Store, default_folder  # noqa: E402
+from jobs.storage import EVALUATION, Lease, Store, default_folder  # noqa: E402
 from model.config import ConfigError, TrainConfig  # noqa: E402
 from model.files import StorageError  # noqa: E402
 from pipeline.header import shown  # noqa: E402
@@ -117,13 +117,14 @@ def _train(args: argparse.Namespace, console: Console, config: TrainConfig, base
     from jobs.results import Submission, write_submission
 
     clip_ids = [work.clip_id for work in corpora.works]
-    folders = {name for name in base.names() if "." not in name}  # clips'; of the experiment's own every name has one
+    folders = {name for name in base.names() if "." not in name}  # clips'; of the experiment's own every name has one,
+    folders -= {EVALUATION} - set(clip_ids)  # but for this
     discarded = set(clip_ids) & folders if args.fresh else set()
     _check_definition(base, config, folders - discarded, discarded)
     submission = Submission(args.corpus, args.preset, clip_ids, corpora.failures)
     corpus = _open_tracking(args, console, base, submission, folders - discarded)
-    for clip_id in discarded:
-        base.remove(clip_id)
+    for name in discarded | ({EVALUATION} if args.fresh else set()):
+        base.remove(name)
     base.write("experiment.json", json.dumps(config.to_dict(), indent=2).encode() + b"\n")
     write_submission(base, submission)
 
