@@ -60,9 +60,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="evaluate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add(
-        "given", nargs="*", metavar="EXPERIMENT|CHECKPOINT", help="folder or URI of train_corpus.py, or a checkpoint.pt"
-    )
+    add("given", nargs="*", metavar="EXPERIMENT|CHECKPOINT", help="folder of train_corpus.py, checkpoint.pt, or a URI")
     add("--n", type=int, default=50, help="samples of each clip (default: 50)")
     add("--seed", type=int, default=1, help="of the samples; 1 gives those train_corpus.py scored (default: 1)")
     add("--features", default="lite0", help="lite0, or c3d:FILE (README, Features by file); (default: lite0)")
@@ -150,39 +148,33 @@ def look(given: str, args: argparse.Namespace) -> Group:
     out = Store.open(args.out, "--out") if args.out else folder.below(EVALUATION)
     out = out.below(folder.name) if args.out and len(args.given) > 1 else out
 
-    if store.read(["submission.json"]):  # an experiment
+    base = store if store.read(["submission.json"]) else folder.parent
+    submission = read_submission(base) if base.read(["submission.json"]) else None
+    frames: Mapping[str, ShardEntry] = {}
+    if submission and not args.real:
+        base.pull(".shards")
+        frames = frames_of(base.path, submission.corpus)
+
+    if submission and base is store:
         if args.real:
             raise UsageError(f"{given}: --real is for a checkpoint; an experiment has the frames of its clips")
-        submission = read_submission(store)
-        results, frames = read_results(store, submission.clip_ids), _frames(store)
-        works = []
+        results, works = read_results(base, submission.clip_ids), []
         for clip_id in submission.clip_ids:
-            done = clip_id in results and results[clip_id].status == "done"
-            reason = "" if done else "is not trained to its end; run train_corpus.py again"
-            if done and clip_id not in frames:
+            reason = ""
+            if clip_id not in results or results[clip_id].status != "done":
+                reason = "is not trained to its end; run train_corpus.py again"
+            elif clip_id not in frames:
                 reason = "its frames are neither in .shards nor in the corpus; give its checkpoint.pt and --real CLIP"
-            works.append(Work(clip_id, f"{store.uri}/{clip_id}/checkpoint.pt", frames.get(clip_id), reason=reason))
-        return Group(store.name, out, works, store, whole=True)
+            works.append(Work(clip_id, f"{base.uri}/{clip_id}/checkpoint.pt", frames.get(clip_id), reason=reason))
+        return Group(store.name, out, works, base, whole=True)
 
-    if folder is store and not store.read(["netG.pth"]):  # which a folder of the authors' code holds
+    if folder is store and "netG.pth" not in store.names():  # which a folder of the authors' code holds
         raise UsageError(f"{given}: neither an experiment of train_corpus.py nor a checkpoint; give its folder or file")
-    if args.real:
-        real = os.path.abspath(args.real)
-        return Group(folder.name, out, [Work(folder.name, store.uri, real=real)], base=None, whole=False)
-    frames = _frames(folder.parent)
-    if folder.name not in frames:
+    if not args.real and folder.name not in frames:
         raise UsageError(f"{given}: no experiment around it has the frames of its clip; give --real CLIP")
-    return Group(folder.name, out, [Work(folder.name, store.uri, frames[folder.name])], folder.parent, whole=False)
-
-
-def _frames(base: Store) -> Mapping[str, ShardEntry]:
-    """Where the frames of an experiment's clips are on this machine; of no experiment, nothing."""
-    from jobs.results import read_submission
-
-    if not base.read(["submission.json"]):
-        return {}
-    base.pull(".shards")
-    return frames_of(base.path, read_submission(base).corpus)
+    real = os.path.abspath(args.real) if args.real else None
+    work = Work(folder.name, store.uri, frames.get(folder.name), real)
+    return Group(folder.name, out, [work], None if args.real else base, whole=False)
 
 
 # -- scoring
@@ -235,13 +227,13 @@ def score_all(
 def _tell(
     console: Console, name: str, out: Store, settings: Mapping[str, Any], rows: Sequence[Row]
 ) -> Mapping[str, bytes]:
-    """Write the tables into `out` and print one. Returns them by name. Raises StorageError."""
+    """Print one of the tables and write all into `out`. Returns them by name. Raises StorageError."""
     from jobs.score_table import tables
 
     made = tables(name, settings, rows)
+    console.print(made["results.md"].decode())
     for file, content in made.items():
         out.write(file, content)
-    console.print(made["results.md"].decode())
     console.print(f"in {out.uri}")
     return made
 

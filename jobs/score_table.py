@@ -68,19 +68,13 @@ def markdown(name: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> str
         text.append(f"| {' | '.join([first, *others])} |")
         if number == 0:
             text.append(f"|{'|'.join('-' * (w + 1) + (':' if i else '-') for i, w in enumerate(widths))}|")
-    text += [
-        "",
-        f"± is the standard deviation: of a clip over its samples, of the mean over the clips.{_searched(rows)}",
-    ]
-    text += [f"\nfailed  {row.clip_id}: {complaint}" for row in rows for complaint in row.complaints]
+    text += ["", "± is the standard deviation: of a clip over its samples, of the mean over the clips."]
+    if searched := {row.figures["nn_distance"].samples for row in rows if "nn_distance" in row.figures}:
+        counts = " or ".join(map(str, sorted(searched)))
+        text.append(f"nn_distance and nnfdiv are of the first samples only (--nn): {counts} a clip.")
+    if complaints := [f"- {row.clip_id}: {complaint}" for row in rows for complaint in row.complaints]:
+        text += ["", "What could not be scored:", "", *complaints]
     return "\n".join(text) + "\n"
-
-
-def _searched(rows: Sequence[Row]) -> str:
-    counts = {row.figures["nn_distance"].samples for row in rows if "nn_distance" in row.figures}
-    if not counts:
-        return ""
-    return f"\nnn_distance and nnfdiv are of the first {' or '.join(map(str, sorted(counts)))} samples (--nn)."
 
 
 def _cell(name: str, figure: Figure | None) -> str:
@@ -97,7 +91,7 @@ def _csv(rows: Sequence[Row]) -> str:
     columns = [column for name in corpus for column in (name, f"{name}_std")]
     writer = csv.DictWriter(text, ["clip_id", "samples", *columns, "nn_samples", "complaints"])
     writer.writeheader()
-    for row in [*rows, Row("corpus", corpus)]:
+    for row in [*rows, Row("corpus", corpus)] if len(rows) > 1 else rows:
         searched = row.figures["nn_distance"].samples if "nn_distance" in row.figures else 0
         own = {"clip_id": row.clip_id, "complaints": "; ".join(row.complaints)}
         counts = {"samples": row.samples or "", "nn_samples": searched or ""}
