@@ -99,21 +99,29 @@ def score_folder(folder: Path, real: str, features: VideoFeatures, wanted: Wante
     paths = [f.path for f in found if isinstance(f, sources.Video)]
     if not paths:
         raise UsageError(f"--samples {complaints[0] if complaints else f'{folder}: holds no video; give another'}")
-    name = folder.resolve().name
-    while paths:
+    by_size: dict[tuple[float, ...], list[str]] = {}
+    for path in paths:
         try:
-            size = pyramid.ScaleSize(*_read(paths[0]).shape[1:])
+            info = video.probe(path)
+            by_size.setdefault((info.width, info.height, round(info.duration_s * info.fps)), []).append(path)
+        except video.VideoError as error:
+            complaints.append(one_line(error))
+    usable = [path for same in sorted(by_size.values(), key=len, reverse=True) for path in same]
+    while usable:
+        try:
+            size = pyramid.ScaleSize(*_read(usable[0]).shape[1:])  # of most
             break
         except video.VideoError as error:
             complaints.append(one_line(error))
-            del paths[0]
+            del usable[0]
     else:
-        return Row(name, complaints=complaints)
+        return Row(folder.resolve().name, complaints=complaints)
     try:
         clip = RealClip(pyramid.build(video.decode(real, num_frames=size.frames, fps=FPS), [size])[0], features)
     except ValueError as error:
         raise UsageError(f"--real {one_line(error)}") from error
-    row = _row(name, [(path, partial(_read, path)) for path in paths], clip, wanted, FPS)
+    samples = [(path, partial(_read, path)) for path in paths if path in usable]
+    row = _row(folder.resolve().name, samples, clip, wanted, FPS)
     return replace(row, complaints=[*complaints, *row.complaints])
 
 

@@ -57,7 +57,9 @@ def markdown(name: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> str
     ]
     if len(rows) > 1:
         scored = sum(bool(row.figures) for row in rows)
-        lines.append([f"mean of {scored} clips", "", *(_cell(figure, corpus[figure]) for figure in corpus)])
+        lines.append(
+            [f"mean of {scored} clip{'s' * (scored != 1)}", "", *(_cell(figure, corpus[figure]) for figure in corpus)]
+        )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [f"# {name}", "", f"{', '.join(f'{key} {value}' for key, value in settings.items())}", ""]
     for number, cells in enumerate(lines):

@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from model.metrics.diversity import diversity_map, lab_diversity, relative_spread
+from model.metrics.features import Video
 from model.metrics.frechet import RealClip, svfid
 from model.metrics.nnf import NearestNeighbourField, nearest_neighbour_distance, nearest_neighbour_field, nnfdiv
 
@@ -87,7 +88,7 @@ def measure(
     """All that can be told of a clip's samples; one that cannot be scored costs itself only. One is held at a time.
 
     Args:
-        samples: name, and what reads or makes the sample: (3, T, H, W) float in [-1, 1], all of one size.
+        samples: name, and what reads or makes the sample: (3, T, H, W) float in [-1, 1], of the clip's size.
         nn: how many of the first ones are searched for their nearest neighbours: `nn_seconds` each.
         shown: how many of the first ones are returned.
         each: given every sample that was scored, with its place among these.
@@ -101,8 +102,8 @@ def measure(
         for name, load in samples:
             try:
                 video = load()
-                if first and video.shape != first[0].shape:
-                    cause = f"is {size_of(video)} (T×H×W), the first sample {size_of(first[0])}"
+                if video.shape != real.video.shape:
+                    cause = f"is {size_of(video)} (T×H×W), and not {size_of(real.video)} as most"
                     raise ValueError(f"{cause}; give all samples one size")
                 distance = real.distance(video)
                 if len(fields) < nn:
@@ -112,7 +113,7 @@ def measure(
                 continue
             each(len(distances), video)
             distances.append(distance)
-            if len(first) < max(1, shown):
+            if len(first) < shown:
                 first.append(video)
             yield video
 
@@ -132,7 +133,7 @@ def measure(
         found = [field for _, field in fields]
         figures["nn_distance"] = Figure(values=tuple(field.nn_distance for field in found), samples=len(found))
         figures["nnfdiv"] = Figure(values=tuple(nnfdiv(field) for field in found), samples=len(found))
-    return Measured(figures=figures, fields=fields, spread=spread, shown=first[:shown], complaints=complaints)
+    return Measured(figures=figures, fields=fields, spread=spread, shown=first, complaints=complaints)
 
 
 def nn_seconds(frames: int, height: int, width: int) -> float:
@@ -141,5 +142,5 @@ def nn_seconds(frames: int, height: int, width: int) -> float:
     return NN_PAIR_S * patches**2
 
 
-def size_of(video: Tensor) -> str:
+def size_of(video: Video) -> str:
     return "×".join(map(str, video.shape[1:]))

@@ -177,7 +177,7 @@ def test_a_clip_that_cannot_be_scored_costs_itself_only(trained: Trained, tmp_pa
     assert "good-" in line and "none of 2 samples" in line and "NaN" in line
     assert sum("nowhere: neither an experiment" in line for line in done.stdout.splitlines()) == 1
     figures = results(base / "evaluation")
-    assert figures[path.parent.name] == {} and "mean of 1 clips" in done.stdout
+    assert figures[path.parent.name] == {} and "mean of 1 clip " in done.stdout
     assert figures[clips_of(base)["su"].name]["svfid_lite0"]["mean"] > 0
 
 
@@ -249,14 +249,22 @@ def test_foreign_samples_and_bad_ones_among_them(
     (foreign / "zero.mp4").write_bytes(b"")
     (foreign / "notes.txt").write_text("not a sample")
     make_video(foreign / "small.mp4", size="32x24")
+    make_video(foreign / "a_small.mp4", size="32x24")  # the first is not what the others are measured by
     make_video(foreign / "still.mp4", seconds=0.04, size="40x30")
     assert main("--samples", foreign, *real, "--nn", "1") == 1
     told = complaints(capsys.readouterr().out)
-    causes = {"a_torn": "cut off", "text": "text file", "zero": "empty", "small": "24×24×32", "still": "1×30×40"}
+    causes = {
+        "a_torn": "cut off",
+        "text": "text file",
+        "zero": "empty",
+        "small": "24×24×32",
+        "a_small": "24×24×32",
+        "still": "1×30×40",
+    }
     assert len(told) == len(causes)
     for name, cause in causes.items():
         (line,) = [line for line in told if f"/{name}.mp4: " in line]
-        assert cause in line and "; " in line and line.count(name) == 1
+        assert cause in line and "; " in line and line.count(f"{name}.mp4") == 1
     assert results(foreign / "evaluation")["other"] == clean
 
 
