@@ -107,7 +107,7 @@ def score_folder(folder: Path, real: str, features: VideoFeatures, wanted: Wante
             complaints.append(one_line(error))
     if not by_size:
         return Row(folder.resolve().name, complaints=complaints)
-    size = pyramid.ScaleSize(*max(by_size, key=lambda size: len(by_size[size])))
+    size = pyramid.ScaleSize(*max(by_size, key=lambda size: (len(by_size[size]), size)))
     readable = {path for same in by_size.values() for path in same}
     try:
         clip = RealClip(pyramid.build(video.decode(real, num_frames=size.frames, fps=FPS), [size])[0], features)
