@@ -31,7 +31,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "checkpoint",
-        help="checkpoint.pt of a clip (a path or URI), or a folder of the authors' code; an unfinished one gives its finest scale",
+        help="checkpoint.pt of a clip, a path or URI; or a folder of the authors' code. Unfinished: its finest scale",
     )
     parser.add_argument("--n", type=int, default=10, help="number of videos (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="0 or more (default: 0)")

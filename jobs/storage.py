@@ -95,8 +95,8 @@ class Store:
         """The folder itself; in front of an object store a scratch folder, the same one each time on a machine."""
         if self.is_local:
             return Path(self.uri)
-        place = self.uri.replace("://", "/")
-        return Path(tempfile.gettempdir()) / f"hp-vae-gan-{os.getuid()}" / place
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return cache / "hp-vae-gan" / self.uri.replace("://", "/")
 
     @property
     def tracking_folder(self) -> Path:
@@ -299,9 +299,11 @@ class ClipFolder:
         self._store.write(self._owner, self._token)
         if not self._store.is_local:
             # Private to this process: another attempt on the same machine has its own.
-            scratch = tempfile.TemporaryDirectory(prefix="hp-vae-gan-", ignore_cleanup_errors=True)
-            self.path = Path(self._scratch.enter_context(scratch)) / self._clip_id
-            self._store.pull(self._clip_id, self.path)
+            with contextlib.ExitStack() as unfinished:
+                scratch = tempfile.TemporaryDirectory(prefix="hp-vae-gan-", ignore_cleanup_errors=True)
+                self.path = Path(unfinished.enter_context(scratch)) / self._clip_id
+                self._store.pull(self._clip_id, self.path)
+                self._scratch = unfinished.pop_all()
             self._mirror = Mirror(self._store, self._clip_id, self.path)
             self._mirror.assume_sent()
             self._thread.start()
@@ -395,6 +397,7 @@ class Lease:
 
     def _wait_for_others(self) -> None:
         first: dict[str, bytes] = {}  # what each said when it was first seen
+        told = False
         while True:
             names = [n for n in self._store.names() if n.startswith(".driver-") and n.endswith(".json")]
             others = self._store.read(name for name in names if name != self._name)
@@ -408,9 +411,9 @@ class Lease:
                     waiting = True
             if not waiting:
                 return
-            if len(first) and not self._stop.is_set():
+            if not told:
                 self._told(f"another driver was here; waiting at most {EXPIRE_S:g} s for its sign of life")
-                self._told = lambda line: None
+                told = True
             self._renew()
             time.sleep(random.uniform(0.5, 1.5))  # of two that see each other, one looks first and goes
 
@@ -439,7 +442,7 @@ class Lease:
     def _renew_loop(self) -> None:
         while not self._stop.wait(RENEW_S):
             with contextlib.suppress(OSError):  # a full disk: tried again
-                if self._name not in self._store.names():
+                if not self._store.read([self._name]):
                     self.lost = True
                     return
                 self._renew()

@@ -160,6 +160,16 @@ def test_a_store_that_cannot_be_used_is_one_line(endpoint: str, monkeypatch: pyt
     assert "\n" not in str(failed.value)
 
 
+def test_a_name_in_the_store_cannot_leave_the_folder(endpoint: str, tmp_path: Path) -> None:
+    store = Store.open("s3://names/runs")
+    client = s3fs.S3FileSystem(endpoint_url=endpoint)
+    client.mkdir("names")
+    client.pipe_file("names/runs/clip/../../../evil", b"evil")
+    with pytest.raises(UsageError, match="unsafe name"):
+        store.pull("clip", tmp_path / "a" / "b" / "clip")
+    assert not list(tmp_path.rglob("evil"))
+
+
 HOLD = """
 import sys, time
 sys.path.insert(0, {root!r})
