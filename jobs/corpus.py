@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def find(corpus: str, base: Path, config: TrainConfig) -> Corpora:
         failures = list(planned.failures)
         works: tuple[Work, ...] = ()
         if planned.clips:
-            failures += shards.write(planned.clips, base / ".shards", max_height=_max_height(config)).failures
+            failures += shards.write(planned.clips, base / ".shards", max_height=max_height(config)).failures
             wanted = {plan.clip_id for plan in planned.clips}
             works = tuple(work for work in _from_shards(base / ".shards") if work.clip_id in wanted)
     except (shards.ShardError, OSError) as error:
@@ -89,6 +90,22 @@ def peek(corpus: str, config: TrainConfig, cache: Path) -> Corpora:
         for plan, info in infos
     )
     return _without_misfits(_told(works, planned.failures, planned.dropped), config)
+
+
+def frames_of(base: Path, corpus: str) -> dict[str, ShardEntry]:
+    """By clip id, where the frames of an experiment's clips lie: in its .shards, or in the shards it was trained on.
+
+    Raises UsageError for shards that cannot be used.
+    """
+    from pipeline import clips, shards
+
+    folders = [base / ".shards"]
+    with contextlib.suppress(ValueError, OSError):  # a corpus that is gone; what was cut from it is in .shards
+        folders.insert(0, Path(clips.fetch(corpus, base / ".fetched")))
+    try:
+        return {e.clip_id: e for folder in folders if shards.is_corpus(folder) for e in shards.index(folder)}
+    except shards.ShardError as error:
+        raise UsageError(str(error)) from error
 
 
 def _told(works: tuple[Work, ...], failures: Sequence[Failure], dropped: Mapping[str, int]) -> Corpora:
@@ -146,6 +163,6 @@ def ladder(config: TrainConfig, height: int, width: int) -> tuple[ScaleSize, ...
     )
 
 
-def _max_height(config: TrainConfig) -> int:
+def max_height(config: TrainConfig) -> int:
     """Height in px that decoding keeps: enough for the finest scale, also of portrait videos on a width ladder."""
     return max(256, config.max_size if config.ladder_side == "height" else 2 * config.max_size)

@@ -31,6 +31,7 @@ from typing import Any
 from jobs.corpus import UsageError, one_line
 from model.files import StorageError, replacing
 
+EVALUATION = "evaluation"  # folder of jobs/evaluate.py in what it evaluates
 IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
 MIRROR_S = 5.0  # seconds between two looks for what has changed in a scratch folder
 RENEW_S, EXPIRE_S = 10.0, 60.0  # a lease is renewed so often, and forgotten when it was not for so long
@@ -59,9 +60,16 @@ class Store:
     uri: str  # an absolute path, or scheme://…
 
     @classmethod
-    def open(cls, given: str) -> Store:
-        """Raises UsageError for a scheme that cannot be used here, or a store that does not answer."""
+    def open(cls, given: str, option: str = "--storage") -> Store:
+        """What an option of a command line names.
+
+        Raises UsageError for a scheme that cannot be used here, a store that does not answer, or a relative path in a
+        Ray job.
+        """
         if "://" not in given:
+            if IN_RAY_JOB in os.environ and not os.path.isabs(given):
+                cause = "a Ray job's folder is thrown away; give an absolute path or a URI"
+                raise UsageError(f"{option} {given}: {cause}")
             return cls(str(Path(given).resolve()))
         scheme = given.partition("://")[0]
         store = cls(given.rstrip("/"))
@@ -70,9 +78,9 @@ class Store:
         except ImportError as error:
             package = PIP_NAMES.get(scheme)
             mend = f"pip install {package}" if package else one_line(error)
-            raise UsageError(f"--storage {given}: {scheme}:// needs another package; {mend}") from error
+            raise UsageError(f"{option} {given}: {scheme}:// needs another package; {mend}") from error
         except Exception as error:  # each file system has errors of its own
-            raise UsageError(f"--storage {given}: cannot be reached ({one_line(error)}); see to its address") from error
+            raise UsageError(f"{option} {given}: cannot be reached ({one_line(error)}); see to its address") from error
         return store
 
     def below(self, name: str) -> Store:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -84,11 +85,38 @@ def close_corpus(corpus: Corpus, *, failed: bool, metrics: Mapping[str, float], 
     """End the parent run with the totals, those that changed, and the results table as an artifact. Raises ERRORS."""
     with turn(corpus.uri):
         client = MlflowClient(corpus.uri)
-        known, now = client.get_run(corpus.run_id).data.metrics, time.time_ns() // 1_000_000
-        changed = {name: value for name, value in metrics.items() if known.get(name) != value}
-        client.log_batch(corpus.run_id, metrics=[Metric(name, value, now, 0) for name, value in changed.items()])
+        _log_changed(client, corpus.run_id, metrics)
         client.log_text(corpus.run_id, table, "results.txt")
         client.set_terminated(corpus.run_id, "FAILED" if failed else "FINISHED")
+
+
+def find_corpus(uri: str, experiment: str) -> Corpus | None:
+    """The parent run that `open_corpus` made, None if there is none. Changes nothing. Raises ERRORS."""
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///").split("?")[0]).exists():
+        return None  # MLflow would make the file
+    with turn(uri):
+        client = MlflowClient(uri)
+        found = client.get_experiment_by_name(experiment)
+        runs = run_ids(client, found.experiment_id, "tags.role = 'corpus'") if found else []
+    return Corpus(uri, found.experiment_id, runs[0]) if found and runs else None
+
+
+def log_evaluation(corpus: Corpus, run_id: str, metrics: Mapping[str, float], files: Mapping[str, bytes]) -> None:
+    """Add what jobs/evaluate.py found to a run of `corpus`, ended or not: figures, those that changed, and files by
+    name, under evaluation/. Raises ERRORS."""
+    with turn(corpus.uri), tempfile.TemporaryDirectory() as folder:
+        client = MlflowClient(corpus.uri)
+        _log_changed(client, run_id, metrics)
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        client.log_artifacts(run_id, folder, "evaluation")
+
+
+def _log_changed(client: MlflowClient, run_id: str, metrics: Mapping[str, float]) -> None:
+    """Log the figures that are not the run's already: saying the same again adds no point."""
+    known, now = client.get_run(run_id).data.metrics, time.time_ns() // 1_000_000
+    changed = {name: value for name, value in metrics.items() if known.get(name) != value}
+    client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in changed.items()])
 
 
 def forget_clips(corpus: Corpus, clip_ids: Collection[str]) -> None:

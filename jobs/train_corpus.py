@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 from jobs import schedule  # noqa: E402
 from jobs.corpus import Corpora, UsageError, Work, find, ladder, one_line, peek  # noqa: E402
 from jobs.presets import ABLATIONS, PRESETS  # noqa: E402
-from jobs.storage import IN_RAY_JOB, Lease, Store, default_folder  # noqa: E402
+from jobs.storage import EVALUATION, Lease, Store, default_folder  # noqa: E402
 from model.config import ConfigError, TrainConfig  # noqa: E402
 from model.files import StorageError  # noqa: E402
 from pipeline.header import shown  # noqa: E402
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         config = ABLATIONS[args.ablation](config)
     if args.n < 2:
         raise UsageError(f"--n {args.n}: at least 2 samples are needed to measure diversity")
-    storage = _storage(args.storage)
+    storage = Store(str(default_folder())) if args.storage is None else Store.open(args.storage)
     experiment = args.experiment or "-".join(filter(None, [_experiment_name(args.corpus, args.preset), args.ablation]))
     if not re.fullmatch(r"\w[\w.-]*", experiment):
         raise UsageError(f"--experiment {experiment}: letters, digits, '_', '-' and '.' only; it names a folder")
@@ -117,13 +117,14 @@ def _train(args: argparse.Namespace, console: Console, config: TrainConfig, base
     from jobs.results import Submission, write_submission
 
     clip_ids = [work.clip_id for work in corpora.works]
-    folders = {name for name in base.names() if "." not in name}  # clips'; of the experiment's own every name has one
+    folders = {name for name in base.names() if "." not in name}  # clips'; of the experiment's own every name has one,
+    folders -= {EVALUATION} - set(clip_ids)  # but for this
     discarded = set(clip_ids) & folders if args.fresh else set()
     _check_definition(base, config, folders - discarded, discarded)
     submission = Submission(args.corpus, args.preset, clip_ids, corpora.failures)
     corpus = _open_tracking(args, console, base, submission, folders - discarded)
-    for clip_id in discarded:
-        base.remove(clip_id)
+    for name in discarded | ({EVALUATION} if args.fresh else set()):
+        base.remove(name)
     base.write("experiment.json", json.dumps(config.to_dict(), indent=2).encode() + b"\n")
     write_submission(base, submission)
 
@@ -267,14 +268,6 @@ def _tell_results(
 
 
 # -- names
-
-
-def _storage(given: str | None) -> Store:
-    if given is None:
-        return Store(str(default_folder()))
-    if "://" not in given and IN_RAY_JOB in os.environ and not os.path.isabs(given):
-        raise UsageError(f"--storage {given}: a Ray job's folder is thrown away; give an absolute path or a URI")
-    return Store.open(given)
 
 
 def _check_writable(base: Store) -> None:

@@ -30,10 +30,15 @@ def lab_diversity(samples_ncthw: Video | Iterable[Video], real_cthw: Video) -> f
         TypeError, ValueError: not such videos (see `checked_video`), samples that `diversity_map` refuses, or a real
             clip of one constant lightness.
     """
+    return relative_spread(diversity_map(samples_ncthw), real_cthw)
+
+
+def relative_spread(map_thw: np.ndarray, real_cthw: Video) -> float:
+    """`lab_diversity` of the samples that `map_thw` is the `diversity_map` of. Errors as there, of the real clip."""
     real_std = float(lightness(checked_video(real_cthw, ndim=4)).std())
     if real_std < 1e-6:
         raise ValueError("diversity is relative to the real clip's spread, and the real clip has constant lightness")
-    return float(diversity_map(samples_ncthw).mean()) / real_std
+    return float(map_thw.mean()) / real_std
 
 
 def diversity_map(samples_ncthw: Video | Iterable[Video]) -> np.ndarray:

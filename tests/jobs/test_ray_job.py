@@ -58,11 +58,13 @@ def head() -> Iterator[Head]:
     psutil.wait_procs(family, timeout=20)
 
 
-def submit(head: Head, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def submit(
+    head: Head, *arguments: str | Path, job: str = "train_corpus.py", **environment: str
+) -> subprocess.CompletedProcess[str]:
     ray = str(Path(sys.executable).parent / "ray")
     command = [ray, "job", "submit", "--address", head.address, "--working-dir", ".", "--"]
     return subprocess.run(
-        [*command, "python", "jobs/train_corpus.py", *map(str, arguments)],
+        [*command, "python", f"jobs/{job}", *map(str, arguments)],
         cwd=ROOT,
         env={**as_a_user(), **AUTH, **environment},
         text=True,
@@ -91,6 +93,12 @@ def test_a_submitted_job_trains_each_clip_on_a_gpu(head: Head, tmp_path: Path) -
     assert [result["status"] for result in results] == ["done"] * 3
     assert "│ done" in done.stdout
     assert (storage / "mlflow.db").exists()
+
+    # so does its evaluation
+    (base,) = [path.parent for path in storage.rglob("submission.json")]
+    scored = submit(head, base, "--n", "2", "--nn", "0", job="evaluate.py")
+    assert scored.returncode == 0 and "mean of 3 clips" in scored.stdout, scored.stdout
+    assert len(json.loads((base / "evaluation" / "results.json").read_text())["clips"]) == 3
 
     # more GPUs than a node has would wait for ever: it is refused
     refused = submit(head, "--corpus", videos, *TINY, "--storage", tmp_path / "other", "--gpus-per-clip", "4")

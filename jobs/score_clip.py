@@ -1,0 +1,181 @@
+"""One clip's samples from a checkpoint, or from a folder of videos, to a row of the table and pictures in the store."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+
+from jobs import sample as sampling
+from jobs.corpus import FPS, UsageError, max_height, one_line
+from jobs.pictures import field_sheet, spread_sheet, to_frames
+from jobs.score_table import Row
+from jobs.scores import measure, nn_seconds
+from jobs.storage import Store
+from model.metrics.features import VideoFeatures
+from model.metrics.frechet import RealClip
+from model.precision import best_device
+from model.sample import frames_per_second, sample
+from pipeline import pyramid, sources, video
+
+if TYPE_CHECKING:
+    from pipeline.shards import ShardEntry
+
+NN_SAMPLES, NN_PATIENCE_S = 2, 120.0
+SHOWN = 3  # samples in diversity.png
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be made of a clip's samples."""
+
+    out: Store  # a folder a clip in it
+    n: int
+    seed: int
+    nn: int | None  # samples whose nearest neighbours are searched; None: NN_SAMPLES if that is soon done
+    keep: bool
+
+
+@dataclass(frozen=True)
+class Work:
+    """A clip to score. Its frames are those of `entry`, or the first ones of the video `real`."""
+
+    clip_id: str
+    checkpoint: str  # path or URI
+    entry: ShardEntry | None = None
+    real: str | None = None
+    reason: str = ""  # why it cannot be scored
+
+
+def score_clip(work: Work, frames_thwc: np.ndarray | None, features: VideoFeatures, wanted: Wanted) -> Row:
+    """The body of a Ray task; whatever goes wrong becomes the row's complaint.
+
+    Args: frames_thwc: of `work.entry`, uint8 (T, H, W, 3); None to read `work.real`.
+    """
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # set by Ray to the task's CPUs
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            stack, _ = sampling.load(_local(work.checkpoint, Path(scratch)), Console(quiet=True))
+        if frames_thwc is None:
+            count, height = stack.config.num_frames, max_height(stack.config)
+            frames_thwc = video.decode(str(work.real), num_frames=count, fps=FPS, max_height=height)
+        scale = stack.num_scales - 1
+        stack = stack.to(best_device())
+        real = RealClip(pyramid.build(frames_thwc, [pyramid.ScaleSize(*stack.sizes[scale])])[0], features)
+
+        def make(index: int) -> Tensor:
+            return sample(stack, 1, wanted.seed, first=index)[0]
+
+        samples = [(f"sample_{index:02d}", partial(make, index)) for index in range(wanted.n)]
+        row = _row(work.clip_id, samples, real, wanted, frames_per_second(stack, scale, FPS))
+        if row.figures or not row.complaints:
+            return row
+        return replace(row, complaints=[f"none of {wanted.n} samples can be scored: {row.complaints[0]}"])
+    except Exception as error:  # the boundary where a failure becomes data: this clip's, and only its
+        told = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+        return Row(work.clip_id, complaints=[told + one_line(error)])
+
+
+def score_folder(folder: Path, real: str, features: VideoFeatures, wanted: Wanted) -> Row:
+    """Score every video of a folder against the first frames of a real one, which is resized to the samples' size.
+
+    Raises UsageError for a folder without videos, and for a real video that cannot be used.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"--samples {folder}: not a folder; give one with a video for each sample")
+    found = [f for f in sources.expand(str(folder)) if not _is_below(getattr(f, "path", ""), wanted.out)]
+    complaints = [f.reason for f in found if isinstance(f, sources.Failure)]
+    paths = [f.path for f in found if isinstance(f, sources.Video)]
+    if not paths:
+        raise UsageError(f"--samples {complaints[0] if complaints else f'{folder}: holds no video; give another'}")
+    by_size: dict[tuple[float, ...], list[str]] = {}
+    for path in paths:
+        try:
+            info = video.probe(path)
+            by_size.setdefault((info.width, info.height, round(info.duration_s * info.fps)), []).append(path)
+        except video.VideoError as error:
+            complaints.append(one_line(error))
+    usable = [path for same in sorted(by_size.values(), key=len, reverse=True) for path in same]
+    while usable:
+        try:
+            size = pyramid.ScaleSize(*_read(usable[0]).shape[1:])  # of most
+            break
+        except video.VideoError as error:
+            complaints.append(one_line(error))
+            del usable[0]
+    else:
+        return Row(folder.resolve().name, complaints=complaints)
+    try:
+        clip = RealClip(pyramid.build(video.decode(real, num_frames=size.frames, fps=FPS), [size])[0], features)
+    except ValueError as error:
+        raise UsageError(f"--real {one_line(error)}") from error
+    samples = [(path, partial(_read, path)) for path in paths if path in usable]
+    row = _row(folder.resolve().name, samples, clip, wanted, FPS)
+    return replace(row, complaints=[*complaints, *row.complaints])
+
+
+def _read(path: str) -> Tensor:
+    """Every frame as it is stored, float32 (3, T, H, W) in [-1, 1]. Raises VideoError."""
+    frames = video.decode(path, fps=video.probe(path).fps or FPS)
+    return torch.from_numpy(pyramid.build(frames, [pyramid.ScaleSize(*frames.shape[:3])])[0])
+
+
+def _row(
+    name: str, samples: Sequence[tuple[str, Callable[[], Tensor]]], real: RealClip, wanted: Wanted, fps: float
+) -> Row:
+    """Score the samples and draw them."""
+    files: dict[str, bytes] = {}
+
+    def keep(index: int, made: Tensor) -> None:
+        if not wanted.keep:
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / f"sample_{index:02d}.mp4"
+            video.encode(to_frames(made.numpy()), path, fps=fps)
+            wanted.out.write(f"{name}/{path.name}", path.read_bytes())
+
+    nn = wanted.nn
+    if nn is None:
+        nn = NN_SAMPLES if nn_seconds(*real.video.shape[1:]) <= NN_PATIENCE_S else 0
+    measured = measure(samples, real, nn=nn, shown=SHOWN, each=keep)
+    clip = np.asarray(real.video)
+    for index, (made, field) in enumerate(measured.fields):
+        files[f"nnf_{index:02d}.png"] = _png(field_sheet(made.numpy(), clip, field))
+    if measured.spread is not None:
+        shown = [made.numpy() for made in measured.shown]
+        files["diversity.png"] = _png(spread_sheet(shown, clip, measured.spread))
+    for file, content in files.items():
+        wanted.out.write(f"{name}/{file}", content)
+    return Row(name, measured.figures, measured.complaints, tuple(files))
+
+
+def _png(picture: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, "PNG")
+    return content.getvalue()
+
+
+def _local(checkpoint: str, scratch: Path) -> str:
+    """Where the checkpoint lies on this machine; brought into `scratch` from an object store."""
+    store = Store(checkpoint)
+    if store.is_local:
+        return checkpoint
+    found = store.parent.read([store.name])
+    for name, content in found.items():
+        (scratch / name).write_bytes(content)
+    return str(scratch / store.name)  # `load` says if it is not there
+
+
+def _is_below(path: str, out: Store) -> bool:
+    return out.is_local and Path(path).resolve().is_relative_to(out.path)
