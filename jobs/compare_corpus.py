@@ -1,0 +1,348 @@
+"""Tables 1 and 2 of the paper: samples of a GAN that was trained on many videos, and ours of one video each (§4.1).
+
+    python jobs/compare_corpus.py --samples tgan_samples/ --train ucf101/train/ --test ucf101/test/ --name TGAN
+
+Each of --samples is a video file or a folder of numbered frames. --train and --test are laid out as UCF-101 is:
+Class/v_Class_gNN_cNN.avi, where the files of one class and gNN are cut from one source video; a file of another name
+counts as a source of its own. Folders may hold links to files.
+
+For every sample s, its nearest clip nn1 in the training set is found and the nearest one of another source video, nn2.
+jobs/train_corpus.py trains a model on every nn1, and a random sample of it is compared with s. Running the same command
+again decodes and trains only what is missing. Exit code: 0 done; 1 some videos or models failed, a line says which, and
+the tables are of the others; 2 bad arguments or nothing to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from jobs.corpus import FPS, UsageError
+from jobs.presets import PRESETS
+from model.config import ConfigError, TrainConfig
+from model.files import StorageError, replacing
+from pipeline.header import VideoError, shown
+
+# torch takes seconds to import: only when there is work, so that --help answers at once.
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from jobs.embedding import Cuts, EmbeddedClip
+    from jobs.storage import Store
+    from model.metrics.features import VideoFeatures
+
+DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
+TRIALS, DRAWN = 50, 50  # A.3: trials, features a trial
+UCF_NAME = re.compile(r"v_(\w+_g\d+)_c\d+")
+TRAINING = ("--storage", "--tracking-uri", "--gpus-per-clip", "--cpus-per-clip")  # goes to train_corpus.py as it is
+# The paper's Tables 1 (1st, 2nd nearest neighbour) and 2 (FID): baseline, ours.
+PAPER = {
+    "MoCoGAN": {"nn1": (19.0, 6.1), "nn2": (19.1, 15.3), "fid": (42.0, 22.1)},
+    "TGAN": {"nn1": (20.0, 8.7), "nn2": (20.6, 21.0), "fid": (28.3, 16.1)},
+    "TGAN-v2": {"nn1": (25.4, 8.9), "nn2": (25.5, 20.6), "fid": (29.2, 17.2)},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A sample of the baseline, and ours beside it."""
+
+    sample: str  # path
+    nn1: EmbeddedClip
+    nn2: EmbeddedClip
+    number: int  # of our sample among the model's: they count from 0 on for samples that share nn1
+    scores: Mapping[str, float]  # SVFID: baseline_nn1, ours_nn1, baseline_nn2, ours_nn2
+    ours: np.ndarray  # vector (D,) of our sample
+
+    def report(self) -> Mapping[str, Any]:
+        """As it stands in the JSON file; starts are frames at 24 FPS."""
+        clips = {
+            name: {"path": clip.path, "start": clip.start} for name, clip in (("nn1", self.nn1), ("nn2", self.nn2))
+        }
+        return {"sample": self.sample, **clips, "model": self.nn1.clip_id, "number": self.number, **self.scores}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="compare_corpus.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--samples", required=True, metavar="DIR", help="videos that the other method made")
+    add("--train", required=True, metavar="DIR", help="videos that it was trained on, of at least two sources")
+    add("--test", required=True, metavar="DIR", help="videos for the FID of Table 2")
+    add("--name", default="baseline", help="of the other method; MoCoGAN, TGAN and TGAN-v2 are in the paper")
+    add("--limit", type=int, default=50, help="samples that are drawn at random from --samples (default: 50)")
+    add("--features", default="lite0", help="lite0 or c3d:FILE (default: lite0)")
+    add("--stride", type=int, help="frames at 24 FPS between the clips of a video (default: a clip's 13)")
+    add("--seed", type=int, default=0, help="of every random choice and of our samples (default: 0)")
+    add("--out", default="comparison", metavar="DIR", help="for the tables and the vectors (default: comparison)")
+    add("--workers", type=int, default=os.cpu_count(), help="processes that decode, a core each (default: all cores)")
+    add("--experiment", help="name of the models in storage and MLflow (default: compare-NAME-PRESET)")
+    add("--preset", choices=sorted(PRESETS), default="small", help="as of train_corpus.py (default: small)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="the same; may be repeated")
+    for option in TRAINING:
+        add(option, help="the same")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    from rich.console import Console
+
+    from model.metrics.weight_files import FeaturesError
+
+    console = Console(soft_wrap=True)
+    try:
+        config = PRESETS[args.preset]().with_overrides(args.set)
+        if min(args.limit, args.workers, args.stride or 1) < 1 or args.seed < 0:
+            raise UsageError("--limit, --workers and --stride must be 1 or more, --seed 0 or more")
+        if not re.fullmatch(r"\w[\w.-]*", args.name):
+            raise UsageError(f"--name {args.name}: letters, digits, '_', '-' and '.' only; it names files")
+        return run(args, config, console)
+    except (UsageError, ConfigError, StorageError, FeaturesError, VideoError) as error:
+        console.print(f"error: {shown(str(error))}", style="red", markup=False, highlight=False)
+        return NOTHING_TO_DO
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on from here", highlight=False)
+        return 130
+
+
+def run(args: argparse.Namespace, config: TrainConfig, console: Console) -> int:
+    from jobs import train_corpus
+    from jobs.embedding import Cuts, read_clip, read_whole
+    from jobs.paper_tables import PAPER, table_of_fid, table_of_svfid
+    from jobs.results import read_results
+    from jobs.storage import Store, default_folder
+    from model.checkpoint import CheckpointError
+    from model.metrics.frechet import embeddings, fid
+    from model.metrics.option import from_option
+
+    failures: list[str] = []
+
+    def fail(line: str) -> None:
+        failures.append(line)
+        console.print(shown(line), markup=False, highlight=False)
+
+    # -- 1. what there is
+    features, out = from_option(args.features), Path(args.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be made ({error.strerror}); give another folder") from error
+    cuts = Cuts(config.num_frames, args.stride or config.num_frames)
+    drawn = draw_samples(args, features, fail)
+    train, test = (_embed(folder, cuts, features.name, args, fail, console) for folder in (args.train, args.test))
+    sources = [source_of(clip.path) for clip in train]
+    if len(set(sources)) < 2:
+        raise UsageError(f"{args.train}: holds clips of {len(set(sources))} source video, nn2 needs another; add one")
+    pairs = nearest_two(np.stack(list(drawn.values())), np.stack([clip.vector for clip in train]), sources)
+    neighbours = [(train[first], train[second]) for first, second in pairs]
+
+    # -- 2. a model of every nn1, by the corpus job
+    stem = f"{args.name}_{features.name}"
+    experiment = args.experiment or f"compare-{args.name}-{args.preset}"
+    found = {nn1.clip_id: nn1 for nn1, _ in neighbours}
+    write_manifest(out / f"{stem}_nn1.csv", found.values())
+    console.print(f"{len(drawn)} samples have {len(found)} different nn1 among {len(train)} clips", highlight=False)
+    command = [
+        "--corpus",
+        str(out / f"{stem}_nn1.csv"),
+        "--experiment",
+        experiment,
+        "--preset",
+        args.preset,
+        "--n",
+        "2",
+    ]
+    command += [f"--set={value}" for value in args.set]
+    for option in TRAINING:
+        if (value := vars(args)[option.strip("-").replace("-", "_")]) is not None:
+            command += [option, value]
+    if (code := train_corpus.main(command)) not in (DONE, SOME_FAILED):
+        return code
+    storage = Store.open(args.storage) if args.storage else Store(str(default_folder()))
+    base = storage.below(experiment)
+    done = {clip_id for clip_id, result in read_results(base, found).items() if result.status == "done"}
+    failures += [f"{clip_id}: not trained" for clip_id in found.keys() - done]  # the corpus job has said why
+
+    # -- 3. samples of ours, and scores
+    rows: list[Row] = []
+    for path, (nn1, nn2) in zip(drawn, neighbours):
+        if nn1.clip_id in done:
+            number = sum(row.nn1 is nn1 for row in rows)
+            try:
+                videos = {"baseline": read_whole(path), "ours": our_sample(base, nn1.clip_id, args.seed, number)}
+                reals = {"nn1": read_clip(nn1.path, nn1.start, cuts), "nn2": read_clip(nn2.path, nn2.start, cuts)}
+            except (CheckpointError, VideoError) as error:
+                fail(str(error))
+                continue
+            (vector,) = embeddings([videos["ours"]], features)
+            scores = svfids(videos, reals, features)
+            rows.append(Row(sample=path, nn1=nn1, nn2=nn2, number=number, scores=scores, ours=vector))
+    if len(rows) < 2:
+        fail(f"{len(rows)} samples have a trained model beside them, 2 are the least: no tables")
+        return SOME_FAILED
+
+    # -- 4. tables
+    means = {key: float(np.mean([row.scores[key] for row in rows])) for key in rows[0].scores}
+    tested = np.stack([clip.vector for clip in test])
+    sets = {"baseline": np.stack([drawn[row.sample] for row in rows]), "ours": np.stack([row.ours for row in rows])}
+    features_a_trial = min(DRAWN, len(rows), *tested.shape)
+    fids = {
+        who: fid(vectors, tested, trials=TRIALS, drawn=features_a_trial, seed=args.seed).mean
+        for who, vectors in sets.items()
+    }
+    tables = (
+        table_of_svfid(args.name, features.name, len(rows), means),
+        table_of_fid(args.name, features.name, len(rows), fids),
+    )
+    notes = [
+        f"nn1: the nearest of {len(train)} training clips, which ours was trained on; nn2: the nearest of another video.",
+        f"Nearest: by the mean {features.name} vector; the paper does not say by what.",
+        f"A clip: {cuts.num_frames} frames at 24 FPS, one every {cuts.stride} frames.",
+        f"FID: against {len(test)} clips; {TRIALS} trials of {features_a_trial} of {tested.shape[1]} features.",
+        "The paper's figures are of its own C3D features and samples: others do not compare with them.",
+    ]
+    if others := len({clip.path for clip in train if source_of(clip.path) == clip.path}):
+        notes.append(f"{others} training videos are not named v_Class_gNN_cNN: each counts as a source of its own.")
+    page = "\n".join([*(table.markdown() for table in tables), *notes, ""])
+    report = {"name": args.name, "features": features.name, "seed": args.seed, "svfid": means, "fid": fids}
+    report |= {"notes": notes, "paper": PAPER, "failures": failures, "samples": [row.report() for row in rows]}
+    contents = {f"{stem}.md": page.encode(), f"{stem}.json": json.dumps(report, indent=2).encode() + b"\n"}
+    contents |= {f"{stem}_table{number}.csv": table.csv() for number, table in enumerate(tables, start=1)}
+    for name, content in contents.items():
+        with replacing(out / name) as file:
+            file.write(content)
+    console.print("\n" + page, markup=False, highlight=False)
+    console.print(f"in {out}: {', '.join(contents)}", markup=False, highlight=False)
+    return SOME_FAILED if failures else DONE
+
+
+# -- what there is
+
+
+def source_of(path: str) -> str:
+    """What the clips of one source video share: UCF-101's class and group, else the path itself."""
+    named = UCF_NAME.fullmatch(Path(path).stem)
+    return named[1] if named else path
+
+
+def draw_samples(
+    args: argparse.Namespace, features: VideoFeatures, fail: Callable[[str], None]
+) -> dict[str, np.ndarray]:
+    """Vectors (D,) float32 of --limit samples drawn at random, by path. `fail` is told of those that cannot be used."""
+    from jobs.embedding import list_videos, read_whole
+    from model.metrics.frechet import embeddings
+
+    videos, failures = list_videos(args.samples)
+    for line in failures:
+        fail(line)
+    drawn: dict[str, np.ndarray] = {}
+    for index in np.random.default_rng(args.seed).permutation(len(videos)):
+        path = videos[index].path
+        try:
+            if len(drawn) < args.limit:
+                drawn[path] = embeddings([read_whole(path)], features)[0].astype(np.float32)
+        except VideoError as error:
+            fail(str(error))
+        except ValueError as error:  # of the features: a single frame
+            fail(f"{path}: has no such features ({error}); give a video")
+    if len(drawn) < 2:
+        raise UsageError(f"{args.samples}: {len(drawn)} samples can be used, 2 are the least; give more")
+    return dict(sorted(drawn.items()))
+
+
+def _embed(
+    folder: str, cuts: Cuts, features: str, args: argparse.Namespace, fail: Callable[[str], None], console: Console
+) -> list[EmbeddedClip]:
+    """The clips of a folder of videos, with a bar. Raises UsageError for fewer than two."""
+    from rich.progress import Progress
+
+    from jobs.embedding import embed_folder
+
+    cache = Path(args.out) / f"vectors_{features}_{cuts.num_frames}_{cuts.stride}.npz"
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(f"videos of {Path(folder).name}")
+        clips, failures = embed_folder(
+            folder,
+            cuts,
+            args.features,
+            cache,
+            workers=args.workers,
+            warn=lambda line: console.print(line, markup=False, highlight=False),
+            advance=lambda number, total: progress.update(bar, completed=number, total=total),
+        )
+    for line in failures:
+        fail(line)
+    if len(clips) < 2:
+        raise UsageError(f"{folder}: {len(clips)} clips can be used, 2 are the least; give more videos")
+    return clips
+
+
+def nearest_two(samples: np.ndarray, clips: np.ndarray, sources: Sequence[str]) -> list[tuple[int, int]]:
+    """For each sample the nearest clip, and the nearest one of another source, by Euclidean distance (paper §4.1).
+
+    The paper does not say in what space; here it is the one of the FID, vectors of `frechet.embeddings`.
+
+    Args: samples: (n, D); clips: (m, D), of `sources`, at least two different ones.
+    Returns two indices into `clips` a sample.
+    """
+    number_of = {source: number for number, source in enumerate(dict.fromkeys(sources))}
+    source = np.array([number_of[name] for name in sources])
+    pairs = []
+    for sample in samples:
+        distances = np.linalg.norm(clips - sample, axis=1)
+        first = int(distances.argmin())
+        pairs.append((first, int(np.where(source == source[first], np.inf, distances).argmin())))
+    return pairs
+
+
+def write_manifest(path: Path, clips: Iterable[EmbeddedClip]) -> None:
+    """The clips as train_corpus.py takes them."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(("clip_id", "path", "start_s"))
+    writer.writerows((clip.clip_id, clip.path, clip.start / FPS) for clip in clips)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+# -- scores
+
+
+def our_sample(base: Store, clip_id: str, seed: int, number: int) -> np.ndarray:
+    """Random sample `number` of a clip's model, float32 (3, T, H, W) in [-1, 1]. Raises CheckpointError."""
+    from model import checkpoint
+    from model.precision import best_device
+    from model.sample import sample
+
+    base.pull(clip_id)
+    stack = checkpoint.load(base.path / clip_id / "checkpoint.pt").stack().to(best_device())
+    return sample(stack, 1, seed, first=number)[0].numpy()
+
+
+def svfids(
+    videos: Mapping[str, np.ndarray], reals: Mapping[str, np.ndarray], features: VideoFeatures
+) -> Mapping[str, float]:
+    """SVFID of every video to every real clip, by "{video}_{clip}"; all float32 (3, T, H, W) in [-1, 1]."""
+    from model.metrics.frechet import RealClip, svfid
+
+    clips = {name: RealClip(real, features) for name, real in reals.items()}
+    return {f"{who}_{name}": svfid(clip, [made]).mean for name, clip in clips.items() for who, made in videos.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

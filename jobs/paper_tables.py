@@ -1,0 +1,64 @@
+"""Tables 1 and 2 of the paper (§4.1): figures measured here, the paper's beside them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# Table 1 (1st and 2nd nearest neighbour) and Table 2 (FID): baseline, ours.
+PAPER = {
+    "MoCoGAN": {"nn1": (19.0, 6.1), "nn2": (19.1, 15.3), "fid": (42.0, 22.1)},
+    "TGAN": {"nn1": (20.0, 8.7), "nn2": (20.6, 21.0), "fid": (28.3, 16.1)},
+    "TGAN-v2": {"nn1": (25.4, 8.9), "nn2": (25.5, 20.6), "fid": (29.2, 17.2)},
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """columns: their heads; the first column holds the rows' names."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float, ...], ...]
+
+    def markdown(self) -> str:
+        """With one digit after the point, as in the paper."""
+        cells = [self.columns, *([c if isinstance(c, str) else f"{c:.1f}" for c in row] for row in self.rows)]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
+        head, *body = ("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths)) + " |" for row in cells)
+        rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
+        return "\n".join([self.title, "", head, rule, *body, ""])
+
+    def csv(self) -> bytes:
+        """With all digits."""
+        text = io.StringIO()
+        csv.writer(text).writerows([self.columns, *self.rows])
+        return text.getvalue().encode()
+
+
+def table_of_svfid(name: str, features: str, count: int, means: Mapping[str, float]) -> Table:
+    """Table 1. means: SVFID by baseline_nn1, ours_nn1, baseline_nn2, ours_nn2."""
+    title = f"Table 1. Mean SVFID of {count} samples to their 1st and 2nd nearest neighbour; lower is closer"
+    measured = {f"svfid_{features} {nn}": (means[f"baseline_{nn}"], means[f"ours_{nn}"]) for nn in ("nn1", "nn2")}
+    return _table(title, name, measured, ("nn1", "nn2"))
+
+
+def table_of_fid(name: str, features: str, count: int, fids: Mapping[str, float]) -> Table:
+    """Table 2. fids: by baseline, ours."""
+    title = f"Table 2. FID of the {count} samples to the test set; lower is closer"
+    return _table(title, name, {f"fid_{features}": (fids["baseline"], fids["ours"])}, ("fid",))
+
+
+def _table(title: str, name: str, measured: Mapping[str, tuple[float, float]], kinds: tuple[str, ...]) -> Table:
+    """The columns measured, and the paper's: of the method called `name`, or of all where it has none of that name."""
+    known = [paper for paper in PAPER if _plain(paper) == _plain(name)] or list(PAPER)
+    papers = {f"paper's {paper} {kind}": PAPER[paper][kind] for paper in known for kind in kinds}
+    columns = {**measured, **papers}
+    baseline, ours = zip(*columns.values())
+    return Table(title, ("", *columns), ((name, *baseline), ("ours", *ours)))
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
