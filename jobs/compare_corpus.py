@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
 TRIALS, DRAWN = 50, 50  # A.3: trials, features a trial
-UCF_NAME = re.compile(r"v_(\w+_g\d+)_c\d+")
 TRAINING = ("--storage", "--tracking-uri", "--gpus-per-clip", "--cpus-per-clip")  # goes to train_corpus.py as it is
 # The paper's Tables 1 (1st, 2nd nearest neighbour) and 2 (FID): baseline, ours.
 PAPER = {
@@ -56,7 +55,7 @@ PAPER = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """A sample of the baseline, and ours beside it."""
 
@@ -69,9 +68,8 @@ class Row:
 
     def report(self) -> Mapping[str, Any]:
         """As it stands in the JSON file; starts are frames at 24 FPS."""
-        clips = {
-            name: {"path": clip.path, "start": clip.start} for name, clip in (("nn1", self.nn1), ("nn2", self.nn2))
-        }
+        pair = {"nn1": self.nn1, "nn2": self.nn2}
+        clips = {name: {"path": clip.path, "start": clip.start} for name, clip in pair.items()}
         return {"sample": self.sample, **clips, "model": self.nn1.clip_id, "number": self.number, **self.scores}
 
 
@@ -122,128 +120,75 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, config: TrainConfig, console: Console) -> int:
     from jobs import train_corpus
-    from jobs.embedding import Cuts, read_clip, read_whole
-    from jobs.paper_tables import PAPER, table_of_fid, table_of_svfid
+    from jobs.comparison import nearest_two, source_of
+    from jobs.embedding import Cuts
     from jobs.results import read_results
     from jobs.storage import Store, default_folder
-    from model.checkpoint import CheckpointError
-    from model.metrics.frechet import embeddings, fid
     from model.metrics.option import from_option
 
     failures: list[str] = []
 
     def fail(line: str) -> None:
-        failures.append(line)
-        console.print(shown(line), markup=False, highlight=False)
+        failures.append(shown(line))
+        console.print(failures[-1], markup=False, highlight=False)
 
     # -- 1. what there is
     features, out = from_option(args.features), Path(args.out)
+    manifest = out / f"{args.name}_{features.name}_nn1.csv"
+    experiment = args.experiment or f"compare-{args.name}-{args.preset}"
+    command = ["--corpus", str(manifest), "--experiment", experiment, "--preset", args.preset, "--n", "2"]
+    command += [f"--set={value}" for value in args.set]
+    for option in TRAINING:
+        if (value := vars(args)[option.strip("-").replace("-", "_")]) is not None:
+            command += [option, value]
+    train_corpus.parse(command)  # a bad value ends it before hours of decoding
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be made ({error.strerror}); give another folder") from error
     cuts = Cuts(config.num_frames, args.stride or config.num_frames)
-    drawn = draw_samples(args, features, fail)
+    drawn = _draw(args, features, fail)
     train, test = (_embed(folder, cuts, features.name, args, fail, console) for folder in (args.train, args.test))
     sources = [source_of(clip.path) for clip in train]
     if len(set(sources)) < 2:
-        raise UsageError(f"{args.train}: holds clips of {len(set(sources))} source video, nn2 needs another; add one")
-    pairs = nearest_two(np.stack(list(drawn.values())), np.stack([clip.vector for clip in train]), sources)
-    neighbours = [(train[first], train[second]) for first, second in pairs]
+        raise UsageError(f"{args.train}: all its clips are of one source video, nn2 must be of another; give more")
 
     # -- 2. a model of every nn1, by the corpus job
-    stem = f"{args.name}_{features.name}"
-    experiment = args.experiment or f"compare-{args.name}-{args.preset}"
+    pairs = nearest_two(np.stack(list(drawn.values())), np.stack([clip.vector for clip in train]), sources)
+    neighbours = [(train[first], train[second]) for first, second in pairs]
     found = {nn1.clip_id: nn1 for nn1, _ in neighbours}
-    write_manifest(out / f"{stem}_nn1.csv", found.values())
+    _write_manifest(manifest, found.values())
     console.print(f"{len(drawn)} samples have {len(found)} different nn1 among {len(train)} clips", highlight=False)
-    command = [
-        "--corpus",
-        str(out / f"{stem}_nn1.csv"),
-        "--experiment",
-        experiment,
-        "--preset",
-        args.preset,
-        "--n",
-        "2",
-    ]
-    command += [f"--set={value}" for value in args.set]
-    for option in TRAINING:
-        if (value := vars(args)[option.strip("-").replace("-", "_")]) is not None:
-            command += [option, value]
     if (code := train_corpus.main(command)) not in (DONE, SOME_FAILED):
         return code
     storage = Store.open(args.storage) if args.storage else Store(str(default_folder()))
     base = storage.below(experiment)
     done = {clip_id for clip_id, result in read_results(base, found).items() if result.status == "done"}
-    failures += [f"{clip_id}: not trained" for clip_id in found.keys() - done]  # the corpus job has said why
+    failures += [f"{clip_id}: not trained" for clip_id in found if clip_id not in done]  # the corpus job has said why
 
-    # -- 3. samples of ours, and scores
-    rows: list[Row] = []
-    for path, (nn1, nn2) in zip(drawn, neighbours):
-        if nn1.clip_id in done:
-            number = sum(row.nn1 is nn1 for row in rows)
-            try:
-                videos = {"baseline": read_whole(path), "ours": our_sample(base, nn1.clip_id, args.seed, number)}
-                reals = {"nn1": read_clip(nn1.path, nn1.start, cuts), "nn2": read_clip(nn2.path, nn2.start, cuts)}
-            except (CheckpointError, VideoError) as error:
-                fail(str(error))
-                continue
-            (vector,) = embeddings([videos["ours"]], features)
-            scores = svfids(videos, reals, features)
-            rows.append(Row(sample=path, nn1=nn1, nn2=nn2, number=number, scores=scores, ours=vector))
+    # -- 3. scores and tables of the samples whose nn1 has a model
+    trained = [(path, nn1, nn2) for path, (nn1, nn2) in zip(drawn, neighbours) if nn1.clip_id in done]
+    rows = _score(trained, base, features, cuts, args.seed, fail)
     if len(rows) < 2:
-        fail(f"{len(rows)} samples have a trained model beside them, 2 are the least: no tables")
+        fail(f"{len(rows)} samples have a model of their nn1, 2 are the least: no tables")
         return SOME_FAILED
-
-    # -- 4. tables
-    means = {key: float(np.mean([row.scores[key] for row in rows])) for key in rows[0].scores}
-    tested = np.stack([clip.vector for clip in test])
-    sets = {"baseline": np.stack([drawn[row.sample] for row in rows]), "ours": np.stack([row.ours for row in rows])}
-    features_a_trial = min(DRAWN, len(rows), *tested.shape)
-    fids = {
-        who: fid(vectors, tested, trials=TRIALS, drawn=features_a_trial, seed=args.seed).mean
-        for who, vectors in sets.items()
-    }
-    tables = (
-        table_of_svfid(args.name, features.name, len(rows), means),
-        table_of_fid(args.name, features.name, len(rows), fids),
-    )
     notes = [
-        f"nn1: the nearest of {len(train)} training clips, which ours was trained on; nn2: the nearest of another video.",
-        f"Nearest: by the mean {features.name} vector; the paper does not say by what.",
-        f"A clip: {cuts.num_frames} frames at 24 FPS, one every {cuts.stride} frames.",
-        f"FID: against {len(test)} clips; {TRIALS} trials of {features_a_trial} of {tested.shape[1]} features.",
-        "The paper's figures are of its own C3D features and samples: others do not compare with them.",
+        f"nn1 is the nearest of {len(train)} training clips, and ours was trained on it; nn2 is of another source video.",
+        f"Nearest: by mean {features.name} vectors; the paper does not say by what.",
+        f"A clip: {cuts.num_frames} frames at 24 FPS, one every {cuts.stride} frames; the paper does not say which.",
     ]
-    if others := len({clip.path for clip in train if source_of(clip.path) == clip.path}):
+    if others := len({path for path in sources if os.path.isabs(path)}):
         notes.append(f"{others} training videos are not named v_Class_gNN_cNN: each counts as a source of its own.")
-    page = "\n".join([*(table.markdown() for table in tables), *notes, ""])
-    report = {"name": args.name, "features": features.name, "seed": args.seed, "svfid": means, "fid": fids}
-    report |= {"notes": notes, "paper": PAPER, "failures": failures, "samples": [row.report() for row in rows]}
-    contents = {f"{stem}.md": page.encode(), f"{stem}.json": json.dumps(report, indent=2).encode() + b"\n"}
-    contents |= {f"{stem}_table{number}.csv": table.csv() for number, table in enumerate(tables, start=1)}
-    for name, content in contents.items():
-        with replacing(out / name) as file:
-            file.write(content)
+    page = _write_tables(args, features.name, rows, drawn, np.stack([clip.vector for clip in test]), notes, failures)
     console.print("\n" + page, markup=False, highlight=False)
-    console.print(f"in {out}: {', '.join(contents)}", markup=False, highlight=False)
     return SOME_FAILED if failures else DONE
 
 
 # -- what there is
 
 
-def source_of(path: str) -> str:
-    """What the clips of one source video share: UCF-101's class and group, else the path itself."""
-    named = UCF_NAME.fullmatch(Path(path).stem)
-    return named[1] if named else path
-
-
-def draw_samples(
-    args: argparse.Namespace, features: VideoFeatures, fail: Callable[[str], None]
-) -> dict[str, np.ndarray]:
-    """Vectors (D,) float32 of --limit samples drawn at random, by path. `fail` is told of those that cannot be used."""
+def _draw(args: argparse.Namespace, features: VideoFeatures, fail: Callable[[str], None]) -> dict[str, np.ndarray]:
+    """Vectors (D,) float32 of --limit samples drawn at random, by path; `fail` is told of those that cannot be used."""
     from jobs.embedding import list_videos, read_whole
     from model.metrics.frechet import embeddings
 
@@ -252,14 +197,15 @@ def draw_samples(
         fail(line)
     drawn: dict[str, np.ndarray] = {}
     for index in np.random.default_rng(args.seed).permutation(len(videos)):
+        if len(drawn) == args.limit:
+            break
         path = videos[index].path
         try:
-            if len(drawn) < args.limit:
-                drawn[path] = embeddings([read_whole(path)], features)[0].astype(np.float32)
+            drawn[path] = embeddings([read_whole(path)], features)[0].astype(np.float32)
         except VideoError as error:
             fail(str(error))
         except ValueError as error:  # of the features: a single frame
-            fail(f"{path}: has no such features ({error}); give a video")
+            fail(f"{path}: cannot be compared ({error}); give a longer video")
     if len(drawn) < 2:
         raise UsageError(f"{args.samples}: {len(drawn)} samples can be used, 2 are the least; give more")
     return dict(sorted(drawn.items()))
@@ -268,7 +214,7 @@ def draw_samples(
 def _embed(
     folder: str, cuts: Cuts, features: str, args: argparse.Namespace, fail: Callable[[str], None], console: Console
 ) -> list[EmbeddedClip]:
-    """The clips of a folder of videos, with a bar. Raises UsageError for fewer than two."""
+    """The clips of a folder of videos. Raises UsageError for fewer than two."""
     from rich.progress import Progress
 
     from jobs.embedding import embed_folder
@@ -292,25 +238,7 @@ def _embed(
     return clips
 
 
-def nearest_two(samples: np.ndarray, clips: np.ndarray, sources: Sequence[str]) -> list[tuple[int, int]]:
-    """For each sample the nearest clip, and the nearest one of another source, by Euclidean distance (paper §4.1).
-
-    The paper does not say in what space; here it is the one of the FID, vectors of `frechet.embeddings`.
-
-    Args: samples: (n, D); clips: (m, D), of `sources`, at least two different ones.
-    Returns two indices into `clips` a sample.
-    """
-    number_of = {source: number for number, source in enumerate(dict.fromkeys(sources))}
-    source = np.array([number_of[name] for name in sources])
-    pairs = []
-    for sample in samples:
-        distances = np.linalg.norm(clips - sample, axis=1)
-        first = int(distances.argmin())
-        pairs.append((first, int(np.where(source == source[first], np.inf, distances).argmin())))
-    return pairs
-
-
-def write_manifest(path: Path, clips: Iterable[EmbeddedClip]) -> None:
+def _write_manifest(path: Path, clips: Iterable[EmbeddedClip]) -> None:
     """The clips as train_corpus.py takes them."""
     text = io.StringIO()
     writer = csv.writer(text)
@@ -320,28 +248,77 @@ def write_manifest(path: Path, clips: Iterable[EmbeddedClip]) -> None:
         file.write(text.getvalue().encode("utf-8", "surrogateescape"))
 
 
-# -- scores
+# -- scores and tables
 
 
-def our_sample(base: Store, clip_id: str, seed: int, number: int) -> np.ndarray:
-    """Random sample `number` of a clip's model, float32 (3, T, H, W) in [-1, 1]. Raises CheckpointError."""
+def _score(
+    trained: Sequence[tuple[str, EmbeddedClip, EmbeddedClip]],
+    base: Store,
+    features: VideoFeatures,
+    cuts: Cuts,
+    seed: int,
+    fail: Callable[[str], None],
+) -> list[Row]:
+    """A random sample of the model of each nn1, and what it and the baseline's sample score."""
+    from jobs.comparison import svfids
+    from jobs.embedding import read_clip, read_whole
     from model import checkpoint
+    from model.metrics.frechet import embeddings
     from model.precision import best_device
     from model.sample import sample
 
-    base.pull(clip_id)
-    stack = checkpoint.load(base.path / clip_id / "checkpoint.pt").stack().to(best_device())
-    return sample(stack, 1, seed, first=number)[0].numpy()
+    rows: list[Row] = []
+    for path, nn1, nn2 in trained:
+        number = sum(row.nn1 is nn1 for row in rows)
+        base.pull(nn1.clip_id)
+        try:
+            stack = checkpoint.load(base.path / nn1.clip_id / "checkpoint.pt").stack().to(best_device())
+            videos = {"baseline": read_whole(path), "ours": sample(stack, 1, seed, first=number)[0].numpy()}
+            reals = {name: read_clip(clip.path, clip.start, cuts) for name, clip in (("nn1", nn1), ("nn2", nn2))}
+        except (checkpoint.CheckpointError, VideoError) as error:
+            fail(str(error))
+            continue
+        scores = svfids(videos, reals, features)
+        rows.append(Row(path, nn1, nn2, number, scores, ours=embeddings([videos["ours"]], features)[0]))
+    return rows
 
 
-def svfids(
-    videos: Mapping[str, np.ndarray], reals: Mapping[str, np.ndarray], features: VideoFeatures
-) -> Mapping[str, float]:
-    """SVFID of every video to every real clip, by "{video}_{clip}"; all float32 (3, T, H, W) in [-1, 1]."""
-    from model.metrics.frechet import RealClip, svfid
+def _write_tables(
+    args: argparse.Namespace,
+    features: str,
+    rows: Sequence[Row],
+    drawn: Mapping[str, np.ndarray],
+    test: np.ndarray,
+    notes: Sequence[str],
+    failures: Sequence[str],
+) -> str:
+    """The files in --out. Returns the page with both tables."""
+    from jobs.comparison import PAPER, table_of_fid, table_of_svfid
+    from model.metrics.frechet import fid
 
-    clips = {name: RealClip(real, features) for name, real in reals.items()}
-    return {f"{who}_{name}": svfid(clip, [made]).mean for name, clip in clips.items() for who, made in videos.items()}
+    means = {key: float(np.mean([row.scores[key] for row in rows])) for key in rows[0].scores}
+    a_trial = min(DRAWN, len(rows), *test.shape)
+    sets = {"baseline": [drawn[row.sample] for row in rows], "ours": [row.ours for row in rows]}
+    fids = {
+        who: fid(np.stack(vectors), test, trials=TRIALS, drawn=a_trial, seed=args.seed).mean
+        for who, vectors in sets.items()
+    }
+    notes = [
+        *notes,
+        f"FID: to {len(test)} clips; {TRIALS} trials of {a_trial} of {test.shape[1]} features (the paper's: 50 of 512).",
+        "The paper's figures are of its own C3D features and its own samples: figures of others do not compare with them.",
+    ]
+    tables = table_of_svfid(args.name, features, len(rows), means), table_of_fid(args.name, features, len(rows), fids)
+    page = "\n".join([*(table.markdown() for table in tables), *(f"- {note}" for note in notes), ""])
+    report = {"name": args.name, "features": features, "seed": args.seed, "svfid": means, "fid": fids, "paper": PAPER}
+    report |= {"notes": notes, "failures": failures, "samples": [row.report() for row in rows]}
+    stem = Path(args.out) / f"{args.name}_{features}"
+    contents = {".md": page.encode(), ".json": json.dumps(report, indent=2).encode() + b"\n"}
+    contents |= {f"_table{number}.csv": table.csv() for number, table in enumerate(tables, start=1)}
+    for suffix, content in contents.items():
+        with replacing(Path(f"{stem}{suffix}")) as file:
+            file.write(content)
+    return page
 
 
 if __name__ == "__main__":

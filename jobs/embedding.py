@@ -99,7 +99,7 @@ def embed_folder(
         warn: told, in one line, if the file is damaged; that costs no more than decoding again.
         advance: told how many videos are decoded, of how many.
 
-    Returns: the clips, in the order of the videos' names; and a line for each that cannot be read, to its end or at all.
+    Returns: the clips, by their videos' names; and a line for each video that cannot be read, to its end or at all.
     Raises: UsageError for no folder, an empty one, or when a process is killed; StorageError.
     """
     videos, failures = list_videos(folder)

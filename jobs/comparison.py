@@ -1,11 +1,18 @@
-"""Tables 1 and 2 of the paper (§4.1): figures measured here, the paper's beside them."""
+"""What Tables 1 and 2 of the paper compare (§4.1), and the tables, with the paper's figures beside those measured."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from model.metrics.features import VideoFeatures
+from model.metrics.frechet import RealClip, svfid
 
 # Table 1 (1st and 2nd nearest neighbour) and Table 2 (FID): baseline, ours.
 PAPER = {
@@ -13,6 +20,42 @@ PAPER = {
     "TGAN": {"nn1": (20.0, 8.7), "nn2": (20.6, 21.0), "fid": (28.3, 16.1)},
     "TGAN-v2": {"nn1": (25.4, 8.9), "nn2": (25.5, 20.6), "fid": (29.2, 17.2)},
 }
+UCF_NAME = re.compile(r"v_(\w+_g\d+)_c\d+")
+
+
+def source_of(path: str) -> str:
+    """What the clips of one source video share: UCF-101's class and group, else the path itself."""
+    named = UCF_NAME.fullmatch(Path(path).stem)
+    return named[1] if named else path
+
+
+def nearest_two(samples: np.ndarray, clips: np.ndarray, sources: Sequence[str]) -> list[tuple[int, int]]:
+    """For each sample the nearest clip, and the nearest one of another source, by Euclidean distance (paper §4.1).
+
+    The paper does not say in what space; here it is the one of the FID, vectors of `frechet.embeddings`.
+
+    Args: samples: (n, D); clips: (m, D), of `sources`, at least two different ones.
+    Returns two indices into `clips` a sample.
+    """
+    number_of = {source: number for number, source in enumerate(dict.fromkeys(sources))}
+    source = np.array([number_of[name] for name in sources])
+    pairs = []
+    for sample in samples:
+        distances = np.linalg.norm(clips - sample, axis=1)
+        first = int(distances.argmin())
+        pairs.append((first, int(np.where(source == source[first], np.inf, distances).argmin())))
+    return pairs
+
+
+def svfids(
+    videos: Mapping[str, np.ndarray], reals: Mapping[str, np.ndarray], features: VideoFeatures
+) -> Mapping[str, float]:
+    """SVFID of every video to every real clip, by "{video}_{clip}"; all float32 (3, T, H, W) in [-1, 1]."""
+    clips = {name: RealClip(real, features) for name, real in reals.items()}
+    return {f"{who}_{name}": svfid(clip, [made]).mean for name, clip in clips.items() for who, made in videos.items()}
+
+
+# -- tables
 
 
 @dataclass(frozen=True)
