@@ -17,14 +17,12 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -40,12 +38,12 @@ from pipeline.header import VideoError, shown
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from jobs.comparison import Row
     from jobs.embedding import Cuts, EmbeddedClip
     from jobs.storage import Store
     from model.metrics.features import VideoFeatures
 
 DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
-TRIALS, DRAWN = 50, 50  # A.3: trials, features a trial
 TRAINING = ("--storage", "--tracking-uri", "--gpus-per-clip", "--cpus-per-clip")  # goes to train_corpus.py as it is
 # The paper's Tables 1 (1st, 2nd nearest neighbour) and 2 (FID): baseline, ours.
 PAPER = {
@@ -53,24 +51,6 @@ PAPER = {
     "TGAN": {"nn1": (20.0, 8.7), "nn2": (20.6, 21.0), "fid": (28.3, 16.1)},
     "TGAN-v2": {"nn1": (25.4, 8.9), "nn2": (25.5, 20.6), "fid": (29.2, 17.2)},
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """A sample of the baseline, and ours beside it."""
-
-    sample: str  # path
-    nn1: EmbeddedClip
-    nn2: EmbeddedClip
-    number: int  # of our sample among the model's: they count from 0 on for samples that share nn1
-    scores: Mapping[str, float]  # SVFID: baseline_nn1, ours_nn1, baseline_nn2, ours_nn2
-    ours: np.ndarray  # vector (D,) of our sample
-
-    def report(self) -> Mapping[str, Any]:
-        """As it stands in the JSON file; starts are frames at 24 FPS."""
-        pair = {"nn1": self.nn1, "nn2": self.nn2}
-        clips = {name: {"path": clip.path, "start": clip.start} for name, clip in pair.items()}
-        return {"sample": self.sample, **clips, "model": self.nn1.clip_id, "number": self.number, **self.scores}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -120,8 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, config: TrainConfig, console: Console) -> int:
     from jobs import train_corpus
-    from jobs.comparison import nearest_two, source_of
-    from jobs.embedding import Cuts
+    from jobs.comparison import nearest_two, source_of, write_tables
+    from jobs.embedding import Cuts, list_videos
     from jobs.results import read_results
     from jobs.storage import Store, default_folder
     from model.metrics.option import from_option
@@ -141,17 +121,20 @@ def run(args: argparse.Namespace, config: TrainConfig, console: Console) -> int:
     for option in TRAINING:
         if (value := vars(args)[option.strip("-").replace("-", "_")]) is not None:
             command += [option, value]
-    train_corpus.parse(command)  # a bad value ends it before hours of decoding
+    train_corpus.parse(command)  # what is wrong ends it here, before hours of decoding
+    for folder in (args.samples, args.train, args.test):
+        list_videos(folder)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be made ({error.strerror}); give another folder") from error
     cuts = Cuts(config.num_frames, args.stride or config.num_frames)
     drawn = _draw(args, features, fail)
-    train, test = (_embed(folder, cuts, features.name, args, fail, console) for folder in (args.train, args.test))
+    train = _embed(args.train, cuts, features.name, args, fail, console)
     sources = [source_of(clip.path) for clip in train]
     if len(set(sources)) < 2:
         raise UsageError(f"{args.train}: all its clips are of one source video, nn2 must be of another; give more")
+    test = _embed(args.test, cuts, features.name, args, fail, console)
 
     # -- 2. a model of every nn1, by the corpus job
     pairs = nearest_two(np.stack(list(drawn.values())), np.stack([clip.vector for clip in train]), sources)
@@ -173,13 +156,14 @@ def run(args: argparse.Namespace, config: TrainConfig, console: Console) -> int:
         fail(f"{len(rows)} samples have a model of their nn1, 2 are the least: no tables")
         return SOME_FAILED
     notes = [
-        f"nn1 is the nearest of {len(train)} training clips, and ours was trained on it; nn2 is of another source video.",
+        f"nn1: the nearest of {len(train)} training clips, which ours was trained on; nn2: the one of another source.",
         f"Nearest: by mean {features.name} vectors; the paper does not say by what.",
         f"A clip: {cuts.num_frames} frames at 24 FPS, one every {cuts.stride} frames; the paper does not say which.",
     ]
     if others := len({path for path in sources if os.path.isabs(path)}):
         notes.append(f"{others} training videos are not named v_Class_gNN_cNN: each counts as a source of its own.")
-    page = _write_tables(args, features.name, rows, drawn, np.stack([clip.vector for clip in test]), notes, failures)
+    stem, test_set = out / f"{args.name}_{features.name}", np.stack([clip.vector for clip in test])
+    page = write_tables(stem, args.name, features.name, rows, test_set, args.seed, notes, failures)
     console.print("\n" + page, markup=False, highlight=False)
     return SOME_FAILED if failures else DONE
 
@@ -248,7 +232,7 @@ def _write_manifest(path: Path, clips: Iterable[EmbeddedClip]) -> None:
         file.write(text.getvalue().encode("utf-8", "surrogateescape"))
 
 
-# -- scores and tables
+# -- scores
 
 
 def _score(
@@ -260,7 +244,7 @@ def _score(
     fail: Callable[[str], None],
 ) -> list[Row]:
     """A random sample of the model of each nn1, and what it and the baseline's sample score."""
-    from jobs.comparison import svfids
+    from jobs.comparison import Row, svfids
     from jobs.embedding import read_clip, read_whole
     from model import checkpoint
     from model.metrics.frechet import embeddings
@@ -279,46 +263,9 @@ def _score(
             fail(str(error))
             continue
         scores = svfids(videos, reals, features)
-        rows.append(Row(path, nn1, nn2, number, scores, ours=embeddings([videos["ours"]], features)[0]))
+        vectors = embeddings(videos.values(), features)
+        rows.append(Row(path, nn1, nn2, number, scores, baseline=vectors[0], ours=vectors[1]))
     return rows
-
-
-def _write_tables(
-    args: argparse.Namespace,
-    features: str,
-    rows: Sequence[Row],
-    drawn: Mapping[str, np.ndarray],
-    test: np.ndarray,
-    notes: Sequence[str],
-    failures: Sequence[str],
-) -> str:
-    """The files in --out. Returns the page with both tables."""
-    from jobs.comparison import PAPER, table_of_fid, table_of_svfid
-    from model.metrics.frechet import fid
-
-    means = {key: float(np.mean([row.scores[key] for row in rows])) for key in rows[0].scores}
-    a_trial = min(DRAWN, len(rows), *test.shape)
-    sets = {"baseline": [drawn[row.sample] for row in rows], "ours": [row.ours for row in rows]}
-    fids = {
-        who: fid(np.stack(vectors), test, trials=TRIALS, drawn=a_trial, seed=args.seed).mean
-        for who, vectors in sets.items()
-    }
-    notes = [
-        *notes,
-        f"FID: to {len(test)} clips; {TRIALS} trials of {a_trial} of {test.shape[1]} features (the paper's: 50 of 512).",
-        "The paper's figures are of its own C3D features and its own samples: figures of others do not compare with them.",
-    ]
-    tables = table_of_svfid(args.name, features, len(rows), means), table_of_fid(args.name, features, len(rows), fids)
-    page = "\n".join([*(table.markdown() for table in tables), *(f"- {note}" for note in notes), ""])
-    report = {"name": args.name, "features": features, "seed": args.seed, "svfid": means, "fid": fids, "paper": PAPER}
-    report |= {"notes": notes, "failures": failures, "samples": [row.report() for row in rows]}
-    stem = Path(args.out) / f"{args.name}_{features}"
-    contents = {".md": page.encode(), ".json": json.dumps(report, indent=2).encode() + b"\n"}
-    contents |= {f"_table{number}.csv": table.csv() for number, table in enumerate(tables, start=1)}
-    for suffix, content in contents.items():
-        with replacing(Path(f"{stem}{suffix}")) as file:
-            file.write(content)
-    return page
 
 
 if __name__ == "__main__":

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from jobs.embedding import EmbeddedClip
+from model.files import replacing
 from model.metrics.features import VideoFeatures
-from model.metrics.frechet import RealClip, svfid
+from model.metrics.frechet import RealClip, fid, svfid
 
 # Table 1 (1st and 2nd nearest neighbour) and Table 2 (FID): baseline, ours.
 PAPER = {
@@ -20,6 +24,7 @@ PAPER = {
     "TGAN": {"nn1": (20.0, 8.7), "nn2": (20.6, 21.0), "fid": (28.3, 16.1)},
     "TGAN-v2": {"nn1": (25.4, 8.9), "nn2": (25.5, 20.6), "fid": (29.2, 17.2)},
 }
+TRIALS, DRAWN = 50, 50  # A.3: trials, features a trial
 UCF_NAME = re.compile(r"v_(\w+_g\d+)_c\d+")
 
 
@@ -45,6 +50,25 @@ def nearest_two(samples: np.ndarray, clips: np.ndarray, sources: Sequence[str]) 
         first = int(distances.argmin())
         pairs.append((first, int(np.where(source == source[first], np.inf, distances).argmin())))
     return pairs
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A sample of the baseline, and ours beside it."""
+
+    sample: str  # path
+    nn1: EmbeddedClip
+    nn2: EmbeddedClip
+    number: int  # of our sample among the model's: they count from 0 on for samples that share nn1
+    scores: Mapping[str, float]  # SVFID: baseline_nn1, ours_nn1, baseline_nn2, ours_nn2
+    baseline: np.ndarray  # vector (D,) of the baseline's sample
+    ours: np.ndarray  # of ours
+
+    def report(self) -> Mapping[str, Any]:
+        """As it stands in the JSON file; starts are frames at 24 FPS."""
+        pair = {"nn1": self.nn1, "nn2": self.nn2}
+        clips = {name: {"path": clip.path, "start": clip.start} for name, clip in pair.items()}
+        return {"sample": self.sample, **clips, "model": self.nn1.clip_id, "number": self.number, **self.scores}
 
 
 def svfids(
@@ -105,3 +129,47 @@ def _table(title: str, name: str, measured: Mapping[str, tuple[float, float]], k
 
 def _plain(name: str) -> str:
     return "".join(c for c in name.lower() if c.isalnum())
+
+
+def write_tables(
+    stem: Path,
+    name: str,
+    features: str,
+    rows: Sequence[Row],
+    test_set: np.ndarray,
+    seed: int,
+    notes: Sequence[str],
+    failures: Sequence[str],
+) -> str:
+    """Both tables and the notes below them, as files that begin with `stem`: .md, .json, _table1.csv and _table2.csv.
+
+    Args:
+        name: of the baseline.
+        rows: two or more.
+        test_set: (m, D) vectors.
+        seed: of the FID.
+
+    Returns: the page in .md. Raises StorageError.
+    """
+    means = {key: float(np.mean([row.scores[key] for row in rows])) for key in rows[0].scores}
+    a_trial = min(DRAWN, len(rows), *test_set.shape)
+    sets = {"baseline": [row.baseline for row in rows], "ours": [row.ours for row in rows]}
+    fids = {
+        who: fid(np.stack(vectors), test_set, trials=TRIALS, drawn=a_trial, seed=seed).mean
+        for who, vectors in sets.items()
+    }
+    notes = [
+        *notes,
+        f"FID: {len(test_set)} clips, {TRIALS} trials of {a_trial} of {test_set.shape[1]} features (50 of 512 in A.3).",
+        "The paper's figures are of its C3D features and its samples: figures of others do not compare with them.",
+    ]
+    tables = table_of_svfid(name, features, len(rows), means), table_of_fid(name, features, len(rows), fids)
+    page = "\n".join([*(table.markdown() for table in tables), *(f"- {note}" for note in notes), ""])
+    report = {"name": name, "features": features, "seed": seed, "svfid": means, "fid": fids, "paper": PAPER}
+    report |= {"notes": notes, "failures": failures, "samples": [row.report() for row in rows]}
+    contents = {".md": page.encode(), ".json": json.dumps(report, indent=2).encode() + b"\n"}
+    contents |= {f"_table{number}.csv": table.csv() for number, table in enumerate(tables, start=1)}
+    for suffix, content in contents.items():
+        with replacing(Path(f"{stem}{suffix}")) as file:
+            file.write(content)
+    return page
