@@ -45,12 +45,6 @@ if TYPE_CHECKING:
 
 DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
 TRAINING = ("--storage", "--tracking-uri", "--gpus-per-clip", "--cpus-per-clip")  # goes to train_corpus.py as it is
-# The paper's Tables 1 (1st, 2nd nearest neighbour) and 2 (FID): baseline, ours.
-PAPER = {
-    "MoCoGAN": {"nn1": (19.0, 6.1), "nn2": (19.1, 15.3), "fid": (42.0, 22.1)},
-    "TGAN": {"nn1": (20.0, 8.7), "nn2": (20.6, 21.0), "fid": (28.3, 16.1)},
-    "TGAN-v2": {"nn1": (25.4, 8.9), "nn2": (25.5, 20.6), "fid": (29.2, 17.2)},
-}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -103,7 +97,7 @@ def run(args: argparse.Namespace, config: TrainConfig, console: Console) -> int:
     from jobs.comparison import nearest_two, source_of, write_tables
     from jobs.embedding import Cuts, list_videos
     from jobs.results import read_results
-    from jobs.storage import Store, default_folder
+    from jobs.storage import IN_RAY_JOB, Store, default_folder
     from model.metrics.option import from_option
 
     failures: list[str] = []
@@ -124,6 +118,8 @@ def run(args: argparse.Namespace, config: TrainConfig, console: Console) -> int:
     train_corpus.parse(command)  # what is wrong ends it here, before hours of decoding
     for folder in (args.samples, args.train, args.test):
         list_videos(folder)
+    if IN_RAY_JOB in os.environ and not out.is_absolute():
+        raise UsageError(f"--out {out}: a Ray job's folder is thrown away; give an absolute path")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
