@@ -29,7 +29,9 @@ from jobs.storage import Store
 from model.config import TrainConfig
 
 ABLATION, METHOD = "ablation", "none"
+NOTE = "A copy of the clip scores best in svfid; read it with diversity and nn_distance, which a copy has near 0."
 MODES = {"svfid_lite0": "min", "diversity": "max", "nn_distance": "max"}  # figures of a scale too, by which is better
+SHOWN = {name: spec for name, spec in FIGURES.items() if name != "svfid_lite0_blur"}
 NAME_LENGTH = 200  # of a trial, which names a folder
 Values = Mapping[str, str]  # setting → value
 Trials = Mapping[str, tuple[str, Values]]  # name → clip, values
@@ -156,6 +158,10 @@ class Line:
         figures = self.figures(name)
         return statistics.stdev(figures) if len(figures) > 1 else 0.0
 
+    def objective(self, metric: str) -> float:
+        """Mean of the objective over the clips that are done, at least one."""
+        return statistics.fmean(objective(result, metric) for result in self.done.values())
+
 
 def lines(trials: Trials, results: Mapping[str, Result]) -> list[Line]:
     """One a combination, in the order of the trials. results: by the names of the trials."""
@@ -182,8 +188,7 @@ def best(found: Sequence[Line], metric: str) -> Line | None:
     most = max((len(line.done) for line in found), default=0)
     full = [line for line in found if most and len(line.done) == most]
     choose = min if MODES[metric] == "min" else max
-    means = [statistics.fmean(objective(result, metric) for result in line.done.values()) for line in full]
-    return full[means.index(choose(means))] if full else None
+    return choose(full, key=lambda line: line.objective(metric)) if full else None
 
 
 def table(found: Sequence[Line], keys: Sequence[str]) -> str:
@@ -195,14 +200,16 @@ def table(found: Sequence[Line], keys: Sequence[str]) -> str:
     shown = Table(title="sweep", title_justify="left")
     for key in (*keys, "clips"):
         shown.add_column(key)
-    for name in FIGURES:
+    for name in SHOWN:
         shown.add_column(name, justify="right")
+    shown.add_column("svfid of blur", justify="right")
     for name in ("svfid change", "diversity change", "in the paper") if method else ():
         shown.add_column(name, justify="left" if name == "in the paper" else "right")
     for line in found:
         cells = [line.values.get(key, "") for key in keys] + [f"{len(line.done)}/{line.tried}"]
-        for name, spec in FIGURES.items():
+        for name, spec in SHOWN.items():
             cells.append(f"{line.mean(name):{spec}} ± {line.deviation(name):{spec}}" if line.done else "")
+        cells.append(f"{line.objective('svfid_lite0'):.2f}" if line.done else "")
         if method:
             against = method.get(_others(line.values))
             cells += [_change(line, against, name) for name in ("svfid_lite0", "diversity")]
@@ -211,6 +218,17 @@ def table(found: Sequence[Line], keys: Sequence[str]) -> str:
     text = io.StringIO()
     Console(file=text, width=PAGE_COLUMNS).print(shown)
     return text.getvalue()
+
+
+def remarks(trials: Trials, results: Mapping[str, Result]) -> str:
+    """What stands below the table: how to read it, and a line for every trial that is not done, with the reason."""
+    text = f"mean ± standard deviation over the clips. {NOTE}\n"
+    for name in trials:
+        result = results.get(name, Result(name, "failed", "it has no result"))
+        if result.status != "done":
+            text += f"{result.status}  {name}: {result.reason}\n"
+        text += "".join(f"warning  {name}: {line}\n" for line in result.warning.splitlines())
+    return text
 
 
 def _others(values: Values) -> tuple[tuple[str, str], ...]:

@@ -26,16 +26,17 @@ from ray.tune.search import Repeater
 from ray.tune.search.repeater import TRIAL_INDEX
 
 from jobs import schedule
-from jobs.corpus import UsageError
+from jobs.corpus import UsageError, Work, one_line
 from jobs.results import Result, read_results
 from jobs.storage import Store
-from jobs.sweep import MODES, Axis, Values, configured, objective, trial_name
+from jobs.sweep import MODES, Axis, Trials, Values, configured, objective, trial_name
 from jobs.tracking import Corpus
 from model.config import TrainConfig
+from pipeline import shards
 
 MAX_RESTARTS = 2  # of a trial whose process or node died; it goes on from its checkpoint
 REDUCTION = 2  # ASHA stops what is worse than the better half of those that came as far, at scales 1, 2, 4, …
-CLIP, VALUES = "clip", "values"  # of a trial's config; one that Optuna made has the values themselves, and TRIAL_INDEX
+TRIAL = "trial"  # in a trial's config: its clip and values; one that Optuna made has its values there, and TRIAL_INDEX
 SCALES, FINAL, FINISHED = "scales_done", "final", "finished"  # of what a trial tells, beside its figures
 STATE = ".tune"  # Tune's folder in the experiment's
 
@@ -54,8 +55,8 @@ class Plan:
 
     def trial_of(self, config: Mapping[str, Any]) -> tuple[str, str, Values]:
         """A trial's name, clip and values, from the config that Tune gave it."""
-        if CLIP in config:
-            clip, values = config[CLIP], config[VALUES]
+        if TRIAL in config:
+            clip, values = config[TRIAL]
         else:
             clip = list(self.clips)[config[TRIAL_INDEX]]
             values = {axis.key: _drawn(config[axis.key]) for axis in self.axes}
@@ -65,6 +66,18 @@ class Plan:
 def _drawn(value: Any) -> str:
     """Of a number that Optuna drew, four digits: a name must say it."""
     return format(value, ".4g") if isinstance(value, float) else str(value)
+
+
+def put(works: Sequence[Work]) -> dict[str, tuple[str, Any]]:
+    """The clips of a Plan. Raises UsageError for a damaged shard."""
+    clips = {}
+    for work in works:
+        assert work.entry is not None  # only a dry run has none
+        try:
+            clips[work.clip_id] = work.source, ray.put(shards.read_clip(work.entry).frames_thwc)
+        except shards.ShardError as error:
+            raise UsageError(one_line(error)) from error
+    return clips
 
 
 def fit_trial(config: Mapping[str, Any], plan: Plan) -> None:
@@ -169,17 +182,15 @@ class AshaPerClip(FIFOScheduler):
         self._of(trial).on_trial_remove(tune_controller, trial)
 
 
-def run(
-    plan: Plan, combinations: Sequence[Values], draws: int, earlier: Sequence[Values], slots: schedule.Slots, asha: bool
-) -> int:
-    """Run every trial that has not ended. Returns how many failed. Ray must have been started.
+def run(plan: Plan, listed: Trials, draws: int, earlier: Sequence[Values], slots: schedule.Slots, asha: bool) -> int:
+    """Run trials to their end. Returns how many failed. Ray must have been started.
 
     Args:
-        combinations: all there are; of no use where Optuna draws.
+        listed: the trials; none where Optuna draws.
         draws: combinations that Optuna draws, 0 for none.
         earlier: those it drew before.
     """
-    space: dict[str, Any] = {CLIP: tune.grid_search(list(plan.clips)), VALUES: tune.grid_search(list(combinations))}
+    space: dict[str, Any] = {TRIAL: tune.grid_search(list(listed.values()))}
     settings: dict[str, Any] = {"scheduler": AshaPerClip(plan) if asha else None}
     if draws:
         space = {}

@@ -41,7 +41,6 @@ DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
 DRAWS = 20
 LADDER = {"ladder_side", "min_size", "max_size", "scale_factor", "num_scales", "num_frames", "frame_rates"}
 DEFINITION = "sweep.json"
-NOTE = "A copy of the clip scores best in svfid; read it with diversity and nn_distance, which a copy has near 0."
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -107,29 +106,20 @@ def run(args: argparse.Namespace, console: Console) -> int:
         # -- 1. what there is to do
         corpora = _clips(args.corpus, base, config, console)
         clip_ids = [work.clip_id for work in corpora.works]
-        for values in combinations:
-            sweep.trial_name(max(clip_ids, key=len), values)  # fits
+        listed = {sweep.trial_name(clip, values): (clip, values) for values in combinations for clip in clip_ids}
         _check_definition(base, {"config": config.to_dict(), "sweep": given, "clips": clip_ids})
-        begun = sweep.begun(base)
         if args.restore:
-            _forget_failures(base, begun)
+            _forget_failures(base)
+        begun = sweep.begun(base)
         corpus = _open_tracking(args, base, given)
 
         # -- 2. the trials
-        if draws:
-            console.print(f"{draws} combinations from Optuna × {len(clip_ids)} clips, into {base.uri}")
-        else:
-            console.print(f"{len(combinations)} combinations × {len(clip_ids)} clips, into {base.uri}")
-        earlier = list({tuple(values.items()): values for _, values in begun.values()}.values())
-        errors = _train(args, corpora, config, axes, combinations, draws, earlier, base, corpus)
+        what = f"{draws} combinations from Optuna" if draws else f"{len(combinations)} combinations"
+        console.print(f"{what} × {len(clip_ids)} clips, into {base.uri}")
+        errors = _train(args, corpora, config, axes, listed, draws, begun, base, corpus)
 
         # -- 3. what came of it
-        if draws:
-            trials = sweep.begun(base)
-        else:
-            pairs = [(clip, values) for values in combinations for clip in clip_ids]
-            trials = {sweep.trial_name(clip, values): (clip, values) for clip, values in pairs}
-        failed = _tell(args, console, base, corpus, trials, axes, config, corpora)
+        failed = _tell(args, console, base, corpus, listed or sweep.begun(base), axes, config, corpora)
     return SOME_FAILED if failed or errors else DONE
 
 
@@ -185,10 +175,10 @@ def _check_definition(base: Store, definition: Mapping[str, Any]) -> None:
     base.write(DEFINITION, json.dumps(definition, indent=2).encode() + b"\n")
 
 
-def _forget_failures(base: Store, begun: sweep.Trials) -> None:
+def _forget_failures(base: Store) -> None:
     from jobs.results import read_results
 
-    for name, result in read_results(base, begun).items():
+    for name, result in read_results(base, [name for name in base.names() if "." not in name]).items():
         if result.status == "failed":
             base.remove(f"{name}/result.json")
 
@@ -212,31 +202,30 @@ def _train(
     corpora: Corpora,
     config: TrainConfig,
     axes: tuple[sweep.Axis, ...],
-    combinations: Sequence[sweep.Values],
+    listed: sweep.Trials,
     draws: int,
-    earlier: Sequence[sweep.Values],
+    begun: sweep.Trials,
     base: Store,
     corpus: Corpus,
 ) -> int:
-    import ray
+    """Run what has no result, and what ASHA and Optuna must hear of again. Returns how many trials failed."""
+    from jobs.results import read_results
 
+    if not args.asha:
+        ended = read_results(base, listed)
+        listed = {name: trial for name, trial in listed.items() if name not in ended}
+    if not listed and not draws:
+        return 0
+    earlier = list({tuple(values.items()): values for _, values in begun.values()}.values())
     from jobs import trials
-    from pipeline import shards
 
     with schedule.ray_session():
-        count = len(corpora.works) * (draws or len(combinations))
+        count = len(listed) or len(corpora.works) * draws
         slots = schedule.resources(args.gpus_per_clip, args.cpus_per_clip, count)
-        clips = {}
-        for work in corpora.works:
-            assert work.entry is not None  # only a dry run has none
-            try:
-                clips[work.clip_id] = work.source, ray.put(shards.read_clip(work.entry).frames_thwc)
-            except shards.ShardError as error:
-                raise UsageError(str(error)) from error
-        plan = trials.Plan(config, axes, base, corpus, args.n, args.metric, clips)
+        plan = trials.Plan(config, axes, base, corpus, args.n, args.metric, trials.put(corpora.works))
         base.remove(trials.STATE)
         try:
-            return trials.run(plan, combinations, max(draws, len(earlier)), earlier, slots, args.asha)
+            return trials.run(plan, listed, max(draws, len(earlier)) if draws else 0, earlier, slots, args.asha)
         finally:
             with contextlib.suppress(OSError):
                 base.remove(trials.STATE)
@@ -262,11 +251,7 @@ def _tell(
     keys = [axis.key for axis in axes]
     results = read_results(base, trials)
     found = sweep.lines(trials, results)
-    page = sweep.table(found, keys) + f"mean ± standard deviation over the clips. {NOTE}\n"
-    reasons = {name: result.reason for name, result in results.items() if result.status != "done"}
-    reasons |= {name: "it has no result" for name in trials if name not in results}
-    failed = [name for name in reasons if name not in results or results[name].status == "failed"]
-    page += "".join(f"{'failed' if name in failed else 'stopped'}  {name}: {why}\n" for name, why in reasons.items())
+    page = sweep.table(found, keys) + sweep.remarks(trials, results)
     page += "".join(f"failed  {reason}\n" for _, reason in corpora.failures)
     files = {"sweep.csv": sweep.to_csv(trials, results, keys)}
     if chosen := sweep.best(found, args.metric):
@@ -281,15 +266,14 @@ def _tell(
     console.print(page, end="")
 
     missing = upload.forward(corpus, base, list(trials))
-    totals = {f"trials_{status}": 0.0 for status in ("done", "stopped", "failed")}
-    for name in trials:
-        totals[f"trials_{results[name].status if name in results else 'failed'}"] += 1
+    ends = [results[name].status if name in results else "failed" for name in trials]
+    totals = {f"trials_{end}": float(ends.count(end)) for end in ("done", "stopped", "failed")}
+    bad = bool(totals["trials_failed"] or corpora.failures)
     try:
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(folder) / name for name in files]
             for path in paths:
                 path.write_bytes(files[path.name])
-            bad = bool(failed or corpora.failures)
             tracking.close_corpus(corpus, failed=bad, metrics=totals, table=page, files=paths)
     except tracking.ERRORS as error:
         missing[upload.TOTALS] = one_line(error)
@@ -299,7 +283,7 @@ def _tell(
             f"warning: {len(missing)} not in MLflow ({reason}); the same command with --restore sends the rest"
         )
     console.print(f"{base.uri}/sweep.png\nMLflow: {corpus.link(corpus.run_id)}")
-    return bool(failed or corpora.failures)
+    return bad
 
 
 if __name__ == "__main__":
