@@ -50,7 +50,7 @@ def figure(found: Sequence[Line], axes: Sequence[Axis], title: str) -> bytes:
             words = [OURS if word == METHOD else word for word in places]
             panel.set_xticks(list(places.values()), words, rotation=20, ha="right")
         elif ranged:
-            panel.set_xscale("log" if axes[0].ends and axes[0].ends[0] > 0 and not axes[0].whole else "linear")
+            panel.set_xscale("log" if axes[0].ends and axes[0].ends[0] > 0 else "linear")
         else:
             panel.set_xticks(sorted(places.values()))
         panel.set(xlabel=x, ylabel=label_y)

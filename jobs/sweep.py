@@ -39,12 +39,11 @@ Trials = Mapping[str, tuple[str, Values]]  # name → clip, values
 
 @dataclass(frozen=True)
 class Axis:
-    """A setting and its values, or the ends of a range."""
+    """A setting and its values; of a range the lower end, and both ends."""
 
     key: str
-    values: tuple[str, ...] = ()
+    values: tuple[str, ...]
     ends: tuple[float, float] | None = None
-    whole: bool = False  # a range of whole numbers
 
 
 def read_axes(given: Sequence[str], config: TrainConfig) -> tuple[Axis, ...]:
@@ -77,15 +76,15 @@ def _text(value: object) -> str:
 
 
 def _range(key: str, text: str, config: TrainConfig) -> Axis:
-    if key == ABLATION:
-        raise UsageError(f"--sweep {key}={text}: not a number, which a range needs; list the values")
-    ends = [getattr(config.with_overrides([f"{key}={word.strip()}"]), key) for word in text.split("..")]
-    if len(ends) != 2 or any(isinstance(end, bool) or not isinstance(end, (int, float)) for end in ends):
-        raise UsageError(f"--sweep {key}={text}: a range is LOW..HIGH of two numbers; else list the values")
+    words = [] if key == ABLATION else text.split("..")
+    ends = [getattr(config.with_overrides([f"{key}={word.strip()}"]), key) for word in words]
+    if len(ends) != 2 or not all(isinstance(end, float) for end in ends):
+        need = "a range is LOW..HIGH of a setting that takes fractions"  # of whole numbers Optuna would repeat some
+        raise UsageError(f"--sweep {key}={text}: {need}; list the values")
     low, high = ends
     if low >= high:
         raise UsageError(f"--sweep {key}={text}: {low} is not below {high}")
-    return Axis(key, ends=(low, high), whole=isinstance(low, int) and isinstance(high, int))
+    return Axis(key, (str(low),), (low, high))
 
 
 def configured(config: TrainConfig, values: Values) -> TrainConfig:
@@ -96,7 +95,7 @@ def configured(config: TrainConfig, values: Values) -> TrainConfig:
 
 
 def combinations(config: TrainConfig, axes: Sequence[Axis]) -> list[Values]:
-    """Every combination of listed values, each once. Raises ConfigError.
+    """Every combination of values, each once; a range stands with its lower end. Raises ConfigError.
 
     A setting that an ablation overrules is left out: gan_only is one trial a clip, whatever vae_levels is swept beside.
     """

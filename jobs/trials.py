@@ -64,8 +64,8 @@ class Plan:
 
 
 def _drawn(value: Any) -> str:
-    """Of a number that Optuna drew, four digits: a name must say it."""
-    return format(value, ".4g") if isinstance(value, float) else str(value)
+    """Of a number that Optuna drew, six digits: a name must say it."""
+    return format(value, ".6g") if isinstance(value, float) else str(value)
 
 
 def put(works: Sequence[Work]) -> dict[str, tuple[str, Any]]:
@@ -137,7 +137,7 @@ class Told(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         name, _, _ = self._plan.trial_of(trial.config)
-        self._write(Result(name, "failed", f"its process died {trial.num_failures} times"))
+        self._write(Result(name, "failed", f"its process ended {trial.num_failures} times without a result"))
 
     def _write(self, result: Result) -> None:
         """Unless the trial wrote one itself."""
@@ -228,11 +228,8 @@ def _optuna(plan: Plan, earlier: Sequence[Values]) -> Repeater:
             continue
         low, high = axis.ends
         for point in points:
-            point[axis.key] = (int if axis.whole else float)(point[axis.key])
-        if axis.whole:
-            space[axis.key] = tune.randint(int(low), int(high) + 1)
-        else:
-            space[axis.key] = tune.loguniform(low, high) if low > 0 else tune.uniform(low, high)
+            point[axis.key] = float(point[axis.key])
+        space[axis.key] = tune.loguniform(low, high) if low > 0 else tune.uniform(low, high)
     search = OptunaSearch(
         space, metric=FINAL, mode=MODES[plan.metric], points_to_evaluate=points or None,
         seed=plan.config.seed + len(points),  # other draws than before

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     given = [*args.sweep, *([f"{sweep.ABLATION}={','.join([sweep.METHOD, *ABLATIONS])}"] if args.ablations else [])]
     axes = sweep.read_axes(given, config)
     draws = _draws(args.trials, axes)
-    combinations = [] if draws else sweep.combinations(config, axes)
+    combinations = sweep.combinations(config, axes)
     if args.n < 2:
         raise UsageError(f"--n {args.n}: at least 2 samples are needed to measure diversity")
     if args.asha and (ladder := [axis.key for axis in axes if axis.key in LADDER]):
@@ -107,6 +107,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         corpora = _clips(args.corpus, base, config, console)
         clip_ids = [work.clip_id for work in corpora.works]
         listed = {sweep.trial_name(clip, values): (clip, values) for values in combinations for clip in clip_ids}
+        listed = {} if draws else listed  # else they only had to be possible
         _check_definition(base, {"config": config.to_dict(), "sweep": given, "clips": clip_ids})
         if args.restore:
             _forget_failures(base)

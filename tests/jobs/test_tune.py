@@ -1,11 +1,10 @@
-"""Sweeps through real Ray Tune: what a user sees, what lies in storage and MLflow, and what a kill or a bad value costs."""
+"""Sweeps through real Ray Tune: what a user sees, what lies in storage and MLflow, what a kill or a bad value costs."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import math
 import subprocess
 import sys
 import time
@@ -172,7 +171,7 @@ def test_going_on_with_a_sweep_that_is_done_does_nothing_again_and_another_is_re
 @pytest.mark.slow
 def test_a_trial_that_fails_costs_that_trial_and_asha_stops_the_worse_half(videos: Path, tmp_path: Path) -> None:
     """One after the other: lr 1e30 fails; 3e-3 learns; 1e-9 does not, which the first scale shows."""
-    more = ("--set", "iters_per_scale=30", "--sweep", "lr=3e-3,1e30,1e-9", "--asha")
+    more = ("--set", "iters_per_scale=30,1,1,1", "--sweep", "lr=3e-3,1e30,1e-9", "--asha")
     arguments = command(videos / "one.mp4", tmp_path, *more, cpus=psutil.cpu_count() or 1)
     done = run_job("tune.py", *arguments)
     assert done.returncode == 1, done.stdout
@@ -201,7 +200,7 @@ def test_a_trial_that_fails_costs_that_trial_and_asha_stops_the_worse_half(video
 
 @pytest.mark.slow
 def test_a_killed_driver_costs_nothing_that_was_done(videos: Path, tmp_path: Path) -> None:
-    more = ("--set", "iters_per_scale=20,150,20,5", "--set", "log_every=5", "--set", "checkpoint_every=10")
+    more = ("--set", "iters_per_scale=5,120,1,1", "--set", "log_every=5", "--set", "checkpoint_every=10")
     more += ("--sweep", "vae_levels=1,2")
     arguments = command(videos / "one.mp4", tmp_path, *more, cpus=psutil.cpu_count() or 1)
     process = subprocess.Popen([sys.executable, str(ROOT / "jobs" / "tune.py"), *map(str, arguments)])
@@ -211,7 +210,7 @@ def test_a_killed_driver_costs_nothing_that_was_done(videos: Path, tmp_path: Pat
         return [x for path in base.glob(f"*-{value}/metrics.jsonl") for x in path.read_text().splitlines()]
 
     base = tmp_path / "s"
-    while len(lines(2)) < 8:  # in the long scale of the second trial
+    while len(lines(2)) < 5:  # in the long scale of the second trial
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
@@ -275,8 +274,11 @@ def test_one_command_runs_the_ablations_and_tells_the_papers_words_beside(videos
         (["--sweep", "vae_levels"], "no values"),
         ([], "nothing to sweep"),
         (["--sweep", "lr=1,2", "--sweep", "lr=3"], "twice"),
-        (["--sweep", "precision=bf16..float32"], "LOW..HIGH of two numbers"),
-        (["--sweep", "freeze=false..true"], "LOW..HIGH of two numbers"),
+        (["--sweep", "precision=bf16..float32"], "a range is LOW..HIGH"),
+        (["--sweep", "freeze=false..true"], "a range is LOW..HIGH"),
+        (["--sweep", "vae_levels=1..3"], "list the values"),
+        (["--sweep", "ablation=none..gan_only"], "list the values"),
+        (["--sweep", "lr=1e-4..1e-2", "--sweep", "vae_levels=0,1", "--set", "latent=patchvae"], "needs a VAE scale"),
         (["--sweep", "lr=1e-2..1e-4"], "not below"),
         (["--sweep", "lr=1e-4..fast"], "lr=fast"),
         (["--sweep", "ablation=none,no_frezing"], "no_frezing is none of"),
@@ -362,7 +364,7 @@ def test_a_plot_has_a_line_a_method_and_a_straight_one_for_what_has_no_value() -
     pixels = np.asarray(Image.open(io.BytesIO(plots.figure(sweep.lines(trials, results), axes, "t"))).convert("RGB"))
     orange = (pixels == (0xFF, 0x7F, 0x0E)).all(-1)
     left = orange[:, : orange.shape[1] // 2]
-    assert left.any(0).sum() > 0.4 * left.shape[1] and math.isclose(
-        np.flatnonzero(left.sum(1) > 100).ptp(), 0, abs_tol=3
-    )
+    rows = np.flatnonzero(left.sum(1) > 100)
+    assert rows.size and np.ptp(rows) <= 3  # level
+    assert left.any(0).sum() > 0.4 * left.shape[1]  # dashed, across
     assert (pixels == BLUE).all(-1).sum() > 500
