@@ -147,9 +147,13 @@ def _train(args: argparse.Namespace, console: Console, config: TrainConfig, base
 
 
 def _read_config(path: str) -> TrainConfig:
+    """Raises UsageError."""
+    import fsspec
+
     try:
-        return TrainConfig.from_dict(json.loads(Path(path).read_text()))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        with fsspec.open(path, "rb") as file:  # a path or a URI
+            return TrainConfig.from_dict(json.loads(file.read()))
+    except (OSError, ValueError, TypeError, AttributeError, ImportError) as error:
         mend = "give a file such as an experiment.json"
         raise UsageError(f"--config {path}: cannot be read ({one_line(error)}); {mend}") from error
 

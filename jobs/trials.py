@@ -213,10 +213,7 @@ def run(plan: Plan, listed: Trials, draws: int, earlier: Sequence[Values], slots
 
 def _optuna(plan: Plan, earlier: Sequence[Values]) -> Repeater:
     """Optuna sees a combination once, with the mean of what it scored on the clips."""
-    try:
-        import optuna
-    except ImportError as error:
-        raise UsageError("a range needs Optuna; pip install '.[tune]', or list the values") from error
+    import optuna
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

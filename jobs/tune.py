@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import re
 import sys
@@ -135,6 +136,8 @@ def _draws(trials: int | None, axes: Sequence[sweep.Axis]) -> int:
         return 0
     if trials is not None and trials < 1:
         raise UsageError(f"--trials {trials}: at least 1")
+    if importlib.util.find_spec("optuna") is None:
+        raise UsageError("--sweep: a range needs Optuna; pip install '.[tune]', or list the values")
     return trials or DRAWS
 
 
@@ -283,7 +286,9 @@ def _tell(
         console.print(
             f"warning: {len(missing)} not in MLflow ({reason}); the same command with --restore sends the rest"
         )
-    console.print(f"{base.uri}/sweep.png\nMLflow: {corpus.link(corpus.run_id)}")
+    if chosen:
+        console.print(f"plot: {base.uri}/sweep.png")
+    console.print(f"MLflow: {corpus.link(corpus.run_id)}")
     return bad
 
 
