@@ -64,9 +64,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--workers", type=int, default=os.cpu_count(), help="processes that decode, a core each (default: all cores)")
     add("--experiment", help="name of the models in storage and MLflow (default: compare-NAME-PRESET)")
     add("--preset", choices=sorted(PRESETS), default="small", help="as of train_corpus.py (default: small)")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="the same; may be repeated")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="as of train_corpus.py; may be repeated")
     for option in TRAINING:
-        add(option, help="the same")
+        add(option, help="as of train_corpus.py")
     return parser.parse_args(argv)
 
 
