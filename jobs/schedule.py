@@ -4,7 +4,7 @@ What happens when something fails:
     the clip itself          fit_task turns it into the clip's result; it is not tried again
     its process or node      Ray starts the task again, MAX_RESTARTS times; it goes on from its checkpoint
     memory, of GPU or host   once more with `low_memory`, from its checkpoint
-    the driver               the same command goes on; `storage.Lease` keeps a second driver out
+    the driver               the same command goes on; `lease.Lease` keeps a second driver out
 """
 
 from __future__ import annotations

@@ -26,8 +26,9 @@ sys.path.insert(0, str(ROOT))
 
 from jobs import schedule  # noqa: E402
 from jobs.corpus import Corpora, UsageError, Work, find, ladder, one_line, peek  # noqa: E402
+from jobs.lease import Lease  # noqa: E402
 from jobs.presets import ABLATIONS, PRESETS  # noqa: E402
-from jobs.storage import EVALUATION, Lease, Store, default_folder  # noqa: E402
+from jobs.storage import EVALUATION, Store, default_folder  # noqa: E402
 from model.config import ConfigError, TrainConfig  # noqa: E402
 from model.files import StorageError  # noqa: E402
 from pipeline.header import shown  # noqa: E402

@@ -27,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs import schedule, sweep, train_corpus
 from jobs.corpus import Corpora, UsageError, find, one_line
+from jobs.lease import Lease
 from jobs.presets import ABLATIONS, PRESETS
-from jobs.storage import Lease, Store
+from jobs.storage import Store
 from model.config import ConfigError, TrainConfig
 from model.files import StorageError
 from pipeline.header import shown

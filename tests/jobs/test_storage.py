@@ -17,7 +17,8 @@ import s3fs
 from moto.server import ThreadedMotoServer
 
 from jobs.corpus import UsageError
-from jobs.storage import ClipFolder, Lease, Mirror, Store, TakenOver
+from jobs.lease import Lease
+from jobs.storage import ClipFolder, Mirror, Store, TakenOver
 from model.files import StorageError
 
 from .conftest import ROOT
@@ -173,7 +174,8 @@ def test_a_name_in_the_store_cannot_leave_the_folder(endpoint: str, tmp_path: Pa
 HOLD = """
 import sys, time
 sys.path.insert(0, {root!r})
-from jobs.storage import Lease, Store
+from jobs.lease import Lease
+from jobs.storage import Store
 with Lease(Store({uri!r})):
     print("holds it", flush=True)
     time.sleep(300)
@@ -209,8 +211,8 @@ def test_one_driver_an_experiment_until_it_is_dead(store: Store) -> None:
 
 
 def test_a_driver_of_another_machine_is_believed_while_it_renews(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.storage.RENEW_S", 0.2)
-    monkeypatch.setattr("jobs.storage.EXPIRE_S", 4.0)
+    monkeypatch.setattr("jobs.lease.RENEW_S", 0.2)
+    monkeypatch.setattr("jobs.lease.EXPIRE_S", 4.0)
     store.write(".driver-far.json", json.dumps({"host": "far-1", "pid": 1}).encode())
     told: list[str] = []
     started = time.monotonic()
