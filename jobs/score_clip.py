@@ -99,28 +99,21 @@ def score_folder(folder: Path, real: str, features: VideoFeatures, wanted: Wante
     paths = [f.path for f in found if isinstance(f, sources.Video)]
     if not paths:
         raise UsageError(f"--samples {complaints[0] if complaints else f'{folder}: holds no video; give another'}")
-    by_size: dict[tuple[float, ...], list[str]] = {}
+    by_size: dict[tuple[int, ...], list[str]] = {}  # a header may promise frames that a torn file has not
     for path in paths:
         try:
-            info = video.probe(path)
-            by_size.setdefault((info.width, info.height, round(info.duration_s * info.fps)), []).append(path)
+            by_size.setdefault(tuple(_read(path).shape[1:]), []).append(path)
         except video.VideoError as error:
             complaints.append(one_line(error))
-    usable = [path for same in sorted(by_size.values(), key=len, reverse=True) for path in same]
-    while usable:
-        try:
-            size = pyramid.ScaleSize(*_read(usable[0]).shape[1:])  # of most
-            break
-        except video.VideoError as error:
-            complaints.append(one_line(error))
-            del usable[0]
-    else:
+    if not by_size:
         return Row(folder.resolve().name, complaints=complaints)
+    size = pyramid.ScaleSize(*max(by_size, key=lambda size: len(by_size[size])))
+    readable = {path for same in by_size.values() for path in same}
     try:
         clip = RealClip(pyramid.build(video.decode(real, num_frames=size.frames, fps=FPS), [size])[0], features)
     except ValueError as error:
         raise UsageError(f"--real {one_line(error)}") from error
-    samples = [(path, partial(_read, path)) for path in paths if path in usable]
+    samples = [(path, partial(_read, path)) for path in paths if path in readable]
     row = _row(folder.resolve().name, samples, clip, wanted, FPS)
     return replace(row, complaints=[*complaints, *row.complaints])
 

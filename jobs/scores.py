@@ -108,10 +108,10 @@ def measure(
                 distance = real.distance(video)
                 if len(fields) < nn:
                     fields.append((video, nearest_neighbour_field(video, real.video)))
+                each(len(distances), video)
             except (TypeError, ValueError) as error:
                 complaints.append(f"{name}: {str(error).removeprefix(f'{name}: ')}")
                 continue
-            each(len(distances), video)
             distances.append(distance)
             if len(first) < shown:
                 first.append(video)

@@ -257,7 +257,6 @@ def test_foreign_samples_and_bad_ones_among_them(
         "a_torn": "1×30×40 (T×H×W), and not 13×30×40",
         "text": "text file",
         "zero": "empty",
-        "small": "24×24×32",
         "a_small": "24×24×32",
         "still": "1×30×40",
     }
@@ -380,4 +379,4 @@ def test_pictures_of_the_job_are_these(evaluated: Path) -> None:
         dark, light = (rgb2lab(frames[[0, 6, 12], :height, :width])[..., 0] for frames in samples)
         spread = np.clip(np.abs(dark - light) / 2, 0, FULL_SPREAD)  # the deviation of two values
         drawn = tiles(page, height, width, 3).astype(int).sum(axis=-1) * FULL_SPREAD / 765
-        assert np.corrcoef(spread.ravel(), drawn.ravel())[0, 1] > 0.9
+        assert np.corrcoef(spread.ravel(), drawn.ravel())[0, 1] > 0.8
