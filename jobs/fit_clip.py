@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -45,11 +45,12 @@ SHOWN_SEED, SCORED_SEED = 0, 1  # the samples in the pictures, and those that ar
 
 @dataclass(frozen=True)
 class Clip:
-    """What a task is given. frames_thwc: uint8 (13, H, W, 3) RGB at 24 FPS."""
+    """What a task is given. frames_thwc: uint8 (13, H, W, 3) RGB at 24 FPS; tags: more of its run's tags in MLflow."""
 
     clip_id: str
     source: str
     frames_thwc: np.ndarray
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def fit_clip(
@@ -59,12 +60,14 @@ def fit_clip(
     *,
     num_samples: int = 10,
     report: Callable[[Progress], None] = lambda progress: None,
+    scored: Callable[[int, Mapping[str, float]], None] = lambda scale, scores: None,
 ) -> Result:
     """Train one clip in `folder`, going on from its checkpoint if there is one.
 
     Args:
         num_samples: random videos that are scored and kept, at least 2.
         report: told every logged point, for a progress display.
+        scored: told each finished scale and the scores of a few of its samples, when they are in the folder.
 
     Raises what training raises (NonFiniteLoss, CheckpointError, StorageError, MemoryError …): the caller decides what a
     failure is.
@@ -95,11 +98,13 @@ def fit_clip(
     ):
         shown = sample(done.stack, SHOWN_SAMPLES, SHOWN_SEED)
         real = RealClip(reals[done.n], features)
-        log.append(done.n, None, score(shown, real))
+        scores = score(shown, real)
+        log.append(done.n, None, scores)
         reconstruction = reconstruct(done.stack, torch.from_numpy(reals[0])[None])[0]
         picture = sheet(reals[done.n], reconstruction.numpy(), shown.numpy())
         with replacing(samples_dir / f"scale_{done.n:02d}.png") as file:
             Image.fromarray(picture).save(file, "PNG")
+        scored(done.n, scores)
     assert done is not None  # a config has at least one scale
 
     # -- what the trained model makes, and how it scores
@@ -140,6 +145,7 @@ def _write_config(path: Path, clip: Clip, config: TrainConfig, sizes: tuple[pyra
         {
             "clip_id": clip.clip_id,
             "source": clip.source,
+            "tags": dict(clip.tags),
             "clip_size_thw": list(clip.frames_thwc.shape[:3]),
             "sizes_thw": [[s.frames, s.height, s.width] for s in sizes],
             "config": config.to_dict(),

@@ -167,7 +167,8 @@ class Forwarder:
             return
         about = json.loads(text)
         params = [Param(k, str(v)) for k, v in about["config"].items() if k not in RUN_SETTINGS]
-        tags = [RunTag(name, about[name]) for name in ("source", "precision_used")]
+        named = {name: about[name] for name in ("source", "precision_used")} | about.get("tags", {})
+        tags = [RunTag(name, value) for name, value in named.items()]
         self._call(self._client.log_batch, self._run_id, params=params, tags=tags)
         self._call(self._client.log_artifact, self._run_id, str(path))
         self._config = text
@@ -247,8 +248,10 @@ class Forwarder:
         else:
             self._send_file(self._folder / "warnings.txt")
             self._send_file(self._folder / "error.txt")
-            self._call(self._client.set_tag, self._run_id, "failure", result.reason)
-        self._call(self._client.set_terminated, self._run_id, "FINISHED" if result.status == "done" else "FAILED")
+            tag = "stopped" if result.status == "stopped" else "failure"
+            self._call(self._client.set_tag, self._run_id, tag, result.reason)
+        status = {"done": "FINISHED", "stopped": "KILLED"}.get(result.status, "FAILED")
+        self._call(self._client.set_terminated, self._run_id, status)
         for run_id in set(self._runs()) - {self._run_id}:  # made by a request that was lost on its way back
             self._call(self._client.delete_run, run_id)
         write_json(self._folder / "tracked.json", {"run_id": self._run_id, "corpus_run_id": self._corpus.run_id})

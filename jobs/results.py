@@ -39,8 +39,8 @@ class Result:
     """The line of a clip in the final table; `result.json` holds these fields."""
 
     clip_id: str
-    status: str  # "done" or "failed"
-    reason: str = ""  # why it failed, one line
+    status: str  # "done" or "failed"; of a sweep also "stopped", by ASHA
+    reason: str = ""  # why it failed or was stopped, one line
     minutes: float = 0.0  # of training, over all the processes that took part
     svfid_lite0: float | None = None
     svfid_lite0_blur: float | None = None

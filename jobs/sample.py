@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "checkpoint",
-        help="checkpoint.pt of a clip, or a folder of the authors' code; an unfinished one gives its finest scale",
+        help="checkpoint.pt of a clip, a path or URI; or a folder of the authors' code. Unfinished: its finest scale",
     )
     parser.add_argument("--n", type=int, default=10, help="number of videos (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="0 or more (default: 0)")
@@ -68,13 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from model.memory import keep_freed_memory
     from model.precision import best_device
     from model.sample import frames_per_second, sample
-    from pipeline import video
+    from pipeline import clips, video
 
     console = Console(soft_wrap=True)
     try:
         if args.n < 1 or args.seed < 0:
             raise ValueError("--n must be 1 or more, --seed 0 or more")
-        stack, name = load(args.checkpoint, console)
+        with tempfile.TemporaryDirectory() as cache:
+            stack, name = load(clips.fetch(args.checkpoint, Path(cache)), console)
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:

@@ -4,7 +4,7 @@ What happens when something fails:
     the clip itself          fit_task turns it into the clip's result; it is not tried again
     its process or node      Ray starts the task again, MAX_RESTARTS times; it goes on from its checkpoint
     memory, of GPU or host   once more with `low_memory`, from its checkpoint
-    the driver               the same command goes on; `storage.Lease` keeps a second driver out
+    the driver               the same command goes on; `lease.Lease` keeps a second driver out
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import contextlib
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,14 +59,34 @@ class Job:
     corpus: Corpus
     num_samples: int
     warning: str = ""  # for warnings.txt, told with the clip's result
+    tags: Mapping[str, str] = field(default_factory=dict)  # more of its run's tags in MLflow
 
 
 def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
-    """The body of a Ray task: `fit_clip`, with whatever goes wrong turned into the clip's result."""
+    """The body of a Ray task: `fit_job`, which tells the driver how far it is."""
+    from jobs.board import Standing
+
+    iterations = job.config.iterations
+
+    def report(progress: Any) -> None:
+        loss, speed = progress.metrics["rec_loss"], progress.metrics["sec_per_iter"]
+        n, done = progress.scale, progress.iteration
+        text = f"scale {n}/{len(iterations) - 1}  {done}/{iterations[n]}  rec_loss {loss:.4f}  {speed:.3f} s/it"
+        standings.put.remote(job.clip_id, Standing(sum(iterations[:n]) + done, text))
+
+    return fit_job(job, frames_thwc, report)
+
+
+def fit_job(
+    job: Job,
+    frames_thwc: NDArray[Any],
+    report: Callable[[Any], None] = lambda progress: None,
+    scored: Callable[[int, Mapping[str, float]], None] = lambda scale, scores: None,
+) -> Result:
+    """`fit_clip` in the clip's folder and with its run in MLflow; whatever goes wrong becomes the clip's result."""
     import torch
 
     from jobs import forwarding
-    from jobs.board import Standing
     from jobs.fit_clip import Clip, fit_clip
     from jobs.results import Result
     from model.memory import keep_freed_memory
@@ -74,22 +94,23 @@ def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
     if not job.config.low_memory:
         keep_freed_memory()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # set by Ray to the task's CPUs
-    iterations = job.config.iterations
     try:
         with ClipFolder(job.store, job.clip_id) as folder:
 
-            def report(progress: Any) -> None:
+            def check_and_report(progress: Any) -> None:
                 folder.check()
-                loss, speed = progress.metrics["rec_loss"], progress.metrics["sec_per_iter"]
-                n, done = progress.scale, progress.iteration
-                text = f"scale {n}/{len(iterations) - 1}  {done}/{iterations[n]}  rec_loss {loss:.4f}  {speed:.3f} s/it"
-                standings.put.remote(job.clip_id, Standing(sum(iterations[:n]) + done, text))
+                report(progress)
 
             with forwarding.forwarding(job.corpus, job.clip_id, folder.path):
                 try:
                     _warn_once(folder.path / "warnings.txt", job.warning)
-                    clip = Clip(job.clip_id, job.source, frames_thwc)
-                    return fit_clip(clip, job.config, folder.path, num_samples=job.num_samples, report=report)
+                    clip = Clip(job.clip_id, job.source, frames_thwc, job.tags)
+                    return fit_clip(
+                        *(clip, job.config, folder.path),
+                        num_samples=job.num_samples,
+                        report=check_and_report,
+                        scored=scored,
+                    )
                 except TakenOver:
                     raise
                 except Exception as error:  # the boundary where a failure becomes data: this clip's, and only its

@@ -1,9 +1,8 @@
 """Where an experiment's files are: a folder, a path that machines share, or an object store (s3://, gs://, …).
 
     store = Store("s3://bucket/runs").below("demo")
-    with Lease(store):                                  # one driver an experiment
-        with ClipFolder(store, "bikes-1b0f76") as clip: # on whatever machine the clip's task runs
-            train_in(clip.path)                         # a local folder; its files are in the store when the body ends
+    with ClipFolder(store, "bikes-1b0f76") as clip:  # on whatever machine the clip's task runs
+        train_in(clip.path)                          # a local folder; its files are in the store when the body ends
 
 On a path, a clip is trained in its folder. In front of an object store it is trained in a scratch folder that is
 filled from the store and copied to it while training goes on: a machine that dies loses the last seconds only.
@@ -16,7 +15,6 @@ import functools
 import json
 import logging
 import os
-import random
 import shutil
 import socket
 import tempfile
@@ -34,7 +32,6 @@ from model.files import StorageError, replacing
 EVALUATION = "evaluation"  # folder of jobs/evaluate.py in what it evaluates
 IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
 MIRROR_S = 5.0  # seconds between two looks for what has changed in a scratch folder
-RENEW_S, EXPIRE_S = 10.0, 60.0  # a lease is renewed so often, and forgotten when it was not for so long
 PIP_NAMES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 # A clip's files in the order they may be seen in the store: points before the checkpoint that counts them, and what
 # says that everything is there after everything.
@@ -103,8 +100,8 @@ class Store:
         """The folder itself; in front of an object store a scratch folder, the same one each time on a machine."""
         if self.is_local:
             return Path(self.uri)
-        place = self.uri.replace("://", "/")
-        return Path(tempfile.gettempdir()) / f"hp-vae-gan-{os.getuid()}" / place
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return cache / "hp-vae-gan" / self.uri.replace("://", "/")
 
     @property
     def tracking_folder(self) -> Path:
@@ -295,7 +292,7 @@ class ClipFolder:
 
     def __init__(self, store: Store, clip_id: str) -> None:
         self._store, self._clip_id = store, clip_id
-        self._token = json.dumps({"host": _host(), "pid": os.getpid(), "id": uuid.uuid4().hex}).encode()
+        self._token = json.dumps({"host": host(), "pid": os.getpid(), "id": uuid.uuid4().hex}).encode()
         self._owner = f"{clip_id}/.owner"
         self._scratch = contextlib.ExitStack()
         self._stop = threading.Event()
@@ -307,9 +304,11 @@ class ClipFolder:
         self._store.write(self._owner, self._token)
         if not self._store.is_local:
             # Private to this process: another attempt on the same machine has its own.
-            scratch = tempfile.TemporaryDirectory(prefix="hp-vae-gan-", ignore_cleanup_errors=True)
-            self.path = Path(self._scratch.enter_context(scratch)) / self._clip_id
-            self._store.pull(self._clip_id, self.path)
+            with contextlib.ExitStack() as unfinished:
+                scratch = tempfile.TemporaryDirectory(prefix="hp-vae-gan-", ignore_cleanup_errors=True)
+                self.path = Path(unfinished.enter_context(scratch)) / self._clip_id
+                self._store.pull(self._clip_id, self.path)
+                self._scratch = unfinished.pop_all()
             self._mirror = Mirror(self._store, self._clip_id, self.path)
             self._mirror.assume_sent()
             self._thread.start()
@@ -358,118 +357,5 @@ def _patiently(action: Callable[[], None], seconds: float = 120.0) -> None:
             pause *= 2
 
 
-class Lease:
-    """One driver an experiment. Every driver leaves a file that it renews; another that is renewed is alive.
-
-    Each writes its own before it looks for others, so of two that start at once at least one sees the other.
-
-    Args:
-        told: is told, once, that the sign of life of another driver is waited for.
-
-    Entering raises UsageError if another driver is alive.
-    """
-
-    def __init__(self, store: Store, told: Callable[[str], None] = lambda line: None) -> None:
-        self._store, self._told = store, told
-        self._name = f".driver-{uuid.uuid4().hex}.json"
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._renew_loop, name="lease", daemon=True)
-        self.lost = False  # another driver took this one for dead, after a long sleep
-
-    def __enter__(self) -> Lease:
-        self._renew()
-        self._thread.start()
-        try:
-            self._wait_for_others()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        with contextlib.suppress(OSError):
-            self._store.remove(self._name)
-            if self._store.is_local:
-                self._store.path.rmdir()  # if nothing else was made
-
-    def check(self) -> None:
-        """Raises UsageError if another driver took this one for dead."""
-        if self.lost:
-            raise UsageError(
-                f"{self._store.uri}: another driver trains this experiment now; this one was silent too long"
-            )
-
-    def _wait_for_others(self) -> None:
-        first: dict[str, bytes] = {}  # what each said when it was first seen
-        while True:
-            names = [n for n in self._store.names() if n.startswith(".driver-") and n.endswith(".json")]
-            others = self._store.read(name for name in names if name != self._name)
-            waiting = False
-            for name, said in others.items():
-                if self._is_dead(name, said):
-                    self._store.remove(name)
-                elif _is_here(said) or first.setdefault(name, said) != said:
-                    raise UsageError(f"{self._store.uri}: {_describe(said)} trains this experiment; wait, or stop it")
-                else:
-                    waiting = True
-            if not waiting:
-                return
-            if len(first) and not self._stop.is_set():
-                self._told(f"another driver was here; waiting at most {EXPIRE_S:g} s for its sign of life")
-                self._told = lambda line: None
-            self._renew()
-            time.sleep(random.uniform(0.5, 1.5))  # of two that see each other, one looks first and goes
-
-    def _is_dead(self, name: str, said: bytes) -> bool:
-        with contextlib.suppress(FileNotFoundError):
-            if self._store.age_s(name, self._name) > EXPIRE_S:
-                return True
-        driver = _parsed(said)
-        if driver.get("host") != _host():
-            return False
-        pid = driver.get("pid")
-        if not isinstance(pid, int) or pid == os.getpid():  # this very process id, in a container that started again
-            return True
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            pass
-        return False
-
-    def _renew(self) -> None:
-        said = {"host": _host(), "pid": os.getpid(), "time": time.strftime("%Y-%m-%d %H:%M:%S"), "beat": time.time()}
-        self._store.write(self._name, json.dumps(said).encode())
-
-    def _renew_loop(self) -> None:
-        while not self._stop.wait(RENEW_S):
-            with contextlib.suppress(OSError):  # a full disk: tried again
-                if self._name not in self._store.names():
-                    self.lost = True
-                    return
-                self._renew()
-
-
-def _host() -> str:
+def host() -> str:
     return f"{socket.gethostname()}-{uuid.getnode():x}"
-
-
-def _parsed(said: bytes) -> dict[str, Any]:
-    try:
-        driver = json.loads(said)
-    except ValueError:
-        return {}
-    return driver if isinstance(driver, dict) else {}
-
-
-def _is_here(said: bytes) -> bool:
-    """Whether it is of this machine, where `_is_dead` has seen its process."""
-    return _parsed(said).get("host") == _host()
-
-
-def _describe(said: bytes) -> str:
-    driver = _parsed(said)
-    return f"another driver (process {driver.get('pid')} on {str(driver.get('host')).rpartition('-')[0]})"

@@ -81,12 +81,16 @@ def open_corpus(uri: str, experiment: str, storage: Path, tags: Mapping[str, str
     return Corpus(uri, experiment_id, run_id)
 
 
-def close_corpus(corpus: Corpus, *, failed: bool, metrics: Mapping[str, float], table: str) -> None:
-    """End the parent run with the totals, those that changed, and the results table as an artifact. Raises ERRORS."""
+def close_corpus(
+    corpus: Corpus, *, failed: bool, metrics: Mapping[str, float], table: str, files: Collection[Path] = ()
+) -> None:
+    """End the parent run with the totals, those that changed, and as artifacts the table and `files`. Raises ERRORS."""
     with turn(corpus.uri):
         client = MlflowClient(corpus.uri)
         _log_changed(client, corpus.run_id, metrics)
         client.log_text(corpus.run_id, table, "results.txt")
+        for path in files:
+            client.log_artifact(corpus.run_id, str(path))
         client.set_terminated(corpus.run_id, "FAILED" if failed else "FINISHED")
 
 

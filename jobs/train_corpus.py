@@ -26,8 +26,9 @@ sys.path.insert(0, str(ROOT))
 
 from jobs import schedule  # noqa: E402
 from jobs.corpus import Corpora, UsageError, Work, find, ladder, one_line, peek  # noqa: E402
+from jobs.lease import Lease  # noqa: E402
 from jobs.presets import ABLATIONS, PRESETS  # noqa: E402
-from jobs.storage import EVALUATION, Lease, Store, default_folder  # noqa: E402
+from jobs.storage import EVALUATION, Store, default_folder  # noqa: E402
 from model.config import ConfigError, TrainConfig  # noqa: E402
 from model.files import StorageError  # noqa: E402
 from pipeline.header import shown  # noqa: E402
@@ -44,10 +45,12 @@ ROOM_BYTES = 2 << 20  # that storage must have to begin with: MLflow's empty sto
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="train_corpus.py", description=__doc__, formatter_class=_HelpFormatter)
+    parser = argparse.ArgumentParser(prog="train_corpus.py", description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add("--corpus", required=True, help="shards, a video file, a folder of videos, a CSV manifest, their URI, or demo")
-    add("--preset", choices=sorted(PRESETS), default="small", help="a complete configuration (jobs/presets.py)")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--preset", choices=sorted(PRESETS), default="small", help="a configuration (jobs/presets.py)")
+    start.add_argument("--config", metavar="FILE", help="one as JSON: an experiment.json, or best.json of jobs/tune.py")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting; may be repeated")
     add("--ablation", choices=sorted(ABLATIONS), help="one of the paper's alternatives, applied last")
     add("--storage", help="where everything goes that is made: a path all nodes share, or s3://, gs:// (default: runs)")
@@ -79,13 +82,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    config = PRESETS[args.preset]().with_overrides(args.set)
+    config = _read_config(args.config) if args.config else PRESETS[args.preset]()
+    if args.config:
+        args.preset = Path(args.config).stem
+    config = config.with_overrides(args.set)
     if args.ablation:
         config = ABLATIONS[args.ablation](config)
     if args.n < 2:
         raise UsageError(f"--n {args.n}: at least 2 samples are needed to measure diversity")
-    storage = Store(str(default_folder())) if args.storage is None else Store.open(args.storage)
-    experiment = args.experiment or "-".join(filter(None, [_experiment_name(args.corpus, args.preset), args.ablation]))
+    storage = open_storage(args.storage)
+    experiment = args.experiment or "-".join(filter(None, [experiment_name(args.corpus, args.preset), args.ablation]))
     if not re.fullmatch(r"\w[\w.-]*", experiment):
         raise UsageError(f"--experiment {experiment}: letters, digits, '_', '-' and '.' only; it names a folder")
     base = storage.below(experiment)
@@ -93,10 +99,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if args.dry_run:
         with tempfile.TemporaryDirectory() as nowhere:
             corpora = peek(args.corpus, config, Path(nowhere))
-            _tell_unused(console, corpora)
+            tell_unused(console, corpora)
             _print_plan(console, corpora, config, base, args)
             return DONE if corpora.works else NOTHING_TO_DO
-    _check_writable(base)
+    check_writable(base)
     with Lease(base, lambda line: console.print(line, markup=False, highlight=False)) as lease:
         return _train(args, console, config, base, lease)
 
@@ -107,7 +113,7 @@ def _train(args: argparse.Namespace, console: Console, config: TrainConfig, base
         base.pull(".shards")
         corpora = find(args.corpus, base.path, config)
         base.push(".shards")
-    _tell_unused(console, corpora)
+    tell_unused(console, corpora)
     if not corpora.works:
         for _, reason in corpora.failures:
             console.print(reason, markup=False, highlight=False, soft_wrap=True)
@@ -142,7 +148,19 @@ def _train(args: argparse.Namespace, console: Console, config: TrainConfig, base
 # -- what there is to do
 
 
-def _tell_unused(console: Console, corpora: Corpora) -> None:
+def _read_config(path: str) -> TrainConfig:
+    """Raises UsageError."""
+    import fsspec
+
+    try:
+        with fsspec.open(path, "rb") as file:  # a path or a URI
+            return TrainConfig.from_dict(json.loads(file.read()))
+    except (OSError, ValueError, TypeError, AttributeError, ImportError) as error:
+        mend = "give a file such as an experiment.json"
+        raise UsageError(f"--config {path}: cannot be read ({one_line(error)}); {mend}") from error
+
+
+def tell_unused(console: Console, corpora: Corpora) -> None:
     for source, frames in corpora.dropped.items():
         if frames:
             text = f"{Path(source).name}: {frames} frames beside the clip are not used"
@@ -270,7 +288,11 @@ def _tell_results(
 # -- names
 
 
-def _check_writable(base: Store) -> None:
+def open_storage(given: str | None) -> Store:
+    return Store(str(default_folder())) if given is None else Store.open(given)
+
+
+def check_writable(base: Store) -> None:
     """Raises UsageError if the experiment's folder cannot be written, or made. Leaves nothing behind."""
     if not base.is_local:
         return  # the lease is the first thing that is written
@@ -285,13 +307,13 @@ def _check_writable(base: Store) -> None:
         raise UsageError(f"--storage: {base.uri}: {cause}; {mend}") from error
 
 
-def _experiment_name(corpus: str, preset: str) -> str:
+def experiment_name(corpus: str, preset: str) -> str:
     stem = Path(corpus.rstrip("/")).stem or "corpus"
     name = "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)
     return name if name == preset else f"{name}-{preset}"
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """The description as written, and every default."""
 
 

@@ -49,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     from jobs import tracking
     from jobs.corpus import UsageError
+    from jobs.lease import Lease
     from jobs.results import read_submission, summarise
-    from jobs.storage import Lease, Store
+    from jobs.storage import Store
 
     try:
         storage = Store.open(args.storage)

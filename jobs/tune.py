@@ -1,0 +1,297 @@
+"""Settings against results, as in the paper's Fig. 5: every combination of values trained on every clip, by Ray Tune.
+
+    python jobs/tune.py --corpus demo --preset demo --sweep vae_levels=1,2,3
+    python jobs/tune.py --corpus my_videos/ --sweep lr=1e-4..1e-2 --trials 20 --asha
+    python jobs/tune.py --corpus demo --preset demo --ablations
+
+A trial is a clip with one combination: what train_corpus.py does with a clip, on a GPU of its own, in a child run in
+MLflow. --sweep takes values, KEY=1,2,3 (KEY=1,2;3,4 where a value is a list), or a range, KEY=LOW..HIGH, from which
+Optuna draws. Ends with a table, sweep.csv, sweep.png and best.json, which train_corpus.py --config takes.
+Exit code: 0 all trials done; 1 some failed, the table names them and why; 2 bad arguments or nothing to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from jobs import schedule, sweep, train_corpus
+from jobs.corpus import Corpora, UsageError, find, one_line
+from jobs.lease import Lease
+from jobs.presets import ABLATIONS, PRESETS
+from jobs.storage import Store
+from model.config import ConfigError, TrainConfig
+from model.files import StorageError
+from pipeline.header import shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from jobs.tracking import Corpus
+
+DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
+DRAWS = 20
+LADDER = {"ladder_side", "min_size", "max_size", "scale_factor", "num_scales", "num_frames", "frame_rates"}
+DEFINITION = "sweep.json"
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tune.py", description=__doc__, formatter_class=train_corpus.HelpFormatter)
+    add = parser.add_argument
+    add("--corpus", required=True, help="as train_corpus.py takes it")
+    add("--preset", choices=sorted(PRESETS), default="small", help="a configuration (jobs/presets.py)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting; may be repeated")
+    add("--sweep", action="append", default=[], metavar="KEY=VALUES", help="values or a range; may be repeated")
+    add("--ablations", action="store_true", help="the method and every alternative of the paper: an axis of the sweep")
+    add(
+        "--trials", type=int, help=f"combinations that Optuna draws, each for all clips (default with a range: {DRAWS})"
+    )
+    add(
+        "--asha", action="store_true", help="stop trials that a finished scale shows among the worse half of their clip"
+    )
+    add("--metric", choices=sorted(sweep.MODES), default="svfid_lite0", help="what ASHA, Optuna and best.json go by")
+    add("--restore", action="store_true", help="go on with a sweep that was stopped, and try what failed again")
+    add("--storage", help="where everything goes that is made: a path all nodes share, or s3://, gs:// (default: runs)")
+    add("--experiment", help="name of this sweep in storage and MLflow (default: corpus, preset and settings)")
+    add("--tracking-uri", help="MLflow (default: $MLFLOW_TRACKING_URI, else a sqlite file in the storage folder)")
+    add("--gpus-per-clip", type=float, default=1.0, help="GPUs a trial, where the cluster has any")
+    add(
+        "--cpus-per-clip", type=int, help="CPU cores a trial, where it has no GPU (default: cores / trials, at least 1)"
+    )
+    add("--n", type=int, default=10, help="samples a trial that are scored and kept, at least 2")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    try:
+        return run(args, console)
+    except (UsageError, ConfigError, StorageError) as error:
+        console.print(f"error: {shown(str(error))}", style="red")
+        return NOTHING_TO_DO
+    except KeyboardInterrupt:
+        console.print("stopped; the same command with --restore goes on from the last checkpoints")
+        return 130
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    config = PRESETS[args.preset]().with_overrides(args.set)
+    given = [*args.sweep, *([f"{sweep.ABLATION}={','.join([sweep.METHOD, *ABLATIONS])}"] if args.ablations else [])]
+    axes = sweep.read_axes(given, config)
+    draws = _draws(args.trials, axes)
+    combinations = sweep.combinations(config, axes)
+    if args.n < 2:
+        raise UsageError(f"--n {args.n}: at least 2 samples are needed to measure diversity")
+    if args.asha and (ladder := [axis.key for axis in axes if axis.key in LADDER]):
+        raise UsageError(f"--asha: {ladder[0]} changes what a scale is, so scales do not compare; leave out --asha")
+    keys = [axis.key for axis in axes]
+    name = args.experiment or "-".join([train_corpus.experiment_name(args.corpus, args.preset), *keys])
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UsageError(f"--experiment {name}: letters, digits, '_', '-' and '.' only; it names a folder")
+    base = train_corpus.open_storage(args.storage).below(name)
+    _check_restore(base, args.restore)
+    train_corpus.check_writable(base)
+    with Lease(base, console.print):
+        # -- 1. what there is to do
+        corpora = _clips(args.corpus, base, config, console)
+        clip_ids = [work.clip_id for work in corpora.works]
+        listed = {sweep.trial_name(clip, values): (clip, values) for values in combinations for clip in clip_ids}
+        listed = {} if draws else listed  # else they only had to be possible
+        _check_definition(base, {"config": config.to_dict(), "sweep": given, "clips": clip_ids})
+        if args.restore:
+            _forget_failures(base)
+        begun = sweep.begun(base)
+        corpus = _open_tracking(args, base, given)
+
+        # -- 2. the trials
+        what = f"{draws} combinations from Optuna" if draws else f"{len(combinations)} combinations"
+        console.print(f"{what} × {len(clip_ids)} clips, into {base.uri}")
+        errors = _train(args, corpora, config, axes, listed, draws, begun, base, corpus)
+
+        # -- 3. what came of it
+        failed = _tell(args, console, base, corpus, listed or sweep.begun(base), axes, config, corpora)
+    return SOME_FAILED if failed or errors else DONE
+
+
+# -- what there is to do
+
+
+def _draws(trials: int | None, axes: Sequence[sweep.Axis]) -> int:
+    """How many combinations Optuna draws: 0 for a sweep without a range."""
+    if all(axis.ends is None for axis in axes):
+        if trials is not None:
+            raise UsageError(f"--trials {trials}: counts draws from a range, and the sweep has none; leave it out")
+        return 0
+    if trials is not None and trials < 1:
+        raise UsageError(f"--trials {trials}: at least 1")
+    if importlib.util.find_spec("optuna") is None:
+        raise UsageError("--sweep: a range needs Optuna; pip install '.[tune]', or list the values")
+    return trials or DRAWS
+
+
+def _check_restore(base: Store, restore: bool) -> None:
+    names = base.names()
+    if restore and DEFINITION not in names:
+        raise UsageError(f"--restore: {base.uri} holds no sweep; leave it out, or give the sweep's --storage and name")
+    if not restore and DEFINITION in names:
+        raise UsageError(f"{base.uri}: holds a sweep; --restore goes on with it, --experiment NAME makes another")
+    if DEFINITION not in names and "experiment.json" in names:
+        raise UsageError(f"{base.uri}: holds models of train_corpus.py; use --experiment NAME")
+
+
+def _clips(given: str, base: Store, config: TrainConfig, console: Console) -> Corpora:
+    base.pull(".shards")
+    corpora = find(given, base.path, config)
+    base.push(".shards")
+    train_corpus.tell_unused(console, corpora)
+    if not corpora.works:
+        for _, reason in corpora.failures:
+            console.print(reason)
+        raise UsageError(f"{given}: no clip that can be trained")
+    return corpora
+
+
+def _check_definition(base: Store, definition: Mapping[str, Any]) -> None:
+    """Write what defines the sweep, or raise UsageError if the one that is there is another."""
+    found = base.read([DEFINITION]).get(DEFINITION)
+    try:
+        before = json.loads(found) if found else definition
+        changed = [name for name in definition if before[name] != definition[name]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{base.uri}/{DEFINITION}: cannot be read ({one_line(error)}); use --experiment NAME"
+        ) from error
+    if changed:
+        was = f"its {' and '.join(changed)} differ from those given"
+        raise UsageError(f"--restore: {base.uri}: {was}; give the same command, or use --experiment NAME")
+    base.write(DEFINITION, json.dumps(definition, indent=2).encode() + b"\n")
+
+
+def _forget_failures(base: Store) -> None:
+    from jobs.results import read_results
+
+    for name, result in read_results(base, [name for name in base.names() if "." not in name]).items():
+        if result.status == "failed":
+            base.remove(f"{name}/result.json")
+
+
+def _open_tracking(args: argparse.Namespace, base: Store, given: Sequence[str]) -> Corpus:
+    from jobs import tracking
+
+    uri = tracking.uri_of(args.tracking_uri, base.parent.tracking_folder)
+    tags = {"corpus": args.corpus, "preset": args.preset, "sweep": " ".join(given)}
+    try:
+        return tracking.open_corpus(uri, base.name, base.parent.tracking_folder, tags)
+    except ConnectionError as error:
+        raise UsageError(str(error)) from error
+
+
+# -- the trials
+
+
+def _train(
+    args: argparse.Namespace,
+    corpora: Corpora,
+    config: TrainConfig,
+    axes: tuple[sweep.Axis, ...],
+    listed: sweep.Trials,
+    draws: int,
+    begun: sweep.Trials,
+    base: Store,
+    corpus: Corpus,
+) -> int:
+    """Run what has no result, and what ASHA and Optuna must hear of again. Returns how many trials failed."""
+    from jobs.results import read_results
+
+    if not args.asha:
+        ended = read_results(base, listed)
+        listed = {name: trial for name, trial in listed.items() if name not in ended}
+    if not listed and not draws:
+        return 0
+    earlier = list({tuple(values.items()): values for _, values in begun.values()}.values())
+    from jobs import trials
+
+    with schedule.ray_session():
+        count = len(listed) or len(corpora.works) * draws
+        slots = schedule.resources(args.gpus_per_clip, args.cpus_per_clip, count)
+        plan = trials.Plan(config, axes, base, corpus, args.n, args.metric, trials.put(corpora.works))
+        base.remove(trials.STATE)
+        try:
+            return trials.run(plan, listed, max(draws, len(earlier)) if draws else 0, earlier, slots, args.asha)
+        finally:
+            with contextlib.suppress(OSError):
+                base.remove(trials.STATE)
+
+
+# -- what came of it
+
+
+def _tell(
+    args: argparse.Namespace,
+    console: Console,
+    base: Store,
+    corpus: Corpus,
+    trials: sweep.Trials,
+    axes: Sequence[sweep.Axis],
+    config: TrainConfig,
+    corpora: Corpora,
+) -> bool:
+    """Print table and failures, leave the files in the store and in MLflow. Returns whether anything failed."""
+    from jobs import plots, tracking, upload
+    from jobs.results import read_results
+
+    keys = [axis.key for axis in axes]
+    results = read_results(base, trials)
+    found = sweep.lines(trials, results)
+    page = sweep.table(found, keys) + sweep.remarks(trials, results)
+    page += "".join(f"failed  {reason}\n" for _, reason in corpora.failures)
+    files = {"sweep.csv": sweep.to_csv(trials, results, keys)}
+    if chosen := sweep.best(found, args.metric):
+        files["sweep.png"] = plots.figure(found, axes, f"{base.name}: mean and standard deviation over the clips")
+        settings = sweep.configured(config, chosen.values).to_dict()
+        files["best.json"] = json.dumps(settings, indent=2).encode() + b"\n"
+        words = " ".join(f"{key}={value}" for key, value in chosen.values.items())
+        page += f"best by {args.metric}: {words}, done on {len(chosen.done)} of {chosen.tried} clips; "
+        page += f"train with --config {base.uri}/best.json\n"
+    for name, content in files.items():
+        base.write(name, content)
+    console.print(page, end="")
+
+    missing = upload.forward(corpus, base, list(trials))
+    ends = [results[name].status if name in results else "failed" for name in trials]
+    totals = {f"trials_{end}": float(ends.count(end)) for end in ("done", "stopped", "failed")}
+    bad = bool(totals["trials_failed"] or corpora.failures)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder) / name for name in files]
+            for path in paths:
+                path.write_bytes(files[path.name])
+            tracking.close_corpus(corpus, failed=bad, metrics=totals, table=page, files=paths)
+    except tracking.ERRORS as error:
+        missing[upload.TOTALS] = one_line(error)
+    if missing:
+        reason = next(iter(missing.values()))
+        console.print(
+            f"warning: {len(missing)} not in MLflow ({reason}); the same command with --restore sends the rest"
+        )
+    if chosen:
+        console.print(f"plot: {base.uri}/sweep.png")
+    console.print(f"MLflow: {corpus.link(corpus.run_id)}")
+    return bad
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,317 @@
+"""jobs/compare_corpus.py on a small set in UCF-101's layout, cut from real clips; every answer is known beforehand."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+from jobs import compare_corpus
+from jobs.comparison import nearest_two, source_of
+from jobs.embedding import Cuts, embed_folder
+from model import checkpoint
+from model.metrics.features import Lite0Features
+from model.metrics.frechet import RealClip, svfid
+from model.sample import sample
+from pipeline import video
+from pipeline.clips import demo_sources
+from pipeline.video import ffmpeg_exe
+
+from .conftest import TINY, run_job
+
+LITE0 = Lite0Features()
+BIKES, BUNNY, PHONE = 0, 1, 2
+
+
+def cut(source: str | Path, to: Path, filters: str, *, start: int = 0, frames: int = 30) -> Path:
+    """`frames` frames at 24 FPS of a video from frame `start` on, filtered; .avi is in MPEG-4, as UCF-101's."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    graph = f"fps=24,trim=start_frame={start},setpts=N/24/TB,{filters}"
+    command = [ffmpeg_exe(), "-v", "error", "-i", str(source), "-vf", graph, "-frames:v", str(frames), "-an"]
+    subprocess.run([*command, *(["-c:v", "mpeg4", "-q:v", "2"] if to.suffix == ".avi" else []), str(to)], check=True)
+    return to
+
+
+def as_video(frames_thwc: np.ndarray) -> np.ndarray:
+    return frames_thwc.transpose(3, 0, 1, 2).astype(np.float32) / 127.5 - 1
+
+
+@dataclass(frozen=True)
+class UcfSet:
+    folder: Path
+
+    def arguments(self, **changed: str | Path) -> list[str]:
+        folders = {name: self.folder / name for name in ("samples", "train", "test")} | changed
+        return [str(word) for name, folder in folders.items() for word in (f"--{name}", folder)]
+
+
+@pytest.fixture(scope="module")
+def ucf(tmp_path_factory: pytest.TempPathFactory) -> UcfSet:
+    """Two classes of two groups each: the clips of a g01 are nearly equal, that of g02 is the same scene, mirrored."""
+    folder = tmp_path_factory.mktemp("ucf")
+    demo = demo_sources()
+    for source, name in ((BIKES, "Biking"), (BUNNY, "Cartoon")):
+        for group, scale in (
+            ("g01_c01", ""),
+            ("g01_c02", ",eq=brightness=0.02"),
+            ("g02_c01", ",hflip,eq=contrast=0.8"),
+        ):
+            cut(demo[source], folder / "train" / name / f"v_{name}_{group}.avi", f"scale=64:48{scale}")
+    for number, (source, start) in enumerate([(BIKES, 144), (BUNNY, 72), (PHONE, 0), (PHONE, 48)], start=1):
+        cut(demo[source], folder / "test" / "Other" / f"v_Other_g{number:02d}_c01.avi", "scale=64:48", start=start)
+    # What a GAN of many videos might make: 16 frames of 64×64, near a clip of the training set.
+    for sample_of, name, start, sigma in (
+        ("Biking/v_Biking_g01_c01", "bikes", 13, 0.4),
+        ("Biking/v_Biking_g01_c01", "blurred_bikes", 13, 0.7),
+        ("Cartoon/v_Cartoon_g01_c02", "rabbit", 0, 0.5),
+    ):
+        damage = f"scale=64:64,gblur=sigma={sigma},noise=alls=4:all_seed=1"
+        cut(folder / "train" / f"{sample_of}.avi", folder / "samples" / f"{name}.avi", damage, start=start, frames=16)
+    return UcfSet(folder)
+
+
+# -- nearest neighbours
+
+
+def test_the_second_neighbour_is_never_of_the_firsts_source() -> None:
+    rng = np.random.default_rng(0)
+    clips, samples = rng.normal(size=(60, 4)), rng.normal(size=(25, 4))
+    sources = [f"Class_g{i // 6:02d}" for i in range(60)]
+    shared = 0
+    for query, (first, second) in zip(samples, nearest_two(samples, clips, sources)):
+        order = sorted(range(60), key=lambda i: sum((a - b) ** 2 for a, b in zip(clips[i], query)))
+        assert first == order[0]
+        assert second == next(i for i in order if sources[i] != sources[order[0]])
+        shared += sources[order[0]] == sources[order[1]]
+    assert shared, "the second nearest of all was never of the same source: nothing was shown"
+
+
+def test_sources_by_name() -> None:
+    paths = ["a/v_HandstandPushups_g01_c01.avi", "b/v_HandstandPushups_g01_c07.avi", "v_HandstandPushups_g02_c01.avi"]
+    paths += ["v_YoYo_g01_c01.avi", "x/holiday.mp4", "y/holiday.mp4"]
+    assert source_of(paths[0]) == source_of(paths[1])
+    assert len({source_of(path) for path in paths}) == 5
+
+
+# -- vectors
+
+
+def test_vectors_are_kept_and_known_by_the_file(ucf: UcfSet, tmp_path: Path) -> None:
+    folder, cache = tmp_path / "videos", tmp_path / "vectors.npz"
+    shutil.copytree(ucf.folder / "train" / "Biking", folder)
+    warned: list[str] = []
+
+    def embedded() -> tuple[dict[str, np.ndarray], list[str]]:
+        clips, failures = embed_folder(str(folder), Cuts(13, 13), "lite0", cache, workers=1, warn=warned.append)
+        assert len({clip.clip_id for clip in clips}) == len(clips)
+        return {f"{Path(clip.path).name} {clip.start}": clip.vector for clip in clips}, failures
+
+    first, failures = embedded()
+    names = [f"v_Biking_{name}.avi {start}" for name in ("g01_c01", "g01_c02", "g02_c01") for start in (0, 13)]
+    assert sorted(first) == names and failures == []
+    frames = video.decode(folder / "v_Biking_g02_c01.avi", start_frame=13, num_frames=13, fps=24)
+    expected = LITE0(as_video(frames)).mean(axis=0)
+    np.testing.assert_allclose(first["v_Biking_g02_c01.avi 13"], expected, rtol=1e-4, atol=1e-5)
+
+    # Unreadable now, but of the same size and time: it is not decoded again.
+    path = folder / "v_Biking_g01_c01.avi"
+    content, status = path.read_bytes(), path.stat()
+    path.write_bytes(b"\0" * len(content))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    again, failures = embedded()
+    assert failures == [] and all((again[name] == vector).all() for name, vector in first.items())
+
+    # Touched, and the kept vectors damaged: all are computed again, and this one cannot be.
+    os.utime(path)
+    cache.write_bytes(cache.read_bytes()[:100])
+    assert not warned
+    again, failures = embedded()
+    assert len(warned) == 1 and "vectors.npz: cannot be read" in warned[0]
+    assert len(failures) == 1 and "v_Biking_g01_c01.avi: " in failures[0] and "\n" not in failures[0]
+    assert sorted(again) == names[2:] and all((vector == first[name]).all() for name, vector in again.items())
+
+
+def test_the_clips_before_a_damage_are_used(tmp_path: Path) -> None:
+    """A folder of frames, of which one is no picture."""
+    (tmp_path / "videos" / "some").mkdir(parents=True)
+    cut(demo_sources()[BIKES], tmp_path / "videos" / "some" / "%03d.png", "scale=64:48", frames=65)
+    (tmp_path / "videos" / "some" / "030.png").write_bytes(b"\x89PNG no picture")
+    clips, failures = embed_folder(str(tmp_path / "videos"), Cuts(13, 13), "lite0", tmp_path / "v.npz", workers=1)
+    assert [clip.start for clip in clips] == [0, 13]
+    (line,) = failures
+    assert "030.png: " in line and line.endswith("(2 of its 5 clips are used)")
+
+
+# -- bad arguments
+
+
+@pytest.mark.parametrize("empty", ["samples", "train", "test"])
+def test_an_empty_folder_is_one_line(
+    empty: str, ucf: UcfSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "nothing").mkdir()
+    arguments = ucf.arguments(**{empty: tmp_path / "nothing"})
+    assert compare_corpus.main([*arguments, "--workers", "1", "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().out.strip().splitlines()
+    assert "nothing: holds no video; give a folder" in line
+
+
+def test_one_source_has_no_second_neighbour(ucf: UcfSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("g01_c01", "g01_c02"):
+        (tmp_path / "train").mkdir(exist_ok=True)
+        shutil.copy(ucf.folder / "train" / "Biking" / f"v_Biking_{name}.avi", tmp_path / "train")
+    arguments = ucf.arguments(train=tmp_path / "train")
+    assert compare_corpus.main([*arguments, "--workers", "1", "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().out.strip().splitlines()
+    assert "one source video" in line
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (("--limit", "0"), "--limit"),
+        (("--name", "a/b"), "--name a/b"),
+        (("--features", "vgg"), "no features 'vgg'"),
+        (("--set", "chanels=3"), "did you mean channels"),
+        (("--samples", "nowhere"), "nowhere: no such folder"),
+    ],
+)
+def test_bad_arguments_are_one_line(
+    option: tuple[str, str], told: str, ucf: UcfSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare_corpus.main([*ucf.arguments(), "--out", str(tmp_path / "out"), *option]) == 2
+    (line,) = capsys.readouterr().out.strip().splitlines()
+    assert told in line
+
+
+# -- the whole way
+
+
+@dataclass(frozen=True)
+class Compared:
+    command: list[str]
+    out: Path
+    storage: Path
+    output: str
+    code: int
+    test: Path  # its folder of test videos, one of them unreadable
+
+    @property
+    def report(self) -> dict:
+        return json.loads((self.out / "TGAN_lite0.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def compared(ucf: UcfSet, tmp_path_factory: pytest.TempPathFactory) -> Compared:
+    folder = tmp_path_factory.mktemp("compared")
+    test = folder / "test"
+    shutil.copytree(ucf.folder / "test", test)
+    (test / "Other" / "v_Other_g05_c01.avi").write_bytes(b"RIFF no video" * 50)
+    command = [*ucf.arguments(test=test), "--name", "TGAN", "--out", str(folder / "out"), "--seed", "3", *TINY[:-2]]
+    command += ["--storage", str(folder / "storage"), "--cpus-per-clip", "1", "--workers", "1"]
+    done = run_job("compare_corpus.py", *command)
+    return Compared(command, folder / "out", folder / "storage", done.stdout, done.returncode, test)
+
+
+@pytest.mark.slow
+def test_an_unreadable_test_video_is_told_and_the_rest_used(compared: Compared) -> None:
+    assert compared.code == 1, compared.output
+    (line,) = [line for line in compared.output.splitlines() if "v_Other_g05_c01.avi" in line]
+    assert compared.report["failures"] == [line]
+    assert "FID: 8 clips" in compared.output
+
+
+@pytest.mark.slow
+def test_the_neighbours_are_those_the_samples_were_made_from(compared: Compared) -> None:
+    found = {
+        Path(row["sample"]).stem: [(Path(row[nn]["path"]).stem, row[nn]["start"]) for nn in ("nn1", "nn2")]
+        for row in compared.report["samples"]
+    }
+    firsts = {name: pair[0] for name, pair in found.items()}
+    bikes, rabbit = ("v_Biking_g01_c01", 13), ("v_Cartoon_g01_c02", 0)
+    assert firsts == {"bikes": bikes, "blurred_bikes": bikes, "rabbit": rabbit}
+    for name, (_, (second, _)) in found.items():
+        assert second == ("v_Cartoon_g02_c01" if name == "rabbit" else "v_Biking_g02_c01")
+    assert [row["number"] for row in compared.report["samples"]] == [0, 1, 0]
+    with open(compared.out / "TGAN_lite0_nn1.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2  # a model of each nn1, once
+
+
+def ours_of(compared: Compared) -> list[np.ndarray]:
+    base = compared.storage / "compare-TGAN-demo"
+    stacks = [checkpoint.load(base / row["model"] / "checkpoint.pt").stack() for row in compared.report["samples"]]
+    return [sample(stack, row["number"] + 1, 3)[-1].numpy() for stack, row in zip(stacks, compared.report["samples"])]
+
+
+@pytest.mark.slow
+def test_table_1_is_the_mean_of_svfid(compared: Compared) -> None:
+    scores: dict[str, list[float]] = {}
+    for row, ours in zip(compared.report["samples"], ours_of(compared)):
+        baseline = as_video(video.decode(row["sample"], num_frames=16, fps=24))
+        for nn in ("nn1", "nn2"):
+            clip = video.decode(row[nn]["path"], start_frame=row[nn]["start"], num_frames=13, fps=24)
+            real = RealClip(as_video(clip), LITE0)
+            scores.setdefault(f"baseline {nn}", []).append(svfid(real, baseline[None]).mean)
+            scores.setdefault(f"ours {nn}", []).append(svfid(real, ours[None]).mean)
+    with open(compared.out / "TGAN_lite0_table1.csv", newline="") as file:
+        baseline_row, ours_row = csv.DictReader(file)
+    assert (baseline_row[""], ours_row[""]) == ("TGAN", "ours")
+    for nn in ("nn1", "nn2"):
+        assert float(baseline_row[f"svfid_lite0 {nn}"]) == pytest.approx(np.mean(scores[f"baseline {nn}"]), rel=1e-3)
+        assert float(ours_row[f"svfid_lite0 {nn}"]) == pytest.approx(np.mean(scores[f"ours {nn}"]), rel=1e-3)
+    papers = [{"nn1": "20.0", "nn2": "20.6"}, {"nn1": "8.7", "nn2": "21.0"}]
+    for row, paper in zip((baseline_row, ours_row), papers):
+        assert {nn: row[f"paper's TGAN {nn}"] for nn in paper} == paper
+
+
+@pytest.mark.slow
+def test_table_2_is_the_fid_of_scipy(compared: Compared) -> None:
+    test_set = [
+        LITE0(as_video(video.decode(path, start_frame=start, num_frames=13, fps=24))).mean(axis=0)
+        for path in sorted(compared.test.rglob("*.avi"))[:4]
+        for start in (0, 13)
+    ]
+    samples = [as_video(video.decode(row["sample"], fps=24)) for row in compared.report["samples"]]
+    with open(compared.out / "TGAN_lite0_table2.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, videos, paper in zip(rows, (samples, ours_of(compared)), ("28.3", "16.1")):
+        expected = fid_by_scipy(np.stack([LITE0(v).mean(axis=0) for v in videos]), np.stack(test_set), drawn=3, seed=3)
+        assert float(row["fid_lite0"]) == pytest.approx(expected, rel=1e-3)
+        assert row["paper's TGAN fid"] == paper
+
+
+def fid_by_scipy(a: np.ndarray, b: np.ndarray, *, drawn: int, seed: int) -> float:
+    """A.3, written down once more: 50 trials on features drawn at random, from the eigenvalues of the product."""
+    rng = np.random.default_rng(seed)
+    distances = []
+    for _ in range(50):
+        chosen = rng.choice(a.shape[1], drawn, replace=False)
+        x, y = a[:, chosen], b[:, chosen]
+        cov_x, cov_y = np.cov(x.T), np.cov(y.T)
+        # The covariance of three samples is singular, which scipy's sqrtm warns of: its trace is of the eigenvalues.
+        root = np.sqrt(scipy.linalg.eigvals(cov_x @ cov_y).real.clip(0))
+        distances.append(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(cov_x + cov_y) - 2 * root.sum())
+    return float(np.mean(distances))
+
+
+@pytest.mark.slow
+def test_the_same_command_again_makes_only_what_is_missing(compared: Compared) -> None:
+    models = sorted((compared.storage / "compare-TGAN-demo").glob("*/checkpoint.pt"))
+    assert len(models) == 2
+    kept = {path: path.stat().st_mtime_ns for path in models[1:]}
+    before = compared.report
+    shutil.rmtree(models[0].parent)
+    (compared.test / "Other" / "v_Other_g05_c01.avi").unlink()
+    done = run_job("compare_corpus.py", *compared.command)
+    assert done.returncode == 0, done.stdout
+    assert models[0].exists() and {path: path.stat().st_mtime_ns for path in kept} == kept
+    after = compared.report
+    assert after["failures"] == [] and after["svfid"] == before["svfid"] and after["fid"] == before["fid"]

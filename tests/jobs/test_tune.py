@@ -1,0 +1,379 @@
+"""Sweeps through real Ray Tune: what a user sees, what lies in storage and MLflow, what a kill or a bad value costs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from PIL import Image
+
+from jobs import plots, sweep, train_corpus, tune
+from jobs.corpus import UsageError
+from jobs.presets import ABLATIONS, ABLATIONS_IN_PAPER, demo
+from jobs.results import Result
+from model.config import ConfigError, TrainConfig
+
+from .conftest import ROOT, TINY, make_video, run_job
+
+BLUE = (0x1F, 0x77, 0xB4)  # of matplotlib's first line
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    make_video(folder / "one.mp4")
+    make_video(folder / "two.mp4", source="mandelbrot")
+    return folder
+
+
+def command(corpus: Path, storage: Path, *more: str, cpus: int = 1) -> tuple[str | Path, ...]:
+    return ("--corpus", corpus, *TINY, "--storage", storage, "--experiment", "s", "--cpus-per-clip", str(cpus), *more)
+
+
+def results_of(base: Path) -> dict[str, dict[str, object]]:
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(base.glob("*/result.json"))}
+
+
+def times_of(base: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in base.glob("*/result.json")}
+
+
+def runs_of(storage: Path) -> dict[str, Run]:
+    """MLflow's runs by clip id; the parent's is 'corpus'."""
+    client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("s")
+    assert experiment is not None
+    return {run.data.tags.get("clip_id", "corpus"): run for run in client.search_runs([experiment.experiment_id])}
+
+
+def blue(png: bytes) -> np.ndarray:
+    """Where a picture has the colour of the first line: bool (H, W)."""
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    return np.asarray((pixels == BLUE).all(-1))
+
+
+# -- a sweep
+
+
+@pytest.fixture
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> int:
+    """CPUs that a trial takes when it is to be alone. It computes with one thread, whatever else the machine does."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return psutil.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Swept:
+    storage: Path
+    arguments: tuple[str | Path, ...]
+    output: str
+    code: int
+
+    @property
+    def base(self) -> Path:
+        return self.storage / "s"
+
+
+@pytest.fixture(scope="module")
+def swept(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    storage = tmp_path_factory.mktemp("storage")
+    arguments = command(videos, storage, "--sweep", "vae_levels=1,2")
+    done = run_job("tune.py", *arguments)
+    return Swept(storage, arguments, done.stdout, done.returncode)
+
+
+def test_every_clip_is_trained_with_every_value(swept: Swept) -> None:
+    assert swept.code == 0, swept.output
+    results = results_of(swept.base)
+    assert len(results) == 4 and all(result["status"] == "done" for result in results.values())
+    for name in results:
+        about = json.loads((swept.base / name / "config.json").read_text())
+        clip, _, value = name.partition("--vae_levels-")
+        assert about["tags"] == {"clip": clip, "vae_levels": value}
+        assert about["config"]["vae_levels"] == int(value)
+        assert (swept.base / name / "samples" / "sample_00.mp4").exists()
+    assert not (swept.base / ".tune").exists()
+
+
+def test_the_table_and_the_csv_have_the_means_over_the_clips(swept: Swept) -> None:
+    results = results_of(swept.base)
+    for value in ("1", "2"):
+        figures = [float(str(r["svfid_lite0"])) for name, r in results.items() if name.endswith(f"-{value}")]
+        mean, deviation = np.mean(figures), np.std(figures, ddof=1)
+        assert f"{mean:.1f} ± {deviation:.1f}" in swept.output
+    rows = list(csv.DictReader(io.StringIO((swept.base / "sweep.csv").read_text())))
+    assert {row["trial"] for row in rows} == set(results)
+    for row in rows:
+        assert row["trial"] == f"{row['clip']}--vae_levels-{row['vae_levels']}" and row["status"] == "done"
+        assert float(row["diversity"]) == results[row["trial"]]["diversity"]
+
+
+def test_the_plot_has_a_line_with_error_bars_in_both_panels(swept: Swept) -> None:
+    found = blue((swept.base / "sweep.png").read_bytes())
+    for half in np.array_split(found, 2, axis=1):
+        columns = np.flatnonzero(half.any(0))
+        assert columns.max() - columns.min() > half.shape[1] / 2  # from the first value to the last
+        assert half.sum(0).max() > 50  # upright: a bar
+
+
+def test_every_trial_is_a_child_run_with_its_points_and_the_parent_has_the_plot(swept: Swept) -> None:
+    runs = runs_of(swept.storage)
+    client = MlflowClient(f"sqlite:///{swept.storage / 'mlflow.db'}")
+    assert set(runs) == {"corpus", *results_of(swept.base)}
+    parent = runs.pop("corpus")
+    assert {item.path for item in client.list_artifacts(parent.info.run_id)} >= {"sweep.png", "sweep.csv", "best.json"}
+    assert parent.data.metrics["trials_done"] == 4 and parent.info.status == "FINISHED"
+    for name, run in runs.items():
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id and run.info.status == "FINISHED"
+        assert run.data.params["vae_levels"] == run.data.tags["vae_levels"] == name[-1]
+        assert len(client.get_metric_history(run.info.run_id, "after_scale/svfid_lite0")) == 4
+        assert run.data.metrics["svfid_lite0"] == results_of(swept.base)[name]["svfid_lite0"]
+
+
+def test_train_corpus_takes_the_best_configuration(
+    swept: Swept, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = results_of(swept.base)
+
+    def score(value: str) -> float:
+        some = [r for name, r in results.items() if name.endswith(f"-{value}")]
+        return float(np.mean([float(str(r["svfid_lite0"])) / float(str(r["svfid_lite0_blur"])) for r in some]))
+
+    config = TrainConfig.from_dict(json.loads((swept.base / "best.json").read_text()))
+    assert str(config.vae_levels) == min("12", key=score) and config.channels == 8
+    argv = ["--corpus", str(videos), "--config", str(swept.base / "best.json"), "--storage", str(tmp_path)]
+    assert train_corpus.main([*argv, "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "1 + 1 + 1 + 1 = 4" in told and "13×30×40" in told
+    assert train_corpus.main([*argv[:3], str(swept.base / "sweep.csv"), "--dry-run"]) == 2
+    assert "sweep.csv: cannot be read" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_going_on_with_a_sweep_that_is_done_does_nothing_again_and_another_is_refused(swept: Swept) -> None:
+    before = times_of(swept.base)
+    again = run_job("tune.py", *swept.arguments, "--restore")
+    assert again.returncode == 0 and "best by svfid_lite0" in again.stdout
+    assert times_of(swept.base) == before
+    unasked = run_job("tune.py", *swept.arguments)
+    assert unasked.returncode == 2 and "--restore goes on with it" in unasked.stdout.replace("\n", " ")
+    other = run_job("tune.py", *swept.arguments[:-1], "vae_levels=1,2,3", "--restore")
+    assert other.returncode == 2 and "its sweep differ" in other.stdout.replace("\n", " ")
+
+
+# -- what can happen to one
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_costs_that_trial_and_asha_stops_the_worse_half(
+    videos: Path, tmp_path: Path, one_at_a_time: int
+) -> None:
+    """One after the other: lr 1e30 fails; 3e-3 learns; 1e-9 does not, which the first scale shows."""
+    more = ("--set", "iters_per_scale=30,1,1,1", "--sweep", "lr=3e-3,1e30,1e-9", "--asha")
+    arguments = command(videos / "one.mp4", tmp_path, *more, cpus=one_at_a_time)
+    done = run_job("tune.py", *arguments)
+    assert done.returncode == 1, done.stdout
+    results = {name.partition("--")[2]: result for name, result in results_of(tmp_path / "s").items()}
+    assert {name: result["status"] for name, result in results.items()} == {
+        "lr-0_003": "done",
+        "lr-1e30": "failed",
+        "lr-1e-09": "stopped",
+    }
+    (failure,) = [line for line in done.stdout.splitlines() if line.startswith("failed  ")]
+    assert "--lr-1e30: NonFiniteLoss" in failure
+    (stop,) = [line for line in done.stdout.splitlines() if line.startswith("stopped  ")]
+    assert "--lr-1e-09: by ASHA after 1 scales" in stop
+    runs = {name.partition("--")[2]: run for name, run in runs_of(tmp_path).items()}
+    assert runs["lr-1e-09"].info.status == "KILLED" and "by ASHA" in runs["lr-1e-09"].data.tags["stopped"]
+    assert runs["lr-1e30"].info.status == "FAILED" and "NonFiniteLoss" in runs["lr-1e30"].data.tags["failure"]
+    assert json.loads((tmp_path / "s" / "best.json").read_text())["lr"] == 3e-3
+
+    before = {name: time for name, time in times_of(tmp_path / "s").items() if "1e30" not in name}
+    again = run_job("tune.py", *arguments, "--restore")
+    assert again.returncode == 1, again.stdout
+    after = times_of(tmp_path / "s")
+    assert {name: after[name] for name in before} == before  # done and stopped stay; the failure was tried again
+    assert len(after) == 3
+
+
+@pytest.mark.slow
+def test_a_killed_driver_costs_nothing_that_was_done(videos: Path, tmp_path: Path, one_at_a_time: int) -> None:
+    more = ("--set", "iters_per_scale=5,120,1,1", "--set", "log_every=5", "--set", "checkpoint_every=10")
+    more += ("--sweep", "vae_levels=1,2")
+    arguments = command(videos / "one.mp4", tmp_path, *more, cpus=one_at_a_time)
+    process = subprocess.Popen([sys.executable, str(ROOT / "jobs" / "tune.py"), *map(str, arguments)])
+    deadline = time.monotonic() + 300
+
+    def lines(value: int) -> list[str]:
+        return [x for path in base.glob(f"*-{value}/metrics.jsonl") for x in path.read_text().splitlines()]
+
+    base = tmp_path / "s"
+    while len(lines(2)) < 5:  # in the long scale of the second trial
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for member in reversed(family):  # the driver first
+        member.kill()
+    psutil.wait_procs(family, timeout=30)
+    process.wait()
+    before, points = times_of(base), lines(2)
+    assert len(before) == 1 and not list(base.glob("*-2/result.json"))
+
+    restored = run_job("tune.py", *arguments, "--restore")
+    assert restored.returncode == 0, restored.stdout
+    after = times_of(base)
+    assert len(after) == 2 and before.items() <= after.items()
+    assert lines(2)[: len(points) - 1] == points[:-1]  # it went on; the last line may have been half written
+    assert [json.loads(x)["scale"] for x in lines(2) if json.loads(x)["iteration"] is None] == [0, 1, 2, 3]
+    assert {run.info.status for run in runs_of(tmp_path).values()} == {"FINISHED"}
+
+
+@pytest.mark.slow
+def test_optuna_draws_from_a_range_for_all_clips_and_goes_on_with_other_draws(videos: Path, tmp_path: Path) -> None:
+    arguments = command(videos, tmp_path, "--sweep", "lr=1e-4..1e-2", "--sweep", "vae_levels=1,2", "--trials")
+    done = run_job("tune.py", *arguments, "2")
+    assert done.returncode == 0, done.stdout
+    before = times_of(tmp_path / "s")
+    drawn = {name.partition("--")[2] for name in before}
+    assert len(before) == 4 and len(drawn) == 2  # each for both clips
+    more = run_job("tune.py", *arguments, "3", "--restore", "--asha")
+    assert more.returncode == 0, more.stdout
+    after = times_of(tmp_path / "s")
+    assert len(after) == 6 and before.items() <= after.items()
+    for path in (tmp_path / "s").glob("*/config.json"):
+        about = json.loads(path.read_text())
+        assert 1e-4 <= about["config"]["lr"] == float(about["tags"]["lr"]) <= 1e-2
+    assert blue((tmp_path / "s" / "sweep.png").read_bytes()).any()
+
+
+@pytest.mark.slow
+def test_one_command_runs_the_ablations_and_tells_the_papers_words_beside(videos: Path, tmp_path: Path) -> None:
+    done = run_job("tune.py", *command(videos / "two.mp4", tmp_path, "--ablations"))
+    assert done.returncode == 0, done.stdout
+    results = results_of(tmp_path / "s")
+    method = next(result for name, result in results.items() if name.endswith("-none"))
+    for name in ABLATIONS:
+        (result,) = [result for trial, result in results.items() if trial.endswith(f"--ablation-{name}")]
+        (row,) = [line for line in done.stdout.splitlines() if line.startswith(f"│ {name} ")]
+        change = float(str(result["diversity"])) / float(str(method["diversity"])) - 1
+        assert f"{100 * change:+.0f} %" in row and ABLATIONS_IN_PAPER[name] in row
+
+
+# -- what is asked for
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--sweep", "vae_level=1,2"], "did you mean vae_levels?"),
+        (["--sweep", "vae_levels=1,two"], "vae_levels=two: not a value of type int"),
+        (["--sweep", "vae_levels=1,9"], "vae_levels=9: from 0 to num_scales=6"),
+        (["--sweep", "vae_levels="], "no values"),
+        (["--sweep", "vae_levels"], "no values"),
+        ([], "nothing to sweep"),
+        (["--sweep", "lr=1,2", "--sweep", "lr=3"], "twice"),
+        (["--sweep", "precision=bf16..float32"], "a range is LOW..HIGH"),
+        (["--sweep", "freeze=false..true"], "a range is LOW..HIGH"),
+        (["--sweep", "vae_levels=1..3"], "list the values"),
+        (["--sweep", "ablation=none..gan_only"], "list the values"),
+        (["--sweep", "lr=1e-4..1e-2", "--sweep", "vae_levels=0,1", "--set", "latent=patchvae"], "needs a VAE scale"),
+        (["--sweep", "lr=1e-2..1e-4"], "not below"),
+        (["--sweep", "lr=1e-4..fast"], "lr=fast"),
+        (["--sweep", "ablation=none,no_frezing"], "no_frezing is none of"),
+        (["--sweep", "lr=1,2", "--trials", "3"], "--trials 3"),
+        (["--sweep", "lr=1e-4..1e-2", "--trials", "0"], "--trials 0"),
+        (["--sweep", "num_scales=4,5", "--set", "iters_per_scale=1", "--asha"], "leave out --asha"),
+        (["--sweep", "lr=1,2", "--restore"], "holds no sweep"),
+        (["--sweep", "lr=1,2", "--n", "1"], "--n 1"),
+        (["--sweep", "lr=1,2", "--experiment", "../x"], "../x"),
+    ],
+)
+def test_what_cannot_be_swept_is_one_line_and_exit_2(
+    arguments: list[str], told: str, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--corpus", str(videos), "--preset", "demo", "--storage", str(tmp_path / "runs"), *arguments]
+    assert tune.main(argv) == 2
+    out = capsys.readouterr().out
+    assert out.startswith("error: ") and told in out and out.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_corpus_experiment_is_not_taken_for_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "experiment.json").write_text("{}")
+    argv = ["--corpus", "demo", "--sweep", "lr=1,2", "--storage", str(tmp_path), "--experiment", "e"]
+    assert tune.main(argv) == 2 and "models of train_corpus.py" in capsys.readouterr().out
+
+
+def combinations(given: Sequence[str]) -> list[dict[str, str]]:
+    return [dict(values) for values in sweep.combinations(demo(), sweep.read_axes(given, demo()))]
+
+
+def test_combinations_are_every_one_once() -> None:
+    assert combinations(["vae_levels=1,2,1", "lr=0.001,1e-3,3e-3"]) == [
+        {"vae_levels": m, "lr": lr} for m in ("1", "2") for lr in ("0.001", "0.003")
+    ]
+    lists = combinations(["adam_betas=0.5,0.999;0,0.9"])
+    assert [sweep.configured(demo(), values).adam_betas for values in lists] == [(0.5, 0.999), (0.0, 0.9)]
+    # gan_only sets vae_levels itself
+    assert combinations(["vae_levels=1,2", "ablation=none,gan_only"]) == [
+        {"vae_levels": "1", "ablation": "none"},
+        {"ablation": "gan_only"},
+        {"vae_levels": "2", "ablation": "none"},
+    ]
+    with pytest.raises(ConfigError, match="needs a VAE scale"):
+        combinations(["vae_levels=0,1", "ablation=none,patchvae"])
+    with pytest.raises(UsageError, match="too long"):
+        sweep.trial_name("c" * 64, {"iters_per_scale": ",".join(["10000"] * 40)})
+
+
+def result(name: str, svfid: float, diversity: float, blur: float = 100.0) -> Result:
+    return Result(name, "done", "", 1.0, svfid, blur, diversity, 0.1)
+
+
+def test_changes_compare_the_clips_that_both_finished_and_the_best_has_most_clips() -> None:
+    trials = {f"{clip}{a}": (clip, {"ablation": a}) for a in ("none", "gan_only", "no_freezing") for clip in "ab"}
+    results = {
+        "anone": result("anone", 100, 0.4),
+        "bnone": result("bnone", 1000, 0.4, blur=2000),
+        "agan_only": result("agan_only", 150, 0.2),
+        "bgan_only": result("bgan_only", 900, 0.2, blur=2000),
+        "ano_freezing": result("ano_freezing", 50, 0.1),
+        "bno_freezing": Result("bno_freezing", "failed", "why"),
+    }
+    found = sweep.lines(trials, results)
+    rows = {line.split()[1]: line for line in sweep.table(found, ["ablation"]).splitlines() if line.startswith("│")}
+    assert "550.0 ± 636.4" in rows["none"] and "0.75" in rows["none"]  # (1 + 0.5) / 2 of the blurred clips'
+    assert "-5 %" in rows["gan_only"] and "-50 %" in rows["gan_only"]  # 1050 to 1100; 0.2 to 0.4
+    assert "-50 %" in rows["no_freezing"] and "-75 %" in rows["no_freezing"] and "1/2" in rows["no_freezing"]
+    chosen = sweep.best(found, "svfid_lite0")
+    assert chosen and chosen.values == {"ablation": "none"}  # 0.75; gan_only 0.975; no_freezing not on both
+    assert "failed  bno_freezing: why" in sweep.remarks(trials, results)
+    assert sweep.best(sweep.lines(trials, {}), "svfid_lite0") is None
+
+
+def test_a_plot_has_a_line_a_method_and_a_straight_one_for_what_has_no_value() -> None:
+    axes = sweep.read_axes(["vae_levels=1,2,3", "ablation=none,gan_only"], demo())
+    trials, results = {}, {}
+    for values in sweep.combinations(demo(), axes):
+        for clip, svfid in (("a", 100.0), ("b", 200.0)):
+            name = sweep.trial_name(clip, values)
+            trials[name], results[name] = (clip, values), result(name, svfid * (1 + len(values)), 0.3)
+    pixels = np.asarray(Image.open(io.BytesIO(plots.figure(sweep.lines(trials, results), axes, "t"))).convert("RGB"))
+    orange = (pixels == (0xFF, 0x7F, 0x0E)).all(-1)
+    left = orange[:, : orange.shape[1] // 2]
+    rows = np.flatnonzero(left.sum(1) > 100)
+    assert rows.size and np.ptp(rows) <= 3  # level
+    assert left.any(0).sum() > 0.4 * left.shape[1]  # dashed, across
+    assert (pixels == BLUE).all(-1).sum() > 500
