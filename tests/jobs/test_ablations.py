@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs import tracking
 from jobs.fit_clip import Clip, fit_clip
 from jobs.presets import ABLATIONS, demo
 from jobs.sample import main as sample_main
@@ -27,20 +26,12 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_video(tmp_path_factory.mktemp("videos") / "clip.mp4")
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> tracking.Corpus:
-    storage = tmp_path_factory.mktemp("tracking")
-    return tracking.open_corpus(tracking.default_uri(storage), "ablations", storage, {})
-
-
 @pytest.mark.parametrize("name", sorted(ABLATIONS))
-def test_a_clip_is_trained_scored_kept_and_sampled_again(
-    name: str, clip: Path, corpus: tracking.Corpus, tmp_path: Path
-) -> None:
+def test_a_clip_is_trained_scored_kept_and_sampled_again(name: str, clip: Path, tmp_path: Path) -> None:
     config = ABLATIONS[name](CONFIG)
     frames = video.decode(clip, num_frames=13)
     folder = tmp_path / "clip"
-    result = fit_clip(Clip(name, str(clip), frames), config, folder, corpus, num_samples=2)
+    result = fit_clip(Clip(name, str(clip), frames), config, folder, num_samples=2)
     assert result.status == "done" and result.svfid_lite0 is not None and result.diversity is not None
     assert result.svfid_lite0 > 0 and result.diversity > 0
     saved = ckpt.load(folder / "checkpoint.pt")
