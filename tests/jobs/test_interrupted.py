@@ -20,9 +20,9 @@ from tests.model.conftest import contents
 from .conftest import ROOT, TINY, make_video, run_job
 
 # Scales 1 and 2 are long: a process that is to be stopped there has not left them when it is.
-ITERATIONS = "20,120,120,20"
+ITERATIONS = "20,400,400,20"
 SETTINGS = ("--set", f"iters_per_scale={ITERATIONS}", "--set", "checkpoint_every=10", "--set", "log_every=5")
-IN_SCALE_1, IN_SCALE_2 = 7, 5 + 25 + 2  # lines of metrics.jsonl: 20/5 + 1 and 120/5 + 1 for whole scales
+IN_SCALE_1, IN_SCALE_2 = 7, 5 + 81 + 2  # lines of metrics.jsonl: 20/5 + 1 and 400/5 + 1 for whole scales
 
 
 def command(tmp_path: Path, storage: str) -> tuple[str, ...]:

@@ -76,8 +76,10 @@ def submit(
 
 
 def test_the_head_is_reached_from_this_machine_only(head: Head) -> None:
-    ports = listening(head.pid)
-    assert {"gcs_server", "raylet"} <= {name for name, _ in ports}
+    deadline = time.monotonic() + 60
+    while not {"gcs_server", "raylet"} <= {name for name, _ in (ports := listening(head.pid))}:
+        assert time.monotonic() < deadline, ports
+        time.sleep(0.5)
     assert {address for _, address in ports} <= LOOPBACK, ports
 
 
