@@ -253,7 +253,8 @@ class Mirror:
                         self._put(source, name)
                         self._sent[name] = stamp
                 except FileNotFoundError:
-                    continue  # replaced meanwhile
+                    if source.exists():  # it is not the file that is gone, but something in the store
+                        raise
             for name in ("error.txt", "tracked.json"):  # of an earlier attempt
                 if name in self._sent and not (self._local / name).exists():
                     self._store.remove(f"{self._folder}/{name}")

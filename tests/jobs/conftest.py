@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,3 +109,31 @@ def trained(mixed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Tra
     )
     done = run_job("train_corpus.py", *command)
     return Trained(storage, done.stdout, done.returncode, command)
+
+
+@contextlib.contextmanager
+def s3_server() -> Iterator[str]:
+    """A real S3 endpoint (moto's) on loopback, which this process and those it starts use; its address."""
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    s3fs.S3FileSystem.clear_instance_cache()  # clients of an earlier test's endpoint
+    try:
+        yield settings["AWS_ENDPOINT_URL"]
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        s3fs.S3FileSystem.clear_instance_cache()
+        server.stop()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import os
 import subprocess
 import sys
 import time
@@ -17,7 +15,6 @@ import psutil
 import pytest
 import s3fs
 import torch
-from moto.server import ThreadedMotoServer
 
 from jobs import schedule
 from jobs.results import Result
@@ -26,7 +23,7 @@ from model import checkpoint as ckpt
 from pipeline.clips import demo_sources
 from tests.conftest import Injected
 
-from .conftest import ROOT, TINY, make_video, run_job
+from .conftest import ROOT, TINY, make_video, run_job, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -77,23 +74,9 @@ def weights(saved: ckpt.Checkpoint) -> list[tuple[str, bytes]]:
 
 @pytest.fixture
 def bucket() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    s3fs.S3FileSystem(endpoint_url=settings["AWS_ENDPOINT_URL"]).mkdir("runs")
-    yield "s3://runs"
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
-    server.stop()
+    with s3_server() as address:
+        s3fs.S3FileSystem(endpoint_url=address).mkdir("runs")
+        yield "s3://runs"
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def submit(
 
 def test_the_head_is_reached_from_this_machine_only(head: Head) -> None:
     deadline = time.monotonic() + 60
-    while not {"gcs_server", "raylet"} <= {name for name, _ in (ports := listening(head.pid))}:
+    while not {"gcs_server", "raylet"} <= dict(ports := listening(head.pid)).keys():
         assert time.monotonic() < deadline, ports
         time.sleep(0.5)
     assert {address for _, address in ports} <= LOOPBACK, ports

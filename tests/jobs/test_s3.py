@@ -8,30 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import TINY, make_video, run_job
+from .conftest import TINY, make_video, run_job, s3_server
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
+def bucket() -> Iterator[str]:
     import s3fs
 
-    s3fs.S3FileSystem(endpoint_url=os.environ["AWS_ENDPOINT_URL"]).mkdir("clips")
-    yield "s3://clips"
-    server.stop()
+    with s3_server() as address:
+        s3fs.S3FileSystem(endpoint_url=address).mkdir("clips")
+        yield "s3://clips"
 
 
 def test_a_corpus_in_s3_is_trained_and_a_dry_run_of_it_leaves_nothing(bucket: str, tmp_path: Path) -> None:
