@@ -198,7 +198,9 @@ def _check_definition(base: Store, config: TrainConfig, kept: Collection[str], d
     name = "experiment.json"
     try:
         found = base.read([name]).get(name)
-        before = TrainConfig.from_dict(json.loads(found)).definition() if found else {}
+        if not found:
+            return
+        before = TrainConfig.from_dict(json.loads(found)).definition()
     except (ValueError, TypeError, AttributeError, ConfigError) as error:
         mend = "delete it, or use --experiment NAME"
         raise UsageError(f"{base.uri}/{name}: cannot be read ({one_line(error)}); {mend}") from error
