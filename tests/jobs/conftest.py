@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,8 @@ def s3_server() -> Iterator[str]:
     }
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
+    reset = urllib.request.Request(f"{settings['AWS_ENDPOINT_URL']}/moto-api/reset", method="POST")
+    urllib.request.urlopen(reset).close()  # the buckets of an earlier test in this process
     s3fs.S3FileSystem.clear_instance_cache()  # clients of an earlier test's endpoint
     try:
         yield settings["AWS_ENDPOINT_URL"]

@@ -58,7 +58,7 @@ OFFICIAL = SHARED | {
     "kl_weight": 1.0,
     "adv_weight": 1.0,
 }
-HOW_IT_RUNS = {"seed", "precision", "checkpoint_every", "log_every", "iters_per_scale"}
+HOW_IT_RUNS = {"low_memory", "seed", "precision", "checkpoint_every", "log_every", "iters_per_scale"}
 
 
 @pytest.mark.parametrize(("preset", "table"), [(paper, PAPER), (official, OFFICIAL)], ids=["paper", "official"])
