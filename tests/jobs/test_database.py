@@ -24,6 +24,7 @@ from jobs import forwarding, tracking
 from jobs.metrics_log import MetricsLog
 from jobs.presets import demo
 from jobs.results import Result, write_json, write_result
+from tests.conftest import Injected
 
 from .mlflow_server import POINTS, RUNS, Server, assert_files_are_there_once, files, logged, rows
 
@@ -142,7 +143,7 @@ def train_all(corpus: tracking.Corpus, base: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["server_on_postgres", "sqlite"])
-def test_25_clips_at_once(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_25_clips_at_once(kind: str, tmp_path: Path, request: pytest.FixtureRequest, injected: Injected) -> None:
     store: Store = request.getfixturevalue(kind)
     base = tmp_path / "many"
     base.mkdir()
@@ -154,7 +155,9 @@ def test_25_clips_at_once(kind: str, tmp_path: Path, request: pytest.FixtureRequ
     assert len(folders) == CLIPS
 
     def check() -> None:
-        assert rows(store.connection, POINTS) == sorted(point for folder in folders for point in logged(folder))
+        wanted, found = sorted(point for folder in folders for point in logged(folder)), rows(store.connection, POINTS)
+        assert found == wanted
+        injected(f"{CLIPS} clips log at once, {kind}: points", wanted, found)
         assert rows(store.connection, RUNS) == [(folder.name, "FINISHED") for folder in folders]
         stored = files(store.artifacts)
         for folder in folders:

@@ -21,6 +21,7 @@ from jobs.presets import demo
 from jobs.schedule import Job, fit_task
 from jobs.storage import Store
 from model.config import TrainConfig
+from tests.conftest import Injected
 
 from .conftest import ROOT, TINY, make_video
 from .mlflow_server import EVERYTHING, POINTS, RUNS, Server, assert_files_are_there_once, files, logged, rows
@@ -65,6 +66,7 @@ def test_a_server_that_is_away_in_mid_training(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
+    injected: Injected,
 ) -> None:
     """Killed in scale 1, there again in scale 2: points and a scale's end lie between."""
     monkeypatch.setattr(forwarding, "FORWARD_S", 0.5)
@@ -88,6 +90,7 @@ def test_a_server_that_is_away_in_mid_training(
     folder = tmp_path / "clip"
     assert forwarding.run_of(corpus, folder)
     assert rows(store, POINTS) == logged(folder)
+    injected("MLflow is away in mid-training: points", logged(folder), rows(store, POINTS))
     assert rows(store, RUNS) == [("clip", "FINISHED")]
     (stored,) = files(server.artifacts).values()
     assert_files_are_there_once(folder, stored)
@@ -95,7 +98,9 @@ def test_a_server_that_is_away_in_mid_training(
     assert len([text for text in warnings if "will try again" in text]) == 1, warnings  # one an outage
 
 
-def test_a_clip_that_ends_while_the_server_is_away(server: Server, store: sqlite3.Connection, tmp_path: Path) -> None:
+def test_a_clip_that_ends_while_the_server_is_away(
+    server: Server, store: sqlite3.Connection, tmp_path: Path, injected: Injected
+) -> None:
     make_video(tmp_path / "clip.mp4")
     storage = tmp_path / "with space"
     arguments = ["--corpus", str(tmp_path / "clip.mp4"), "--storage", str(storage), "--experiment", "away", *TINY]
@@ -128,6 +133,7 @@ def test_a_clip_that_ends_while_the_server_is_away(server: Server, store: sqlite
     assert code == 0, told
     folder = found[0].parent
     assert rows(store, POINTS) == logged(folder)
+    injected("MLflow is away at the end: points", logged(folder), rows(store, POINTS))
     assert rows(store, RUNS) == [(folder.name, "FINISHED")]
     of_clip, of_corpus = sorted(files(server.artifacts).values(), key=len, reverse=True)
     assert_files_are_there_once(folder, of_clip)
