@@ -28,10 +28,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.corpus import FPS, UsageError
+from jobs.corpus import FPS, UsageError, exit_code
 from jobs.presets import PRESETS
-from model.config import ConfigError, TrainConfig
-from model.files import StorageError, replacing
+from model.files import replacing
 from pipeline.header import VideoError, shown
 
 # torch takes seconds to import: only when there is work, so that --help answers at once.
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from jobs.storage import Store
     from model.metrics.features import VideoFeatures
 
-DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
+DONE, SOME_FAILED = 0, 1
 TRAINING = ("--storage", "--tracking-uri", "--gpus-per-clip", "--cpus-per-clip")  # goes to train_corpus.py as it is
 
 
@@ -77,27 +76,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     from model.metrics.weight_files import FeaturesError
 
     console = Console(soft_wrap=True)
-    try:
-        config = PRESETS[args.preset]().with_overrides(args.set)
-        if min(args.limit, args.workers, args.stride or 1) < 1 or args.seed < 0:
-            raise UsageError("--limit, --workers and --stride must be 1 or more, --seed 0 or more")
-        if not re.fullmatch(r"\w[\w.-]*", args.name):
-            raise UsageError(f"--name {args.name}: letters, digits, '_', '-' and '.' only; it names files")
-        return run(args, config, console)
-    except (UsageError, ConfigError, StorageError, FeaturesError, VideoError) as error:
-        console.print(f"error: {shown(str(error))}", style="red", markup=False, highlight=False)
-        return NOTHING_TO_DO
-    except KeyboardInterrupt:
-        console.print("stopped; the same command goes on from here", highlight=False)
-        return 130
+    told = "stopped; the same command goes on from here"
+    return exit_code(lambda: run(args, console), console, FeaturesError, VideoError, stopped=told)
 
 
-def run(args: argparse.Namespace, config: TrainConfig, console: Console) -> int:
+def run(args: argparse.Namespace, console: Console) -> int:
+    config = PRESETS[args.preset]().with_overrides(args.set)
+    if min(args.limit, args.workers, args.stride or 1) < 1 or args.seed < 0:
+        raise UsageError("--limit, --workers and --stride must be 1 or more, --seed 0 or more")
+    if not re.fullmatch(r"\w[\w.-]*", args.name):
+        raise UsageError(f"--name {args.name}: letters, digits, '_', '-' and '.' only; it names files")
     from jobs import train_corpus
     from jobs.comparison import nearest_two, source_of, write_tables
     from jobs.embedding import Cuts, list_videos
     from jobs.results import read_results
-    from jobs.storage import IN_RAY_JOB, Store, default_folder
+    from jobs.storage import IN_RAY_JOB
     from model.metrics.option import from_option
 
     failures: list[str] = []
@@ -140,8 +133,7 @@ def run(args: argparse.Namespace, config: TrainConfig, console: Console) -> int:
     console.print(f"{len(drawn)} samples have {len(found)} different nn1 among {len(train)} clips", highlight=False)
     if (code := train_corpus.main(command)) not in (DONE, SOME_FAILED):
         return code
-    storage = Store.open(args.storage) if args.storage else Store(str(default_folder()))
-    base = storage.below(experiment)
+    base = train_corpus.open_storage(args.storage).below(experiment)
     done = {clip_id for clip_id, result in read_results(base, found).items() if result.status == "done"}
     failures += [f"{clip_id}: not trained" for clip_id in found if clip_id not in done]  # the corpus job has said why
 
@@ -240,9 +232,12 @@ def _score(
     fail: Callable[[str], None],
 ) -> list[Row]:
     """A random sample of the model of each nn1, and what it and the baseline's sample score."""
+    from rich.console import Console
+
+    from jobs import sample as sampling
     from jobs.comparison import Row, svfids
     from jobs.embedding import read_clip, read_whole
-    from model import checkpoint
+    from model.checkpoint import CheckpointError
     from model.metrics.frechet import embeddings
     from model.precision import best_device
     from model.sample import sample
@@ -250,12 +245,12 @@ def _score(
     rows: list[Row] = []
     for path, nn1, nn2 in trained:
         number = sum(row.nn1 is nn1 for row in rows)
-        base.pull(nn1.clip_id)
         try:
-            stack = checkpoint.load(base.path / nn1.clip_id / "checkpoint.pt").stack().to(best_device())
-            videos = {"baseline": read_whole(path), "ours": sample(stack, 1, seed, first=number)[0].numpy()}
+            stack, _ = sampling.load(f"{base.uri}/{nn1.clip_id}/checkpoint.pt", Console(quiet=True))
+            made = sample(stack.to(best_device()), 1, seed, first=number)[0]
+            videos = {"baseline": read_whole(path), "ours": made.numpy()}
             reals = {name: read_clip(clip.path, clip.start, cuts) for name, clip in (("nn1", nn1), ("nn2", nn2))}
-        except (checkpoint.CheckpointError, VideoError) as error:
+        except (CheckpointError, VideoError) as error:
             fail(str(error))
             continue
         scores = svfids(videos, reals, features)

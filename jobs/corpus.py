@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.config import TrainConfig
+from model.config import ConfigError, TrainConfig
+from model.files import StorageError
 from pipeline.header import shown
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from pipeline.clips import Failure
     from pipeline.pyramid import ScaleSize
     from pipeline.shards import ShardEntry
@@ -26,6 +29,24 @@ class UsageError(Exception):
 def one_line(error: BaseException) -> str:
     """An error's message as one line of at most 500 characters, for a table or a tag."""
     return " ".join(str(error).split())[:500]
+
+
+def exit_code(job: Callable[[], int], console: Console, *expected: type[Exception], stopped: str) -> int:
+    """What a job returns; 2 after one line for arguments that cannot work, 130 after one for Ctrl-C.
+
+    Args:
+        expected: errors that are told as one line too.
+        stopped: what is told after Ctrl-C.
+    """
+    told: tuple[type[Exception], ...] = (UsageError, ConfigError, StorageError, *expected)
+    try:
+        return job()
+    except told as error:
+        console.print(f"error: {shown(str(error))}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print(stopped, highlight=False)
+        return 130
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from model.metrics.frechet import embeddings
 from model.metrics.option import from_option
 from pipeline import clips, video
 from pipeline.header import shown
+from pipeline.pyramid import to_video
 from pipeline.sources import Failure, Video, expand
 
 MAX_HEIGHT_PX = 256  # of decoded frames, as training keeps them; features take 128 or less
@@ -60,11 +61,6 @@ def list_videos(folder: str) -> tuple[list[Video], list[str]]:
     if not videos:
         raise UsageError("; ".join(failures[:1]) or f"{folder}: holds no video")
     return videos, failures
-
-
-def to_video(frames_thwc: np.ndarray) -> np.ndarray:
-    """uint8 (T, H, W, 3) → float32 (3, T, H, W) in [-1, 1]."""
-    return frames_thwc.transpose(3, 0, 1, 2).astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def read_clip(path: str, start: int, cuts: Cuts) -> np.ndarray:

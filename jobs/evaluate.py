@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs import schedule
-from jobs.corpus import UsageError, frames_of, one_line
+from jobs.corpus import UsageError, exit_code, frames_of, one_line
 from jobs.storage import EVALUATION, Store
 from model.files import StorageError
 from pipeline.header import shown
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from model.metrics.features import VideoFeatures
     from pipeline.shards import ShardEntry
 
-ALL_SCORED, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
+ALL_SCORED, SOME_FAILED = 0, 1
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from model.metrics.weight_files import FeaturesError
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    try:
-        return run(args, console)
-    except (UsageError, FeaturesError, StorageError) as error:
-        console.print(f"error: {shown(str(error))}", style="red")
-        return NOTHING_TO_DO
+    return exit_code(lambda: run(args, console), console, FeaturesError, stopped="stopped; the tables are not written")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

@@ -102,7 +102,7 @@ class Lease:
         return False
 
     def _renew(self) -> None:
-        said = {"host": host(), "pid": os.getpid(), "time": time.strftime("%Y-%m-%d %H:%M:%S"), "beat": time.time()}
+        said = {"host": host(), "pid": os.getpid(), "beat": time.time()}
         self._store.write(self._name, json.dumps(said).encode())
 
     def _renew_loop(self) -> None:

@@ -105,7 +105,7 @@ def read_submission(store: Store) -> Submission:
 
 
 def write_submission(store: Store, submission: Submission) -> None:
-    store.write("submission.json", json.dumps(asdict(submission), indent=2).encode() + b"\n")
+    store.write_json("submission.json", asdict(submission))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

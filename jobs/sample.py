@@ -42,17 +42,26 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def load(path: str, console: Console) -> tuple[GeneratorStack, str]:
     """The generators of a checkpoint file, or of a folder of the authors' code, and their clip's name; on the CPU.
 
+    Args:
+        path: or its URI.
+
     Raises CheckpointError for what cannot be read, ValueError for a clip too narrow for the ladder.
     """
     from model import checkpoint, official
+    from pipeline import clips
 
-    if not Path(path).is_dir():
-        saved = checkpoint.load(path)
-        return saved.stack(), saved.clip_id
-    from jobs import presets
-    from jobs.corpus import ladder
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            local = clips.fetch(path, Path(cache))
+        except (ValueError, OSError) as error:
+            raise checkpoint.CheckpointError(str(error)) from error
+        if not Path(local).is_dir():
+            saved = checkpoint.load(local)
+            return saved.stack(), saved.clip_id
+        from jobs import presets
+        from jobs.corpus import ladder
 
-    published = official.load(path, presets.official())
+        published = official.load(local, presets.official())
     if published.aspect is None:
         levels = published.config.vae_levels
         console.print(f"no args.txt in {path}: taken as a 16:9 clip with {levels} VAE scales", markup=False)
@@ -69,14 +78,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from model.memory import keep_freed_memory
     from model.precision import best_device
     from model.sample import frames_per_second, sample
-    from pipeline import clips, video
+    from pipeline import video
 
     console = Console(soft_wrap=True)
     try:
         if args.n < 1 or args.seed < 0:
             raise ValueError("--n must be 1 or more, --seed 0 or more")
-        with tempfile.TemporaryDirectory() as cache:
-            stack, name = load(clips.fetch(args.checkpoint, Path(cache)), console)
+        stack, name = load(args.checkpoint, console)
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:

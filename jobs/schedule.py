@@ -61,6 +61,11 @@ class Job:
     warning: str = ""  # for warnings.txt, told with the clip's result
     tags: Mapping[str, str] = field(default_factory=dict)  # more of its run's tags in MLflow
 
+    def leaner(self, result: Result) -> Job:
+        """The same with `low_memory`, after a result that is OUT_OF_MEMORY."""
+        warning = f"{OUT_OF_MEMORY} ({result.reason}); went on from its checkpoint with low_memory"
+        return replace(self, config=replace(self.config, low_memory=True), warning=warning)
+
 
 def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
     """The body of a Ray task: `fit_job`, which tells the driver how far it is."""
@@ -106,7 +111,9 @@ def fit_job(
                     _warn_once(folder.path / "warnings.txt", job.warning)
                     clip = Clip(job.clip_id, job.source, frames_thwc, job.tags)
                     return fit_clip(
-                        *(clip, job.config, folder.path),
+                        clip,
+                        job.config,
+                        folder.path,
                         num_samples=job.num_samples,
                         report=check_and_report,
                         scored=scored,
@@ -230,8 +237,7 @@ def run(
                 result = _failed(job, None, f"its process died {MAX_RESTARTS + 1} times: {one_line(error)}")
             if result.status == OUT_OF_MEMORY:
                 if not job.config.low_memory:
-                    warning = f"{OUT_OF_MEMORY} ({result.reason}); went on from its checkpoint with low_memory"
-                    leaner = replace(job, config=replace(job.config, low_memory=True), warning=warning)
+                    leaner = job.leaner(result)
                     flying[task.remote(leaner, frames, standings)] = leaner, frames
                     continue
                 result = _failed(job, None, f"{OUT_OF_MEMORY}, also with low_memory: {result.reason}")

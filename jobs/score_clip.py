@@ -65,8 +65,7 @@ def score_clip(work: Work, frames_thwc: np.ndarray | None, features: VideoFeatur
     """
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # set by Ray to the task's CPUs
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            stack, _ = sampling.load(_local(work.checkpoint, Path(scratch)), Console(quiet=True))
+        stack, _ = sampling.load(work.checkpoint, Console(quiet=True))
         if frames_thwc is None:
             count, height = stack.config.num_frames, max_height(stack.config)
             frames_thwc = video.decode(str(work.real), num_frames=count, fps=FPS, max_height=height)
@@ -120,8 +119,7 @@ def score_folder(folder: Path, real: str, features: VideoFeatures, wanted: Wante
 
 def _read(path: str) -> Tensor:
     """Every frame as it is stored, float32 (3, T, H, W) in [-1, 1]. Raises VideoError."""
-    frames = video.decode(path, fps=video.probe(path).fps or FPS)
-    return torch.from_numpy(pyramid.build(frames, [pyramid.ScaleSize(*frames.shape[:3])])[0])
+    return torch.from_numpy(pyramid.to_video(video.decode(path, fps=video.probe(path).fps or FPS)))
 
 
 def _row(
@@ -157,17 +155,6 @@ def _png(picture: np.ndarray) -> bytes:
     content = io.BytesIO()
     Image.fromarray(picture).save(content, "PNG")
     return content.getvalue()
-
-
-def _local(checkpoint: str, scratch: Path) -> str:
-    """Where the checkpoint lies on this machine; brought into `scratch` from an object store."""
-    store = Store(checkpoint)
-    if store.is_local:
-        return checkpoint
-    found = store.parent.read([store.name])
-    for name, content in found.items():
-        (scratch / name).write_bytes(content)
-    return str(scratch / store.name)  # `load` says if it is not there
 
 
 def _is_below(path: str, out: Store) -> bool:

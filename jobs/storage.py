@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -32,7 +32,6 @@ from model.files import StorageError, replacing
 EVALUATION = "evaluation"  # folder of jobs/evaluate.py in what it evaluates
 IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
 MIRROR_S = 5.0  # seconds between two looks for what has changed in a scratch folder
-PIP_NAMES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 # A clip's files in the order they may be seen in the store: points before the checkpoint that counts them, and what
 # says that everything is there after everything.
 LAST = ("metrics.jsonl", "checkpoint.pt", "metrics.json", "result.json", "tracked.json")
@@ -73,6 +72,8 @@ class Store:
         try:
             store._fs.exists(store._root)
         except ImportError as error:
+            from pipeline.sources import PIP_NAMES
+
             package = PIP_NAMES.get(scheme)
             mend = f"pip install {package}" if package else one_line(error)
             raise UsageError(f"{option} {given}: {scheme}:// needs another package; {mend}") from error
@@ -164,6 +165,10 @@ class Store:
             return
         with _told(self, name):
             self._fs.pipe_file(self._full(name), content)
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Atomic. Raises StorageError."""
+        self.write(name, json.dumps(value, indent=2).encode() + b"\n")
 
     def remove(self, name: str) -> None:
         """A file, or a folder and all that is in it; nothing where it is not there."""

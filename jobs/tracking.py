@@ -19,6 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.corpus import one_line
+from jobs.storage import Store
 
 SEARCHED = 1000  # runs in one page of a search
 for _name in ("alembic", "mlflow.store.db.utils"):
@@ -49,6 +50,12 @@ def default_uri(storage: Path) -> str:
 def uri_of(given: str | None, storage: Path) -> str:
     """What --tracking-uri means: itself, else the environment's, else the default."""
     return given or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(storage)
+
+
+def open_experiment(base: Store, given: str | None, tags: Mapping[str, str]) -> Corpus:
+    """`open_corpus` of the experiment whose files are in `base`. given: --tracking-uri. Raises ConnectionError."""
+    folder = base.parent.tracking_folder
+    return open_corpus(uri_of(given, folder), base.name, folder, tags)
 
 
 def open_corpus(uri: str, experiment: str, storage: Path, tags: Mapping[str, str]) -> Corpus:

@@ -25,13 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from jobs import schedule  # noqa: E402
-from jobs.corpus import Corpora, UsageError, Work, find, ladder, one_line, peek  # noqa: E402
+from jobs.corpus import Corpora, UsageError, Work, exit_code, find, ladder, one_line, peek  # noqa: E402
 from jobs.lease import Lease  # noqa: E402
 from jobs.presets import ABLATIONS, PRESETS  # noqa: E402
 from jobs.storage import EVALUATION, Store, default_folder  # noqa: E402
 from model.config import ConfigError, TrainConfig  # noqa: E402
-from model.files import StorageError  # noqa: E402
-from pipeline.header import shown  # noqa: E402
 
 # torch, ray, mlflow and ffmpeg take seconds to import: only when there is work, so that --help answers at once.
 if TYPE_CHECKING:
@@ -71,14 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from rich.console import Console
 
     console = Console(soft_wrap=not sys.stdout.isatty())
-    try:
-        return run(args, console)
-    except (UsageError, ConfigError, StorageError) as error:
-        console.print(f"error: {shown(str(error))}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return NOTHING_TO_DO
-    except KeyboardInterrupt:
-        console.print("stopped; the same command goes on from the last checkpoints", highlight=False)
-        return 130
+    told = "stopped; the same command goes on from the last checkpoints"
+    return exit_code(lambda: run(args, console), console, stopped=told)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -99,7 +91,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if args.dry_run:
         with tempfile.TemporaryDirectory() as nowhere:
             corpora = peek(args.corpus, config, Path(nowhere))
-            tell_unused(console, corpora)
+            _tell_unused(console, corpora)
             _print_plan(console, corpora, config, base, args)
             return DONE if corpora.works else NOTHING_TO_DO
     check_writable(base)
@@ -109,15 +101,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _train(args: argparse.Namespace, console: Console, config: TrainConfig, base: Store, lease: Lease) -> int:
     # -- 1. what there is to do
-    with console.status("reading the corpus"):
-        base.pull(".shards")
-        corpora = find(args.corpus, base.path, config)
-        base.push(".shards")
-    tell_unused(console, corpora)
-    if not corpora.works:
-        for _, reason in corpora.failures:
-            console.print(reason, markup=False, highlight=False, soft_wrap=True)
-        raise UsageError(f"{args.corpus}: no clip that can be trained")
+    corpora = read_corpus(console, args.corpus, base, config)
 
     # -- 2. one experiment holds models of one configuration
     from jobs.results import Submission, write_submission
@@ -131,7 +115,7 @@ def _train(args: argparse.Namespace, console: Console, config: TrainConfig, base
     corpus = _open_tracking(args, console, base, submission, folders - discarded)
     for name in discarded | ({EVALUATION} if args.fresh else set()):
         base.remove(name)
-    base.write("experiment.json", json.dumps(config.to_dict(), indent=2).encode() + b"\n")
+    base.write_json("experiment.json", config.to_dict())
     write_submission(base, submission)
 
     # -- 3. train what is missing
@@ -160,7 +144,21 @@ def _read_config(path: str) -> TrainConfig:
         raise UsageError(f"--config {path}: cannot be read ({one_line(error)}); {mend}") from error
 
 
-def tell_unused(console: Console, corpora: Corpora) -> None:
+def read_corpus(console: Console, given: str, base: Store, config: TrainConfig) -> Corpora:
+    """The clips of --corpus, decoded into the experiment's .shards. Raises UsageError, and if there are none."""
+    with console.status("reading the corpus"):
+        base.pull(".shards")
+        corpora = find(given, base.path, config)
+        base.push(".shards")
+    _tell_unused(console, corpora)
+    if not corpora.works:
+        for _, reason in corpora.failures:
+            console.print(reason, markup=False, highlight=False, soft_wrap=True)
+        raise UsageError(f"{given}: no clip that can be trained")
+    return corpora
+
+
+def _tell_unused(console: Console, corpora: Corpora) -> None:
     for source, frames in corpora.dropped.items():
         if frames:
             text = f"{Path(source).name}: {frames} frames beside the clip are not used"
@@ -217,12 +215,10 @@ def _open_tracking(
     """The corpus run in MLflow. A clip that has no folder has no earlier work, so an old run of it is forgotten too."""
     from jobs import tracking
 
-    storage, experiment = base.parent, base.name
-    uri = tracking.uri_of(args.tracking_uri, storage.tracking_folder)
     tags = {"corpus": submission.corpus, "preset": submission.preset}
     try:
         with console.status("opening MLflow"):
-            corpus = tracking.open_corpus(uri, experiment, storage.tracking_folder, tags)
+            corpus = tracking.open_experiment(base, args.tracking_uri, tags)
             tracking.forget_clips(corpus, [clip_id for clip_id in submission.clip_ids if clip_id not in kept])
     except ConnectionError as error:
         raise UsageError(str(error)) from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 # Read when ray.tune is imported: our files are the log, our lines the display, Ctrl-C is the driver's.
@@ -105,17 +105,12 @@ def fit_trial(config: Mapping[str, Any], plan: Plan) -> None:
         )  # fmt: skip
         result = schedule.fit_job(job, ray.get(frames), scored=tell)
         if result.status == schedule.OUT_OF_MEMORY:
-            leaner = replace(job, config=replace(job.config, low_memory=True), warning=_lean(result))
-            result = schedule.fit_job(leaner, ray.get(frames), scored=tell)
+            result = schedule.fit_job(job.leaner(result), ray.get(frames), scored=tell)
     if result.status == "done":
         figures = {figure: getattr(result, figure) for figure in MODES}
         tune.report({**figures, SCALES: told + 2, FINAL: objective(result, plan.metric), FINISHED: True})
     elif result.status != "stopped":
         raise RuntimeError(result.reason)
-
-
-def _lean(result: Result) -> str:
-    return f"{schedule.OUT_OF_MEMORY} ({result.reason}); went on from its checkpoint with low_memory"
 
 
 class Told(tune.Callback):
@@ -142,8 +137,7 @@ class Told(tune.Callback):
     def _write(self, result: Result) -> None:
         """Unless the trial wrote one itself."""
         if result.clip_id not in read_results(self._plan.store, [result.clip_id]):
-            content = json.dumps(asdict(result), indent=2).encode() + b"\n"
-            self._plan.store.write(f"{result.clip_id}/result.json", content)
+            self._plan.store.write_json(f"{result.clip_id}/result.json", asdict(result))
             print(f"{result.clip_id}  {result.status}: {result.reason}", flush=True)
 
 

@@ -26,20 +26,18 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs import schedule, sweep, train_corpus
-from jobs.corpus import Corpora, UsageError, find, one_line
+from jobs.corpus import Corpora, UsageError, exit_code, one_line
 from jobs.lease import Lease
 from jobs.presets import ABLATIONS, PRESETS
 from jobs.storage import Store
-from model.config import ConfigError, TrainConfig
-from model.files import StorageError
-from pipeline.header import shown
+from model.config import TrainConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from jobs.tracking import Corpus
 
-DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
+DONE, SOME_FAILED = 0, 1
 DRAWS = 20
 LADDER = {"ladder_side", "min_size", "max_size", "scale_factor", "num_scales", "num_frames", "frame_rates"}
 DEFINITION = "sweep.json"
@@ -77,14 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from rich.console import Console
 
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    try:
-        return run(args, console)
-    except (UsageError, ConfigError, StorageError) as error:
-        console.print(f"error: {shown(str(error))}", style="red")
-        return NOTHING_TO_DO
-    except KeyboardInterrupt:
-        console.print("stopped; the same command with --restore goes on from the last checkpoints")
-        return 130
+    told = "stopped; the same command with --restore goes on from the last checkpoints"
+    return exit_code(lambda: run(args, console), console, stopped=told)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -106,7 +98,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     train_corpus.check_writable(base)
     with Lease(base, console.print):
         # -- 1. what there is to do
-        corpora = _clips(args.corpus, base, config, console)
+        corpora = train_corpus.read_corpus(console, args.corpus, base, config)
         clip_ids = [work.clip_id for work in corpora.works]
         listed = {sweep.trial_name(clip, values): (clip, values) for values in combinations for clip in clip_ids}
         listed = {} if draws else listed  # else they only had to be possible
@@ -152,18 +144,6 @@ def _check_restore(base: Store, restore: bool) -> None:
         raise UsageError(f"{base.uri}: holds models of train_corpus.py; use --experiment NAME")
 
 
-def _clips(given: str, base: Store, config: TrainConfig, console: Console) -> Corpora:
-    base.pull(".shards")
-    corpora = find(given, base.path, config)
-    base.push(".shards")
-    train_corpus.tell_unused(console, corpora)
-    if not corpora.works:
-        for _, reason in corpora.failures:
-            console.print(reason)
-        raise UsageError(f"{given}: no clip that can be trained")
-    return corpora
-
-
 def _check_definition(base: Store, definition: Mapping[str, Any]) -> None:
     """Write what defines the sweep, or raise UsageError if the one that is there is another."""
     found = base.read([DEFINITION]).get(DEFINITION)
@@ -177,7 +157,7 @@ def _check_definition(base: Store, definition: Mapping[str, Any]) -> None:
     if changed:
         was = f"its {' and '.join(changed)} differ from those given"
         raise UsageError(f"--restore: {base.uri}: {was}; give the same command, or use --experiment NAME")
-    base.write(DEFINITION, json.dumps(definition, indent=2).encode() + b"\n")
+    base.write_json(DEFINITION, definition)
 
 
 def _forget_failures(base: Store) -> None:
@@ -191,10 +171,9 @@ def _forget_failures(base: Store) -> None:
 def _open_tracking(args: argparse.Namespace, base: Store, given: Sequence[str]) -> Corpus:
     from jobs import tracking
 
-    uri = tracking.uri_of(args.tracking_uri, base.parent.tracking_folder)
     tags = {"corpus": args.corpus, "preset": args.preset, "sweep": " ".join(given)}
     try:
-        return tracking.open_corpus(uri, base.name, base.parent.tracking_folder, tags)
+        return tracking.open_experiment(base, args.tracking_uri, tags)
     except ConnectionError as error:
         raise UsageError(str(error)) from error
 

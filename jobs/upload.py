@@ -54,13 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from jobs.storage import Store
 
     try:
-        storage = Store.open(args.storage)
-        base = storage.below(args.experiment)
+        base = Store.open(args.storage).below(args.experiment)
         submission = read_submission(base)
         tags = {"corpus": submission.corpus, "preset": submission.preset}
-        uri = tracking.uri_of(args.tracking_uri, storage.tracking_folder)
         with Lease(base):
-            corpus = tracking.open_corpus(uri, args.experiment, storage.tracking_folder, tags)
+            corpus = tracking.open_experiment(base, args.tracking_uri, tags)
             missing = forward(corpus, base, submission.clip_ids, again=args.all)
             summary = summarise(base, submission, links(corpus, base))
             missing |= close(corpus, summary, missing)

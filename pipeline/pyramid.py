@@ -101,6 +101,11 @@ def build(frames_thwc: np.ndarray, sizes: Sequence[ScaleSize]) -> list[np.ndarra
     return [_resize(_subsample(frames_thwc, size.frames), size.height, size.width) for size in sizes]
 
 
+def to_video(frames_thwc: np.ndarray) -> np.ndarray:
+    """(T, H, W, 3) uint8 → (3, T, H, W) float32 in [-1, 1]."""
+    return frames_thwc.transpose(3, 0, 1, 2).astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
 def _subsample(frames_thwc: np.ndarray, count: int) -> np.ndarray:
     steps, gaps = len(frames_thwc) - 1, count - 1
     if count == 1 == len(frames_thwc):
@@ -111,8 +116,7 @@ def _subsample(frames_thwc: np.ndarray, count: int) -> np.ndarray:
 
 
 def _resize(frames_thwc: np.ndarray, height: int, width: int) -> np.ndarray:
-    video = frames_thwc.transpose(3, 0, 1, 2).astype(np.float32) / np.float32(127.5) - np.float32(1)
-    video = _interpolate(video, height, axis=2)  # (3, T, height, W)
+    video = _interpolate(to_video(frames_thwc), height, axis=2)  # (3, T, height, W)
     return np.ascontiguousarray(_interpolate(video, width, axis=3))  # (3, T, height, width)
 
 
