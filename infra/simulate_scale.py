@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,12 @@ from pipeline import clips, shards  # noqa: E402
 FIT_S = 0.002
 
 
-def stand_in(job: schedule.Job, frames_thwc: Any, standings: Any) -> Result:
+def stand_in(job: schedule.Job, chunks: Sequence[Any], standings: Any) -> Result:
     """What a task does beside training: it takes the frames, works, and leaves a result."""
+    import ray
+
     time.sleep(FIT_S)
-    result = Result(job.clip_id, "done", minutes=float(frames_thwc.size), svfid_lite0=1.0, diversity=0.5)
+    result = Result(job.clip_id, "done", minutes=float(ray.get(chunks[0]).size), svfid_lite0=1.0, diversity=0.5)
     job.store.write(f"{job.clip_id}/result.json", json.dumps(asdict(result)).encode())
     return result
 
@@ -59,7 +61,7 @@ def planned(folder: Path, count: int) -> Iterator[Work]:
     shards.write(clips.plan([str(source)]).clips, folder / "shards")
     (entry,) = shards.index(folder / "shards")
     for index in range(count):
-        yield Work(f"clip-{index:06d}", entry.source, 48, 64, 13, 24.0, entry)
+        yield Work(f"clip-{index:06d}", entry.source, 48, 64, 13, 24.0, (entry,))
 
 
 def resident_mib() -> float:

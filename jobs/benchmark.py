@@ -40,12 +40,15 @@ from rich.table import Table
 
 from jobs.corpus import ladder
 from jobs.presets import PRESETS
+from model.blocks import refine_spectral
 from model.config import ConfigError, TrainConfig
 from model.losses import gradient_penalty
 from model.memory import keep_freed_memory, peak_gib
-from model.networks import Size
+from model.networks import FixedCritic, Size
 from model.precision import best_device, resolve
+from model.reals import Reals
 from model.sample import sample
+from model.team import Team
 from model.train import TrainState, first_state, iterate, next_scale
 
 
@@ -146,28 +149,26 @@ def measure_plain(config: TrainConfig, sizes: Sequence[Size], n: int, seconds: f
 
 
 def _timed(
-    iteration: Callable[[TrainState, Sequence[torch.Tensor]], object],
+    iteration: Callable[[TrainState, Reals], object],
     config: TrainConfig,
     sizes: Sequence[Size],
     n: int,
     seconds: float,
 ) -> Timed:
-    device = best_device()
-    state, pyramid = state_at(config, sizes, n, device)
-    times = _times(lambda: iteration(state, pyramid), seconds, device)
+    state, reals = state_at(config, sizes, n)
+    device = reals.team.device
+    times = _times(lambda: iteration(state, reals), seconds, device)
     return Timed(statistics.median(times), peak_gib(device))
 
 
-def state_at(
-    config: TrainConfig, sizes: Sequence[Size], n: int, device: torch.device
-) -> tuple[TrainState, list[torch.Tensor]]:
-    """Untrained networks at the start of scale n, and a pyramid of noise."""
+def state_at(config: TrainConfig, sizes: Sequence[Size], n: int) -> tuple[TrainState, Reals]:
+    """Untrained networks at the start of scale n, and one sample of noise."""
     noise = torch.Generator().manual_seed(0)
-    pyramid = [(torch.rand((1, 3, *size), generator=noise) * 2 - 1).to(device) for size in sizes]
-    state = first_state(config, sizes, device)
+    reals = Reals([[(torch.rand((3, *size), generator=noise) * 2 - 1).numpy() for size in sizes]], config, Team())
+    state = first_state(config, sizes, reals.team.device)
     for _ in range(n):
-        state = next_scale(state, pyramid)
-    return state, pyramid
+        state = next_scale(state, reals)
+    return state, reals
 
 
 def conv_gflops_per_s(config: TrainConfig, size: Size, seconds: float = 1.0) -> float:
@@ -185,24 +186,31 @@ def conv_gflops_per_s(config: TrainConfig, size: Size, seconds: float = 1.0) -> 
     return best
 
 
-def plain_iterate(state: TrainState, pyramid: Sequence[torch.Tensor]) -> None:
+def plain_iterate(state: TrainState, reals: Reals) -> None:
     """A GAN iteration the published code's way, in float32 (PAPER.md §6); at VAE scales `iterate` does the same."""
     stack, n, config = state.stack, state.scale, state.stack.config
     if n < config.vae_levels:
-        iterate(state, pyramid)
+        iterate(state, reals)
         return
-    critic, real = state.critic, pyramid[n]
+    critic = state.critic
     assert critic is not None
+    (batch,) = reals.batches(n, state.iteration + 1)
+    (stream,) = batch.streams()
+    real = batch.real(n)
     stack.generators.requires_grad_(True)  # theirs are frozen by the optimizer only
-    z = stack.encoder(pyramid[0]).sample(state.generator)
+    z = stack.encoder(batch.real(0)).sample(stream)
     x_rec = stack.reconstruct(stack.decode(z), 0, n)
-    x_rand = stack.sample(stack.draw(1, state.generator), state.generator)
+    x_rand = stack.sample(stack.draw(1, stream), stream)
 
-    critic_loss = critic.fixed(refine=True)(x_rand.detach()).mean() - critic.fixed(refine=True)(real).mean()
-    epsilon = torch.rand((1, 1, 1, 1, 1), generator=state.generator, device=real.device)
+    def refreshed() -> FixedCritic:
+        refine_spectral(critic)
+        return critic.fixed()
+
+    critic_loss = refreshed()(x_rand.detach()).mean() - refreshed()(real).mean()
+    epsilon = torch.rand((1, 1, 1, 1, 1), generator=stream, device=real.device)
 
     def by_autograd(x: torch.Tensor) -> torch.Tensor:
-        score = critic.fixed(refine=True)(x.requires_grad_()).sum()
+        score = refreshed()(x.requires_grad_()).sum()
         return torch.autograd.grad(score, x, create_graph=True)[0]
 
     gp_loss = gradient_penalty(by_autograd, real, x_rand, epsilon)
@@ -210,7 +218,7 @@ def plain_iterate(state: TrainState, pyramid: Sequence[torch.Tensor]) -> None:
     (critic_loss + config.gp_weight * gp_loss).backward()
     state.optimizers[1].step()
 
-    loss = config.rec_weight * F.mse_loss(x_rec, real) - config.adv_weight * critic.fixed(refine=True)(x_rand).mean()
+    loss = config.rec_weight * F.mse_loss(x_rec, real) - config.adv_weight * refreshed()(x_rand).mean()
     stack.generators.zero_grad()
     loss.backward()
     state.optimizers[0].step()
@@ -219,7 +227,7 @@ def plain_iterate(state: TrainState, pyramid: Sequence[torch.Tensor]) -> None:
 def measure_sampling(config: TrainConfig, sizes: Sequence[Size], count: int) -> float:
     """Seconds that `count` videos take from untrained networks; the first video, not counted, warms up."""
     keep_freed_memory()
-    stack = state_at(config, sizes, len(sizes) - 1, best_device())[0].stack
+    stack = state_at(config, sizes, len(sizes) - 1)[0].stack
     sample(stack, 1, seed=0)
     started = time.perf_counter()
     sample(stack, count, seed=1)

@@ -75,7 +75,7 @@ def svfids(
     videos: Mapping[str, np.ndarray], reals: Mapping[str, np.ndarray], features: VideoFeatures
 ) -> Mapping[str, float]:
     """SVFID of every video to every real clip, by "{video}_{clip}"; all float32 (3, T, H, W) in [-1, 1]."""
-    clips = {name: RealClip(real, features) for name, real in reals.items()}
+    clips = {name: RealClip([real], features) for name, real in reals.items()}
     return {f"{who}_{name}": svfid(clip, [made]).mean for name, clip in clips.items() for who, made in videos.items()}
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.shards import ShardEntry
 
 FPS = 24.0  # of every clip (paper §3.2)
+FIRST_FRAME = re.compile(r"-\d{6}$")  # of a clip's id: what pipeline/clips.py adds where a video has several
 
 
 class UsageError(Exception):
@@ -51,7 +53,7 @@ def exit_code(job: Callable[[], int], console: Console, *expected: type[Exceptio
 
 @dataclass(frozen=True)
 class Work:
-    """A clip that can be trained."""
+    """A clip that can be trained, or a long video: its chunks."""
 
     clip_id: str
     source: str  # fit for one line of text, whatever the file's name holds
@@ -59,7 +61,8 @@ class Work:
     width: int  # px
     num_frames: int
     fps: float
-    entry: ShardEntry | None  # where its frames are; None in a dry run, which reads none
+    entries: tuple[ShardEntry, ...]  # where the frames of each chunk are; none in a dry run, which reads none
+    chunks: int = 1
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,12 @@ class Corpora:
     dropped: Mapping[str, int]  # source → frames no clip uses
 
 
-def find(corpus: str, base: Path, config: TrainConfig) -> Corpora:
+def find(corpus: str, base: Path, config: TrainConfig, stride: int | None = None) -> Corpora:
     """The clips of --corpus. Videos are decoded once, into shards in `base`, the experiment's folder.
+
+    Args:
+        stride: None: each clip is one to train. k: chunks begin every k frames, and those of a video are trained as
+            one; of shards, the clips of a video are its chunks, whatever the stride was.
 
     Raises UsageError for a corpus that cannot be fetched and for shards that cannot be used or written.
     """
@@ -81,8 +88,8 @@ def find(corpus: str, base: Path, config: TrainConfig) -> Corpora:
     local = _fetch(corpus, base / ".fetched")
     try:
         if shards.is_corpus(local):
-            return _without_misfits(Corpora(_from_shards(local), (), {}), config)
-        planned = clips.plan([local], num_frames=config.num_frames)
+            return _without_misfits(Corpora(_gathered(_from_shards(local), stride), (), {}), config)
+        planned = clips.plan([local], num_frames=config.num_frames, stride=stride)
         failures = list(planned.failures)
         works: tuple[Work, ...] = ()
         if planned.clips:
@@ -91,30 +98,32 @@ def find(corpus: str, base: Path, config: TrainConfig) -> Corpora:
             works = tuple(work for work in _from_shards(base / ".shards") if work.clip_id in wanted)
     except (shards.ShardError, OSError) as error:
         raise UsageError(one_line(error)) from error
-    return _without_misfits(_told(works, failures, planned.dropped), config)
+    return _without_misfits(_told(_gathered(works, stride), failures, planned.dropped), config)
 
 
-def peek(corpus: str, config: TrainConfig, cache: Path) -> Corpora:
+def peek(corpus: str, config: TrainConfig, cache: Path, stride: int | None = None) -> Corpora:
     """What `find` would find, from the headers of the files alone. `cache` is for a corpus behind a URI."""
     from pipeline import clips, shards, video
 
     local = _fetch(corpus, cache)
     try:
         if shards.is_corpus(local):
-            return _without_misfits(Corpora(_from_shards(local), (), {}), config)
+            return _without_misfits(Corpora(_gathered(_from_shards(local), stride), (), {}), config)
     except shards.ShardError as error:
         raise UsageError(str(error)) from error
-    planned = clips.plan([local], num_frames=config.num_frames)
-    infos = [(plan, video.probe(plan.source)) for plan in planned.clips]
+    planned = clips.plan([local], num_frames=config.num_frames, stride=stride)
+    infos = {source: video.probe(source) for source in {plan.source for plan in planned.clips}}
     works = tuple(
-        Work(plan.clip_id, shown(plan.source), info.height, info.width, plan.num_frames, plan.fps, None)
-        for plan, info in infos
+        Work(plan.clip_id, shown(plan.source), info.height, info.width, plan.num_frames, plan.fps, ())
+        for plan in planned.clips
+        for info in [infos[plan.source]]
     )
-    return _without_misfits(_told(works, planned.failures, planned.dropped), config)
+    return _without_misfits(_told(_gathered(works, stride), planned.failures, planned.dropped), config)
 
 
-def frames_of(base: Path, corpus: str) -> dict[str, ShardEntry]:
-    """By clip id, where the frames of an experiment's clips lie: in its .shards, or in the shards it was trained on.
+def frames_of(base: Path, corpus: str) -> dict[str, tuple[ShardEntry, ...]]:
+    """Where the frames of an experiment's clips lie: in its .shards, or in the shards it was trained on. By the id of
+    each clip, and of each video those of all its chunks.
 
     Raises UsageError for shards that cannot be used.
     """
@@ -124,7 +133,9 @@ def frames_of(base: Path, corpus: str) -> dict[str, ShardEntry]:
     with contextlib.suppress(ValueError, OSError):  # a corpus that is gone; what was cut from it is in .shards
         folders.insert(0, Path(clips.fetch(corpus, base / ".fetched")))
     try:
-        return {e.clip_id: e for folder in folders if shards.is_corpus(folder) for e in shards.index(folder)}
+        found = [work for folder in folders if shards.is_corpus(folder) for work in _from_shards(folder)]
+        works = list({work.clip_id: work for work in found}.values())
+        return {work.clip_id: work.entries for work in [*_gathered(works, 1), *works]}
     except shards.ShardError as error:
         raise UsageError(str(error)) from error
 
@@ -148,7 +159,28 @@ def _from_shards(folder: str | Path) -> tuple[Work, ...]:
     from pipeline import shards
 
     return tuple(
-        Work(e.clip_id, shown(e.source), e.height, e.width, e.num_frames, e.fps, e) for e in shards.index(folder)
+        Work(e.clip_id, shown(e.source), e.height, e.width, e.num_frames, e.fps, (e,)) for e in shards.index(folder)
+    )
+
+
+def _gathered(works: Sequence[Work], stride: int | None) -> tuple[Work, ...]:
+    """With a stride, clips whose ids differ in the number of their first frame only, as one: the chunks of a video."""
+    if stride is None:
+        return tuple(works)
+    by_video: dict[tuple[object, ...], list[Work]] = {}
+    for work in works:  # of one size, so that they can be one batch: the video's, unless shards say otherwise
+        video = FIRST_FRAME.sub("", work.clip_id)
+        by_video.setdefault((video, work.source, work.height, work.width, work.num_frames, work.fps), []).append(work)
+    return tuple(
+        replace(
+            chunks[0],
+            clip_id=FIRST_FRAME.sub("", chunks[0].clip_id),
+            entries=tuple(entry for chunk in chunks for entry in chunk.entries),
+            chunks=len(chunks),
+        )
+        if len(chunks) > 1
+        else chunks[0]
+        for chunks in by_video.values()
     )
 
 

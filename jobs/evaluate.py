@@ -146,7 +146,7 @@ def look(given: str, args: argparse.Namespace) -> Group:
 
     base = store if store.read(["submission.json"]) else folder.parent
     submission = read_submission(base) if base.read(["submission.json"]) else None
-    frames: Mapping[str, ShardEntry] = {}
+    frames: Mapping[str, tuple[ShardEntry, ...]] = {}
     if submission and not args.real:
         base.pull(".shards")
         frames = frames_of(base.path, submission.corpus)
@@ -161,7 +161,7 @@ def look(given: str, args: argparse.Namespace) -> Group:
                 reason = "is not trained to its end; run train_corpus.py again"
             elif clip_id not in frames:
                 reason = "its frames are neither in .shards nor in the corpus; give its checkpoint.pt and --real CLIP"
-            works.append(Work(clip_id, f"{base.uri}/{clip_id}/checkpoint.pt", frames.get(clip_id), reason=reason))
+            works.append(Work(clip_id, f"{base.uri}/{clip_id}/checkpoint.pt", frames.get(clip_id, ()), reason=reason))
         return Group(store.name, out, works, base, whole=True)
 
     if folder is store and "netG.pth" not in store.names():  # which a folder of the authors' code holds
@@ -169,7 +169,7 @@ def look(given: str, args: argparse.Namespace) -> Group:
     if not args.real and folder.name not in frames:
         raise UsageError(f"{given}: no experiment around it has the frames of its clip; give --real CLIP")
     real = os.path.abspath(args.real) if args.real else None
-    work = Work(folder.name, store.uri, frames.get(folder.name), real)
+    work = Work(folder.name, store.uri, frames.get(folder.name, ()), real)
     return Group(folder.name, out, [work], None if args.real else base, whole=False)
 
 
@@ -185,6 +185,7 @@ def score_all(
 
     from jobs.score_clip import Wanted, score_clip
     from jobs.score_table import Row
+    from jobs.scores import of_video
     from pipeline import shards
 
     todo = [(group, work) for group in groups for work in group.works]
@@ -200,11 +201,11 @@ def score_all(
                 group, work = following
                 wanted = Wanted(group.out, args.n, args.seed, args.nn, args.keep)
                 try:
-                    frames = shards.read_clip(work.entry).frames_thwc if work.entry else None
+                    chunks = [shards.read_clip(entry).frames_thwc for entry in of_video(work.entries)]
                 except shards.ShardError as error:
                     rows[group.out, work.clip_id] = Row(work.clip_id, complaints=[one_line(error)])
                     continue
-                flying[task.remote(work, frames, network, wanted)] = following
+                flying[task.remote(work, chunks, network, wanted)] = following
             if not flying:
                 break
             status.update(f"scoring {next(iter(flying.values()))[1].clip_id}")

@@ -1,4 +1,5 @@
-"""One clip from its frames to its results: the unit of work of corpus and sweep. It writes files and knows no server.
+"""One clip, or one long video, from its frames to its results: the unit of work of corpus and sweep. It writes files
+and knows no server.
 
 The folder of a clip, in the order it fills:
     config.json      settings, sizes, precision, versions; written before work starts
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from jobs.corpus import FPS, ladder
 from jobs.metrics_log import MetricsLog
 from jobs.pictures import SHOWN_SAMPLES, sheet, to_frames
 from jobs.results import Result, write_json, write_result
-from jobs.scores import score, score_of_blur
+from jobs.scores import of_video, score, score_of_blur
 from model.config import TrainConfig
 from model.files import append, replacing
 from model.metrics.diversity import lightness
@@ -38,18 +39,20 @@ from model.metrics.frechet import RealClip, svfid
 from model.precision import best_device, resolve
 from model.sample import frames_per_second, reconstruct, sample
 from model.train import Progress, ScaleDone, train_clip
-from pipeline import pyramid, video
+from pipeline import augment, pyramid, video
 
 SHOWN_SEED, SCORED_SEED = 0, 1  # the samples in the pictures, and those that are scored and kept as videos
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What a task is given. frames_thwc: uint8 (13, H, W, 3) RGB at 24 FPS; tags: more of its run's tags in MLflow."""
+    """What a task is given. chunks: uint8 (13, H, W, 3) RGB at 24 FPS each, of a short clip one; tags: more of its
+    run's tags in MLflow.
+    """
 
     clip_id: str
     source: str
-    frames_thwc: np.ndarray
+    chunks: Sequence[np.ndarray]
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -72,13 +75,12 @@ def fit_clip(
     Raises what training raises (NonFiniteLoss, CheckpointError, StorageError, MemoryError …): the caller decides what a
     failure is.
     """
-    _, height, width, _ = clip.frames_thwc.shape
-    sizes = ladder(config, height, width)
+    sizes, pyramids = real_pyramids(clip, config)
     samples_dir = folder / "samples"
     samples_dir.mkdir(parents=True, exist_ok=True)
     _write_config(folder / "config.json", clip, config, sizes)
-    reals = pyramid.build(clip.frames_thwc, sizes)
-    if lightness(torch.from_numpy(reals[-1])).std() == 0:
+    chunks = of_video(pyramids[:: len(pyramids) // len(clip.chunks)])  # and not their augmented copies
+    if all(lightness(torch.from_numpy(chunk[-1])).std() == 0 for chunk in chunks):
         raise ValueError(
             f"{clip.source}: every pixel has the same lightness, nothing can be learned; give another clip"
         )
@@ -94,14 +96,14 @@ def fit_clip(
     features = Lite0Features()
     done: ScaleDone | None = None
     for done in train_clip(
-        config, reals, clip_id=clip.clip_id, path=folder / "checkpoint.pt", log=log_and_report, warn=warn
+        config, pyramids, clip_id=clip.clip_id, path=folder / "checkpoint.pt", log=log_and_report, warn=warn
     ):
         shown = sample(done.stack, SHOWN_SAMPLES, SHOWN_SEED)
-        real = RealClip(reals[done.n], features)
+        real = RealClip([chunk[done.n] for chunk in chunks], features)
         scores = score(shown, real)
         log.append(done.n, None, scores)
-        reconstruction = reconstruct(done.stack, torch.from_numpy(reals[0])[None])[0]
-        picture = sheet(reals[done.n], reconstruction.numpy(), shown.numpy())
+        reconstruction = reconstruct(done.stack, torch.from_numpy(chunks[0][0])[None])[0]
+        picture = sheet(np.asarray(real.video), reconstruction.numpy(), shown.numpy())
         with replacing(samples_dir / f"scale_{done.n:02d}.png") as file:
             Image.fromarray(picture).save(file, "PNG")
         scored(done.n, scores)
@@ -109,7 +111,7 @@ def fit_clip(
 
     # -- what the trained model makes, and how it scores
     videos = sample(done.stack, num_samples, SCORED_SEED)
-    for name, made in _named_videos(torch.from_numpy(reals[-1]), reconstruction, videos).items():
+    for name, made in _named_videos(torch.from_numpy(real.video), reconstruction, videos).items():
         for suffix in (".mp4", ".gif"):
             path = samples_dir / f"{name}{suffix}"
             video.encode(to_frames(made.numpy()), path, fps=frames_per_second(done.stack, done.n, FPS))
@@ -134,6 +136,18 @@ def fit_clip(
     return result
 
 
+def real_pyramids(clip: Clip, config: TrainConfig) -> tuple[tuple[pyramid.ScaleSize, ...], list[pyramid.Pyramid]]:
+    """The ladder, and the samples to train on: each chunk, followed by its augmented copies."""
+    _, height, width, _ = clip.chunks[0].shape
+    sizes = ladder(config, height, width)
+    samples = [
+        copy
+        for place, chunk in enumerate(clip.chunks)
+        for copy in augment.copies(chunk, flip=config.flip, crops=config.crops, seed=config.seed + place)
+    ]
+    return sizes, [pyramid.Pyramid(frames, sizes) for frames in samples]
+
+
 def _named_videos(real: torch.Tensor, reconstruction: torch.Tensor, samples: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"real": real, "reconstruction": reconstruction} | {f"sample_{i:02d}": x for i, x in enumerate(samples)}
 
@@ -146,7 +160,8 @@ def _write_config(path: Path, clip: Clip, config: TrainConfig, sizes: tuple[pyra
             "clip_id": clip.clip_id,
             "source": clip.source,
             "tags": dict(clip.tags),
-            "clip_size_thw": list(clip.frames_thwc.shape[:3]),
+            "clip_size_thw": list(clip.chunks[0].shape[:3]),
+            "chunks": len(clip.chunks),
             "sizes_thw": [[s.frames, s.height, s.width] for s in sizes],
             "config": config.to_dict(),
             "precision_used": resolve(config.precision, best_device()),

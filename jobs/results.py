@@ -49,6 +49,17 @@ class Result:
     warning: str = ""  # what warnings.txt holds
 
 
+OUT_OF_MEMORY = "out of memory"
+
+
+@dataclass(frozen=True)
+class OutOfMemory(Result):
+    """In place of a result: memory did not suffice, and the clip may be tried again with less at once."""
+
+    status: str = OUT_OF_MEMORY
+    micro_batch: int = 1  # samples that were in memory at once
+
+
 @dataclass(frozen=True)
 class Submission:
     """What the last submission of an experiment found; `submission.json` holds these fields."""

@@ -1,9 +1,13 @@
 """Clips to tasks: Ray started or joined, a task a clip, a bounded number in flight, results as they come.
 
+A task is one process on one slot, or, of a video that several workers train together, jobs/together.py on as many.
+Such a video is only submitted when that many slots are free, and nothing overtakes it meanwhile: its workers start
+together and neither wait for clips nor starve behind them.
+
 What happens when something fails:
     the clip itself          fit_task turns it into the clip's result; it is not tried again
     its process or node      Ray starts the task again, MAX_RESTARTS times; it goes on from its checkpoint
-    memory, of GPU or host   once more with `low_memory`, from its checkpoint
+    memory, of GPU or host   again from its checkpoint with half the micro-batch, and at last with `low_memory`
     the driver               the same command goes on; `lease.Lease` keeps a second driver out
 """
 
@@ -13,7 +17,7 @@ import contextlib
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from jobs.board import Board
-    from jobs.results import Result
+    from jobs.results import OutOfMemory, Result
     from jobs.tracking import Corpus
 
 # Read when ray is imported.
@@ -44,8 +48,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SPARE_TASKS = 2  # submitted beyond what runs at once, so that a free slot never waits for a clip to be read
 POLL_S = 1.0
 MAX_RESTARTS = 5  # of a task whose process or node died; it goes on from its checkpoint
+SLOT = ("num_cpus", "num_gpus")
 OWN_PROCESS = {"max_calls": 1}  # a process a clip, so that one clip's memory or crash is never another's
-OUT_OF_MEMORY = "out of memory"  # the status of a result that is none: the clip may be tried again
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,38 @@ class Job:
     store: Store  # of the experiment
     corpus: Corpus
     num_samples: int
+    workers: int = 1  # that train it together
+    slot: Mapping[str, float] = field(default_factory=dict)  # what each of several takes: num_cpus, num_gpus
     warning: str = ""  # for warnings.txt, told with the clip's result
     tags: Mapping[str, str] = field(default_factory=dict)  # more of its run's tags in MLflow
 
-    def leaner(self, result: Result) -> Job:
-        """The same with `low_memory`, after a result that is OUT_OF_MEMORY."""
-        warning = f"{OUT_OF_MEMORY} ({result.reason}); went on from its checkpoint with low_memory"
-        return replace(self, config=replace(self.config, low_memory=True), warning=warning)
+    def leaner(self, result: OutOfMemory) -> Job:
+        """The same with half the micro-batch or, where that was one sample, with `low_memory`."""
+        if result.micro_batch > 1:
+            half = result.micro_batch // 2
+            config, told = replace(self.config, micro_batch=half), f"micro_batch={half}"
+        else:
+            config, told = replace(self.config, low_memory=True), "low_memory"
+        warning = f"{result.status} ({result.reason}); went on from its checkpoint with {told}"
+        return replace(self, config=config, warning=warning)
 
 
-def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
-    """The body of a Ray task: `fit_job`, which tells the driver how far it is."""
+def fit_task(job: Job, chunks: Sequence[Any], standings: Any) -> Result:
+    """The body of a Ray task: `fit_job`, which tells the driver how far it is.
+
+    Args: chunks: references to the frames in Ray's object store.
+    """
+    import ray
+
+    if job.workers > 1:
+        from jobs.together import fit_together
+
+        return fit_together(job, chunks, standings)
+    return fit_job(job, ray.get(chunks), reporting(job, standings))
+
+
+def reporting(job: Job, standings: Any) -> Callable[[Any], None]:
+    """What tells the driver how far a training is."""
     from jobs.board import Standing
 
     iterations = job.config.iterations
@@ -79,26 +104,26 @@ def fit_task(job: Job, frames_thwc: NDArray[Any], standings: Any) -> Result:
         text = f"scale {n}/{len(iterations) - 1}  {done}/{iterations[n]}  rec_loss {loss:.4f}  {speed:.3f} s/it"
         standings.put.remote(job.clip_id, Standing(sum(iterations[:n]) + done, text))
 
-    return fit_job(job, frames_thwc, report)
+    return report
 
 
 def fit_job(
     job: Job,
-    frames_thwc: NDArray[Any],
+    chunks: Sequence[NDArray[Any]],
     report: Callable[[Any], None] = lambda progress: None,
     scored: Callable[[int, Mapping[str, float]], None] = lambda scale, scores: None,
 ) -> Result:
-    """`fit_clip` in the clip's folder and with its run in MLflow; whatever goes wrong becomes the clip's result."""
-    import torch
+    """`fit_clip` in the clip's folder and with its run in MLflow; whatever goes wrong becomes the clip's result.
 
+    Args: chunks: uint8 (13, H, W, 3) each.
+
+    Raises PeerLost if other workers train the clip too and one of them is gone.
+    """
     from jobs import forwarding
     from jobs.fit_clip import Clip, fit_clip
-    from jobs.results import Result
-    from model.memory import keep_freed_memory
+    from model.team import PeerLost
 
-    if not job.config.low_memory:
-        keep_freed_memory()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # set by Ray to the task's CPUs
+    settle(job.config)
     try:
         with ClipFolder(job.store, job.clip_id) as folder:
 
@@ -109,7 +134,7 @@ def fit_job(
             with forwarding.forwarding(job.corpus, job.clip_id, folder.path):
                 try:
                     _warn_once(folder.path / "warnings.txt", job.warning)
-                    clip = Clip(job.clip_id, job.source, frames_thwc, job.tags)
+                    clip = Clip(job.clip_id, job.source, chunks, job.tags)
                     return fit_clip(
                         clip,
                         job.config,
@@ -118,24 +143,48 @@ def fit_job(
                         report=check_and_report,
                         scored=scored,
                     )
-                except TakenOver:
+                except (TakenOver, PeerLost):
                     raise
                 except Exception as error:  # the boundary where a failure becomes data: this clip's, and only its
-                    reason = f"{type(error).__name__}: {one_line(error)}"
-                    if _is_out_of_memory(error) and not job.config.low_memory:
-                        return Result(job.clip_id, OUT_OF_MEMORY, reason)
-                    return _failed(job, folder.path, reason, traceback.format_exc())
+                    result = failure(job, error)
+                    if result.status == "failed":
+                        keep_failure(job, folder.path, result, traceback.format_exc())
+                    return result
     except TakenOver as error:  # nothing may be written: the folder is another's
-        return Result(job.clip_id, "failed", one_line(error))
+        return replace(failure(job, error), reason=one_line(error))
+    except PeerLost:
+        raise
     except Exception as error:  # its storage, before or after training
-        return _failed(job, None, f"{type(error).__name__}: {one_line(error)}")
+        return keep_failure(job, None, failure(job, error))
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """torch has a type for a GPU's memory only; its allocator on a CPU raises a plain RuntimeError."""
+def settle(config: TrainConfig) -> None:
+    """Make this process the one of a clip: its threads, and its part of the GPU."""
+    import ray
     import torch
 
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    from model.memory import keep_freed_memory
+
+    if not config.low_memory:
+        keep_freed_memory()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # set by Ray to the task's CPUs
+    share = ray.get_runtime_context().get_assigned_resources().get("GPU", 1) if ray.is_initialized() else 1
+    if torch.cuda.is_available() and share < 1:  # else the first clip there would take what the others need
+        torch.cuda.set_per_process_memory_fraction(share)
+
+
+def failure(job: Job, error: Exception) -> Result:
+    """What an error of a clip's training means: its result, or that it may be tried again with less memory."""
+    from jobs.results import OutOfMemory, Result
+    from model import memory
+
+    reason = f"{type(error).__name__}: {one_line(error)}"
+    if not job.config.low_memory:
+        if isinstance(error, memory.OutOfMemory):
+            return OutOfMemory(job.clip_id, reason=reason, micro_batch=error.micro_batch)
+        if memory.is_out_of_memory(error):  # beside the training: in its samples or scores
+            return OutOfMemory(job.clip_id, reason=reason)
+    return Result(job.clip_id, "failed", reason)
 
 
 def _warn_once(path: Path, line: str) -> None:
@@ -145,15 +194,14 @@ def _warn_once(path: Path, line: str) -> None:
         append(path, line)
 
 
-def _failed(job: Job, folder: Path | None, reason: str, details: str = "") -> Result:
+def keep_failure(job: Job, folder: Path | None, result: Result, details: str = "") -> Result:
     """Write a failure into the clip's folder, from where it goes to MLflow; what cannot be written is in the table.
 
     Args:
         folder: the clip's on this machine; None outside the clip's task.
     """
-    from jobs.results import Result, write_result
+    from jobs.results import write_result
 
-    result = Result(job.clip_id, "failed", reason)
     local = folder or job.store.path / job.clip_id
     try:
         local.mkdir(parents=True, exist_ok=True)
@@ -163,7 +211,7 @@ def _failed(job: Job, folder: Path | None, reason: str, details: str = "") -> Re
         if folder is None:
             job.store.push(job.clip_id)
     except OSError as error:  # the disk itself may be what failed
-        result = replace(result, reason=f"{reason} (and its folder did not take the failure: {one_line(error)})")
+        result = replace(result, reason=f"{result.reason} (and its folder did not take the failure: {one_line(error)})")
     return result
 
 
@@ -183,7 +231,7 @@ def run(
     job_of: Callable[[Work], Job],
     slots: Slots,
     board: Board,
-    fit: Callable[[Job, NDArray[Any], Any], Result] = fit_task,
+    fit: Callable[[Job, Sequence[Any], Any], Result] = fit_task,
 ) -> Iterator[Result]:
     """Fit every clip in a Ray task of its own; yields results in the order in which clips end.
 
@@ -194,28 +242,36 @@ def run(
     from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
     from jobs.board import Standings
-    from jobs.results import Result
+    from jobs.results import OutOfMemory, Result
     from pipeline import shards
 
     standings: Any = Standings.remote()  # type: ignore[attr-defined]
     task: Any = ray.remote(max_retries=MAX_RESTARTS, **slots.options)(fit)
+    coordinator = task.options(num_cpus=0, num_gpus=0)  # its workers take the slots
     waiting = iter(todo)
-    flying: dict[Any, tuple[Job, Any]] = {}  # by the result to come: its job, and its frames in Ray's object store
-    exhausted, told = False, 0.0
+    flying: dict[Any, tuple[Job, Any]] = {}  # by the result to come: its job, and its chunks in Ray's object store
+
+    def submit(job: Job, chunks: Sequence[Any]) -> None:
+        job = replace(job, slot={name: slots.options[name] for name in SLOT if name in slots.options})
+        flying[(coordinator if job.workers > 1 else task).remote(job, chunks, standings)] = job, chunks
+
+    def has_room(job: Job) -> bool:
+        taken = sum(other.workers for other, _ in flying.values())
+        return taken + job.workers <= slots.count + (SPARE_TASKS if job.workers == 1 else 0)
+
+    def failed(job: Job, reason: str) -> Result:
+        return keep_failure(job, None, Result(job.clip_id, "failed", reason))
+
+    following, told = next(waiting, None), 0.0
     while True:
-        while not exhausted and len(flying) < slots.count + SPARE_TASKS:
-            work = next(waiting, None)
-            if work is None:
-                exhausted = True
-                break
-            job = job_of(work)
-            assert work.entry is not None  # only a dry run has none
+        while following is not None and has_room(job := job_of(following)):
+            work, following = following, next(waiting, None)
             try:
-                frames = ray.put(shards.read_clip(work.entry).frames_thwc)
+                chunks = [ray.put(shards.read_clip(entry).frames_thwc) for entry in work.entries]
             except shards.ShardError as error:
-                yield _ended(board, _failed(job, None, str(error)))
+                yield _ended(board, failed(job, str(error)))
                 continue
-            flying[task.remote(job, frames, standings)] = job, frames
+            submit(job, chunks)
         if not flying:
             return
         ready, _ = ray.wait(list(flying), num_returns=len(flying), timeout=0)
@@ -226,21 +282,20 @@ def run(
             with contextlib.suppress(RayError):  # only the display: the actor's node may be gone, it starts again
                 board.update(ray.get(standings.get.remote()), [job.clip_id for job, _ in flying.values()])
         for reference in ready:
-            job, frames = flying.pop(reference)
+            job, chunks = flying.pop(reference)
             try:
                 result = ray.get(reference)
             except RayTaskError as error:  # what goes wrong with the clip is in its result; this is not that
-                result = _failed(job, None, f"its task could not run: {one_line(error)}")
+                result = failed(job, f"its task could not run: {one_line(error)}")
             except OutOfMemoryError as error:  # Ray ended the process before the machine ran out
-                result = Result(job.clip_id, OUT_OF_MEMORY, one_line(error))
+                result = OutOfMemory(job.clip_id, reason=one_line(error), micro_batch=min(2, len(chunks)))
             except RayError as error:
-                result = _failed(job, None, f"its process died {MAX_RESTARTS + 1} times: {one_line(error)}")
-            if result.status == OUT_OF_MEMORY:
+                result = failed(job, f"its process died {MAX_RESTARTS + 1} times: {one_line(error)}")
+            if isinstance(result, OutOfMemory):
                 if not job.config.low_memory:
-                    leaner = job.leaner(result)
-                    flying[task.remote(leaner, frames, standings)] = leaner, frames
+                    submit(job.leaner(result), chunks)
                     continue
-                result = _failed(job, None, f"{OUT_OF_MEMORY}, also with low_memory: {result.reason}")
+                result = failed(job, f"{result.status}, also with low_memory: {result.reason}")
             standings.forget.remote(job.clip_id)
             yield _ended(board, result)
 

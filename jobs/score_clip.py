@@ -49,29 +49,30 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Work:
-    """A clip to score. Its frames are those of `entry`, or the first ones of the video `real`."""
+    """A clip to score. Its frames are those of `entries`, one a chunk, or the first ones of the video `real`."""
 
     clip_id: str
     checkpoint: str  # path or URI
-    entry: ShardEntry | None = None
+    entries: tuple[ShardEntry, ...] = ()
     real: str | None = None
     reason: str = ""  # why it cannot be scored
 
 
-def score_clip(work: Work, frames_thwc: np.ndarray | None, features: VideoFeatures, wanted: Wanted) -> Row:
+def score_clip(work: Work, chunks: Sequence[np.ndarray], features: VideoFeatures, wanted: Wanted) -> Row:
     """The body of a Ray task; whatever goes wrong becomes the row's complaint.
 
-    Args: frames_thwc: of `work.entry`, uint8 (T, H, W, 3); None to read `work.real`.
+    Args: chunks: of `work.entries`, uint8 (T, H, W, 3) each; none to read `work.real`.
     """
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # set by Ray to the task's CPUs
     try:
         stack, _ = sampling.load(work.checkpoint, Console(quiet=True))
-        if frames_thwc is None:
+        if not chunks:
             count, height = stack.config.num_frames, max_height(stack.config)
-            frames_thwc = video.decode(str(work.real), num_frames=count, fps=FPS, max_height=height)
+            chunks = [video.decode(str(work.real), num_frames=count, fps=FPS, max_height=height)]
         scale = stack.num_scales - 1
         stack = stack.to(best_device())
-        real = RealClip(pyramid.build(frames_thwc, [pyramid.ScaleSize(*stack.sizes[scale])])[0], features)
+        size = pyramid.ScaleSize(*stack.sizes[scale])
+        real = RealClip([pyramid.build(frames, [size])[0] for frames in chunks], features)
 
         def make(index: int) -> Tensor:
             return sample(stack, 1, wanted.seed, first=index)[0]
@@ -109,7 +110,7 @@ def score_folder(folder: Path, real: str, features: VideoFeatures, wanted: Wante
     size = pyramid.ScaleSize(*max(by_size, key=lambda size: (len(by_size[size]), size)))
     readable = {path for same in by_size.values() for path in same}
     try:
-        clip = RealClip(pyramid.build(video.decode(real, num_frames=size.frames, fps=FPS), [size])[0], features)
+        clip = RealClip(pyramid.build(video.decode(real, num_frames=size.frames, fps=FPS), [size]), features)
     except ValueError as error:
         raise UsageError(f"--real {one_line(error)}") from error
     samples = [(path, partial(_read, path)) for path in paths if path in readable]
@@ -138,14 +139,13 @@ def _row(
 
     nn = wanted.nn
     if nn is None:
-        nn = NN_SAMPLES if nn_seconds(*real.video.shape[1:]) <= NN_PATIENCE_S else 0
+        nn = NN_SAMPLES if len(real.chunks) * nn_seconds(*real.video.shape[1:]) <= NN_PATIENCE_S else 0
     measured = measure(samples, real, nn=nn, shown=SHOWN, each=keep)
-    clip = np.asarray(real.video)
-    for index, (made, field) in enumerate(measured.fields):
-        files[f"nnf_{index:02d}.png"] = _png(field_sheet(made.numpy(), clip, field))
+    for index, (made, chunk, field) in enumerate(measured.fields):
+        files[f"nnf_{index:02d}.png"] = _png(field_sheet(made.numpy(), np.asarray(chunk), field))
     if measured.spread is not None:
         shown = [made.numpy() for made in measured.shown]
-        files["diversity.png"] = _png(spread_sheet(shown, clip, measured.spread))
+        files["diversity.png"] = _png(spread_sheet(shown, np.asarray(real.video), measured.spread))
     for file, content in files.items():
         wanted.out.write(f"{name}/{file}", content)
     return Row(name, measured.figures, measured.complaints, tuple(files))

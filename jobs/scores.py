@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -14,8 +15,18 @@ from model.metrics.features import Video
 from model.metrics.frechet import RealClip, svfid
 from model.metrics.nnf import NearestNeighbourField, nearest_neighbour_distance, nearest_neighbour_field, nnfdiv
 
+T = TypeVar("T")
 BLUR_PX = 1.0  # sigma of the blurred clip that svfid is read against
+SCORED_CHUNKS = 8
 NN_PAIR_S = 3.4e-9  # of one core for a pair of patches: 10 s a sample of 13×54×96, 39 s of 13×76×136
+
+
+def of_video(chunks: Sequence[T]) -> Sequence[T]:
+    """The chunks that samples of a long video are held against: all, or SCORED_CHUNKS spread evenly over it."""
+    if not chunks:
+        return []
+    places = np.linspace(0, len(chunks) - 1, min(SCORED_CHUNKS, len(chunks)))
+    return [chunks[round(place)] for place in places]
 
 
 def score(samples: Tensor, real: RealClip) -> Mapping[str, float]:
@@ -25,15 +36,20 @@ def score(samples: Tensor, real: RealClip) -> Mapping[str, float]:
     """
     return {
         f"svfid_{real.features.name}": svfid(real, samples).mean,
-        "diversity": lab_diversity(samples, real.video),
-        "nn_distance": float(np.mean([nearest_neighbour_distance(sample, real.video) for sample in samples])),
+        "diversity": lab_diversity(samples, real.frames),
+        "nn_distance": float(np.mean([_nn_distance(sample, real) for sample in samples])),
     }
 
 
+def _nn_distance(sample: Tensor, real: RealClip) -> float:
+    """To the clip, or to the chunk that is nearest as a whole."""
+    return min(nearest_neighbour_distance(sample, chunk) for chunk in real.chunks)
+
+
 def score_of_blur(real: RealClip) -> Mapping[str, float]:
-    """svfid_{features}_blur: the clip with every frame blurred by a Gaussian of 1 px, against the clip."""
-    blurred = gaussian_filter(real.video, (0, 0, BLUR_PX, BLUR_PX), mode="nearest")
-    return {f"svfid_{real.features.name}_blur": svfid(real, blurred[None]).mean}
+    """svfid_{features}_blur: the clip, or each chunk, with frames blurred by a Gaussian of 1 px, against the clip."""
+    blurred = [gaussian_filter(chunk, (0, 0, BLUR_PX, BLUR_PX), mode="nearest") for chunk in real.chunks]
+    return {f"svfid_{real.features.name}_blur": svfid(real, blurred).mean}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +80,14 @@ class Measured:
 
     Attributes:
         figures: `svfid_{features}`, its `_blur`, and, where they can be had, diversity, nn_distance, nnfdiv.
-        fields: of the first samples, (sample, its nearest neighbour field at every position).
+        fields: of the first samples, (sample, the clip or its nearest chunk, the field between them at every position).
         spread: (T, H, W), `diversity_map`; None of fewer than 2 samples.
         shown: the first samples, (3, T, H, W).
         complaints: what could not be scored and why, one line each.
     """
 
     figures: Mapping[str, Figure]
-    fields: Sequence[tuple[Tensor, NearestNeighbourField]]
+    fields: Sequence[tuple[Tensor, Video, NearestNeighbourField]]
     spread: np.ndarray | None
     shown: Sequence[Tensor]
     complaints: Sequence[str]
@@ -94,7 +110,7 @@ def measure(
         each: given every sample that was scored, with its place among these.
     """
     distances: list[float] = []
-    fields: list[tuple[Tensor, NearestNeighbourField]] = []
+    fields: list[tuple[Tensor, Video, NearestNeighbourField]] = []
     first: list[Tensor] = []
     complaints: list[str] = []
 
@@ -107,7 +123,8 @@ def measure(
                     raise ValueError(f"{cause}; give all samples one size")
                 distance = real.distance(video)
                 if len(fields) < nn:
-                    fields.append((video, nearest_neighbour_field(video, real.video)))
+                    found = [(video, chunk, nearest_neighbour_field(video, chunk)) for chunk in real.chunks]
+                    fields.append(min(found, key=lambda one: one[2].nn_distance))
                 each(len(distances), video)
             except (TypeError, ValueError) as error:
                 complaints.append(f"{name}: {str(error).removeprefix(f'{name}: ')}")
@@ -121,7 +138,7 @@ def measure(
     figures: dict[str, Figure] = {}
     try:
         spread = diversity_map(scored())
-        figures["diversity"] = Figure(values=(relative_spread(spread, real.video),), samples=len(distances))
+        figures["diversity"] = Figure(values=(relative_spread(spread, real.frames),), samples=len(distances))
     except ValueError as error:  # fewer than 2 samples, or a clip of one lightness
         if distances:
             complaints.append(str(error))
@@ -130,9 +147,10 @@ def measure(
         blur = {name: Figure(values=(value,), samples=0) for name, value in score_of_blur(real).items()}
         figures = svfids | blur | figures
     if fields:
-        found = [field for _, field in fields]
-        figures["nn_distance"] = Figure(values=tuple(field.nn_distance for field in found), samples=len(found))
-        figures["nnfdiv"] = Figure(values=tuple(nnfdiv(field) for field in found), samples=len(found))
+        of_samples = [field for _, _, field in fields]
+        distances_nn = tuple(field.nn_distance for field in of_samples)
+        figures["nn_distance"] = Figure(values=distances_nn, samples=len(of_samples))
+        figures["nnfdiv"] = Figure(values=tuple(map(nnfdiv, of_samples)), samples=len(of_samples))
     return Measured(figures=figures, fields=fields, spread=spread, shown=first, complaints=complaints)
 
 

@@ -54,7 +54,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--storage", help="where everything goes that is made: a path all nodes share, or s3://, gs:// (default: runs)")
     add("--experiment", help="name of this corpus in storage and MLflow (default: corpus, preset, ablation)")
     add("--tracking-uri", help="MLflow (default: $MLFLOW_TRACKING_URI, else a sqlite file in the storage folder)")
-    add("--gpus-per-clip", type=float, default=1.0, help="GPUs a clip, where the cluster has any")
+    add("--long", action="store_true", help="train each video whole: one model on all its chunks, losses summed")
+    add("--stride", type=int, help="with --long, frames from one chunk's start to the next (default: 13, no overlap)")
+    add("--workers-per-video", type=int, default=1, help="with --long: as many train a video together, each as a clip")
+    add("--gpus-per-clip", type=float, default=1.0, help="GPUs a clip, where the cluster has any; 0.25: four on one")
     add("--cpus-per-clip", type=int, help="CPU cores a clip, where it has no GPU (default: cores / clips, at least 1)")
     add("--n", type=int, default=10, help="samples a clip that are scored and kept, at least 2")
     resume = parser.add_mutually_exclusive_group()
@@ -80,6 +83,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     config = config.with_overrides(args.set)
     if args.ablation:
         config = ABLATIONS[args.ablation](config)
+    stride = _stride(args, config)
     if args.n < 2:
         raise UsageError(f"--n {args.n}: at least 2 samples are needed to measure diversity")
     storage = open_storage(args.storage)
@@ -90,7 +94,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     if args.dry_run:
         with tempfile.TemporaryDirectory() as nowhere:
-            corpora = peek(args.corpus, config, Path(nowhere))
+            corpora = peek(args.corpus, config, Path(nowhere), stride)
             _tell_unused(console, corpora)
             _print_plan(console, corpora, config, base, args)
             return DONE if corpora.works else NOTHING_TO_DO
@@ -101,7 +105,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _train(args: argparse.Namespace, console: Console, config: TrainConfig, base: Store, lease: Lease) -> int:
     # -- 1. what there is to do
-    corpora = read_corpus(console, args.corpus, base, config)
+    corpora = read_corpus(console, args.corpus, base, config, _stride(args, config))
 
     # -- 2. one experiment holds models of one configuration
     from jobs.results import Submission, write_submission
@@ -121,7 +125,8 @@ def _train(args: argparse.Namespace, console: Console, config: TrainConfig, base
     # -- 3. train what is missing
     def job_of(work: Work) -> schedule.Job:
         lease.check()
-        return schedule.Job(work.clip_id, work.source, config, base, corpus, args.n)
+        workers = args.workers_per_video if work.chunks > 1 else 1  # a short clip is one process's
+        return schedule.Job(work.clip_id, work.source, config, base, corpus, args.n, workers)
 
     unwritten = _train_missing(args, console, corpora.works, config, base, job_of)
 
@@ -144,11 +149,25 @@ def _read_config(path: str) -> TrainConfig:
         raise UsageError(f"--config {path}: cannot be read ({one_line(error)}); {mend}") from error
 
 
-def read_corpus(console: Console, given: str, base: Store, config: TrainConfig) -> Corpora:
-    """The clips of --corpus, decoded into the experiment's .shards. Raises UsageError, and if there are none."""
+def _stride(args: argparse.Namespace, config: TrainConfig) -> int | None:
+    """Frames between the chunks of a video; None where each clip is trained for itself. Raises UsageError."""
+    if args.workers_per_video < 1 or (args.stride is not None and args.stride < 1):
+        raise UsageError("--workers-per-video and --stride must be 1 or more")
+    if not args.long and (args.workers_per_video > 1 or args.stride is not None):
+        raise UsageError("--workers-per-video and --stride are for long videos; add --long")
+    return (args.stride or config.num_frames) if args.long else None
+
+
+def read_corpus(
+    console: Console, given: str, base: Store, config: TrainConfig, stride: int | None = None
+) -> Corpora:
+    """The clips of --corpus, decoded into the experiment's .shards. Raises UsageError, and if there are none.
+
+    Args: stride: as `corpus.find` takes it.
+    """
     with console.status("reading the corpus"):
         base.pull(".shards")
-        corpora = find(given, base.path, config)
+        corpora = find(given, base.path, config, stride)
         base.push(".shards")
     _tell_unused(console, corpora)
     if not corpora.works:
@@ -175,7 +194,9 @@ def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: S
     for work in corpora.works:
         sizes = " ".join(f"{s.frames}×{s.height}×{s.width}" for s in ladder(config, work.height, work.width))
         state = "to train" if work.clip_id in todo else "done"
-        console.print(f"{work.clip_id}  {work.height}×{work.width} px  {state}", markup=False, highlight=False)
+        chunks = f"  {work.chunks} chunks" if work.chunks > 1 else ""
+        text = f"{work.clip_id}  {work.height}×{work.width} px{chunks}  {state}"
+        console.print(text, markup=False, highlight=False)
         console.print(f"    ladder T×H×W: {sizes}", markup=False, highlight=False, soft_wrap=True)
         if config.max_size > (work.height if config.ladder_side == "height" else work.width):
             console.print("    the source is smaller than the finest scale, which will be enlarged", highlight=False)
@@ -249,7 +270,12 @@ def _train_missing(
     with contextlib.ExitStack() as stack:
         with console.status("starting Ray"):
             stack.enter_context(schedule.ray_session())
-            slots = schedule.resources(args.gpus_per_clip, args.cpus_per_clip, len(todo))
+            together = args.workers_per_video
+            processes = sum(together if work.chunks > 1 else 1 for work in todo)
+            slots = schedule.resources(args.gpus_per_clip, args.cpus_per_clip, processes)
+            if any(work.chunks > 1 for work in todo) and together > slots.count:
+                raise UsageError(f"--workers-per-video {together}: the cluster has room for {slots.count}; take fewer")
+        todo.sort(key=lambda work: -work.chunks)  # longest first, so that none is left to run alone at the end
         board = stack.enter_context(Board(console, len(works), len(works) - len(todo), sum(config.iterations)))
         for result in schedule.run(todo, job_of, slots, board):
             if result.status != "done" and read_results(base, [result.clip_id]).get(result.clip_id) != result:

@@ -27,7 +27,7 @@ from ray.tune.search.repeater import TRIAL_INDEX
 
 from jobs import schedule
 from jobs.corpus import UsageError, Work, one_line
-from jobs.results import Result, read_results
+from jobs.results import OutOfMemory, Result, read_results
 from jobs.storage import Store
 from jobs.sweep import MODES, Axis, Trials, Values, configured, objective, trial_name
 from jobs.tracking import Corpus
@@ -51,7 +51,7 @@ class Plan:
     corpus: Corpus
     num_samples: int
     metric: str
-    clips: Mapping[str, tuple[str, Any]]  # clip id → its source, and its frames in Ray's object store
+    clips: Mapping[str, tuple[str, Any]]  # clip id → its source, and its chunks in Ray's object store
 
     def trial_of(self, config: Mapping[str, Any]) -> tuple[str, str, Values]:
         """A trial's name, clip and values, from the config that Tune gave it."""
@@ -72,9 +72,8 @@ def put(works: Sequence[Work]) -> dict[str, tuple[str, Any]]:
     """The clips of a Plan. Raises UsageError for a damaged shard."""
     clips = {}
     for work in works:
-        assert work.entry is not None  # only a dry run has none
         try:
-            clips[work.clip_id] = work.source, ray.put(shards.read_clip(work.entry).frames_thwc)
+            clips[work.clip_id] = work.source, [ray.put(shards.read_clip(e).frames_thwc) for e in work.entries]
         except shards.ShardError as error:
             raise UsageError(one_line(error)) from error
     return clips
@@ -98,14 +97,15 @@ def fit_trial(config: Mapping[str, Any], plan: Plan) -> None:
             tell(point["scale"], point["metrics"])
     result = read_results(plan.store, [name]).get(name)
     if result is None:
-        source, frames = plan.clips[clip]
+        source, chunks = plan.clips[clip]
         job = schedule.Job(
             name, source, configured(plan.config, values), plan.store, plan.corpus, plan.num_samples,
             tags={"clip": clip, **values},
         )  # fmt: skip
-        result = schedule.fit_job(job, ray.get(frames), scored=tell)
-        if result.status == schedule.OUT_OF_MEMORY:
-            result = schedule.fit_job(job.leaner(result), ray.get(frames), scored=tell)
+        result = schedule.fit_job(job, ray.get(chunks), scored=tell)
+        while isinstance(result, OutOfMemory):
+            job = job.leaner(result)
+            result = schedule.fit_job(job, ray.get(chunks), scored=tell)
     if result.status == "done":
         figures = {figure: getattr(result, figure) for figure in MODES}
         tune.report({**figures, SCALES: told + 2, FINAL: objective(result, plan.metric), FINISHED: True})

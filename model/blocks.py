@@ -74,8 +74,8 @@ class NormBlock(nn.Module):
 class SpectralConv(nn.Module):
     """A convolution whose weight is divided by its largest singular value (spectral normalisation, Miyato 2018).
 
-    One step of power iteration refines the singular vectors u and v whenever `normalized` is called with
-    `refine=True`: once a training iteration, where the authors' code does it once a call.
+    `refine`, one step of power iteration on the singular vectors u and v, is called once a training iteration, where
+    the authors' code does it once a call.
     """
 
     u: Tensor
@@ -88,19 +88,24 @@ class SpectralConv(nn.Module):
         self.register_buffer("u", F.normalize(torch.randn(out_channels), dim=0))
         self.register_buffer("v", F.normalize(torch.randn(in_channels * kernel**3), dim=0))
         for _ in range(15):  # as torch.nn.utils.parametrizations.spectral_norm: start near the leading vectors
-            self._refine()
+            self.refine()
 
     @torch.no_grad()
-    def _refine(self) -> None:
+    def refine(self) -> None:
         matrix = self.weight.flatten(1)
         self.v.copy_(F.normalize(matrix.T @ self.u, dim=0))
         self.u.copy_(F.normalize(matrix @ self.v, dim=0))
 
-    def normalized(self, *, refine: bool) -> Tensor:
+    def normalized(self) -> Tensor:
         """The weight divided by u·W·v, in float32 whatever the autocast; differentiable in the weight."""
         with torch.autocast(self.weight.device.type, enabled=False):
-            if refine:
-                self._refine()
             # clones: a later refinement must not change what this graph's backward reads
             u, v = self.u.clone(), self.v.clone()
             return self.weight / torch.dot(u, self.weight.flatten(1) @ v)
+
+
+def refine_spectral(network: nn.Module) -> None:
+    """One step of power iteration in every SpectralConv of a network."""
+    for module in network.modules():
+        if isinstance(module, SpectralConv):
+            module.refine()

@@ -1,4 +1,4 @@
-"""One file that holds everything a clip's training is: config, ladder, networks, optimizers, noise, position.
+"""One file that holds everything a clip's training is: config, ladder, networks, optimizers, position.
 
 A file is what `torch.save` makes, sealed by its SHA-256 in the last line. Two are kept: `checkpoint.pt` and, from the
 save before it, `checkpoint.previous.pt`, which `resume` falls back on. Read with `weights_only=True`: tensors and plain
@@ -22,7 +22,7 @@ from model.config import ConfigError, TrainConfig
 from model.files import replacing, sync_folder
 from model.networks import GeneratorStack, Size
 
-FORMAT = 2  # 1 had no seal
+FORMAT = 3  # 1 had no seal; 2 kept the state of a random generator, which is a function of the position now
 MEND = "give the checkpoint.pt of a clip, or delete it to train again"
 
 
@@ -41,6 +41,7 @@ class Checkpoint:
     config: TrainConfig
     sizes: tuple[Size, ...]
     clip_id: str
+    samples: int  # that it is trained on: 1, or the chunks of a long video and their augmented copies
     scale: int
     iteration: int
     train_s: float  # seconds of training so far
@@ -48,8 +49,6 @@ class Checkpoint:
     generators: dict[str, Tensor]  # state of the GeneratorStack
     critic: dict[str, Tensor] | None  # None at VAE scales
     optimizers: tuple[dict[str, Any], ...]  # generator's, then the critic's at GAN scales
-    rng_state: Tensor  # of the generator that draws z, noise and ε
-    device: str  # "cpu" or "cuda": where rng_state was taken
 
     @property
     def done(self) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-RUN_SETTINGS = ("precision", "low_memory", "checkpoint_every", "log_every")  # may change when a training is resumed
+RUN_SETTINGS = ("precision", "micro_batch", "low_memory", "checkpoint_every", "log_every")  # may change when a training is resumed
 LadderSide = Literal["height", "width"]
 Precision = Literal["auto", "bf16", "float32"]
 Latent = Literal["gaussian", "patchvae"]
@@ -62,6 +62,11 @@ class TrainConfig:
     grad_clip: float = 5.0  # norm over all trained parameters of E and G; the critic is not clipped (authors' code)
     seed: int = 0
 
+    # -- samples: the loss is a sum over them (eq. 5, 11); off by default, as in the paper's experiments
+    flip: bool = False  # each clip or chunk mirrored left to right too
+    crops: int = 0  # and so many random crops of each, a tenth smaller a side, at the clip's size
+    chunks_per_iter: int | None = None  # None: all samples in each iteration; k: so many at random, stochastic descent
+
     # -- ablations (§4.2); the defaults are the method, and what a file from before these fields means
     # freeze=False: at scale n E and every G⁰ … Gⁿ learn, by the same losses, Gᵏ at lr · vae_lr_decayⁿ⁻ᵏ and E as G⁰;
     # so at GAN scales. The text gives no rates; these are those of A.1 and of --train-all in the authors' code.
@@ -72,6 +77,7 @@ class TrainConfig:
 
     # -- how it runs; never changes what is computed, but for rounding
     precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else float32
+    micro_batch: int | None = None  # samples in memory at once; None: as many as half of it should hold (memory.py)
     low_memory: bool = False  # activations of one video at a time, computed twice: about a third less memory, slower
     checkpoint_every: int = 500  # iterations between checkpoints within a scale
     log_every: int = 20  # iterations between logged losses
@@ -90,6 +96,9 @@ class TrainConfig:
             need(getattr(self, name) >= 2, f"{name}={getattr(self, name)}: at least 2, a first and a last one")
         need(self.encoder_convs >= 1, f"encoder_convs={self.encoder_convs}: at least 1")
         need(self.max_size >= self.min_size, f"max_size={self.max_size}: at least min_size={self.min_size}")
+        for name in ("chunks_per_iter", "micro_batch"):
+            need(getattr(self, name) is None or getattr(self, name) >= 1, f"{name}={getattr(self, name)}: 1 or more")
+        need(self.crops >= 0, f"crops={self.crops}: 0 or more")
         factor = self.scale_factor
         need(factor is None or 1 < factor < math.inf, f"scale_factor={factor}: a finite number above 1, or None")
         need(self.seed >= 0, f"seed={self.seed}: 0 or more")

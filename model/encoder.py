@@ -25,6 +25,10 @@ class Posterior:
         eps = torch.randn(self.mu.shape, generator=generator, device=self.mu.device)
         return self.mu + eps * torch.exp(0.5 * self.logvar)
 
+    def split(self) -> list[Posterior]:
+        """One of each sample of the batch."""
+        return [Posterior(mu, logvar) for mu, logvar in zip(self.mu.split(1), self.logvar.split(1))]
+
 
 class Encoder(nn.Module):
     """E with M and S: spectral-norm convolutions with LeakyReLU, then one convolution each for mean and variance (A.1).
@@ -39,12 +43,12 @@ class Encoder(nn.Module):
         self.mu = conv(channels, latent_dim, kernel)
         self.logvar = conv(channels, latent_dim, kernel)
 
-    def features(self, x: Tensor, *, refine: bool) -> Tensor:
-        """What M and S see, (B, channels, T, H, W); refine: one step of power iteration first."""
+    def features(self, x: Tensor) -> Tensor:
+        """What M and S see, (B, channels, T, H, W)."""
         for block in cast("list[SpectralConv]", self.blocks):
-            x = F.leaky_relu_(convolve(x, block.normalized(refine=refine), block.bias), LEAK)
+            x = F.leaky_relu_(convolve(x, block.normalized(), block.bias), LEAK)
         return x
 
-    def forward(self, x: Tensor, *, refine: bool = False) -> Posterior:
-        features = self.features(x, refine=refine)
+    def forward(self, x: Tensor) -> Posterior:
+        features = self.features(x)
         return Posterior(self.mu(features).float(), self.logvar(features).float())

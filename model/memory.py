@@ -1,17 +1,36 @@
-"""Memory of the process: how much it used, and whether it gives back what it will need again a moment later."""
+"""Memory of the process: how much it used, what it may use, and whether it gives back what it will need again soon."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import platform
 import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from model.config import TrainConfig
+from model.precision import resolve
+
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # options of mallopt(3)
+FOR_ACTIVATIONS = 0.5  # of the memory there is
+
+
+class OutOfMemory(RuntimeError):
+    """Memory, of the GPU or the host, did not suffice for `micro_batch` samples at once."""
+
+    def __init__(self, message: str, micro_batch: int) -> None:
+        super().__init__(message)
+        self.micro_batch = micro_batch
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """torch has a type for a GPU's memory only; its allocator on a CPU raises a plain RuntimeError."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def keep_freed_memory() -> None:
@@ -37,3 +56,37 @@ def peak_gib(device: torch.device) -> float:
                 return int(line.split()[1]) / 2**20  # KiB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes on macOS, KiB on Linux
+
+
+def largest_micro_batch(config: TrainConfig, sizes: Sequence[tuple[int, int, int]], n: int, device: torch.device) -> int:
+    """How many samples of scale n should fit into memory at once, at least 1.
+
+    By how much memory there is, not by how much is free: a resumed training must cut its samples as before.
+    """
+    return max(1, int(FOR_ACTIVATIONS * memory_bytes(device) / activation_bytes(config, sizes, n, device)))
+
+
+def activation_bytes(config: TrainConfig, sizes: Sequence[tuple[int, int, int]], n: int, device: torch.device) -> float:
+    """Estimate of the memory that one sample takes in an iteration of scale n.
+
+    Each normalised convolution keeps two maps for the gradient, each of the critic one; where the two halves of a GAN
+    iteration meet, those of reconstruction and random sample are held beside the critic's of real and fake, and about
+    as much again as the largest of them while they are made. Measured peaks lie between 0.5 and 1 of it.
+    """
+    number = 2 if resolve(config.precision, device) == "bf16" else 4
+    maps = [number * config.channels * t * h * w for t, h, w in sizes]
+    blocks, critic = config.generator_convs - 1, config.critic_convs - 1
+    if n < config.vae_levels:
+        held = sum(2 * blocks * maps[k] for k in range(n + 1)) + config.encoder_convs * maps[0]
+        return held + 4 * maps[n]
+    below = 0 if config.freeze else sum(4 * blocks * maps[k] for k in range(n))
+    return below + (4 * blocks + 2 * critic + 8) * maps[n]
+
+
+def memory_bytes(device: torch.device) -> float:
+    """What this process may use: its share of the GPU; on a CPU as large a part of the memory as of the cores."""
+    if device.type == "cuda":
+        share = torch.cuda.get_per_process_memory_fraction(device)
+        return torch.cuda.get_device_properties(device).total_memory * share
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return whole * min(1.0, torch.get_num_threads() / (os.cpu_count() or 1))

@@ -58,14 +58,11 @@ class Critic(nn.Module):
         self.blocks = nn.ModuleList(SpectralConv(a, b) for a, b in pairwise(widths))
         self.tail: SpectralConv | nn.Conv3d = SpectralConv(channels, 1) if last_spectral else conv(channels, 1)
 
-    def fixed(self, *, refine: bool = False, trainable: bool = True) -> FixedCritic:
-        """The critic with its weights normalised now.
-
-        refine: one step of power iteration first. trainable=False: no gradient reaches the weights, only the input.
-        """
+    def fixed(self, *, trainable: bool = True) -> FixedCritic:
+        """The critic with its weights normalised now. trainable=False: no gradient reaches them, only the input."""
         layers = [
             (
-                block.normalized(refine=refine) if isinstance(block, SpectralConv) else block.weight,
+                block.normalized() if isinstance(block, SpectralConv) else block.weight,
                 cast(Tensor, block.bias),
             )
             for block in cast("list[SpectralConv | nn.Conv3d]", [*self.blocks, self.tail])

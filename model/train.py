@@ -1,10 +1,13 @@
-"""Training of one clip, in the paper's order: `train_clip` loops over scales, `train_scale` over iterations.
+"""Training of one model, in the paper's order: `train_clip` loops over scales, `train_scale` over iterations.
 
 Scales n < vae_levels are trained as patch-VAE, block (1) below; the others as patch-GAN, blocks (2) and (3).
+It is trained on one clip or on several samples, whose losses are summed (reals.py), by one process or by several that
+share the samples (team.py).
+
 Everything that influences the result is in `TrainState` and so in the checkpoint: a run that is stopped goes on from
 its last checkpoint as if it had not been: to the bit on a CPU; CUDA sums some gradients in no fixed order.
 
->>> for scale in train_clip(config, reals, clip_id="bikes", path=Path("checkpoint.pt"), log=print):
+>>> for scale in train_clip(config, [pyramid], clip_id="bikes", path=Path("checkpoint.pt"), log=print):
 ...     print(scale.n, scale.train_s)  # a picture, a metric: whatever wants to see each finished scale
 """
 
@@ -20,15 +23,17 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor
 
 from model import checkpoint as ckpt
+from model.blocks import refine_spectral
 from model.config import TrainConfig
 from model.losses import gradient_penalty, kl_divergence
-from model.memory import peak_gib
+from model.memory import OutOfMemory, is_out_of_memory, peak_gib
 from model.networks import Critic, FixedCritic, GeneratorStack, Size, one_by_one
 from model.precision import autocast, resolve
+from model.reals import Batch, Pyramid, Reals
+from model.team import Team
 from model.variants import AnyPosterior
 
 CHECKPOINT_S = 60.0  # a slow machine also saves after so many seconds, at the next logged iteration
@@ -67,18 +72,19 @@ class TrainState:
     stack: GeneratorStack
     critic: Critic | None
     optimizers: tuple[torch.optim.Adam, ...]  # generator's, then the critic's at GAN scales
-    generator: torch.Generator  # draws ε, z, z_n
     scale: int
     iteration: int
-    posterior: AnyPosterior | None = None  # q(z|x⁰) at GAN scales, where E is frozen; computed again when resumed
-    train_s: float = 0.0  # seconds of training so far, over all the processes that took part
+    train_s: float = 0.0  # seconds of training so far, over all the processes that took part, one after the other
+    # q(z|x⁰) of the samples a GAN scale had last, as E is frozen there; computed again when resumed
+    posterior: tuple[tuple[int, ...], AnyPosterior] | None = None
 
-    def snapshot(self, clip_id: str) -> ckpt.Checkpoint:
+    def snapshot(self, clip_id: str, samples: int) -> ckpt.Checkpoint:
         stack = self.stack
         return ckpt.Checkpoint(
             config=stack.config,
             sizes=tuple(stack.sizes),
             clip_id=clip_id,
+            samples=samples,
             scale=self.scale,
             iteration=self.iteration,
             train_s=self.train_s,
@@ -86,24 +92,25 @@ class TrainState:
             generators=stack.state_dict(),
             critic=self.critic.state_dict() if self.critic else None,
             optimizers=tuple(optimizer.state_dict() for optimizer in self.optimizers),
-            rng_state=self.generator.get_state(),
-            device=self.generator.device.type,
         )
 
 
 def train_clip(
     config: TrainConfig,
-    reals: Sequence[np.ndarray],
+    pyramids: Sequence[Pyramid],
     *,
     clip_id: str,
     path: Path,
     log: Log,
     warn: Callable[[str], None] = logger.warning,
 ) -> Iterator[ScaleDone]:
-    """Train every scale of one clip, from `path` on if it holds a checkpoint; yields after each finished scale.
+    """Train every scale of one model, from `path` on if it holds a checkpoint; yields after each finished scale.
+
+    Where several processes train it together, all call this with the same samples; the leading one alone reads and
+    writes `path`, and calls `log` and `warn`.
 
     Args:
-        reals: the real pyramid, one float32 (3, T_n, H_n, W_n) in [-1, 1] a scale, coarsest first.
+        pyramids: one a sample (reals.py); of a clip there is one.
         path: the checkpoint, written every config.checkpoint_every iterations and after each scale; the one before it
             is kept beside it, and used where `path` is damaged.
         log: called every config.log_every iterations, and before each checkpoint.
@@ -112,32 +119,41 @@ def train_clip(
     Raises:
         NonFiniteLoss: a loss, or what a step made of the weights, is NaN or infinite; the last checkpoint is from
             before it.
-        ValueError: `reals` has not config.num_scales scales.
-        CheckpointError: no checkpoint is left that can be read, or it belongs to another config or clip.
+        ValueError: the samples have not config.num_scales scales, or cannot be trained together.
+        CheckpointError: no checkpoint is left that can be read, or it belongs to another config or other samples.
         StorageError: a checkpoint cannot be written; the ones before it are as they were.
+        PeerLost: another process of those that train together is gone.
+        OutOfMemory: says how many samples were in memory at once; micro_batch and low_memory make it less.
     """
-    if len(reals) != config.num_scales:
-        raise ValueError(f"{len(reals)} scales in the pyramid, {config.num_scales} in the config")
-    device = Accelerator(cpu=not torch.cuda.is_available()).device
+    team = Team()
+    device = team.device
     if device.type == "cuda" and resolve(config.precision, device) == "float32":
         torch.backends.cudnn.allow_tf32 = False  # else "float32" convolutions round their inputs to 10 bits
-    # Kept on the device for the whole training: nothing is decoded, resized or copied in the loop.
-    pyramid = [torch.from_numpy(real)[None].to(device) for real in reals]
-    sizes: list[Size] = [(t, h, w) for _, t, h, w in (real.shape for real in reals)]
-    saved = ckpt.resume(path, warn)
+    reals = Reals(pyramids, config, team)
+    saved = team.from_leader(ckpt.resume(path, warn) if team.leads else None)
     if saved is None:
-        state = first_state(config, sizes, device)
+        state = first_state(config, reals.sizes, device)
     else:
-        state = _restore(saved, config, sizes, clip_id, path, device)
+        state = _restore(saved, reals, clip_id, path)
+
+    def save(state: TrainState) -> None:
+        if team.leads:
+            ckpt.save(state.snapshot(clip_id, len(reals)), path)
+
     while True:
-        train_scale(state, pyramid, log, lambda s: ckpt.save(s.snapshot(clip_id), path))
+        try:
+            train_scale(state, reals, log if team.leads else lambda _: None, save)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise OutOfMemory(str(error), reals.at_once(state.scale)) from error
+            raise
         yield ScaleDone(state.scale, state.stack, state.train_s)
-        if state.scale == len(sizes) - 1:
+        if state.scale == config.num_scales - 1:
             return
-        state = next_scale(state, pyramid)
+        state = next_scale(state, reals)
 
 
-def train_scale(state: TrainState, pyramid: Sequence[Tensor], log: Log, save: Callable[[TrainState], None]) -> None:
+def train_scale(state: TrainState, reals: Reals, log: Log, save: Callable[[TrainState], None]) -> None:
     """Iterate the current scale to its end. Losses stay on the device until they are logged: no sync an iteration."""
     config, n = state.stack.config, state.scale
     total = config.iterations[n]
@@ -145,14 +161,14 @@ def train_scale(state: TrainState, pyramid: Sequence[Tensor], log: Log, save: Ca
     started = saved = time.perf_counter()
     while state.iteration < total:
         _set_learning_rate(state, total)
-        recent.append(iterate(state, pyramid))
+        recent.append(iterate(state, reals))
         state.iteration += 1
         saving = state.iteration % config.checkpoint_every == 0 or state.iteration == total
         logging = state.iteration % config.log_every == 0 or saving
         if logging:
-            losses = _finite_means(recent, n, state.iteration)  # waits for the device: the time below is complete
+            losses = _finite_means(recent, reals, n, state.iteration)  # waits for the device: the time is complete
             now = time.perf_counter()
-            speed = {"sec_per_iter": (now - started) / len(recent), "peak_gib": peak_gib(pyramid[0].device)}
+            speed = {"sec_per_iter": (now - started) / len(recent), "peak_gib": peak_gib(reals.team.device)}
             log(Progress(n, state.iteration, {**losses, **speed}))
             recent = []
             state.train_s += now - started
@@ -163,101 +179,145 @@ def train_scale(state: TrainState, pyramid: Sequence[Tensor], log: Log, save: Ca
             started = time.perf_counter()
 
 
-def iterate(state: TrainState, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
-    """One iteration of the scale being trained; its losses by name, each a scalar on the device."""
-    stack, config = state.stack, state.stack.config
-    if state.scale < config.vae_levels:
-        return _vae_step(state, pyramid)
-    if not config.freeze:  # E learns at GAN scales too
-        with autocast(pyramid[0].device, config.precision):
-            posterior = stack.encoder(pyramid[0], refine=True)
-        return _gan_step(state, pyramid, posterior)
-    if state.posterior is None:
-        with torch.no_grad(), autocast(pyramid[0].device, config.precision):
-            state.posterior = stack.encoder(pyramid[0])
-    return _gan_step(state, pyramid, state.posterior)
+def iterate(state: TrainState, reals: Reals) -> dict[str, Tensor]:
+    """One iteration of the scale being trained.
+
+    Returns its losses by name, each a scalar on the device: the sum over this process's samples of the iteration.
+    """
+    batches = reals.batches(state.scale, state.iteration + 1)
+    step = _vae_step if state.scale < state.stack.config.vae_levels else _gan_step
+    return step(state, batches, reals)
 
 
-def _vae_step(state: TrainState, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+def _vae_step(state: TrainState, batches: Sequence[Batch], reals: Reals) -> dict[str, Tensor]:
     """One iteration of a patch-VAE scale: E, G⁰ and Gⁿ learn, through the frozen generators between (eq. 5, 8).
 
     Without freezing those learn too, by the same loss.
     """
     stack, n, config = state.stack, state.scale, state.stack.config
     (optimizer,) = state.optimizers
-
-    # (1) VAE: reconstruct the clip at scale n, and at scale 0
-    with autocast(pyramid[0].device, config.precision):
-        posterior = stack.encoder(pyramid[0], refine=True)
-        x0 = stack.decode(posterior.sample(state.generator))
-        x = stack.reconstruct(x0, 0, n)
-    rec_loss = F.mse_loss(x, pyramid[n])
-    kl_loss = kl_divergence(posterior)
-    losses = {"rec_loss": rec_loss, "kl_loss": kl_loss}
-    if n > 0:
-        losses["rec_zero_loss"] = F.mse_loss(x0, pyramid[0])
-    total = config.rec_weight * (rec_loss + losses.get("rec_zero_loss", 0)) + config.kl_weight * kl_loss
+    sums: dict[str, Tensor] = {}
     optimizer.zero_grad()
-    total.backward()
-    _clip_gradients(optimizer, config.grad_clip)
-    optimizer.step()
-    return {name: loss.detach() for name, loss in losses.items()}
+    refine_spectral(stack.encoder)
+    for batch in batches:
+        # (1) VAE: reconstruct the clip at scale n, and at scale 0
+        with autocast(reals.team.device, config.precision):
+            posterior = stack.encoder(batch.real(0))
+            x0 = stack.decode(_drawn(posterior, batch.streams()))
+            x = stack.reconstruct(x0, 0, n)
+        # Means over elements, as the authors' code; of equally large samples, so times their number it is their sum.
+        rec_loss = len(batch) * F.mse_loss(x, batch.real(n))
+        kl_loss = len(batch) * kl_divergence(posterior)
+        losses = {"rec_loss": rec_loss, "kl_loss": kl_loss}
+        if n > 0:
+            losses["rec_zero_loss"] = len(batch) * F.mse_loss(x0, batch.real(0))
+        total = config.rec_weight * (rec_loss + losses.get("rec_zero_loss", 0)) + config.kl_weight * kl_loss
+        (reals.weight * total).backward()
+        _add(sums, losses)
+    _step(optimizer, reals.team, config.grad_clip)
+    return sums
 
 
-def _gan_step(state: TrainState, pyramid: Sequence[Tensor], posterior: AnyPosterior) -> dict[str, Tensor]:
+def _gan_step(state: TrainState, batches: Sequence[Batch], reals: Reals) -> dict[str, Tensor]:
     """One iteration of a patch-GAN scale: one step of Dⁿ, one of Gⁿ; all below is frozen (eq. 10, 11).
 
     Without freezing it learns too, by the same loss: E through x̄, every generator through x̄ and x̃.
+    Dⁿ sees all samples before Gⁿ does: with one micro-batch what the generators made serves both steps; with more it
+    is made again for the second, from the same random numbers, so that only one micro-batch's activations are held.
     """
-    stack, n, config = state.stack, state.scale, state.stack.config
+    stack, n, config, device = state.stack, state.scale, state.stack.config, reals.team.device
     optimizer_g, optimizer_d = state.optimizers
-    critic, real = state.critic, pyramid[n]
+    critic = state.critic
     assert critic is not None
-    device = real.device
     criticise = one_by_one if config.low_memory else FixedCritic.__call__
-
-    # The reconstruction x̄ and the random sample x̃ go through the generators as one batch: normalisation is per
-    # sample, so they do not see each other. Only Gⁿ records a gradient, where what is below is frozen.
-    with autocast(device, config.precision):
-        with torch.set_grad_enabled(not config.freeze):
-            x = torch.cat([posterior.sample(state.generator), stack.draw(1, state.generator)])
-            for k in range(n):
-                x = stack.level(x, k, _noise_for_random(state, k))
-        x_rec, x_rand = stack.level(x, n, _noise_for_random(state, n)).split(1)
+    sums: dict[str, Tensor] = {}
+    refine_spectral(critic)
+    if not config.freeze:
+        refine_spectral(stack.encoder)
 
     # (2) Discriminator: maximise E[D(x)] − E[D(x̃)] − λ·penalty; each part's graph is freed before the next is built
     optimizer_d.zero_grad()
-    with autocast(device, config.precision):
-        scores = criticise(critic.fixed(refine=True), torch.cat([real, x_rand.detach()]))
-    score_real, score_fake = scores.mean(dim=(1, 2, 3, 4))
-    critic_loss = score_fake - score_real
-    critic_loss.backward()
-    epsilon = torch.rand((1, 1, 1, 1, 1), generator=state.generator, device=device)
-    with autocast(device, config.precision):
-        gp_loss = gradient_penalty(critic.fixed().input_gradient, real, x_rand, epsilon)
-    (config.gp_weight * gp_loss).backward()
-    optimizer_d.step()
+    for batch in batches:
+        streams = batch.streams()
+        with torch.set_grad_enabled(len(batches) == 1):
+            x_rec, x_rand = _paths(state, batch, streams)
+        real = batch.real(n)
+        with autocast(device, config.precision):
+            scores = criticise(critic.fixed(), torch.cat([real, x_rand.detach()]))
+        score_real, score_fake = scores.mean(dim=(1, 2, 3, 4)).split(len(batch))
+        critic_loss = (score_fake - score_real).sum()
+        (reals.weight * critic_loss).backward()
+        epsilon = torch.cat([torch.rand((1, 1, 1, 1, 1), generator=s, device=device) for s in streams])
+        with autocast(device, config.precision):
+            gp_loss = len(batch) * gradient_penalty(critic.fixed().input_gradient, real, x_rand, epsilon)
+        (reals.weight * config.gp_weight * gp_loss).backward()
+        _add(sums, {"critic_loss": critic_loss, "gp_loss": gp_loss})
+    _step(optimizer_d, reals.team)
 
     # (3) Generator: minimise MSE(x̄, x) − β_adv·E[D(x̃)]; the critic's weights get no gradient
-    with autocast(device, config.precision):
-        adv_loss = -criticise(critic.fixed(trainable=False), x_rand).mean()
-    rec_loss = F.mse_loss(x_rec, real)
     optimizer_g.zero_grad()
-    (config.rec_weight * rec_loss + config.adv_weight * adv_loss).backward()
-    _clip_gradients(optimizer_g, config.grad_clip)
-    optimizer_g.step()
-    return {
-        "rec_loss": rec_loss.detach(),
-        "adv_loss": adv_loss.detach(),
-        "critic_loss": critic_loss.detach(),
-        "gp_loss": gp_loss.detach(),
-    }
+    for batch in batches:
+        if len(batches) > 1:
+            x_rec, x_rand = _paths(state, batch, batch.streams())
+        with autocast(device, config.precision):
+            adv_loss = -len(batch) * criticise(critic.fixed(trainable=False), x_rand).mean()
+        rec_loss = len(batch) * F.mse_loss(x_rec, batch.real(n))
+        (reals.weight * (config.rec_weight * rec_loss + config.adv_weight * adv_loss)).backward()
+        _add(sums, {"rec_loss": rec_loss, "adv_loss": adv_loss})
+    _step(optimizer_g, reals.team, config.grad_clip)
+    return {name: sums[name] for name in ("rec_loss", "adv_loss", "critic_loss", "gp_loss")}
 
 
-def _noise_for_random(state: TrainState, n: int) -> Tensor | None:
-    """Noise for a batch of (reconstruction, random): none for the first, z_n for the second."""
-    noise = state.stack.noise(n, 1, state.generator)
-    return None if noise is None else torch.cat([torch.zeros_like(noise), noise])
+def _paths(state: TrainState, batch: Batch, streams: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+    """Reconstruction x̄ⁿ and random sample x̃ⁿ of every sample, (B, 3, T, H, W) each.
+
+    They go through the generators as one batch: normalisation is per sample, so they do not see each other. Only Gⁿ
+    records a gradient, where what is below is frozen.
+    """
+    stack, n, config = state.stack, state.scale, state.stack.config
+
+    def noise(k: int) -> Tensor | None:
+        """None for the reconstructions, z_k for the random samples."""
+        drawn = [z for s in streams if (z := stack.noise(k, 1, s)) is not None]
+        return torch.cat([torch.zeros_like(z) for z in drawn] + drawn) if drawn else None
+
+    with autocast(stack.device, config.precision):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not config.freeze):
+            x = torch.cat([_drawn(_posterior(state, batch), streams), *(stack.draw(1, s) for s in streams)])
+            for k in range(n):
+                x = stack.level(x, k, noise(k))
+        x_rec, x_rand = stack.level(x, n, noise(n)).split(len(batch))
+    return x_rec, x_rand
+
+
+def _posterior(state: TrainState, batch: Batch) -> AnyPosterior:
+    """q(z|x⁰) at a GAN scale: kept from iteration to iteration where E is frozen and the samples are the same."""
+    encoder: Callable[[Tensor], AnyPosterior] = state.stack.encoder
+    if not state.stack.config.freeze:  # E learns at GAN scales too
+        return encoder(batch.real(0))
+    if state.posterior is None or state.posterior[0] != batch.samples:
+        state.posterior = batch.samples, encoder(batch.real(0))
+    return state.posterior[1]
+
+
+def _drawn(posterior: AnyPosterior, streams: Sequence[torch.Generator]) -> Tensor:
+    """z ~ q(z|x⁰) of every sample from its own stream, (B, latent, T, H, W)."""
+    parts: Sequence[AnyPosterior] = posterior.split()
+    return torch.cat([q.sample(s) for q, s in zip(parts, streams, strict=True)])
+
+
+def _add(sums: dict[str, Tensor], losses: dict[str, Tensor]) -> None:
+    for name, loss in losses.items():
+        sums[name] = sums[name] + loss.detach() if name in sums else loss.detach()
+
+
+def _step(optimizer: torch.optim.Adam, team: Team, grad_clip: float = math.inf) -> None:
+    """Sum the gradients over the team, clip their norm, take the step."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    team.sum_gradients(parameters)
+    if grad_clip < math.inf:
+        torch.nn.utils.clip_grad_norm_(parameters, grad_clip)
+    optimizer.step()
 
 
 # -- from scale to scale
@@ -269,39 +329,37 @@ def first_state(config: TrainConfig, sizes: Sequence[Size], device: torch.device
         torch.manual_seed(_seed(config, 0))
         stack = GeneratorStack(config, sizes).to(device)
         critic = _new_critic(config, device) if config.vae_levels == 0 else None
-    generator = torch.Generator(device).manual_seed(_seed(config, len(sizes)))
-    return TrainState(stack, critic, _optimizers(stack, critic, 0), generator, 0, 0)
+    return TrainState(stack, critic, _optimizers(stack, critic, 0), 0, 0)
 
 
-def next_scale(state: TrainState, pyramid: Sequence[Tensor]) -> TrainState:
-    """Grow the stack, carry the critic over and measure the noise amplitude of the new scale."""
-    stack, n, config = state.stack, state.scale + 1, state.stack.config
+def next_scale(state: TrainState, reals: Reals) -> TrainState:
+    """Grow the stack, carry the critic over and measure the noise amplitude of the new scale, over all samples."""
+    stack, n, config, device = state.stack, state.scale + 1, state.stack.config, reals.team.device
     critic = state.critic
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(config, n))
         stack.grow()
         if n == config.vae_levels:
-            critic = _new_critic(config, pyramid[0].device)  # Dⁿ starts from Dⁿ⁻¹; the first one is fresh
+            critic = _new_critic(config, device)  # Dⁿ starts from Dⁿ⁻¹; the first one is fresh
     if n >= config.vae_levels:
-        with torch.no_grad(), autocast(pyramid[0].device, config.precision):
-            z = stack.encoder(pyramid[0]).sample(state.generator)
-            x = stack.reconstruct(stack.decode(z), 0, n)
-        stack.noise_amps[n] = config.noise_amp * math.sqrt(F.mse_loss(x, pyramid[n]).item())
-    return TrainState(stack, critic, _optimizers(stack, critic, n), state.generator, n, 0, train_s=state.train_s)
+        squares = torch.zeros((), device=device)
+        for batch in reals.measuring(n):
+            with torch.no_grad(), autocast(device, config.precision):
+                z = _drawn(stack.encoder(batch.real(0)), batch.streams())
+                x = stack.reconstruct(stack.decode(z), 0, n)
+            squares += len(batch) * F.mse_loss(x, batch.real(n))
+        stack.noise_amps[n] = config.noise_amp * math.sqrt(reals.team.sum(squares).item() / len(reals))
+    return TrainState(stack, critic, _optimizers(stack, critic, n), n, 0, train_s=state.train_s)
 
 
-def _restore(
-    saved: ckpt.Checkpoint,
-    config: TrainConfig,
-    sizes: Sequence[Size],
-    clip_id: str,
-    path: Path,
-    device: torch.device,
-) -> TrainState:
-    """The state a checkpoint holds. Raises CheckpointError if it is not of this config and clip."""
+def _restore(saved: ckpt.Checkpoint, reals: Reals, clip_id: str, path: Path) -> TrainState:
+    config, device = reals.config, reals.team.device
     then = (saved.config.definition(), list(saved.sizes), saved.clip_id)
-    if then != (config.definition(), list(sizes), clip_id):
+    if then != (config.definition(), reals.sizes, clip_id):
         raise ckpt.CheckpointError(f"{path}: of another clip or config; use another experiment name, or --fresh")
+    if saved.samples != len(reals):
+        cause = f"of {saved.samples} samples, there are {len(reals)} now"
+        raise ckpt.CheckpointError(f"{path}: {cause}; use another experiment name, or --fresh")
     stack = saved.stack().to(device)
     stack.config = config
     critic = None
@@ -311,12 +369,7 @@ def _restore(
     optimizers = _optimizers(stack, critic, saved.scale)
     for optimizer, optimizer_state in zip(optimizers, saved.optimizers, strict=True):
         optimizer.load_state_dict(optimizer_state)
-    generator = torch.Generator(device)
-    if saved.device == device.type:
-        generator.set_state(saved.rng_state)
-    else:  # another kind of device has another generator: same distribution, other numbers
-        generator.manual_seed(_seed(config, saved.scale, saved.iteration))
-    return TrainState(stack, critic, optimizers, generator, saved.scale, saved.iteration, train_s=saved.train_s)
+    return TrainState(stack, critic, optimizers, saved.scale, saved.iteration, train_s=saved.train_s)
 
 
 def _new_critic(config: TrainConfig, device: torch.device) -> Critic:
@@ -356,18 +409,14 @@ def _set_learning_rate(state: TrainState, total: int) -> None:
             group["lr"] = group["initial_lr"] * factor
 
 
-def _clip_gradients(optimizer: torch.optim.Adam, limit: float) -> None:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    torch.nn.utils.clip_grad_norm_(parameters, limit)
-
-
 # -- figures
 
 
-def _finite_means(recent: Sequence[dict[str, Tensor]], n: int, iteration: int) -> dict[str, float]:
-    """Mean of each loss over the recent iterations, `iteration` being the last. One transfer from the device."""
+def _finite_means(recent: Sequence[dict[str, Tensor]], reals: Reals, n: int, iteration: int) -> dict[str, float]:
+    """Mean over samples and recent iterations of each loss, `iteration` being the last. One transfer from the device."""
     names = list(recent[0])
-    table = torch.stack([torch.stack([losses[name] for name in names]) for losses in recent]).float().cpu()
+    sums = torch.stack([torch.stack([losses[name] for name in names]) for losses in recent]).float()
+    table = reals.team.sum(sums).cpu() / reals.an_iteration(len(reals), reals.config)
     bad = (~table.isfinite()).nonzero()
     if len(bad):
         row, column = bad[0].tolist()

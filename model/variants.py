@@ -39,6 +39,10 @@ class PatchPosterior:
         """z, (B, latent, T, H, W), differentiable in both: reparameterised Gaussian times relaxed Bernoulli."""
         return self.appearance.sample(generator) * relaxed_bernoulli(self.logits, generator)
 
+    def split(self) -> list[PatchPosterior]:
+        """One of each sample of the batch."""
+        return [PatchPosterior(q, logits) for q, logits in zip(self.appearance.split(), self.logits.split(1))]
+
 
 AnyPosterior = Posterior | PatchPosterior
 
@@ -58,8 +62,8 @@ class PatchEncoder(Encoder):
         super().__init__(channels, latent_dim, convs, kernel)
         self.occupancy = conv(channels, 1, kernel)
 
-    def forward(self, x: Tensor, *, refine: bool = False) -> PatchPosterior:  # type: ignore[override]
-        features = self.features(x, refine=refine)
+    def forward(self, x: Tensor) -> PatchPosterior:  # type: ignore[override]
+        features = self.features(x)
         logits = convolve(features, self.occupancy.weight, self.occupancy.bias).float()
         present = features * torch.sigmoid(logits)
         mu, logvar = (head(present).float().mean(dim=(2, 3, 4), keepdim=True) for head in (self.mu, self.logvar))
@@ -106,6 +110,6 @@ class FixedCode(nn.Module):
         super().__init__()
         self.register_buffer("z", torch.randn(tuple(shape)))
 
-    def forward(self, x: Tensor, *, refine: bool = False) -> Posterior:
+    def forward(self, x: Tensor) -> Posterior:
         """A Gaussian without width: its mean and every sample are z*, (1, latent, T, H, W)."""
         return Posterior(self.z, torch.full_like(self.z, -math.inf))

@@ -84,6 +84,23 @@ def _along(n: int, last: int, side: str, min_size: int, max_size: int, factor: f
     return round(min_size * (max_size / min_size) ** (n / last))
 
 
+class Pyramid(Sequence[np.ndarray]):
+    """What `build` returns, each scale made when it is asked for, each time: of many clips, memory holds the frames."""
+
+    def __init__(self, frames_thwc: np.ndarray, sizes: Sequence[ScaleSize]) -> None:
+        """Raises as `build` does."""
+        for size in sizes:
+            _subsample(_checked(frames_thwc), size.frames)
+        self._frames_thwc, self._sizes = frames_thwc, tuple(sizes)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def __getitem__(self, n: int) -> np.ndarray:  # type: ignore[override]  # of a slice there is no use
+        size = self._sizes[n]
+        return _resize(_subsample(self._frames_thwc, size.frames), size.height, size.width)
+
+
 def build(frames_thwc: np.ndarray, sizes: Sequence[ScaleSize]) -> list[np.ndarray]:
     """The real clip at every size, each made from the original frames.
 
@@ -96,14 +113,18 @@ def build(frames_thwc: np.ndarray, sizes: Sequence[ScaleSize]) -> list[np.ndarra
     Returns: one (3, T_n, H_n, W_n) float32 array in [-1, 1] a size, C-contiguous.
     Raises: ValueError when the frames cannot be sub-sampled to a size's count.
     """
-    if frames_thwc.dtype != np.uint8 or frames_thwc.ndim != 4 or frames_thwc.shape[3] != 3:
-        raise ValueError(f"uint8 (T, H, W, 3) is needed, got {frames_thwc.dtype} {frames_thwc.shape}")
-    return [_resize(_subsample(frames_thwc, size.frames), size.height, size.width) for size in sizes]
+    return list(Pyramid(frames_thwc, sizes))
 
 
 def to_video(frames_thwc: np.ndarray) -> np.ndarray:
     """(T, H, W, 3) uint8 → (3, T, H, W) float32 in [-1, 1]."""
     return frames_thwc.transpose(3, 0, 1, 2).astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def _checked(frames_thwc: np.ndarray) -> np.ndarray:
+    if frames_thwc.dtype != np.uint8 or frames_thwc.ndim != 4 or frames_thwc.shape[3] != 3:
+        raise ValueError(f"uint8 (T, H, W, 3) is needed, got {frames_thwc.dtype} {frames_thwc.shape}")
+    return frames_thwc
 
 
 def _subsample(frames_thwc: np.ndarray, count: int) -> np.ndarray:

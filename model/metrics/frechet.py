@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,25 +80,40 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 class RealClip:
     """The clip that samples are held against. Its features are computed once, here, however often it is used.
 
+    Of a long video it holds chunks: a sample's distance is that to the chunk it is nearest to, as a perfect sample is
+    one of them and no mixture of all.
+
     Attributes:
-        video: the clip, as it was given: float RGB in [-1, 1], (3, T, H, W).
+        chunks: the clip, or the chunks, as they were given: float RGB in [-1, 1], (3, T, H, W) each.
         features: the feature network, which every sample goes through too.
-        gaussian: of the clip's vectors.
 
     Example:
-        real = RealClip(video_cthw, Lite0Features())
+        real = RealClip([video_cthw], Lite0Features())
         svfid(real, samples_ncthw).mean
     """
 
-    def __init__(self, video_cthw: Video, features: VideoFeatures) -> None:
+    def __init__(self, chunks: Sequence[Video], features: VideoFeatures) -> None:
         """Raises TypeError, ValueError: a video that the features refuse."""
-        self.video = video_cthw
+        self.chunks = chunks
         self.features = features
-        self.gaussian = self._fit(video_cthw)
+        self._gaussians = [self._fit(chunk) for chunk in chunks]
+
+    @property
+    def video(self) -> Video:
+        """The clip, or the first chunk."""
+        return self.chunks[0]
+
+    @property
+    def frames(self) -> Video:
+        """All there is, one chunk's frames after the other's: (3, K·T, H, W)."""
+        if len(self.chunks) == 1:
+            return self.video
+        return torch.cat([torch.as_tensor(chunk) for chunk in self.chunks], dim=1)
 
     def distance(self, sample_cthw: Video) -> float:
         """Fréchet distance to a sample's vectors. Raises as the features and `Gaussian.fit` do."""
-        return frechet_distance(self.gaussian, self._fit(sample_cthw))
+        fitted = self._fit(sample_cthw)
+        return min(frechet_distance(gaussian, fitted) for gaussian in self._gaussians)
 
     def _fit(self, video_cthw: Video) -> Gaussian:
         return Gaussian.fit(self.features(video_cthw), rank_deficient=self.features.rank_deficient)
@@ -151,7 +166,7 @@ def sifid(real_chw: Video, samples_nchw: Video | Iterable[Video], features: Vide
     Raises:
         TypeError, ValueError: no sample, or not such images.
     """
-    return svfid(RealClip(_one_frame(real_chw), features), (_one_frame(sample) for sample in samples_nchw))
+    return svfid(RealClip([_one_frame(real_chw)], features), (_one_frame(sample) for sample in samples_nchw))
 
 
 def _one_frame(image_chw: Video) -> Video:

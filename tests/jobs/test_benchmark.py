@@ -20,12 +20,12 @@ TINY = ["num_scales=4", "channels=8", "latent_dim=6", "vae_levels=2", "iters_per
 @pytest.mark.parametrize("n", range(4))
 def test_an_iteration_executes_what_it_needs_and_the_plain_one_more(preset, n):
     config = PRESETS[preset]().with_overrides(TINY)
-    state, pyramid = state_at(config, SIZES, n, torch.device("cpu"))
-    iterate(state, pyramid)  # the first one of a GAN scale also runs E
+    state, reals = state_at(config, SIZES, n)
+    iterate(state, reals)  # the first one of a GAN scale also runs E
     with FlopCounterMode(display=False) as ours:
-        iterate(state, pyramid)
+        iterate(state, reals)
     with FlopCounterMode(display=False) as plain:
-        plain_iterate(state, pyramid)
+        plain_iterate(state, reals)
     needed = needed_gflops(config, SIZES, n) * 1e9
     assert ours.get_total_flops() == pytest.approx(needed, rel=1e-12)
     if n < config.vae_levels:
@@ -40,12 +40,12 @@ def test_the_count_is_true_of_the_ablations(names, n):
     config = PRESETS["paper"]().with_overrides(TINY)
     for name in names.split("+"):
         config = ABLATIONS[name](config)
-    state, pyramid = state_at(config, SIZES, n, torch.device("cpu"))
-    iterate(state, pyramid)
+    state, reals = state_at(config, SIZES, n)
+    iterate(state, reals)
     with FlopCounterMode(display=False) as ours:
-        iterate(state, pyramid)
+        iterate(state, reals)
     assert ours.get_total_flops() == pytest.approx(needed_gflops(config, SIZES, n) * 1e9, rel=1e-12)
-    plain_iterate(state, pyramid)
+    plain_iterate(state, reals)
 
 
 @pytest.mark.slow

@@ -258,7 +258,7 @@ def test_table_1_is_the_mean_of_svfid(compared: Compared) -> None:
         baseline = as_video(video.decode(row["sample"], num_frames=16, fps=24))
         for nn in ("nn1", "nn2"):
             clip = video.decode(row[nn]["path"], start_frame=row[nn]["start"], num_frames=13, fps=24)
-            real = RealClip(as_video(clip), LITE0)
+            real = RealClip([as_video(clip)], LITE0)
             scores.setdefault(f"baseline {nn}", []).append(svfid(real, baseline[None]).mean)
             scores.setdefault(f"ours {nn}", []).append(svfid(real, ours[None]).mean)
     with open(compared.out / "TGAN_lite0_table1.csv", newline="") as file:

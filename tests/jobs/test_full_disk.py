@@ -81,7 +81,7 @@ class Trouble:
 
 def train(folder: Path, when: str = "never", begin: object = None) -> ckpt.Checkpoint:
     path = folder / "checkpoint.pt"
-    list(train_clip(CONFIG, real_pyramid(), clip_id=CLIP_ID, path=path, log=Trouble(folder, when, begin)))
+    list(train_clip(CONFIG, [real_pyramid()], clip_id=CLIP_ID, path=path, log=Trouble(folder, when, begin)))
     return ckpt.load(path)
 
 
@@ -282,7 +282,7 @@ def test_a_clock_that_runs_backwards_harms_nothing(
     for _ in range(2):
         with forwarding.forwarding(corpus, CLIP_ID, tmp_path):
             path, log = tmp_path / "checkpoint.pt", Trouble(tmp_path, "never", None)
-            list(itertools.islice(train_clip(CONFIG, real_pyramid(), clip_id=CLIP_ID, path=path, log=log), 2))
+            list(itertools.islice(train_clip(CONFIG, [real_pyramid()], clip_id=CLIP_ID, path=path, log=log), 2))
     assert_same(train(tmp_path), whole)
     write_result(tmp_path, Result(CLIP_ID, "failed"))
     with forwarding.forwarding(corpus, CLIP_ID, tmp_path):

@@ -117,7 +117,7 @@ def fit(folder: Path, how: str = "", scale: int = -1) -> None:
 
     with one_thread():
         path = folder / "checkpoint.pt"
-        for done in train_clip(CONFIG, real_pyramid(), clip_id=CLIP_ID, path=path, log=log, warn=warn):
+        for done in train_clip(CONFIG, [real_pyramid()], clip_id=CLIP_ID, path=path, log=log, warn=warn):
             if (how, scale) == ("after the scale", done.n):
                 die()
             points.append(done.n, None, {"noise_amp": done.stack.noise_amps[done.n]})

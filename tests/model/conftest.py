@@ -105,7 +105,7 @@ class Stopped(Exception):
 def train(config, path, reals=None, *, stop_at=None, scales=None):
     """Run train_clip over all scales, or only `scales` of them, or until the point `stop_at`; returns the Recorder."""
     recorder = Recorder(path, stop_at)
-    iterator = train_clip(config, reals or real_pyramid(), clip_id=CLIP_ID, path=path, log=recorder)
+    iterator = train_clip(config, [reals or real_pyramid()], clip_id=CLIP_ID, path=path, log=recorder)
     try:
         for done, _ in enumerate(iterator, start=1):
             if done == scales:
@@ -128,9 +128,9 @@ def leaves(value):
 
 def assert_same(a, b):
     """Two checkpoints hold the same training, bit for bit; how many seconds it took may differ."""
-    for field in ("config", "sizes", "clip_id", "scale", "iteration", "noise_amps", "device"):
+    for field in ("config", "sizes", "clip_id", "scale", "iteration", "noise_amps", "samples"):
         assert getattr(a, field) == getattr(b, field), field
-    for field in ("generators", "critic", "optimizers", "rng_state"):
+    for field in ("generators", "critic", "optimizers"):
         ours, theirs = leaves(getattr(a, field)), leaves(getattr(b, field))
         assert len(ours) == len(theirs), field
         for x, y in zip(ours, theirs, strict=True):
@@ -139,9 +139,9 @@ def assert_same(a, b):
 
 def contents(checkpoint):
     """Everything that `assert_same` compares, as (field, place in it, bytes) to be counted."""
-    fields = ("config", "sizes", "clip_id", "scale", "iteration", "noise_amps", "device")
+    fields = ("config", "sizes", "clip_id", "scale", "iteration", "noise_amps", "samples")
     items = [(field, 0, repr(getattr(checkpoint, field))) for field in fields]
-    for field in ("generators", "critic", "optimizers", "rng_state"):
+    for field in ("generators", "critic", "optimizers"):
         for place, leaf in enumerate(leaves(getattr(checkpoint, field))):
             tensor = isinstance(leaf, torch.Tensor)
             items.append((field, place, leaf.numpy().tobytes() if tensor else repr(leaf)))

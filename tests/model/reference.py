@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -227,11 +228,14 @@ def gan_iteration(n, w, c, moments, critic_moments, amps, reals, sizes, config, 
 
 
 class Draws:
-    """The random numbers an iteration took, from the state its generator had: float32 draws, as float64."""
+    """The random numbers of one sample in one iteration (0: measuring the noise amplitude), as float64.
 
-    def __init__(self, rng_state):
-        self.generator = torch.Generator()
-        self.generator.set_state(rng_state)
+    They are float32 draws of a generator whose seed is a function of (seed, scale, iteration, sample).
+    """
+
+    def __init__(self, seed, scale, iteration, sample=0):
+        place = np.random.SeedSequence(seed, spawn_key=(scale, iteration, sample))
+        self.generator = torch.Generator().manual_seed(int(place.generate_state(1, np.uint64)[0]) // 2)
 
     def normal(self, shape):
         return torch.randn(tuple(shape), generator=self.generator).double()

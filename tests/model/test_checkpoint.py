@@ -30,7 +30,7 @@ def test_round_trip(trained, tmp_path):
     first = ckpt.load(trained)
     ckpt.save(first, tmp_path / "again.pt")
     again = ckpt.load(tmp_path / "again.pt")
-    for field in ("config", "sizes", "clip_id", "scale", "iteration", "train_s", "noise_amps", "device"):
+    for field in ("config", "sizes", "clip_id", "scale", "iteration", "train_s", "noise_amps", "samples"):
         assert getattr(again, field) == getattr(first, field), field
     assert first.config == tiny(iters_per_scale=1)
     assert first.sizes == SIZES and first.clip_id == CLIP_ID and first.done
@@ -121,7 +121,7 @@ def test_another_format_and_missing_fields(trained, tmp_path):
     record = torch.load(trained, weights_only=True)
     path = tmp_path / "other.pt"
     sealed(record | {"format": 99}, path)
-    refused(path, "format 99, this version reads 2")
+    refused(path, "format 99, this version reads 3")
     torch.save(record | {"format": 1}, path)  # as the version before wrote it, without a seal
     refused(path, "format 1, this version reads 2")
     for name in set(record) - {"format"}:

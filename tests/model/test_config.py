@@ -27,6 +27,9 @@ SHARED = {  # what paper and published code agree on (PAPER.md §1-3)
     "gp_weight": 0.1,
     "noise_amp": 0.1,
     "grad_clip": 5.0,
+    "flip": False,
+    "crops": 0,
+    "chunks_per_iter": None,
     "freeze": True,
     "vae_kernel": 3,
     "encoder_kernel": 3,
@@ -58,7 +61,7 @@ OFFICIAL = SHARED | {
     "kl_weight": 1.0,
     "adv_weight": 1.0,
 }
-HOW_IT_RUNS = {"low_memory", "seed", "precision", "checkpoint_every", "log_every", "iters_per_scale"}
+HOW_IT_RUNS = {"micro_batch", "low_memory", "seed", "precision", "checkpoint_every", "log_every", "iters_per_scale"}
 
 
 @pytest.mark.parametrize(("preset", "table"), [(paper, PAPER), (official, OFFICIAL)], ids=["paper", "official"])

@@ -12,15 +12,17 @@ import sys
 import torch
 from jobs.presets import paper
 from model.memory import peak_gib
+from model.reals import Reals
+from model.team import Team
 from model.train import first_state, iterate, next_scale
 
 torch.set_num_threads(1)
 low_memory, side = sys.argv[1], int(sys.argv[2])
 config = paper().with_overrides([f"low_memory={low_memory}", "num_scales=2", "vae_levels=1", "precision=float32"])
 sizes = [(4, 12, 12), (7, side, side)]
-pyramid = [torch.zeros(1, 3, *size) for size in sizes]
-state = next_scale(first_state(config, sizes, torch.device("cpu")), pyramid)
-iterate(state, pyramid)
+reals = Reals([[torch.zeros(3, *size).numpy() for size in sizes]], config, Team())
+state = next_scale(first_state(config, sizes, torch.device("cpu")), reals)
+iterate(state, reals)
 print(peak_gib(torch.device("cpu")))
 """
 

@@ -56,7 +56,8 @@ def test_spectral_conv_divides_by_the_largest_singular_value():
     torch.manual_seed(0)
     conv = SpectralConv(6, 8)
     for _ in range(200):
-        weight = conv.normalized(refine=True)
+        conv.refine()
+    weight = conv.normalized()
     # 200 power iterations: what is left of the second singular vector is (s2 / s1)^400
     assert torch.linalg.svdvals(weight.flatten(1))[0].item() == pytest.approx(1.0, abs=1e-4)
     assert torch.linalg.svdvals(conv.weight.flatten(1))[0].item() != pytest.approx(1.0, abs=0.05)
@@ -64,7 +65,7 @@ def test_spectral_conv_divides_by_the_largest_singular_value():
 
 def test_spectral_conv_starts_near_the_leading_vectors():
     torch.manual_seed(3)
-    weight = SpectralConv(16, 16).normalized(refine=False)
+    weight = SpectralConv(16, 16).normalized()
     assert torch.linalg.svdvals(weight.flatten(1))[0].item() == pytest.approx(1.0, abs=0.1)
 
 
@@ -80,7 +81,7 @@ def test_spectral_conv_equals_torchs_from_the_same_vectors_with_its_gradient():
     conv.v.copy_(F.normalize(torch.randn(4 * 27), dim=0))
     parametrization._u.copy_(conv.u)
     parametrization._v.copy_(conv.v)
-    ours, theirs = conv.normalized(refine=False), other.weight
+    ours, theirs = conv.normalized(), other.weight
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     probe = torch.randn_like(ours)
     (ours * probe).sum().backward()
@@ -95,9 +96,8 @@ def test_one_refinement_is_one_power_iteration():
     matrix, u = conv.weight.detach().numpy().reshape(5, -1).astype(np.float64), conv.u.numpy().astype(np.float64)
     v = matrix.T @ u / np.linalg.norm(matrix.T @ u)
     sigma = np.linalg.norm(matrix @ v)  # = u'·W·v with u' = W·v / ‖W·v‖
-    np.testing.assert_allclose(
-        conv.normalized(refine=True).detach().numpy(), conv.weight.detach().numpy() / sigma, rtol=1e-5
-    )
+    conv.refine()
+    np.testing.assert_allclose(conv.normalized().detach().numpy(), conv.weight.detach().numpy() / sigma, rtol=1e-5)
     np.testing.assert_allclose(conv.u.numpy(), matrix @ v / sigma, rtol=1e-4, atol=1e-6)
 
 

@@ -92,7 +92,7 @@ def test_a_finished_training_is_not_trained_again(whole, tmp_path):
     assert final.done
     written = path.read_bytes()
     points = []
-    scales = list(train_clip(config, real_pyramid(), clip_id=CLIP_ID, path=path, log=points.append))
+    scales = list(train_clip(config, [real_pyramid()], clip_id=CLIP_ID, path=path, log=points.append))
     assert [scale.n for scale in scales] == [len(SIZES) - 1]
     assert scales[0].train_s == final.train_s
     assert not points
@@ -124,7 +124,7 @@ def test_checkpoint_of_another_clip_or_config_is_refused_and_kept(tmp_path, clip
     train(tiny(), path, scales=1)
     written = path.read_bytes()
     with pytest.raises(CheckpointError, match="another clip or config") as caught:
-        list(train_clip(tiny(**changes), real_pyramid(sizes), clip_id=clip_id, path=path, log=lambda _: None))
+        list(train_clip(tiny(**changes), [real_pyramid(sizes)], clip_id=clip_id, path=path, log=lambda _: None))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     assert path.read_bytes() == written
 
@@ -154,7 +154,7 @@ def test_the_checkpoint_before_is_used_and_it_is_said(whole, tmp_path, damage, s
     assert (before.scale, before.iteration) < (now.scale, now.iteration)
     DAMAGE[damage](path)
     told = []
-    list(train_clip(config, real_pyramid(), clip_id=CLIP_ID, path=path, log=lambda _: None, warn=told.append))
+    list(train_clip(config, [real_pyramid()], clip_id=CLIP_ID, path=path, log=lambda _: None, warn=told.append))
     (line,) = told
     assert str(path) in line and "\n" not in line
     assert ("gone" if damage == "gone" else "damaged") in line

@@ -21,7 +21,7 @@ def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("trained") / "checkpoint.pt"
     config = tiny(iters_per_scale=(60, 40, 40, 30, 20), lr=3e-3, checkpoint_every=1000, log_every=1000)
     with one_thread():
-        *_, last = train_clip(config, real_pyramid(), clip_id=CLIP_ID, path=path, log=lambda _: None)
+        *_, last = train_clip(config, [real_pyramid()], clip_id=CLIP_ID, path=path, log=lambda _: None)
     return path, last.stack
 
 

@@ -118,7 +118,7 @@ def test_noise_amplitude_is_noise_amp_times_the_rmse_at_the_start_of_the_scale(t
     assert final.noise_amps[:3] == (0.0, 0.0, 0.0)
     for n in (3, 4):
         below = recorder.before[n, 1]  # the end of scale n - 1; Gⁿ starts as a copy of Gⁿ⁻¹
-        w, draw = reference.double(below.generators), reference.Draws(below.rng_state)
+        w, draw = reference.double(below.generators), reference.Draws(config.seed, n, 0)
         for name in list(w):
             if name.startswith(f"generators.{n - 1}."):
                 w[name.replace(f".{n - 1}.", f".{n}.", 1)] = w[name]
@@ -170,7 +170,7 @@ def test_training_leaves_the_global_generator_alone(tmp_path):
 def test_every_finished_scale_is_handed_out(tmp_path):
     path = tmp_path / "checkpoint.pt"
     seen = []
-    for scale in train_clip(tiny(), real_pyramid(), clip_id=CLIP_ID, path=path, log=lambda _: None):
+    for scale in train_clip(tiny(), [real_pyramid()], clip_id=CLIP_ID, path=path, log=lambda _: None):
         saved = ckpt.load(path)
         assert (saved.scale, saved.iteration, saved.done) == (scale.n, 3, scale.n == len(SIZES) - 1)
         assert scale.stack.num_scales == scale.n + 1
@@ -236,7 +236,7 @@ def test_divergence_leaves_the_last_finite_checkpoint(tmp_path):
     reals = real_pyramid()
     reals[2][:] = float("inf")
     with pytest.raises(NonFiniteLoss, match="scale 2, iteration 2"):
-        list(train_clip(tiny(), reals, clip_id=CLIP_ID, path=path, log=Recorder(path)))
+        list(train_clip(tiny(), [reals], clip_id=CLIP_ID, path=path, log=Recorder(path)))
     left = ckpt.load(path)
     assert (left.scale, left.iteration) == (good.scale, good.iteration) == (2, 1)
     assert finite(left)

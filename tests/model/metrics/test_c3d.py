@@ -181,7 +181,7 @@ def test_callers_precision_threads_and_layout_change_nothing(every, davides):
 
 
 def test_svfid_takes_them_although_their_covariance_is_singular(every, davides):
-    result = svfid(RealClip(coloured(), every["davide"]), [coloured()])
+    result = svfid(RealClip([coloured()], every["davide"]), [coloured()])
     assert result.mean <= 1e-9 * np.sum(davides.var(0))
     assert result.features == every["davide"].name
 

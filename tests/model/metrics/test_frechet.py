@@ -125,9 +125,9 @@ def test_a_rank_deficient_fit_must_be_asked_for_and_needs_two_vectors():
         Gaussian.fit(np.zeros((1, 3)), rank_deficient=True)
     few = np.random.default_rng(17).uniform(-0.5, 0.5, (3, 1, 1, 3))  # 3 locations of 3 numbers
     with pytest.raises(ValueError, match="at least 4"):
-        RealClip(few, PixelFeatures())
+        RealClip([few], PixelFeatures())
     features = PixelFeatures(rank_deficient=True)
-    result = svfid(RealClip(few, features), [few + 0.2])
+    result = svfid(RealClip([few], features), [few + 0.2])
     assert result.mean == pytest.approx(3 * 0.2**2, rel=1e-9)
 
 
@@ -177,7 +177,7 @@ class PixelFeatures:
 
 def test_svfid_is_the_mean_over_samples_and_carries_the_features_name():
     real = np.random.default_rng(7).uniform(-0.5, 0.5, (3, 4, 8, 8))
-    result = svfid(RealClip(real, PixelFeatures()), np.stack([real, real + 0.1, real - 0.3]))
+    result = svfid(RealClip([real], PixelFeatures()), np.stack([real, real + 0.1, real - 0.3]))
     assert result.per_sample == pytest.approx((0.0, 3 * 0.1**2, 3 * 0.3**2), abs=1e-12)
     assert result.mean == pytest.approx(0.1, abs=1e-12)
     assert result.features == "pixels"
@@ -185,7 +185,7 @@ def test_svfid_is_the_mean_over_samples_and_carries_the_features_name():
 
 def test_svfid_takes_samples_one_by_one_and_of_any_size_but_not_none():
     real = np.random.default_rng(8).uniform(-0.5, 0.5, (3, 4, 8, 8))
-    clip = RealClip(real, PixelFeatures())
+    clip = RealClip([real], PixelFeatures())
     result = svfid(clip, (sample for sample in (real, np.tile(real, (1, 1, 2, 3)))))
     assert len(result.per_sample) == 2
     with pytest.raises(ValueError, match="at least one sample"):
@@ -195,7 +195,7 @@ def test_svfid_takes_samples_one_by_one_and_of_any_size_but_not_none():
 def test_the_real_clips_features_are_computed_once():
     samples = np.random.default_rng(10).uniform(-0.5, 0.5, (3, 3, 4, 8, 8))
     features = PixelFeatures()
-    real = RealClip(samples[0], features)
+    real = RealClip([samples[0]], features)
     svfid(real, samples)
     svfid(real, samples[:2])
     assert features.calls == 1 + 3 + 2

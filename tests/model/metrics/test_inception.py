@@ -55,7 +55,7 @@ def test_features_are_those_of_the_plain_network_on_the_image_as_it_is(network, 
 def test_sifid_of_an_image(network, tmp_path):
     write(network, tmp_path / "weights.pth", 1000)
     features = InceptionFeatures(tmp_path / "weights.pth")
-    result = svfid(RealClip(image(0), features), [image(0), image(1), 0.5 * image(1)])
+    result = svfid(RealClip([image(0)], features), [image(0), image(1), 0.5 * image(1)])
     itself, alike, paler = result.per_sample
     assert itself <= 1e-9 * np.sum(features(image(0)).var(0))
     assert itself < alike < paler

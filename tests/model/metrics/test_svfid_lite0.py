@@ -43,7 +43,7 @@ def features():
 
 @pytest.fixture(scope="module")
 def clip(real, features):
-    return RealClip(real, features)
+    return RealClip([real], features)
 
 
 def blurred(real, sigma_px):
