@@ -102,10 +102,18 @@ class Stopped(Exception):
     """Stands for whatever ends a process in the middle of a scale."""
 
 
-def train(config, path, reals=None, *, stop_at=None, scales=None):
+def several_pyramids(count):
+    """The synthetic clip, then others: mirrored, upside down, backwards in time, …; for models of several samples."""
+    clip = synthetic_clip()
+    clips = [clip, clip[:, :, :, ::-1], clip[:, :, ::-1], clip[:, ::-1], clip[::-1]][:count]
+    assert len(clips) == count
+    return [real_pyramid(clip=np.ascontiguousarray(each)) for each in clips]
+
+
+def train(config, path, reals=None, *, samples=1, stop_at=None, scales=None):
     """Run train_clip over all scales, or only `scales` of them, or until the point `stop_at`; returns the Recorder."""
     recorder = Recorder(path, stop_at)
-    iterator = train_clip(config, [reals or real_pyramid()], clip_id=CLIP_ID, path=path, log=recorder)
+    iterator = train_clip(config, [reals] if reals else several_pyramids(samples), clip_id=CLIP_ID, path=path, log=recorder)
     try:
         for done, _ in enumerate(iterator, start=1):
             if done == scales:

@@ -176,55 +176,69 @@ def trained(w, *prefixes):
     return names
 
 
-def vae_iteration(n, w, moments, reals, sizes, config, draw):
-    """L = MSE(x̄ⁿ, xⁿ) + MSE(x̄⁰, x⁰) + β·KL; E, G⁰ and Gⁿ learn. Changes w; returns losses and new moments."""
+def add(totals, losses):
+    for name, loss in losses.items():
+        totals[name] = totals.get(name, 0.0) + loss
+
+
+def vae_iteration(n, w, moments, samples, sizes, config):
+    """L = MSE(x̄ⁿ, xⁿ) + MSE(x̄⁰, x⁰) + β·KL, summed over samples (eq. 5, 8); E, G⁰ and Gⁿ learn.
+
+    samples: (real pyramid, Draws) each. Changes w; returns losses, means over the samples, and new moments.
+    """
     rates = rates_of(w, n, config)
     for i in range(config.encoder_convs):
         power_iteration(w, f"encoder.blocks.{i}")
-    z, kl = code(w, reals[0], config, draw)
-    x_zero, x = reconstruct(w, z, n, sizes, config)
-    losses = {"rec_loss": ((x - reals[n]) ** 2).mean(), "kl_loss": kl}
+    losses = {}
+    for reals, draw in samples:
+        z, kl = code(w, reals[0], config, draw)
+        x_zero, x = reconstruct(w, z, n, sizes, config)
+        add(losses, {"rec_loss": ((x - reals[n]) ** 2).mean(), "kl_loss": kl})
+        if n > 0:
+            add(losses, {"rec_zero_loss": ((x_zero - reals[0]) ** 2).mean()})
     total = config.rec_weight * losses["rec_loss"] + config.kl_weight * losses["kl_loss"]
     if n > 0:
-        losses["rec_zero_loss"] = ((x_zero - reals[0]) ** 2).mean()
         total = total + config.rec_weight * losses["rec_zero_loss"]
     gradients = gradients_of(total, w, list(rates), config.grad_clip)
-    return losses, adam(w, gradients, moments, rates, config)
+    return {name: loss / len(samples) for name, loss in losses.items()}, adam(w, gradients, moments, rates, config)
 
 
-def gan_iteration(n, w, c, moments, critic_moments, amps, reals, sizes, config, draw):
-    """One step of Dⁿ, then one of Gⁿ (eq. 10, 11). Changes w and c; returns losses and both new moments."""
-    real = reals[n]
+def gan_iteration(n, w, c, moments, critic_moments, amps, samples, sizes, config):
+    """One step of Dⁿ, then one of Gⁿ, losses summed over samples (eq. 10, 11).
+
+    samples: (real pyramid, Draws) each. Changes w and c; returns losses, means over the samples, and both new moments.
+    """
     rates, critic_names = rates_of(w, n, config), trained(c, "blocks.", "tail.")
     if not config.freeze and config.vae_levels > 0:
         for i in range(config.encoder_convs):
             power_iteration(w, f"encoder.blocks.{i}")
-    z, _ = code(w, reals[0], config, draw)
-    z_random = prior(sizes, config, draw)
-    _, x_rec = reconstruct(w, z, n, sizes, config)
-    x_random = torch.tanh(generate(w, 0, z_random, config.generator_convs))
-    for k in range(1, n + 1):
-        noise = amps[k] * draw.normal((1, 3, *sizes[k])) if k >= config.vae_levels else 0.0
-        x_random = refine(w, k, upsample(x_random, sizes[k]), noise, config)
-
     for prefix in [name.removesuffix(".u") for name in c if name.endswith(".u")]:
         power_iteration(c, prefix)
-    fake = x_random.detach()
-    epsilon = draw.uniform()
-    mixed = (epsilon * real + (1 - epsilon) * fake).requires_grad_()
-    (slope,) = torch.autograd.grad(criticise(c, mixed, config).sum(), mixed, create_graph=True)
-    losses = {
-        "critic_loss": criticise(c, fake, config).mean() - criticise(c, real, config).mean(),
-        "gp_loss": ((torch.sqrt((slope**2).sum(dim=1)) - 1) ** 2).mean(),
-    }
+    losses, made = {}, []
+    for reals, draw in samples:
+        z, _ = code(w, reals[0], config, draw)
+        z_random = prior(sizes, config, draw)
+        _, x_rec = reconstruct(w, z, n, sizes, config)
+        x_random = torch.tanh(generate(w, 0, z_random, config.generator_convs))
+        for k in range(1, n + 1):
+            noise = amps[k] * draw.normal((1, 3, *sizes[k])) if k >= config.vae_levels else 0.0
+            x_random = refine(w, k, upsample(x_random, sizes[k]), noise, config)
+        made.append((reals[n], x_rec, x_random))
+
+        real, fake, epsilon = reals[n], x_random.detach(), draw.uniform()
+        mixed = (epsilon * real + (1 - epsilon) * fake).requires_grad_()
+        (slope,) = torch.autograd.grad(criticise(c, mixed, config).sum(), mixed, create_graph=True)
+        add(losses, {"critic_loss": criticise(c, fake, config).mean() - criticise(c, real, config).mean()})
+        add(losses, {"gp_loss": ((torch.sqrt((slope**2).sum(dim=1)) - 1) ** 2).mean()})
     gradients = gradients_of(losses["critic_loss"] + config.gp_weight * losses["gp_loss"], c, critic_names)
     critic_after = adam(c, gradients, critic_moments, dict.fromkeys(critic_names, config.lr), config)
 
-    losses["rec_loss"] = ((x_rec - real) ** 2).mean()
-    losses["adv_loss"] = -criticise(c, x_random, config).mean()
+    for real, x_rec, x_random in made:
+        add(losses, {"rec_loss": ((x_rec - real) ** 2).mean(), "adv_loss": -criticise(c, x_random, config).mean()})
     total = config.rec_weight * losses["rec_loss"] + config.adv_weight * losses["adv_loss"]
     gradients = gradients_of(total, w, list(rates), config.grad_clip)
-    return losses, adam(w, gradients, moments, rates, config), critic_after
+    means = {name: loss / len(samples) for name, loss in losses.items()}
+    return means, adam(w, gradients, moments, rates, config), critic_after
 
 
 class Draws:

@@ -1,0 +1,203 @@
+"""Models of several samples: micro-batches, subsets of the samples, and processes that share them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from model import checkpoint as ckpt
+from model.checkpoint import CheckpointError
+from model.config import ConfigError
+from model.memory import activation_bytes, largest_micro_batch
+from model.reals import Reals
+from model.team import Team
+
+from .conftest import SIZES, several_pyramids, tiny, train
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# A process of several; the environment says which. Prints its checkpoint's place when it can be killed.
+WORKER = """
+import sys
+from pathlib import Path
+import torch
+from model.team import PeerLost
+from model.train import train_clip
+from tests.model.conftest import several_pyramids, tiny
+
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo")
+config = tiny(iters_per_scale=int(sys.argv[2]), chunks_per_iter=eval(sys.argv[3]))
+try:
+    for scale in train_clip(config, several_pyramids(5), clip_id="c", path=Path(sys.argv[1]), log=lambda _: None):
+        print(scale.n, flush=True)
+except PeerLost:
+    print("peer lost", flush=True)
+"""
+
+
+def start(folder: Path, rank: int, size: int, port: int, *argv: str) -> subprocess.Popen[str]:
+    environment = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    path = folder / f"of_{rank}" / "checkpoint.pt"
+    path.parent.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(path), *argv],
+        cwd=ROOT,
+        env=os.environ | {name: str(value) for name, value in environment.items()} | {"GLOO_SOCKET_IFNAME": "lo"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def together(folder: Path, size: int, chunks_per_iter: int | None) -> ckpt.Checkpoint:
+    port = free_port()
+    workers = [start(folder, rank, size, port, "3", str(chunks_per_iter)) for rank in range(size)]
+    for worker in workers:
+        out, _ = worker.communicate(timeout=120)
+        assert worker.returncode == 0 and out.split() == list("01234")
+    assert not (folder / "of_1" / "checkpoint.pt").exists()  # only the first one writes
+    return ckpt.load(folder / "of_0" / "checkpoint.pt")
+
+
+def assert_close(ours: ckpt.Checkpoint, alone: ckpt.Checkpoint, lr: float) -> None:
+    """Weights of two trainings that differ in the order of summation: at most by parts of Adam's steps of lr.
+
+    D's last bias has no gradient but rounding, so its steps are of any sign.
+    """
+    assert ours.noise_amps == pytest.approx(alone.noise_amps, rel=1e-3)
+    assert alone.critic is not None and ours.critic is not None
+    pairs = [(ours.generators, alone.generators), (ours.critic, alone.critic)]
+    for name, a, b in [(name, a[name], b[name]) for a, b in pairs for name in b if name != "tail.bias"]:
+        error = (a - b).abs()
+        if name.endswith((".u", ".v")):  # unit vectors
+            assert error.max() < 1e-3, name
+        else:
+            assert error.mean() < 0.05 * lr and error.max() < 4 * lr, name
+
+
+@pytest.mark.parametrize(("size", "chunks_per_iter"), [(2, None), (3, None), (2, 3)])
+def test_processes_that_share_the_samples_train_what_one_does(tmp_path, size, chunks_per_iter):
+    """Five samples on two processes: three and two. On three: two, two and one."""
+    config = tiny(chunks_per_iter=chunks_per_iter)
+    train(config, tmp_path / "alone.pt", samples=5)
+    assert_close(together(tmp_path, size, chunks_per_iter), ckpt.load(tmp_path / "alone.pt"), config.lr)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_whose_peer_dies_says_so(tmp_path, victim):
+    port = free_port()
+    workers = [start(tmp_path, rank, 2, port, "1000", "None") for rank in range(2)]
+    survivor = workers[1 - victim]
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "of_0" / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    workers[victim].send_signal(signal.SIGKILL)
+    out, _ = survivor.communicate(timeout=60)
+    assert out.split("\n")[-2] == "peer lost" and survivor.returncode == 0
+    assert ckpt.load(tmp_path / "of_0" / "checkpoint.pt").samples == 5
+    workers[victim].wait()
+
+
+@pytest.mark.parametrize("changes", [{}, {"freeze": False}, {"latent": "patchvae"}, {"low_memory": True}])
+def test_the_micro_batch_changes_nothing_but_rounding(tmp_path, changes):
+    finals = []
+    for micro_batch in (1, 2, 5):
+        config = tiny(micro_batch=micro_batch, iters_per_scale=2, **changes)
+        train(config, tmp_path / f"{micro_batch}.pt", samples=5)
+        finals.append(ckpt.load(tmp_path / f"{micro_batch}.pt"))
+    assert_close(finals[0], finals[2], config.lr)
+    assert_close(finals[1], finals[2], config.lr)
+
+
+class OneOf:
+    """Stands for the process `rank` of `size`, as far as the samples are concerned."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+    share = Team.share
+
+
+def samples_of(reals, iteration):
+    batches = reals.batches(3, iteration)
+    assert all(len(batch) <= 2 for batch in batches)
+    return [sample for batch in batches for sample in batch.samples]
+
+
+def test_every_iteration_takes_so_many_samples_and_in_time_all_equally_often():
+    config, pyramids = tiny(chunks_per_iter=3, micro_batch=2), several_pyramids(5)
+    team = [Reals(pyramids, config, OneOf(rank, 2)) for rank in range(2)]
+    counts = dict.fromkeys(range(5), 0)
+    for iteration in range(1, 2001):
+        taken = [samples_of(reals, iteration) for reals in team]
+        assert sorted(map(len, taken)) == [1, 2]
+        both = [sample for samples in taken for sample in samples]
+        assert len(set(both)) == 3  # the processes agree on which, and each takes its own
+        for sample in both:
+            counts[sample] += 1
+    # 2000 iterations take a sample 1200 times, give or take 22 (one standard deviation)
+    assert all(abs(count - 1200) < 110 for count in counts.values())
+    assert team[0].weight == pytest.approx(5 / 3)  # times the chance of 3/5: each sample's loss, once
+
+
+def test_random_numbers_depend_on_the_sample_and_not_on_its_batch():
+    one, all_ = (Reals(several_pyramids(5), tiny(micro_batch=size), Team()) for size in (1, 5))
+    alone = [s for batch in one.batches(2, 7) for s in batch.streams()]
+    (batch,) = all_.batches(2, 7)
+    first = [torch.rand(3, generator=s).tolist() for s in alone]
+    assert first == [torch.rand(3, generator=s).tolist() for s in batch.streams()]
+    others = [b.streams()[0] for n, k in ((2, 8), (3, 7)) for b in one.batches(n, k)[:1]]
+    everything = first + [torch.rand(3, generator=s).tolist() for s in others]
+    assert len({tuple(numbers) for numbers in everything}) == 7
+
+
+def test_the_micro_batch_follows_memory(monkeypatch):
+    """As many samples as fit half of the memory, by the estimate; at least one."""
+    config = tiny(channels=64)
+    one = activation_bytes(config, SIZES, 4, torch.device("cpu"))
+    for memory, expected in ((2 * one * 3.5, 3), (2 * one, 1), (one / 9, 1)):
+        monkeypatch.setattr("model.memory.memory_bytes", lambda device, memory=memory: memory)
+        assert largest_micro_batch(config, SIZES, 4, torch.device("cpu")) == expected
+
+
+def test_a_checkpoint_of_another_number_of_samples_is_refused(tmp_path):
+    train(tiny(), tmp_path / "c.pt", samples=2, scales=1)
+    with pytest.raises(CheckpointError, match=r"of 2 samples, there are 3 now; use another experiment name, or --fresh"):
+        train(tiny(), tmp_path / "c.pt", samples=3, scales=1)
+
+
+def test_what_cannot_be_trained_together_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="vae_levels=0 reconstructs one sample"):
+        train(tiny(vae_levels=0), tmp_path / "c.pt", samples=2)
+    with pytest.raises(ValueError, match="3 workers for 2 samples an iteration; every worker needs one, take fewer"):
+        Reals(several_pyramids(5), tiny(chunks_per_iter=2), OneOf(0, 3))
+    for wrong in ("chunks_per_iter=0", "micro_batch=0", "crops=-1"):
+        with pytest.raises(ConfigError, match=wrong):
+            tiny().with_overrides([wrong])
+
+
+def test_a_training_of_several_samples_goes_on_to_the_bit(tmp_path):
+    config = tiny(chunks_per_iter=2, micro_batch=1)
+    train(config, tmp_path / "whole.pt", samples=3)
+    for stop_at in ((0, 2), (1, 3), (4, 2)):
+        train(config, tmp_path / "stopped.pt", samples=3, stop_at=stop_at)
+    train(config, tmp_path / "stopped.pt", samples=3)
+    whole, stopped = ckpt.load(tmp_path / "whole.pt"), ckpt.load(tmp_path / "stopped.pt")
+    assert all(torch.equal(whole.generators[name], stopped.generators[name]) for name in whole.generators)
+    assert json.dumps(whole.config.to_dict()) == json.dumps(stopped.config.to_dict())
