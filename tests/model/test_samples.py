@@ -74,19 +74,17 @@ def together(folder: Path, size: int, chunks_per_iter: int | None) -> ckpt.Check
 
 
 def assert_close(ours: ckpt.Checkpoint, alone: ckpt.Checkpoint, lr: float) -> None:
-    """Weights of two trainings that differ in the order of summation: at most by parts of Adam's steps of lr.
+    """Weights of two trainings that differ in the order of summation: hardly at all, but for a few of Adam's steps.
 
-    D's last bias has no gradient but rounding, so its steps are of any sign.
+    Where a gradient is 0 but for rounding (of D's last bias it always is), a step of lr goes to either side.
     """
     assert ours.noise_amps == pytest.approx(alone.noise_amps, rel=1e-3)
     assert alone.critic is not None and ours.critic is not None
-    pairs = [(ours.generators, alone.generators), (ours.critic, alone.critic)]
-    for name, a, b in [(name, a[name], b[name]) for a, b in pairs for name in b if name != "tail.bias"]:
-        error = (a - b).abs()
-        if name.endswith((".u", ".v")):  # unit vectors
-            assert error.max() < 1e-3, name
-        else:
-            assert error.mean() < 0.05 * lr and error.max() < 4 * lr, name
+    for a, b in ((ours.generators, alone.generators), (ours.critic, alone.critic)):
+        weights = [name for name in b if not name.endswith((".u", ".v")) and name != "tail.bias"]
+        errors = torch.cat([(a[name] - b[name]).abs().flatten() for name in weights])
+        assert errors.mean() < 0.03 * lr and errors.max() < 8 * lr
+        assert all((a[name] - b[name]).abs().max() < 1e-3 for name in b if name.endswith((".u", ".v")))
 
 
 @pytest.mark.parametrize(("size", "chunks_per_iter"), [(2, None), (3, None), (2, 3)])
@@ -112,12 +110,12 @@ def test_a_process_whose_peer_dies_says_so(tmp_path, victim):
     workers[victim].wait()
 
 
-@pytest.mark.parametrize("changes", [{}, {"freeze": False}, {"latent": "patchvae"}, {"low_memory": True}])
+@pytest.mark.parametrize("changes", [{}, {"freeze": False, "latent": "patchvae"}])
 def test_the_micro_batch_changes_nothing_but_rounding(tmp_path, changes):
     finals = []
-    for micro_batch in (1, 2, 5):
+    for micro_batch in (1, 2, 3):
         config = tiny(micro_batch=micro_batch, iters_per_scale=2, **changes)
-        train(config, tmp_path / f"{micro_batch}.pt", samples=5)
+        train(config, tmp_path / f"{micro_batch}.pt", samples=3)
         finals.append(ckpt.load(tmp_path / f"{micro_batch}.pt"))
     assert_close(finals[0], finals[2], config.lr)
     assert_close(finals[1], finals[2], config.lr)

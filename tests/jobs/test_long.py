@@ -1,0 +1,142 @@
+"""Long videos beside short clips in one corpus, by several workers, one of which is killed; then their evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from jobs.corpus import find
+from jobs.fit_clip import Clip, real_pyramids
+from jobs.presets import demo
+from jobs.train_corpus import main
+from model import checkpoint as ckpt
+from model.train import train_clip
+from pipeline import shards
+
+from .conftest import ROOT, TINY, make_video, run_job
+
+SETTINGS = ["precision=float32", "iters_per_scale=12", "checkpoint_every=3", "log_every=1", "lr=5e-4", "flip=true"]
+CONFIG = demo().with_overrides([*(word for word in TINY if "=" in word), *SETTINGS])
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of three chunks and three frames more, and one of a single clip."""
+    folder = tmp_path_factory.mktemp("films")
+    make_video(folder / "film.mp4", seconds=1.75)
+    make_video(folder / "short.mp4", seconds=0.6, source="mandelbrot")
+    return folder
+
+
+def workers_of(driver: int) -> list[psutil.Process]:
+    """Processes in which Ray Train runs a worker of this driver's Ray."""
+    names = []
+    for process in psutil.Process(driver).children(recursive=True):
+        try:
+            if process.cmdline()[0].startswith("ray::") and "RayTrainWorker" in process.cmdline()[0]:
+                names.append(process)
+        except (psutil.Error, IndexError):
+            continue
+    return names
+
+
+@pytest.fixture(scope="module")
+def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The corpus, trained with two workers a video, of which one is killed in the middle of it; what was printed."""
+    storage = tmp_path_factory.mktemp("storage")
+    words = ["--corpus", corpus, "--long", "--workers-per-video", "2", "--cpus-per-clip", "1", *TINY]
+    words += [word for setting in SETTINGS for word in ("--set", setting)]
+    command = [sys.executable, ROOT / "jobs/train_corpus.py", *words, "--storage", storage, "--experiment", "films"]
+    output = storage / "output.txt"
+    with output.open("w") as file:
+        driver = subprocess.Popen([str(word) for word in command], stdout=file, stderr=subprocess.STDOUT)
+        killed = False
+        deadline = time.monotonic() + 400
+        while driver.poll() is None and time.monotonic() < deadline:
+            log = next(iter(storage.glob("films/film-*/metrics.jsonl")), None)
+            if not killed and log and '"scale": 2, "iteration": 1' in log.read_text():
+                os.kill(workers_of(driver.pid)[-1].pid, signal.SIGKILL)
+                killed = True
+            time.sleep(0.2)
+        assert driver.wait(timeout=10) == 0, output.read_text()
+    assert killed
+    return storage / "films", output.read_text()
+
+
+def clip_folder(base: Path, name: str) -> Path:
+    (folder,) = base.glob(f"{name}-*")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_a_video_and_a_clip_are_trained_and_a_killed_worker_loses_nothing(trained, injected) -> None:
+    base, output = trained
+    assert "film.mp4: 3 frames beside the clip are not used" in output
+    assert {name: json.loads((clip_folder(base, name) / "result.json").read_text())["status"]
+            for name in ("film", "short")} == {"film": "done", "short": "done"}  # fmt: skip
+    points = [json.loads(line) for line in (clip_folder(base, "film") / "metrics.jsonl").read_text().splitlines()]
+    wanted = [(n, k) for n in range(4) for k in [*range(1, 13), None]]
+    injected("a worker of several is killed", wanted, [(point["scale"], point["iteration"]) for point in points])
+
+
+@pytest.mark.slow
+def test_two_workers_train_what_one_process_does(trained, corpus, tmp_path) -> None:
+    """Losses of the VAE scales, where rounding grows slowly: of three chunks, and each mirrored."""
+    base, _ = trained
+    work = next(work for work in find(str(corpus), base, CONFIG, 13).works if work.chunks > 1)
+    assert work.chunks == 3 and work.clip_id == clip_folder(base, "film").name
+    chunks = [shards.read_clip(entry).frames_thwc for entry in work.entries]
+    _, pyramids = real_pyramids(Clip(work.clip_id, work.source, chunks), CONFIG)
+    points = {}
+    torch.set_num_threads(1)
+    training = train_clip(
+        CONFIG, pyramids, clip_id=work.clip_id, path=tmp_path / "c.pt",
+        log=lambda point: points.update({(point.scale, point.iteration): point.metrics}),
+    )  # fmt: skip
+    next(training), next(training)
+    lines = (clip_folder(base, "film") / "metrics.jsonl").read_text().splitlines()
+    logged = {(p["scale"], p["iteration"]): p["metrics"] for p in map(json.loads, lines)}
+    for place, metrics in points.items():
+        losses = {name: loss for name, loss in metrics.items() if name.endswith("_loss")}
+        assert losses == pytest.approx({name: logged[place][name] for name in losses}, rel=1e-3), place
+    saved = ckpt.load(clip_folder(base, "film") / "checkpoint.pt")
+    assert saved.done and saved.samples == 6
+    assert json.loads((clip_folder(base, "film") / "config.json").read_text())["chunks"] == 3
+
+
+@pytest.mark.slow
+def test_evaluation_of_a_video_equals_that_of_its_training(trained) -> None:
+    base, _ = trained
+    done = run_job("evaluate.py", base, "--n", "2", "--seed", "1", "--cpus-per-clip", "1")
+    assert done.returncode == 0, done.stdout
+    rows = {row["clip_id"]: row for row in json.loads((base / "evaluation/results.json").read_text())["clips"]}
+    for name in ("film", "short"):
+        folder = clip_folder(base, name)
+        scores = json.loads((folder / "metrics.json").read_text())
+        for figure in ("svfid_lite0", "diversity", "svfid_lite0_blur"):
+            assert rows[folder.name]["figures"][figure]["mean"] == pytest.approx(scores[figure], rel=1e-5)
+
+
+def test_options_for_long_videos_need_long(corpus, capsys) -> None:
+    for words in (["--workers-per-video", "2"], ["--stride", "5"]):
+        assert main(["--corpus", str(corpus), *words]) == 2
+        assert "--workers-per-video and --stride are for long videos; add --long" in capsys.readouterr().out
+    assert main(["--corpus", str(corpus), "--long", "--stride", "0"]) == 2
+
+
+def test_a_dry_run_counts_the_chunks_of_any_stride(corpus, tmp_path, capsys) -> None:
+    for stride, chunks in (("13", 3), ("5", 6), ("29", 2)):
+        words = ["--corpus", str(corpus), "--long", "--stride", stride, "--storage", str(tmp_path), "--dry-run"]
+        assert main([*words, *TINY]) == 0
+        printed = capsys.readouterr().out
+        assert f"{chunks} chunks" in printed and "2 clips" in printed, printed
