@@ -12,6 +12,9 @@ measurement runs in a process of its own, so that its peak memory is its own. Co
 --compare float32 adds the plain iteration: float32, one video a pass, gradients recorded through every generator,
 the critic's weight gradients in the generator's step too, torch's double backward: the published code's way of
 computing the same thing, with these networks. Its peak over ours is the memory ratio.
+--together 1,2,4 tells how many clips an hour one device finishes if so many share it: all scales, each in as many
+processes at once, on one GPU or on equal parts of the CPU's cores.
+--chunks 1,2,4 tells how an iteration grows with the chunks of a long video that go through the networks at once.
 
 Exit code: 0 done; 2 bad arguments.
 """
@@ -25,7 +28,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -142,6 +145,18 @@ def measure(config: TrainConfig, sizes: Sequence[Size], n: int, seconds: float) 
     return _timed(iterate, config, sizes, n, seconds)
 
 
+def measure_beside(config: TrainConfig, sizes: Sequence[Size], n: int, seconds: float, others: int) -> Timed:
+    """The same in one of `others` + 1 processes that are measured at once; on a CPU with its part of the cores."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // (others + 1)))
+    return measure(config, sizes, n, seconds)
+
+
+def measure_chunks(config: TrainConfig, sizes: Sequence[Size], n: int, seconds: float, chunks: int) -> Timed:
+    """The same of a video of so many chunks."""
+    keep_freed_memory()
+    return _timed(iterate, config.with_overrides([f"micro_batch={chunks}"]), sizes, n, seconds, chunks)
+
+
 def measure_plain(config: TrainConfig, sizes: Sequence[Size], n: int, seconds: float) -> Timed:
     """The same of `plain_iterate`, with the allocator as it comes; runs in a process of its own."""
     torch.backends.cudnn.allow_tf32 = False
@@ -154,17 +169,19 @@ def _timed(
     sizes: Sequence[Size],
     n: int,
     seconds: float,
+    samples: int = 1,
 ) -> Timed:
-    state, reals = state_at(config, sizes, n)
+    state, reals = state_at(config, sizes, n, samples)
     device = reals.team.device
     times = _times(lambda: iteration(state, reals), seconds, device)
     return Timed(statistics.median(times), peak_gib(device))
 
 
-def state_at(config: TrainConfig, sizes: Sequence[Size], n: int) -> tuple[TrainState, Reals]:
-    """Untrained networks at the start of scale n, and one sample of noise."""
+def state_at(config: TrainConfig, sizes: Sequence[Size], n: int, samples: int = 1) -> tuple[TrainState, Reals]:
+    """Untrained networks at the start of scale n, and samples of noise."""
     noise = torch.Generator().manual_seed(0)
-    reals = Reals([[(torch.rand((3, *size), generator=noise) * 2 - 1).numpy() for size in sizes]], config, Team())
+    pyramids = [[(torch.rand((3, *size), generator=noise) * 2 - 1).numpy() for size in sizes] for _ in range(samples)]
+    reals = Reals(pyramids, config, Team())
     state = first_state(config, sizes, reals.team.device)
     for _ in range(n):
         state = next_scale(state, reals)
@@ -249,8 +266,25 @@ def _times(run: Callable[[], object], seconds: float, device: torch.device) -> l
 
 
 def _in_own_process(function: Callable[..., Any], *args: object) -> Any:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *args).result()
+    return _in_processes(1, function, *args)[0]
+
+
+def _in_processes(count: int, function: Callable[..., Any], *args: object) -> list[Any]:
+    """What `function` returns in each of so many new processes at once."""
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        return [future.result() for future in [pool.submit(function, *args) for _ in range(count)]]
+
+
+def clips_an_hour(config: TrainConfig, sizes: Sequence[Size], seconds: float, together: int) -> float:
+    """How many clips a device trains to their end in an hour, so many at a time; their samples and scores not counted.
+
+    A warm process each; on a GPU its memory must hold all of them.
+    """
+    clip_s = 0.0
+    for n, iterations in enumerate(config.iterations):
+        timed = _in_processes(together, measure_beside, config, sizes, n, seconds, together - 1)
+        clip_s += iterations * statistics.mean(one.sec_per_iter for one in timed)
+    return 3600 * together / clip_s
 
 
 def measure_all(
@@ -279,6 +313,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0, help="to time each measurement for (default: 5)")
     parser.add_argument("--compare", choices=["float32"], help="also time the plain float32 iteration")
     parser.add_argument("--videos", type=int, default=0, help="also time sampling so many videos (default: 0)")
+    parser.add_argument("--together", default="", help="such as 1,2,4: clips an hour with so many on one device")
+    parser.add_argument(
+        "--chunks", default="", help="such as 1,2,4: also time the last of --scales with so many chunks"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
     return parser.parse_args(argv)
 
@@ -300,6 +338,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         scales = _numbers("--scales", args.scales, ",") if args.scales else list(range(len(sizes)))
         if any(not 0 <= n < len(sizes) for n in scales):
             raise ConfigError(f"--scales {args.scales}: the preset's scales are 0 to {len(sizes) - 1}")
+        together, chunks = (_numbers(f"--{name}", text, ",") if text else [] for name, text in (
+            ("together", args.together), ("chunks", args.chunks)))  # fmt: skip
+        if 0 in together + chunks:
+            raise ConfigError("--together and --chunks take numbers from 1")
         if args.json:
             args.json.touch()  # now rather than after minutes of measuring
     except (ValueError, OSError) as error:
@@ -338,6 +380,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             report["sampling"]["plain_seconds"] = plain
             line += f"; in float32 {plain:.1f} s, {plain / seconds:.1f} times"
         console.print(line, markup=False, highlight=False)
+    for count in chunks:
+        n = scales[-1]
+        timed = _in_own_process(measure_chunks, config, sizes, n, args.seconds, count)
+        report.setdefault("chunks", []).append({"scale": n, "chunks": count, **asdict(timed)})
+        line = f"scale {n}, {count} chunks: {timed.sec_per_iter:.3f} s an iteration, {timed.peak_gib:.2f} GiB"
+        console.print(line, markup=False, highlight=False)
+    for count in together:
+        per_hour = clips_an_hour(config, sizes, args.seconds, count)
+        report.setdefault("together", []).append({"clips": count, "clips_an_hour": per_hour})
+        console.print(f"{count} clips at once: {per_hour:.1f} clips an hour", markup=False, highlight=False)
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
     return 0

@@ -158,9 +158,7 @@ def _stride(args: argparse.Namespace, config: TrainConfig) -> int | None:
     return (args.stride or config.num_frames) if args.long else None
 
 
-def read_corpus(
-    console: Console, given: str, base: Store, config: TrainConfig, stride: int | None = None
-) -> Corpora:
+def read_corpus(console: Console, given: str, base: Store, config: TrainConfig, stride: int | None = None) -> Corpora:
     """The clips of --corpus, decoded into the experiment's .shards. Raises UsageError, and if there are none.
 
     Args: stride: as `corpus.find` takes it.

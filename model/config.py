@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-RUN_SETTINGS = ("precision", "micro_batch", "low_memory", "checkpoint_every", "log_every")  # may change when a training is resumed
+RUN_SETTINGS = (
+    "precision",
+    "micro_batch",
+    "low_memory",
+    "checkpoint_every",
+    "log_every",
+)  # may change when a training is resumed
 LadderSide = Literal["height", "width"]
 Precision = Literal["auto", "bf16", "float32"]
 Latent = Literal["gaussian", "patchvae"]

@@ -58,7 +58,9 @@ def peak_gib(device: torch.device) -> float:
     return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes on macOS, KiB on Linux
 
 
-def largest_micro_batch(config: TrainConfig, sizes: Sequence[tuple[int, int, int]], n: int, device: torch.device) -> int:
+def largest_micro_batch(
+    config: TrainConfig, sizes: Sequence[tuple[int, int, int]], n: int, device: torch.device
+) -> int:
     """How many samples of scale n should fit into memory at once, at least 1.
 
     By how much memory there is, not by how much is free: a resumed training must cut its samples as before.

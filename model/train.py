@@ -131,10 +131,7 @@ def train_clip(
         torch.backends.cudnn.allow_tf32 = False  # else "float32" convolutions round their inputs to 10 bits
     reals = Reals(pyramids, config, team)
     saved = team.from_leader(ckpt.resume(path, warn) if team.leads else None)
-    if saved is None:
-        state = first_state(config, reals.sizes, device)
-    else:
-        state = _restore(saved, reals, clip_id, path)
+    state = _restore(saved, reals, clip_id, path) if saved else first_state(config, reals.sizes, device)
 
     def save(state: TrainState) -> None:
         if team.leads:
@@ -413,7 +410,7 @@ def _set_learning_rate(state: TrainState, total: int) -> None:
 
 
 def _finite_means(recent: Sequence[dict[str, Tensor]], reals: Reals, n: int, iteration: int) -> dict[str, float]:
-    """Mean over samples and recent iterations of each loss, `iteration` being the last. One transfer from the device."""
+    """Mean over samples and recent iterations of each loss, `iteration` the last. One transfer from the device."""
     names = list(recent[0])
     sums = torch.stack([torch.stack([losses[name] for name in names]) for losses in recent]).float()
     table = reals.team.sum(sums).cpu() / reals.an_iteration(len(reals), reals.config)

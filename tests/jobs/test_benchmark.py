@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from jobs.benchmark import main, needed_gflops, plain_iterate, state_at

@@ -180,7 +180,7 @@ def trainers_among(family: list[psutil.Process]) -> list[psutil.Process]:
     return alive
 
 
-def hungry_task(job: schedule.Job, frames_thwc: Any, standings: Any) -> Result:
+def hungry_task(job: schedule.Job, chunks: Any, standings: Any) -> Result:
     """The real task, in a process whose GAN iterations want more memory than there is, or than `low_memory` needs."""
     from model import train
 
@@ -192,7 +192,7 @@ def hungry_task(job: schedule.Job, frames_thwc: Any, standings: Any) -> Result:
         return step(state, *arguments)
 
     train._gan_step = hungry  # type: ignore[assignment]
-    return schedule.fit_task(job, frames_thwc, standings)
+    return schedule.fit_task(job, chunks, standings)
 
 
 def test_memory_that_runs_out_is_tried_once_more_with_less(

@@ -17,6 +17,10 @@ import torch
 from jobs.corpus import find
 from jobs.fit_clip import Clip, real_pyramids
 from jobs.presets import demo
+from jobs.results import OutOfMemory
+from jobs.schedule import Job
+from jobs.storage import Store
+from jobs.tracking import Corpus
 from jobs.train_corpus import main
 from model import checkpoint as ckpt
 from model.train import train_clip
@@ -125,6 +129,17 @@ def test_evaluation_of_a_video_equals_that_of_its_training(trained) -> None:
         scores = json.loads((folder / "metrics.json").read_text())
         for figure in ("svfid_lite0", "diversity", "svfid_lite0_blur"):
             assert rows[folder.name]["figures"][figure]["mean"] == pytest.approx(scores[figure], rel=1e-5)
+
+
+def test_memory_that_runs_out_halves_the_micro_batch_and_at_last_keeps_one_samples_activations() -> None:
+    job = Job("film", "film.mp4", CONFIG, Store("/nowhere"), Corpus("sqlite:///nowhere", "0", "0"), 2)
+    told = []
+    for at_once in (7, 3, 1):
+        job = job.leaner(OutOfMemory("film", reason="the GPU is full", micro_batch=at_once))
+        told.append((job.config.micro_batch, job.config.low_memory))
+        assert "out of memory (the GPU is full); went on from its checkpoint with " in job.warning
+    assert told == [(3, False), (1, False), (1, True)]
+    assert job.warning.endswith("with low_memory")
 
 
 def test_options_for_long_videos_need_long(corpus, capsys) -> None:

@@ -113,7 +113,9 @@ def several_pyramids(count):
 def train(config, path, reals=None, *, samples=1, stop_at=None, scales=None):
     """Run train_clip over all scales, or only `scales` of them, or until the point `stop_at`; returns the Recorder."""
     recorder = Recorder(path, stop_at)
-    iterator = train_clip(config, [reals] if reals else several_pyramids(samples), clip_id=CLIP_ID, path=path, log=recorder)
+    iterator = train_clip(
+        config, [reals] if reals else several_pyramids(samples), clip_id=CLIP_ID, path=path, log=recorder
+    )
     try:
         for done, _ in enumerate(iterator, start=1):
             if done == scales:

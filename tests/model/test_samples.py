@@ -17,7 +17,7 @@ import torch
 from model import checkpoint as ckpt
 from model.checkpoint import CheckpointError
 from model.config import ConfigError
-from model.memory import activation_bytes, largest_micro_batch
+from model.memory import OutOfMemory, activation_bytes, largest_micro_batch
 from model.reals import Reals
 from model.team import Team
 
@@ -45,7 +45,13 @@ except PeerLost:
 
 
 def start(folder: Path, rank: int, size: int, port: int, *argv: str) -> subprocess.Popen[str]:
-    environment = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    environment = {
+        "RANK": rank,
+        "WORLD_SIZE": size,
+        "LOCAL_RANK": rank,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
     path = folder / f"of_{rank}" / "checkpoint.pt"
     path.parent.mkdir(exist_ok=True)
     return subprocess.Popen(
@@ -176,7 +182,9 @@ def test_the_micro_batch_follows_memory(monkeypatch):
 
 def test_a_checkpoint_of_another_number_of_samples_is_refused(tmp_path):
     train(tiny(), tmp_path / "c.pt", samples=2, scales=1)
-    with pytest.raises(CheckpointError, match=r"of 2 samples, there are 3 now; use another experiment name, or --fresh"):
+    with pytest.raises(
+        CheckpointError, match=r"of 2 samples, there are 3 now; use another experiment name, or --fresh"
+    ):
         train(tiny(), tmp_path / "c.pt", samples=3, scales=1)
 
 
@@ -188,6 +196,17 @@ def test_what_cannot_be_trained_together_is_refused(tmp_path):
     for wrong in ("chunks_per_iter=0", "micro_batch=0", "crops=-1"):
         with pytest.raises(ConfigError, match=wrong):
             tiny().with_overrides([wrong])
+
+
+def test_a_training_that_runs_out_of_memory_says_how_many_samples_it_held(tmp_path, monkeypatch):
+    def hungry(*_):
+        torch.empty(2**50, dtype=torch.uint8)
+
+    monkeypatch.setattr("model.train._gan_step", hungry)
+    with pytest.raises(OutOfMemory, match="can't allocate memory") as caught:
+        train(tiny(micro_batch=2), tmp_path / "c.pt", samples=3)
+    assert caught.value.micro_batch == 2
+    assert ckpt.load(tmp_path / "c.pt").scale == 2  # the last one of the VAE: where it goes on
 
 
 def test_a_training_of_several_samples_goes_on_to_the_bit(tmp_path):
