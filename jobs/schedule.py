@@ -45,7 +45,9 @@ if "RAY_ADDRESS" not in os.environ:
     os.environ.setdefault(LOOPBACK_ONLY, "0")
 
 ROOT = Path(__file__).resolve().parent.parent
-SPARE_TASKS = 2  # submitted beyond what runs at once, so that a free slot never waits for a clip to be read
+# Submitted beyond what runs at once, so that a free slot never waits for a clip to be read; none while several workers
+# are on their way to a video, whose slots a spare task would take.
+SPARE_TASKS = 2
 POLL_S = 1.0
 MAX_RESTARTS = 5  # of a task whose process or node died; it goes on from its checkpoint
 SLOT = ("num_cpus", "num_gpus")
@@ -256,8 +258,8 @@ def run(
         flying[(coordinator if job.workers > 1 else task).remote(job, chunks, standings)] = job, chunks
 
     def has_room(job: Job) -> bool:
-        taken = sum(other.workers for other, _ in flying.values())
-        return taken + job.workers <= slots.count + (SPARE_TASKS if job.workers == 1 else 0)
+        workers = [job.workers, *(other.workers for other, _ in flying.values())]
+        return sum(workers) <= slots.count + (SPARE_TASKS if max(workers) == 1 else 0)
 
     def failed(job: Job, reason: str) -> Result:
         return keep_failure(job, None, Result(job.clip_id, "failed", reason))

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
+from rich.console import Console
 
-from jobs.corpus import find
+from jobs import schedule
+from jobs.board import Board
+from jobs.corpus import Work, find
 from jobs.fit_clip import Clip, real_pyramids
 from jobs.presets import demo
-from jobs.results import OutOfMemory
+from jobs.results import OutOfMemory, Result
 from jobs.schedule import Job
 from jobs.storage import Store
 from jobs.tracking import Corpus
@@ -129,6 +137,42 @@ def test_evaluation_of_a_video_equals_that_of_its_training(trained) -> None:
         scores = json.loads((folder / "metrics.json").read_text())
         for figure in ("svfid_lite0", "diversity", "svfid_lite0_blur"):
             assert rows[folder.name]["figures"][figure]["mean"] == pytest.approx(scores[figure], rel=1e-5)
+
+
+def stand_in(job: Job, chunks: Sequence[Any], standings: Any) -> Result:
+    """Tells when it ran."""
+    began = time.time()
+    time.sleep(0.5)
+    job.store.write_json(f"{job.clip_id}.json", {"workers": job.workers, "began": began, "ended": time.time()})
+    return Result(job.clip_id, "done")
+
+
+def test_a_video_of_several_workers_starts_when_all_its_slots_are_free_and_is_not_overtaken(corpus, tmp_path) -> None:
+    """Videos that want both slots, then clips of one. Their coordinators take no slot: the driver keeps count."""
+    (tmp_path / "runs").mkdir()
+    work = next(work for work in find(str(corpus), tmp_path, CONFIG).works)
+    todo = {f"clip-{i}": workers for i, workers in enumerate([2, 2, 1, 1, 1, 2, 1])}
+    store, mlflow = Store(str(tmp_path / "runs")), Corpus("sqlite:///nowhere", "0", "0")
+
+    def job_of(work: Work) -> Job:
+        return Job(work.clip_id, work.source, CONFIG, store, mlflow, 2, todo[work.clip_id])
+
+    with schedule.ray_session():
+        board = Board(Console(file=StringIO()), len(todo), 0, 1)
+        slots = schedule.Slots({"num_cpus": 1}, 2)
+        works = [replace(work, clip_id=clip_id) for clip_id in todo]
+        results = list(schedule.run(works, job_of, slots, board, stand_in))
+    assert sorted(result.clip_id for result in results) == sorted(todo)
+    runs = [json.loads((tmp_path / "runs" / f"{clip_id}.json").read_text()) for clip_id in todo]
+    assert [run["workers"] for run in runs] == list(todo.values())
+    for run in runs:
+        beside = [other["workers"] for other in runs if other["began"] <= run["began"] < other["ended"]]
+        assert sum(beside) <= 2
+    videos = [run for run in runs if run["workers"] == 2]
+    for earlier, later in itertools.pairwise(videos):
+        assert earlier["ended"] <= later["began"]
+    last_video = runs[5]
+    assert all(run["ended"] <= last_video["began"] for run in runs[:5]) and runs[6]["began"] >= last_video["ended"]
 
 
 def test_memory_that_runs_out_halves_the_micro_batch_and_at_last_keeps_one_samples_activations() -> None:
