@@ -6,6 +6,8 @@ as `file:PATH` with only the file protocol allowed: a name that begins with '-' 
 a file name and nothing else. Formats that name other files or addresses inside (playlists, SDP, SVG) are not read.
 """
 
+import contextlib
+import fcntl
 import os
 import select
 import shutil
@@ -22,6 +24,7 @@ HEADER_TIMEOUT_S = 60.0  # to open a file and find its streams
 COMMAND_TIMEOUT_S = 600.0  # for anything else; decoding has some more for each frame
 MAX_MEMORY_BYTES = 4 << 30  # of one process; 8K video on 16 threads needs about 2 GiB
 MAX_PIXELS = 1 << 26  # of one frame, 8192 x 8192; also of frames that turn out larger than the header says
+PIPE_BYTES = 1 << 20  # between a command and this process: fewer, larger reads
 MAX_MESSAGES_BYTES = 1 << 20  # kept of what a command prints to stderr; the rest is read and dropped
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -91,6 +94,8 @@ class Running:
         self._path, self._timeout_s, self._left_s = path, timeout_s, timeout_s
         limited = ["/bin/sh", "-c", _LIMITED, "sh", str(MAX_MEMORY_BYTES >> 10), *args]
         self._process = subprocess.Popen(limited, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        with contextlib.suppress(AttributeError, OSError):  # of Linux, and only as large as it allows
+            fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # type: ignore[arg-type]
         self._drain = threading.Thread(target=self._keep_messages, daemon=True)
         self._drain.start()
 
