@@ -6,13 +6,16 @@ as `file:PATH` with only the file protocol allowed: a name that begins with '-' 
 a file name and nothing else. Formats that name other files or addresses inside (playlists, SDP, SVG) are not read.
 """
 
+import array
 import contextlib
 import fcntl
 import os
+import re
 import select
 import shutil
 import subprocess
 import tempfile
+import termios
 import threading
 import time
 from pathlib import Path
@@ -32,6 +35,9 @@ FORMATS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,gif,yuv4mpegpipe,mxf,image2,"  # what the suffixes stand for
     "h264,hevc,m4v,obu,ivf,nut,dv,rm,wtv,apng,mjpeg,vc1,h263"  # and other plain containers and streams
 )
+
+# What ffmpeg's decoders call an error and is none: how sound streams of some encoders are made.
+HARMLESS = re.compile(rb"mmco: unref short failure|co located POCs unavailable|deprecated|number of reference frames")
 
 AnyPath = str | os.PathLike[str]
 
@@ -70,11 +76,14 @@ def input_options(path: AnyPath) -> dict[str, str]:
     return options
 
 
-def input_node(path: AnyPath) -> Any:
-    """`path` as the input of an ffmpeg-python graph. It cannot take the path itself: not every one is UTF-8."""
+def input_node(path: AnyPath, **more: Any) -> Any:
+    """`path` as the input of an ffmpeg-python graph. It cannot take the path itself: not every one is UTF-8.
+
+    Args: more: options of the input, such as ss (seconds to begin at).
+    """
     import ffmpeg
 
-    return ffmpeg.input(FILE, **input_options(path))
+    return ffmpeg.input(FILE, **input_options(path), **more)
 
 
 def ffmpeg_args(path: AnyPath, node: Any, loglevel: str = "error") -> list[str]:
@@ -91,6 +100,7 @@ class Running:
 
     def __init__(self, path: AnyPath, args: list[str], *, timeout_s: float, stdin: Any = subprocess.DEVNULL) -> None:
         self.messages = bytearray()  # stderr, complete after `wait`
+        self._draining = threading.Lock()
         self._path, self._timeout_s, self._left_s = path, timeout_s, timeout_s
         limited = ["/bin/sh", "-c", _LIMITED, "sh", str(MAX_MEMORY_BYTES >> 10), *args]
         self._process = subprocess.Popen(limited, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -129,6 +139,15 @@ class Running:
             raw += part
         return raw
 
+    def complained(self) -> bool:
+        """Whether it has told of damage in what came before the last byte that was read."""
+        assert self._process.stderr is not None
+        pending = array.array("i", [0])
+        with self._draining:
+            fcntl.ioctl(self._process.stderr, termios.FIONREAD, pending)
+            told = bytes(self.messages)
+        return pending[0] > 0 or any(line and not HARMLESS.search(line) for line in told.splitlines())
+
     def wait(self) -> int:
         """The exit status, once the command has ended by itself."""
         try:
@@ -143,8 +162,14 @@ class Running:
 
     def _keep_messages(self) -> None:
         assert self._process.stderr is not None
-        while block := os.read(self._process.stderr.fileno(), 1 << 16):
-            self.messages += block[: MAX_MESSAGES_BYTES - len(self.messages)]
+        poll = select.poll()
+        poll.register(self._process.stderr, select.POLLIN)
+        while poll.poll():
+            with self._draining:
+                block = os.read(self._process.stderr.fileno(), 1 << 16)
+                self.messages += block[: MAX_MESSAGES_BYTES - len(self.messages)]
+            if not block:
+                break
 
 
 def run(

@@ -79,10 +79,13 @@ def write(
     shards: list[Path] = []
     clip_ids: list[str] = []
     failures: list[Failure] = []
+    damaged: list[tuple[str, video.Damaged]] = []
     shard = _ShardFile(out_dir, number, {"max_height": max_height})
     try:
         for clip, frames in _ahead(_decoded(missing, max_height)):
-            if isinstance(frames, video.VideoError):
+            if isinstance(frames, video.Damaged):
+                damaged.append((clip.source, frames))
+            elif isinstance(frames, video.VideoError):
                 failures.append(Failure(clip.source, str(frames)))
             else:
                 shard.add(clip, frames)
@@ -95,7 +98,20 @@ def write(
             shards.append(shard.finish())
     finally:
         shard.discard()
+    failures += _damages(damaged)
     return Written(tuple(shards), tuple(clip_ids), tuple(failures), len(clips) - len(missing))
+
+
+def _damages(found: Sequence[tuple[str, video.Damaged]]) -> Iterator[Failure]:
+    """One failure for each damaged part of a video, however many clips it costs."""
+    part: list[video.Damaged] = []
+    for place, (source, clip) in enumerate(found):
+        part.append(clip)
+        following = found[place + 1] if place + 1 < len(found) else None
+        if following is None or following[0] != source or following[1].start_s > clip.end_s:
+            start_s, end_s = part[0].start_s, max(each.end_s for each in part)
+            yield Failure(source, str(video.damage(source, start_s, end_s, len(part))))
+            part = []
 
 
 def _missing(

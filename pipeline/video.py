@@ -1,8 +1,9 @@
 """Video files and folders of frames -> uint8 RGB arrays; with `probe` and `encode`, all there is to do with videos."""
 
+import contextlib
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from pipeline.probe import MAX_FRAMES, VideoInfo, frame_files, probe
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "Damaged",
     "VideoError",
     "VideoInfo",
     "count_frames",
+    "damage",
     "decode",
     "decode_each",
     "encode",
@@ -29,6 +32,8 @@ __all__ = [
     "video_error",
 ]
 
+PATIENCE = 8  # clips behind damage that are tried one by one
+SEEK_MARGIN_S = 1.0  # before a clip, so that frames which are shown for longer are there at its beginning
 FRAME_TIMEOUT_S = 0.2  # what decoding may take for each frame, those before the first wanted one included
 MAX_CLIP_BYTES = 2 << 30  # in memory; 13 frames of 8K RGB have 1.2 GiB
 
@@ -81,7 +86,7 @@ def decode(
         return clip
     _check(start_frame, 1, fps, max_height)
     frames: list[np.ndarray] = []
-    for frame in _frames(path, start_frame, None, fps, max_height):
+    for frame, _ in _frames(path, start_frame, None, fps, max_height):
         frames.append(frame)
         _check_memory(path, frame, len(frames))
     if not frames:
@@ -99,7 +104,11 @@ def decode_each(
 ) -> Iterator["np.ndarray | VideoError"]:
     """The clips that begin at each of `starts` (ascending), in one pass over the video and one clip's memory.
 
-    Each item is what `decode` of that clip returns, or the VideoError that it raises.
+    Each item is what `decode` of that clip returns, or the VideoError that it raises; a Damaged where ffmpeg tells of
+    damage before the clip's end, which it would cover with repeated or smeared frames. Behind the damage decoding
+    begins anew, at the next clip that can be sought and read without a complaint: after PATIENCE tries by twos, fours,
+    …, so that a file that is all damage is soon done with. What is lost without a complaint, such as whole packets of
+    an MPEG transport stream, is not seen.
     """
     _check(min(starts, default=0), num_frames, fps, max_height)
     if list(starts) != sorted(starts):
@@ -107,22 +116,66 @@ def decode_each(
     if not starts:
         return
     waiting = deque(starts)
+    from_the_start, tries = True, 0
+    while waiting:
+        before = len(waiting)
+        try:
+            yield from _clean(path, waiting, num_frames, fps, max_height, from_the_start)
+        except Damaged:
+            if len(waiting) < before or from_the_start:  # good up to here; the next one may be, too: try it by itself
+                from_the_start, tries = False, 0
+                continue
+            for _ in range(min(2 ** max(0, tries - PATIENCE), len(waiting))):
+                yield Damaged(waiting.popleft(), num_frames, fps, path)
+            tries += 1
+        except VideoError as error:
+            yield from (error for _ in waiting)
+            return
+
+
+def _clean(
+    path: AnyPath,
+    waiting: deque[int],
+    num_frames: int,
+    fps: float,
+    max_height: int | None,
+    from_the_start: bool,
+) -> Iterator["np.ndarray | VideoError"]:
+    """Takes clips off `waiting` as they come. Raises: Damaged when ffmpeg complains before the next one is complete."""
+    first, last = waiting[0], waiting[-1]
     window: deque[np.ndarray] = deque(maxlen=num_frames)
-    seen = 0  # frames from starts[0] on
-    try:
-        for frame in _frames(path, starts[0], starts[-1] + num_frames - starts[0], fps, max_height):
+    seen = 0  # frames from `first` on
+    with contextlib.closing(
+        _frames(path, first, last + num_frames - first, fps, max_height, not from_the_start)
+    ) as all_:
+        for frame, is_clean in all_:
             _check_memory(path, frame, num_frames)
             window.append(frame)
             seen += 1
-            while waiting and waiting[0] + num_frames == starts[0] + seen:
+            while waiting and waiting[0] + num_frames == first + seen:
+                if not is_clean():
+                    raise Damaged(waiting[0], num_frames, fps, path)
                 waiting.popleft()
                 yield np.stack(list(window))
-    except VideoError as error:
-        yield from (error for _ in waiting)
-        return
     if waiting:
-        total = starts[0] + seen if seen else _count_by_decoding(path, fps)
+        total = first + seen if seen else _count_by_decoding(path, fps)
         yield from (_too_short(path, total, start, num_frames, fps) for start in waiting)
+        waiting.clear()
+
+
+class Damaged(VideoError):
+    """A clip that cannot be decoded as it was, in a file of which other parts can."""
+
+    def __init__(self, start_frame: int, num_frames: int, fps: float, path: AnyPath) -> None:
+        self.start_s, self.end_s = start_frame / fps, (start_frame + num_frames) / fps
+        super().__init__(str(damage(path, self.start_s, self.end_s, 1)))
+
+
+def damage(path: AnyPath, start_s: float, end_s: float, clips: int) -> VideoError:
+    """The one line that tells of a damaged part of a video."""
+    what = "the clip" if clips == 1 else f"{clips} clips"
+    cause = f"is damaged between {start_s:.1f} s and {end_s:.1f} s, where {what} cannot be decoded"
+    return video_error(path, cause, "copy or export it again; what is before and after is used")
 
 
 def _check(start_frame: int, num_frames: int, fps: float, max_height: int | None) -> None:
@@ -158,19 +211,32 @@ def _fit(info: VideoInfo, max_height: int | None) -> tuple[int, int, str]:
     return width, max_height, "area+accurate_rnd+full_chroma_int"
 
 
-def _frames(path: AnyPath, start: int, count: int | None, fps: float, max_height: int | None) -> Iterator[np.ndarray]:
-    """Frames start .. start + count one by one, each (H, W, 3) uint8; fewer where the video ends."""
+def _frames(
+    path: AnyPath, start: int, count: int | None, fps: float, max_height: int | None, seek: bool = False
+) -> Generator[tuple[np.ndarray, Callable[[], bool]], None, None]:
+    """Frames start .. start + count one by one, each (H, W, 3) uint8; fewer where the video ends. With each, what tells
+    whether it is one of the video's: ffmpeg has had nothing to complain of up to it.
+
+    Args: seek: begin at the last key frame a little before `start`, and not at the video's beginning; with one thread,
+        which complains of no frame that is still to come. Where that second holds one picture only, ffmpeg has filled a
+        hole with the first frame behind it, so these are not the video's; nor, then, are those of a still.
+    """
     info = probe(path)
     width, height, scaler = _fit(info, max_height)
     if os.path.isdir(path):
         stop = None if count is None else start + count
         for file in frame_files(path)[start:stop]:
-            yield _image(file, info, width, height, scaler)
+            yield _image(file, info, width, height, scaler), lambda: True
         return
-    trim = {"start_frame": start} | ({} if count is None else {"end_frame": start + count})
+    lead = round(SEEK_MARGIN_S * fps) if seek else 0  # frames before `start` that are read, too
+    skipped = max(0, start - lead) if seek else 0
+    lead = min(lead, start)
+    first = start - skipped - lead
+    trim = {"start_frame": first} | ({} if count is None else {"end_frame": first + lead + count})
+    options = {"ss": f"{skipped / fps:.6f}", "threads": 1} if skipped else {}
     node = (
-        command.input_node(path)["V:0"]
-        .filter("fps", fps=fps)
+        command.input_node(path, **options)["V:0"]
+        .filter("fps", fps=fps, **({"start_time": 0} if skipped else {}))
         .filter("trim", **trim)
         .filter("setpts", "N/FRAME_RATE/TB")  # else the rawvideo writer fills the time before `start` with copies
         .filter("scale", width, height, flags=scaler)
@@ -179,8 +245,13 @@ def _frames(path: AnyPath, start: int, count: int | None, fps: float, max_height
     size = width * height * 3
     timeout_s = command.COMMAND_TIMEOUT_S + FRAME_TIMEOUT_S * (start + (count or 0))
     with command.Running(path, command.ffmpeg_args(path, node), timeout_s=timeout_s) as running:
+        before = [running.read(size) for _ in range(lead)]
+        is_filled = skipped > 0 and all(frame == before[0] for frame in before)
         while len(raw := running.read(size)) == size:  # half a last frame is no frame: ffmpeg then says why
-            yield np.frombuffer(raw, np.uint8).reshape(height, width, 3)
+            yield (
+                np.frombuffer(raw, np.uint8).reshape(height, width, 3),
+                lambda: not (is_filled or running.complained()),
+            )
         if running.wait():
             raise read_failure(path, bytes(running.messages))
 

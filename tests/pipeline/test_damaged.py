@@ -1,0 +1,102 @@
+"""Long videos with a damaged middle: what is before and after is used as it is, what is lost is told in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import clips, shards, video
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+KINDS = {"mp4": ("-g", 24), "mkv": ("-g", 24), "ts": ("-g", 24), "avi": ("-c:v", "mpeg4", "-g", 12)}
+STARTS = range(0, 168, 12)  # of clips of 13 frames: they overlap by one
+
+
+def damage(path: Path, target: Path, part: tuple[float, float]) -> Path:
+    """The file with noise in place of a part of its bytes."""
+    raw = bytearray(path.read_bytes())
+    begin, end = (round(len(raw) * edge) for edge in part)
+    raw[begin:end] = np.random.default_rng(0).integers(0, 256, end - begin, dtype=np.uint8).tobytes()
+    target.write_bytes(raw)
+    return target
+
+
+@pytest.fixture(scope="module", params=sorted(KINDS))
+def whole(request: pytest.FixtureRequest, lavfi: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("films") / f"film.{request.param}"
+    return lavfi(path, "mandelbrot=size=96x64:rate=24", 192, "-pix_fmt", "yuv420p", *KINDS[request.param])
+
+
+def test_clips_beside_the_damage_are_those_of_the_whole_file_and_no_other_is_given(whole: Path, tmp_path: Path) -> None:
+    film = damage(whole, tmp_path / whole.name, (0.40, 0.50))
+    sound = list(video.decode_each(whole, STARTS, num_frames=13))
+    found = list(video.decode_each(film, STARTS, num_frames=13))
+    lost = [place for place, clip in enumerate(found) if isinstance(clip, video.Damaged)]
+    assert 1 <= len(lost) <= 7 and lost == list(range(lost[0], lost[-1] + 1))
+    assert lost[0] >= 3 and lost[-1] < len(STARTS) - 1  # before and after there is some of it
+    for place, (clip, same) in enumerate(zip(found, sound, strict=True)):
+        if place not in lost:
+            np.testing.assert_array_equal(clip, same)
+
+
+def test_a_sound_video_is_read_as_before_and_from_any_place(whole: Path) -> None:
+    """Also by seeking, which happens behind damage only: the same frames as from the beginning."""
+    everything = video.decode(whole)
+    for start in (30, 77, 100):
+        sought = [(frame, is_clean()) for frame, is_clean in video._frames(whole, start, 20, 24.0, None, seek=True)]
+        assert all(is_clean for _, is_clean in sought)
+        np.testing.assert_array_equal(np.stack([frame for frame, _ in sought]), everything[start : start + 20])
+
+
+def test_the_damage_of_a_file_is_one_line_with_its_time(whole: Path, tmp_path: Path) -> None:
+    film = damage(whole, tmp_path / whole.name, (0.40, 0.50))
+    planned = clips.plan([str(film)], stride=13)
+    written = shards.write(planned.clips, tmp_path / "shards")
+    (failure,) = written.failures
+    lost = len(planned.clips) - len(written.clip_ids)
+    times = [float(word) for word in failure.reason.split() if word.replace(".", "").isdigit() and "." in word]
+    assert f"film.{whole.suffix[1:]}: is damaged between {times[0]:.1f} s and {times[1]:.1f} s" in failure.reason
+    assert ("the clip" if lost == 1 else f"{lost} clips") in failure.reason
+    assert "copy or export it again; what is before and after is used" in failure.reason
+    gone = {plan.clip_id: plan.start_frame for plan in planned.clips if plan.clip_id not in written.clip_ids}
+    assert times == pytest.approx([min(gone.values()) / 24, (max(gone.values()) + 13) / 24], abs=0.06)
+    assert sorted(entry.clip_id for entry in shards.index(tmp_path / "shards")) == sorted(written.clip_ids)
+
+
+def test_damage_without_end_is_soon_done_with(lavfi: Callable[..., Path], tmp_path: Path) -> None:
+    """Ten minutes, of which all but the first second is noise: some twenty tries, not a thousand."""
+    film = lavfi(tmp_path / "film.mkv", "testsrc=size=32x32:rate=24", 14_400, "-g", 24, "-pix_fmt", "yuv420p")
+    damage(film, film, (0.01, 1.0))
+    starts = range(0, 14_000, 13)
+    tries = []
+    frames = video._frames
+
+    def counted(*args: object, **options: object) -> object:
+        tries.append(args)
+        return frames(*args, **options)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(video, "_frames", counted)
+        found = list(video.decode_each(film, starts, num_frames=13))
+    assert len(found) == len(starts) and isinstance(found[-1], video.VideoError)
+    assert len(tries) < 40
+
+
+@pytest.mark.slow
+def test_twenty_minutes_are_cut_within_600_mb(lavfi: Callable[..., Path], tmp_path: Path) -> None:
+    """Peak memory of the job and of the ffmpeg it runs; the raw frames are 590 MB."""
+    film = lavfi(tmp_path / "film.mp4", "testsrc=size=96x72:rate=24", 28_800, "-preset", "ultrafast", "-g", 240)
+    code = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    job = [sys.executable, str(ROOT / "jobs/make_shards.py"), str(film), "--out", str(tmp_path / "shards")]
+    done = subprocess.run([sys.executable, "-c", code, *job], capture_output=True, text=True, check=True, timeout=300)
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
+    assert int(done.stdout.split()[-1]) * unit <= 600e6
+    assert len(shards.index(tmp_path / "shards")) == 28_800 // 13
