@@ -1,8 +1,8 @@
 """Videos from a stack and a seed, of the clip's size or another; sample i of a seed is the same whatever is asked for.
 
 A video of another size is the same recursion (eq. 9) on a ladder scaled to it: noise drawn at the new coarse size, the
-same networks (§3.1, §4.2). What does not fit is computed in tiles (tiling.py): the host's memory holds three RGB volumes
-of the output in float32, the networks' device a tile at a time.
+same networks (§3.1, §4.2). What does not fit is computed in tiles (tiling.py): the host's memory holds three RGB
+volumes of the output in float32, the networks' device a tile at a time.
 """
 
 from __future__ import annotations
