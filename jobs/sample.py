@@ -5,15 +5,20 @@
 A folder is read as one of the authors' published code: netG.pth, Noise_Amps.pth and the args.txt saved with them,
 which holds the clip's aspect and the number of VAE scales (without it: 16:9 and 3).
 
-Sample i of a seed is the same video whatever --n is. Exit code: 0 done; 2 bad arguments.
+Sample i of a seed is the same video whatever --n is. --size makes videos of another size or length than the clip's:
+wider, higher, or of more frames, which play longer. Theirs are .mp4 only, written as they are made.
+
+Exit code: 0 done; 1 a video could not be written; 2 bad arguments.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from model.networks import GeneratorStack
+    from model.networks import GeneratorStack, Size
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -35,7 +40,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--n", type=int, default=10, help="number of videos (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="0 or more (default: 0)")
-    parser.add_argument("--out", required=True, help="folder for sample_NNN.mp4 and .gif")
+    parser.add_argument(
+        "--size",
+        help="frames x height x width of the videos, such as 13x256x1024 (default: the clip's)",
+        metavar="TxHxW",
+    )
+    parser.add_argument("--out", required=True, help="folder for sample_NNN.mp4 and, of the clip's size, .gif")
     return parser.parse_args(argv)
 
 
@@ -69,22 +79,39 @@ def load(path: str, console: Console) -> tuple[GeneratorStack, str]:
     return published.stack([(size.frames, size.height, size.width) for size in sizes]), path
 
 
+def size_from(text: str) -> Size:
+    """13x256x1024, or with ×, as (T, H, W). Raises ValueError, one line."""
+    from pipeline import command
+
+    found = re.fullmatch("([0-9]{1,6})[x×]([0-9]{1,6})[x×]([0-9]{1,6})", text)
+    if not found:
+        raise ValueError(f"--size {text}: write frames x height x width, such as 13x256x1024")
+    frames, height, width = map(int, found.groups())
+    if height * width > command.MAX_PIXELS:
+        raise ValueError(f"--size {text}: more than {command.MAX_PIXELS:,} pixels a frame; make it smaller")
+    return (frames, height, width)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
     from jobs.pictures import to_frames
     from model.memory import keep_freed_memory
     from model.precision import best_device
-    from model.sample import frames_per_second, sample
-    from pipeline import video
+    from model.sample import frames_per_second, pieces, scaled, steps
+    from pipeline.encode import writing
+    from pipeline.video import VideoError
 
     console = Console(soft_wrap=True)
     try:
         if args.n < 1 or args.seed < 0:
             raise ValueError("--n must be 1 or more, --seed 0 or more")
+        asked = None if args.size is None else size_from(args.size)
         stack, name = load(args.checkpoint, console)
+        trained = stack.sizes[stack.num_scales - 1]
+        sizes = scaled(stack, asked or trained)
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
@@ -92,15 +119,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     keep_freed_memory()
     stack = stack.to(best_device())
-    scale = stack.num_scales - 1
-    fps = frames_per_second(stack, scale)
-    for index in track(range(args.n), description="sampling", console=console, disable=not console.is_terminal):
-        (made,) = sample(stack, 1, args.seed, first=index)
-        frames = to_frames(made.numpy())
-        for suffix in (".mp4", ".gif"):
-            video.encode(frames, out / f"sample_{index:03d}{suffix}", fps=fps)
-    size = "×".join(map(str, stack.sizes[scale]))
-    console.print(f"{args.n} videos of {size} (T×H×W) of {name}, seed {args.seed}, in {out}", markup=False)
+    fps = frames_per_second(stack, len(sizes) - 1)
+    _, height, width = sizes[-1]
+    suffixes = (".mp4", ".gif") if sizes[-1] == trained else (".mp4",)  # a GIF's palette needs all frames at once
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("", total=args.n * steps(stack, sizes))
+        try:
+            for index in range(args.n):
+                progress.update(bar, description=f"video {index + 1} of {args.n}")
+                with ExitStack() as files:
+                    writers = [
+                        files.enter_context(writing(out / f"sample_{index:03d}{suffix}", height, width, fps=fps))
+                        for suffix in suffixes
+                    ]
+                    for made in pieces(stack, sizes, args.seed, index, tick=lambda done: progress.advance(bar, done)):
+                        for write in writers:
+                            write(to_frames(made[0].numpy()))
+        except (VideoError, OSError) as error:
+            console.print(f"error: {error}", style="red", markup=False, highlight=False)
+            return 1
+    told = "×".join(map(str, sizes[-1]))
+    console.print(f"{args.n} videos of {told} (T×H×W) of {name}, seed {args.seed}, in {out}", markup=False)
     return 0
 
 

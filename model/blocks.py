@@ -64,11 +64,20 @@ class NormBlock(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = convolve(x, self.conv.weight)
+        y = self.convolved(x)
         # batch_norm on one sample at a time: its kernels keep bf16 and channels_last_3d, with float32 statistics;
         # group_norm and instance_norm copy or convert (3 to 10 times slower backward on a CPU).
         rows = [F.batch_norm(row, None, None, self.weight, self.bias, training=True) for row in y.split(1)]
         return F.leaky_relu_(rows[0] if len(rows) == 1 else torch.cat(rows), LEAK)
+
+    def convolved(self, x: Tensor) -> Tensor:
+        """What is normalised: (B, in, T, H, W) → (B, out, T, H, W)."""
+        return convolve(x, self.conv.weight)
+
+    def with_statistics(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        """The block with the mean and the (biased) variance, (out,) float32, of a volume that x is a part of."""
+        y = F.batch_norm(self.convolved(x), mean, var, self.weight, self.bias, training=False)
+        return F.leaky_relu_(y, LEAK)
 
 
 class SpectralConv(nn.Module):

@@ -38,11 +38,19 @@ class Generator(nn.Module):
     def __init__(self, in_channels: int, channels: int, convs: int, kernel: int = 3) -> None:
         super().__init__()
         widths = [in_channels] + [channels] * (convs - 1)
+        self.kernel = kernel
         self.blocks = nn.Sequential(*(NormBlock(a, b, kernel) for a, b in pairwise(widths)))
         self.tail = conv(channels, 3, kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        return convolve(self.blocks(x), self.tail.weight, self.tail.bias).float()
+        return self.rgb(self.blocks(x))
+
+    def block(self, i: int) -> NormBlock:
+        return cast(NormBlock, self.blocks[i])
+
+    def rgb(self, features: Tensor) -> Tensor:
+        """The last convolution: (B, channels, T, H, W) → (B, 3, T, H, W) float32."""
+        return convolve(features, self.tail.weight, self.tail.bias).float()
 
 
 class Critic(nn.Module):
@@ -172,11 +180,11 @@ class GeneratorStack(nn.Module):
         return (batch, self.config.latent_dim, *self.sizes[0])
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
-        """z' of eq. 9 from the prior, (B, latent, T, H, W): N(0, I), or that of PatchVAE."""
+        """z' of eq. 9 from the prior, (B, latent, T, H, W): N(0, I), or that of PatchVAE. On the generator's device."""
         shape = self.latent_shape(batch)
         if self.config.latent == "patchvae":
-            return occupied_normal(shape, generator).to(self.device)
-        return torch.randn(shape, generator=generator, device=generator.device).to(self.device)
+            return occupied_normal(shape, generator)
+        return torch.randn(shape, generator=generator, device=generator.device)
 
     def decode(self, z: Tensor) -> Tensor:
         """x̄⁰ = tanh(G⁰(z)): (B, latent, T, H, W) → (B, 3, T, H, W)."""
@@ -188,12 +196,19 @@ class GeneratorStack(nn.Module):
 
     def refine(self, up: Tensor, n: int, noise: Tensor | None = None) -> Tensor:
         """x̄ⁿ from ↑x̄ⁿ⁻¹: up + Gⁿ(up + noise), eq. 6 and 9; noise enters the generator only, never the sum."""
-        x = up if noise is None else up + noise
-        residual = one_by_one(self.generators[n], x) if self.config.low_memory else self.generators[n](x)
+        x = up if noise is None else up + noise.to(up.device)
+        return self.add(up, one_by_one(self.generators[n], x) if self.config.low_memory else self.generators[n](x))
+
+    def add(self, up: Tensor, residual: Tensor) -> Tensor:
+        """x̄ⁿ from ↑x̄ⁿ⁻¹ and what Gⁿ gives, where the tanh belongs (`tanh_after_sum`)."""
         return torch.tanh(up + residual) if self.config.tanh_after_sum else up + torch.tanh(residual)
 
+    def generator(self, n: int) -> Generator:
+        return cast(Generator, self.generators[n])
+
     def level(self, below: Tensor, n: int, noise: Tensor | None = None) -> Tensor:
-        """x̄ⁿ from what is below it: z at scale 0, x̄ⁿ⁻¹ at the others."""
+        """x̄ⁿ from what is below it: z at scale 0, x̄ⁿ⁻¹ at the others. On the device of the networks."""
+        below = below.to(self.device)
         return self.decode(below) if n == 0 else self.refine(self.upsample(below, n), n, noise)
 
     def reconstruct(self, x0: Tensor, first: int, last: int) -> Tensor:
@@ -203,11 +218,14 @@ class GeneratorStack(nn.Module):
         return x0
 
     def noise(self, n: int, batch: int, generator: torch.Generator) -> Tensor | None:
-        """z_n of eq. 9 times its amplitude, (B, 3, *sizes[n]); None at VAE scales and scale 0, where there is none."""
+        """z_n of eq. 9 times its amplitude, (B, 3, *sizes[n]), on the generator's device.
+
+        None at VAE scales and scale 0, where there is none.
+        """
         if n < max(1, self.config.vae_levels):
             return None
         z_n = torch.randn((batch, 3, *self.sizes[n]), generator=generator, device=generator.device)
-        return z_n.mul_(self.noise_amps[n]).to(self.device)
+        return z_n.mul_(self.noise_amps[n])
 
     def sample(self, z: Tensor, generator: torch.Generator, *, last: int | None = None) -> Tensor:
         """x̃ of scale `last` (default: the finest there is), eq. 9. z: (B, latent, T, H, W) from the prior."""

@@ -14,7 +14,6 @@ import re
 import select
 import shutil
 import subprocess
-import tempfile
 import termios
 import threading
 import time
@@ -95,10 +94,12 @@ def ffmpeg_args(path: AnyPath, node: Any, loglevel: str = "error") -> list[str]:
 class Running:
     """A command on `path` that has been started; the `with` block that holds it ends with its death.
 
-    Raises: VideoError from `read` and `wait` when they have waited `timeout_s` in all.
+    Args: stdin: `subprocess.PIPE` to `write` to it.
+
+    Raises: VideoError from `read`, `write` and `wait` when they have waited `timeout_s` in all.
     """
 
-    def __init__(self, path: AnyPath, args: list[str], *, timeout_s: float, stdin: Any = subprocess.DEVNULL) -> None:
+    def __init__(self, path: AnyPath, args: list[str], *, timeout_s: float, stdin: int = subprocess.DEVNULL) -> None:
         self.messages = bytearray()  # stderr, complete after `wait`
         self._draining = threading.Lock()
         self._path, self._timeout_s, self._left_s = path, timeout_s, timeout_s
@@ -119,20 +120,16 @@ class Running:
         assert self._process.stdout is not None and self._process.stderr is not None
         self._process.stdout.close()
         self._process.stderr.close()
+        if self._process.stdin:
+            self._process.stdin.close()
 
     def read(self, size: int) -> bytearray:
         """The next `size` bytes of stdout; fewer at its end."""
         assert self._process.stdout is not None
         fd = self._process.stdout.fileno()
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
         raw = bytearray()
         while len(raw) < size:
-            started = time.monotonic()
-            ready = poll.poll(1000 * max(self._left_s, 0))
-            self._left_s -= time.monotonic() - started
-            if not ready:
-                raise self._stalled()
+            self._await(fd, select.POLLIN)
             part = os.read(fd, min(size - len(raw), 1 << 20))
             if not part:
                 break
@@ -148,14 +145,39 @@ class Running:
             told = bytes(self.messages)
         return pending[0] > 0 or any(line and not HARMLESS.search(line) for line in told.splitlines())
 
+    def write(self, data: memoryview) -> bool:
+        """Give the command's stdin these bytes; False if it has stopped reading, `wait` then tells why."""
+        assert self._process.stdin is not None
+        fd = self._process.stdin.fileno()
+        os.set_blocking(fd, False)
+        while data:
+            self._await(fd, select.POLLOUT)
+            try:
+                data = data[os.write(fd, data[: 1 << 20]) :]
+            except BrokenPipeError:
+                return False
+        return True
+
     def wait(self) -> int:
-        """The exit status, once the command has ended by itself."""
+        """The exit status, once the command has ended by itself. Its stdin ends here."""
+        if self._process.stdin:
+            self._process.stdin.close()
         try:
             status = self._process.wait(max(self._left_s, 1.0))
         except subprocess.TimeoutExpired:
             raise self._stalled() from None
         self._drain.join()
         return status
+
+    def _await(self, fd: int, event: int) -> None:
+        """Return when the command has something to read or room to write; VideoError when the time is up."""
+        poll = select.poll()
+        poll.register(fd, event)
+        started = time.monotonic()
+        ready = poll.poll(1000 * max(self._left_s, 0))
+        self._left_s -= time.monotonic() - started
+        if not ready:
+            raise self._stalled()
 
     def _stalled(self) -> VideoError:
         return video_error(self._path, f"ffmpeg was not done after {self._timeout_s:g} s", "re-encode the file")
@@ -178,18 +200,14 @@ def run(
     *,
     max_bytes: int = 1 << 20,
     timeout_s: float = COMMAND_TIMEOUT_S,
-    stdin: bytes | memoryview | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command on `path` to its end, whatever its exit status.
 
     Raises: VideoError when it takes longer than `timeout_s`, or prints more than `max_bytes` to stdout.
     """
-    with tempfile.TemporaryFile() as feed:
-        feed.write(stdin or b"")
-        feed.seek(0)
-        with Running(path, args, timeout_s=timeout_s, stdin=feed) as command:
-            out = command.read(max_bytes + 1)
-            if len(out) > max_bytes:
-                raise video_error(path, f"makes ffmpeg print more than {max_bytes} bytes", "re-encode the file")
-            status = command.wait()
-            return subprocess.CompletedProcess(args, status, bytes(out), bytes(command.messages))
+    with Running(path, args, timeout_s=timeout_s) as command:
+        out = command.read(max_bytes + 1)
+        if len(out) > max_bytes:
+            raise video_error(path, f"makes ffmpeg print more than {max_bytes} bytes", "re-encode the file")
+        status = command.wait()
+        return subprocess.CompletedProcess(args, status, bytes(out), bytes(command.messages))

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import torch
 
+import model.precision
+import model.sample
+from jobs import sample
+from pipeline import video
 from tests.model.test_official import ARGS, Reference, write
 
 from .conftest import Trained, run_job
@@ -69,3 +76,90 @@ def test_a_folder_of_the_authors_code(tmp_path: Path) -> None:
     refused = run_job("sample.py", tmp_path, "--out", tmp_path / "out")
     assert refused.returncode == 2
     assert "netG.pth: no such file" in refused.stdout and len(refused.stdout.strip().splitlines()) == 1
+
+
+# -- --size
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ("13x30", "write frames x height x width, such as 13x256x1024"),
+        ("13x30x-40", "write frames x height x width"),
+        ("13,30,40", "write frames x height x width"),
+        ("", "write frames x height x width"),
+        ("9999999x30x40", "write frames x height x width"),
+        ("13x999999x999999", "pixels a frame; make it smaller"),
+        ("26x30x40", "26 frames cannot be divided among the scales; give 1 + a multiple of 12, such as 25x30x40"),
+        ("13x30x8", "is the least"),
+        ("1x30x40", "is the least"),
+        ("13x0x40", "is the least"),
+    ],
+)
+def test_a_size_that_cannot_be_made_is_one_line(
+    size: str, told: str, alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sample.main([str(alone), f"--size={size}", "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("error: ") and told in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_least_size_that_is_named_is_made(alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sample.main([str(alone), "--size", "13x8x8", "--out", str(tmp_path)]) == 2
+    least = capsys.readouterr().out.split("; ")[1].split()[0]
+    assert sample.main([str(alone), "--n", "1", "--size", least, "--out", str(tmp_path)]) == 0
+    assert "×".join(least.split("x")) in capsys.readouterr().out
+
+
+def test_wide_and_long_videos(alone: Path, tmp_path: Path) -> None:
+    """As a user runs it; longer ones play longer, and sample 0 does not depend on --n."""
+    for out, n in (("one", "1"), ("two", "2")):
+        done = run_job("sample.py", alone, "--n", n, "--size", "25x36x160", "--out", tmp_path / out)
+        assert done.returncode == 0, done.stdout
+    assert len(done.stdout.splitlines()) == 1 and "2 videos of 25×36×160" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["sample_000.mp4", "sample_001.mp4"]
+    first, again, other = (
+        frames(tmp_path / name) for name in ("one/sample_000.mp4", "two/sample_000.mp4", "two/sample_001.mp4")
+    )
+    assert first.shape == (25, 36, 160, 3)
+    assert (first == again).all() and (first != other).mean() > 0.2
+    assert video.probe(tmp_path / "one" / "sample_000.mp4").fps == 24.0
+
+
+def test_the_clips_own_size_is_what_comes_without_it(alone: Path, tmp_path: Path) -> None:
+    for out, more in (("plain", []), ("size", ["--size", "13×30×40"])):
+        assert sample.main([str(alone), "--n", "1", *more, "--out", str(tmp_path / out)]) == 0
+    for name in ("sample_000.mp4", "sample_000.gif"):
+        assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "size" / name).read_bytes()
+
+
+def test_a_video_in_tiles_is_the_video(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run after run of frames into the file, against the whole at once; in float32, whose rounding is not seen."""
+    monkeypatch.setattr(model.precision, "resolve", lambda precision, device: "float32")
+    command = [str(alone), "--n", "1", "--size", "61x30x40"]
+    assert sample.main([*command, "--out", str(tmp_path / "whole")]) == 0
+    runs = []
+
+    def pieces(*args: Any, **options: Any) -> Iterator[torch.Tensor]:
+        for made in plain(*args, **options, limit=1):
+            runs.append(made.shape[2])
+            yield made
+
+    plain = model.sample.pieces
+    monkeypatch.setattr(model.sample, "pieces", pieces)
+    assert sample.main([*command, "--out", str(tmp_path / "tiles")]) == 0
+    assert len(runs) > 1 and sum(runs) == 61
+    tiles, whole = (frames(tmp_path / name / "sample_000.mp4").astype(int) for name in ("tiles", "whole"))
+    assert tiles.shape == whole.shape == (61, 30, 40, 3)
+    assert abs(tiles - whole).mean() < 0.1 < 1 < abs(whole[1:] - whole[:-1]).mean()
+
+
+def test_a_video_that_cannot_be_written_is_one_line(
+    alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sample_000.mp4").mkdir()
+    assert sample.main([str(alone), "--n", "1", "--size", "13x30x80", "--out", str(tmp_path)]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("error: ") and "sample_000.mp4" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["sample_000.mp4"]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from model import checkpoint as ckpt
+from model.networks import GeneratorStack
 from model.precision import resolve
-from model.sample import frames_per_second, reconstruct, sample
+from model.sample import frames_per_second, pieces, reconstruct, sample, scaled, steps
 from model.train import train_clip
 
-from .conftest import CLIP_ID, SIZES, one_thread, real_pyramid, tiny, train
+from .conftest import CLIP_ID, SIZES, ladder_16_9, one_thread, real_pyramid, tiny, train
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +121,116 @@ def test_bf16_samples_are_the_float32_ones_but_for_rounding(trained):
     rounded = sample(stack, 1, seed=0)
     assert not torch.equal(full, rounded)
     assert (full - rounded).abs().mean() < 0.02
+
+
+# -- another size
+
+
+def fresh(preset, sizes, **changes):
+    """A stack that is not trained, with noise at the GAN scales."""
+    torch.manual_seed(3)
+    stack = GeneratorStack(tiny(preset, num_scales=len(sizes), **changes), sizes)
+    while stack.num_scales < len(sizes):
+        stack.grow()
+    stack.noise_amps = [0.0, 0.0, 0.0, *[0.3] * (len(sizes) - 3)]
+    return stack.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("size", "ladder"),
+    [
+        (SIZES[-1], SIZES),
+        ((25, 32, 44), ((7, 18, 24), (7, 20, 28), (9, 24, 32), (13, 28, 38), (25, 32, 44))),
+        ((13, 16, 88), ((4, 9, 48), (4, 10, 56), (5, 12, 64), (7, 14, 76), (13, 16, 88))),
+        ((121, 21, 22), ((31, 12, 12), (31, 13, 14), (41, 16, 16), (61, 18, 19), (121, 21, 22))),
+    ],
+)
+def test_the_ladder_is_stretched(size, ladder):
+    assert scaled(fresh("paper", SIZES), size) == list(ladder)
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ((14, 16, 22), "14 frames cannot be divided among the scales; give 1 + a multiple of 12, such as 13x16x22"),
+        ((24, 16, 22), "such as 25x16x22"),
+        ((1, 16, 22), "13x16x20 is the least"),
+        ((13, 15, 22), "13x16x20 is the least"),  # 9 · 15 / 16 = 8.4, where the clip has 9
+        ((13, 16, 19), "13x16x20 is the least"),  # 12 · 19 / 22 = 10.4, where 11 are seen
+        ((13, 0, 22), "13x16x20 is the least"),
+    ],
+)
+def test_sizes_that_are_none_are_one_line_that_says_what_would_do(size, told):
+    stack = fresh("paper", SIZES)
+    with pytest.raises(ValueError, match=re.escape(told)) as refused:
+        scaled(stack, size)
+    assert "\n" not in str(refused.value)
+    assert scaled(stack, (13, 16, 20))[0] == (4, 9, 11)
+
+
+def test_frames_that_are_possible_follow_from_the_ladder():
+    """9 frames, sampled at 2 and 1: 5 and 9 frames; so any odd number from 9 on."""
+    stack = fresh("paper", ((5, 16, 16), (9, 20, 20)), num_frames=9, frame_rates=(2, 1), vae_levels=1)
+    assert [scaled(stack, (t, 20, 20))[0][0] for t in (9, 11, 13)] == [5, 6, 7]
+    with pytest.raises(ValueError, match="multiple of 2, such as 9x20x20"):
+        scaled(stack, (10, 20, 20))
+    with pytest.raises(ValueError, match="9x14x14 is the least"):  # 16 · 14 / 20 = 11.2
+        scaled(stack, (7, 20, 20))
+
+
+def test_an_unfinished_checkpoint_is_stretched_to_its_finest_scale(tmp_path):
+    train(tiny(), tmp_path / "checkpoint.pt", stop_at=(2, 3))
+    stack = ckpt.load(tmp_path / "checkpoint.pt").stack()
+    sizes = scaled(stack, (9, 24, 16))
+    assert sizes == [(7, 18, 12), (7, 20, 14), (9, 24, 16)]
+    assert torch.cat(list(pieces(stack, sizes, 0, 0)), dim=2).shape == (1, 3, 9, 24, 16)
+
+
+def test_a_preset_at_the_papers_larger_size():
+    """256×192 px → 1024×256 (§4.2), on the whole ladder of `paper`."""
+    from jobs.presets import paper
+
+    sizes = [(t, h, round(h * 4 / 3)) for t, h, _ in ladder_16_9(replace(paper(), scale_factor=None))]
+    sizes[-1] = (13, 192, 256)
+    stack = fresh("paper", sizes, channels=1, latent_dim=1)
+    assert scaled(stack, (13, 256, 1024))[0] == (4, round(32 * 256 / 192), 172)
+
+
+@pytest.mark.parametrize("preset", ["paper", "official"])
+@pytest.mark.parametrize("size", [(13, 16, 80), (37, 16, 22)])
+def test_large_videos_are_the_recursion_on_the_stretched_ladder(preset, size):
+    """In tiles, against a plain stack of that size; with the amplitudes and the noise of the seed."""
+    stack, told = fresh(preset, SIZES), []
+    sizes = scaled(stack, size)
+    runs = list(pieces(stack, sizes, 7, 1, limit=6000, tick=told.append))
+    assert (
+        sum(told) == steps(stack, sizes, limit=6000) > steps(stack, sizes) == len(SIZES) * stack.config.generator_convs
+    )
+    plain = fresh(preset, sizes)
+    plain.load_state_dict(stack.state_dict())
+    (state,) = np.random.SeedSequence([7, 1]).generate_state(1, np.uint64)
+    stream = torch.Generator().manual_seed(int(state))
+    whole = plain.sample(plain.draw(1, stream), stream).clamp(-1, 1)
+    torch.testing.assert_close(torch.cat(runs, dim=2), whole, rtol=0, atol=2e-4)
+    torch.testing.assert_close(torch.cat(list(pieces(stack, sizes, 7, 1)), dim=2), whole, rtol=0, atol=0)
+    assert stack.sizes == list(SIZES)
+
+
+def test_the_clips_own_size_gives_the_same_sample_bit_for_bit(trained):
+    stack = ckpt.load(trained[0]).stack()
+    sizes = scaled(stack, SIZES[-1])
+    (run,) = pieces(stack, sizes, 7, 1, limit=1)
+    assert torch.equal(run, sample(stack, 1, seed=7, first=1))
+    (state,) = np.random.SeedSequence([7, 1]).generate_state(1, np.uint64)
+    stream = torch.Generator().manual_seed(int(state))
+    assert torch.equal(run, stack.sample(stack.draw(1, stream), stream).clamp(-1, 1))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"latent": "patchvae"}, {"vae_levels": 0}, {"vae_kernel": 1}, {"low_memory": True}]
+)
+def test_every_kind_of_model_makes_large_videos(changes):
+    stack = fresh("paper", SIZES, **changes)
+    runs = list(pieces(stack, scaled(stack, (25, 16, 66)), 0, 0, limit=1))
+    video = torch.cat(runs, dim=2)
+    assert video.shape == (1, 3, 25, 16, 66) and video.isfinite().all() and video.std() > 0.01

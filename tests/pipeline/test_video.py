@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline import command, video
+from pipeline.encode import writing
 from pipeline.header import from_ffmpeg, telling_line
 from pipeline.video import VideoError, decode, decode_each, encode, probe
 
@@ -420,6 +421,42 @@ def test_encode_refuses_and_leaves_nothing_half_done(tmp_path, monkeypatch):
     with pytest.raises(VideoError, match=r"a\.mp4: ffmpeg could not write it \(No space left on device\); "):
         encode(smooth_clip(frames=20), tmp_path / "a.mp4")
     assert sorted(os.listdir(tmp_path)) == ["a.mp4", "bin"] and (tmp_path / "a.mp4").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
+def test_frames_written_as_they_come_are_those_of_encode(tools, tmp_path, name):
+    clip = smooth_clip(frames=30, height=47, width=63)
+    encode(clip, tmp_path / f"whole {name}", fps=25.0)
+    with writing(tmp_path / name, 47, 63, fps=25.0) as write:
+        for run in (clip[:1], clip[1:18], clip[18:]):
+            write(run)
+            assert not (tmp_path / name).exists()
+    frames, whole = decode(tmp_path / name, fps=25.0), decode(tmp_path / f"whole {name}", fps=25.0)
+    assert frames.shape[0] == 30 and (frames == whole).all()
+    assert sorted(os.listdir(tmp_path)) == [name, f"whole {name}"]
+
+
+def test_a_video_that_is_not_finished_is_not_there(tmp_path, monkeypatch):
+    clip = smooth_clip(frames=60)
+    encode(clip, tmp_path / "a.mp4")
+    before = (tmp_path / "a.mp4").read_bytes()
+    with pytest.raises(KeyboardInterrupt), writing(tmp_path / "a.mp4", 48, 64) as write:
+        write(clip[:20])
+        raise KeyboardInterrupt
+    for bad, told in ((clip[:, :40], "frames of 48x64 are needed"), (clip[:0], "uint8")):
+        with pytest.raises(ValueError, match=told), writing(tmp_path / "a.mp4", 48, 64) as write:
+            write(clip[:20])
+            write(bad)
+    with pytest.raises(ValueError, match=r"a\.mp4: no frames were given"), writing(tmp_path / "a.mp4", 48, 64):
+        pass
+    deaf = tmp_path / "deaf"
+    deaf.write_text("#!/bin/sh\nexec sleep 60\n")
+    deaf.chmod(0o755)
+    monkeypatch.setattr(command, "ffmpeg_exe", lambda: str(deaf))
+    monkeypatch.setattr(command, "COMMAND_TIMEOUT_S", 0.3)
+    with pytest.raises(VideoError, match=r"a\.mp4: ffmpeg was not done after 0\.3 s; "):
+        encode(clip, tmp_path / "a.mp4")
+    assert sorted(os.listdir(tmp_path)) == ["a.mp4", "deaf"] and (tmp_path / "a.mp4").read_bytes() == before
 
 
 def test_commands_let_no_other_protocol_in(tmp_path, lavfi, monkeypatch):
