@@ -117,7 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False)
         return 2
-    keep_freed_memory()
+    if sizes[-1] == trained:
+        keep_freed_memory()  # would nearly double the peak of a large video, whose tiles leave gaps
     stack = stack.to(best_device())
     fps = frames_per_second(stack, len(sizes) - 1)
     _, height, width = sizes[-1]
