@@ -1,4 +1,8 @@
-"""`pytest -m faults`: what the tests broke on purpose, and what was lost or doubled by it, as a table after the run."""
+"""Two things for all tests: the table of what was broken on purpose, and which of them may run side by side.
+
+`make test` runs two processes: one has all tests of tests/jobs, which start Ray clusters and servers and watch clocks,
+one after the other; the second has the rest, on one thread.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 
 import pytest
+import torch
 
 Injected = Callable[..., None]
 TABLE = pytest.StashKey[dict[str, list[int]]]()  # fault → times, lost, duplicated
@@ -13,6 +18,28 @@ TABLE = pytest.StashKey[dict[str, list[int]]]()  # fault → times, lost, duplic
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[TABLE] = {}
+    if hasattr(config, "workerinput"):  # one of several processes
+        torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(config.rootpath / "tests").parts[0]
+        item.add_marker(pytest.mark.xdist_group("jobs" if folder == "jobs" else "rest"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["faults"] = session.config.stash[TABLE]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: pytest.Session, error: object) -> None:
+    """Add a process's table to that of the run."""
+    table = node.config.stash[TABLE]
+    for fault, counts in getattr(node, "workeroutput", {}).get("faults", {}).items():
+        table[fault] = [a + b for a, b in zip(table.get(fault, [0, 0, 0]), counts)]
 
 
 @pytest.fixture
