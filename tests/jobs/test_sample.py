@@ -152,8 +152,8 @@ def test_a_video_in_tiles_is_the_video(alone: Path, tmp_path: Path, monkeypatch:
     assert len(runs) > 1 and sum(runs) == 61
     tiles, whole = (frames(tmp_path / name / "sample_000.mp4").astype(int) for name in ("tiles", "whole"))
     assert tiles.shape == whole.shape == (61, 30, 40, 3)
-    # Where a rounded grey level differs, H.264 may decide otherwise for a block: 2.6 levels were seen. A frame out of its
-    # place would be as far as frames are apart, 7.8.
+    # Where a rounded grey level differs, H.264 may decide otherwise for a block: 2.6 levels were seen. A frame out of
+    # its place would be as far as frames are apart, 7.8.
     assert abs(tiles - whole).mean() < 0.5 * abs(whole[1:] - whole[:-1]).mean()
 
 
