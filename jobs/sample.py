@@ -14,6 +14,7 @@ Exit code: 0 done; 1 a video could not be written; 2 bad arguments.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 import tempfile
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from model.networks import GeneratorStack, Size
+
+
+VOLUMES = 3  # of the whole output that the host holds: what is below, its noise, the residual
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -94,11 +98,12 @@ def size_from(text: str) -> Size:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
+    import torch
     from rich.console import Console
     from rich.progress import Progress
 
     from jobs.pictures import to_frames
-    from model.memory import keep_freed_memory
+    from model.memory import keep_freed_memory, memory_bytes
     from model.precision import best_device
     from model.sample import frames_per_second, pieces, scaled, steps
     from pipeline.encode import writing
@@ -112,6 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         stack, name = load(args.checkpoint, console)
         trained = stack.sizes[stack.num_scales - 1]
         sizes = scaled(stack, asked or trained)
+        needed, there = VOLUMES * 12 * math.prod(sizes[-1]), memory_bytes(torch.device("cpu"))  # float32 RGB
+        if needed > there:
+            told = f"needs {needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there"
+            raise ValueError(f"--size {args.size}: {told}; make it smaller")
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:

@@ -39,9 +39,8 @@ def scaled(stack: GeneratorStack, size: Size) -> list[Size]:
     """
     trained = stack.sizes[: stack.num_scales]
     gaps = [frames - 1 for frames, _, _ in trained]
-    step = gaps[-1] // math.gcd(
-        *gaps
-    )  # T - 1 is a multiple of it: then T_n - 1 = gaps[n] · (T - 1) / gaps[-1] is whole
+    # T - 1 is a multiple of it: then T_n - 1 = gaps[n] · (T - 1) / gaps[-1] is whole.
+    step = gaps[-1] // math.gcd(*gaps)
 
     def at(n: int, size: Size) -> Size:
         frames = gaps[n] * (size[0] - 1) // gaps[-1] + 1
