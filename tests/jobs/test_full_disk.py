@@ -17,7 +17,7 @@ import pytest
 from jobs import forwarding, tracking, train_corpus
 from jobs.metrics_log import MetricsLog
 from jobs.results import Result, read_results, write_result
-from jobs.schedule import Job, fit_task
+from jobs.schedule import Job, fit_job
 from jobs.storage import Store
 from model import checkpoint as ckpt
 from model.files import StorageError
@@ -223,7 +223,7 @@ def test_a_clip_whose_folder_takes_nothing_fails_and_says_so(corpus: tracking.Co
     """The task ends with a result, not with an error that would end the corpus."""
     (tmp_path / "file").write_text("where a folder should be")
     job = Job(CLIP_ID, "clip.mp4", CONFIG, Store(str(tmp_path / "file")), corpus, 2)
-    result = fit_task(job, np.zeros((13, 48, 64, 3), np.uint8), None)
+    result = fit_job(job, [np.zeros((13, 48, 64, 3), np.uint8)])
     assert result.status == "failed" and "Not a directory" in result.reason
     assert "its folder did not take the failure" in result.reason and "\n" not in result.reason
 

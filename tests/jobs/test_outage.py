@@ -18,7 +18,7 @@ import pytest
 
 from jobs import forwarding, tracking
 from jobs.presets import demo
-from jobs.schedule import Job, fit_task
+from jobs.schedule import Job, fit_job
 from jobs.storage import Store
 from model.config import TrainConfig
 from tests.conftest import Injected
@@ -44,15 +44,14 @@ def store(tmp_path: Path, server: Server) -> sqlite3.Connection:
     return sqlite3.connect(tmp_path / "server" / "store.db")
 
 
-class Reports:
-    """Takes the place of the display: calls `then[i]` when i iterations are done, in the process that trains."""
+def acting(then: dict[tuple[int, int], Callable[[], None]]) -> Callable[[Any], None]:
+    """Takes the place of the display: calls then[scale, iteration] when so much is done, in the process that trains."""
 
-    def __init__(self, then: dict[int, Callable[[], None]]) -> None:
-        self.put, self._then = self, then
-
-    def remote(self, _: str, standing: Any) -> None:
-        if act := self._then.pop(standing.done_iterations, None):
+    def report(progress: Any) -> None:
+        if act := then.pop((progress.scale, progress.iteration), None):
             act()
+
+    return report
 
 
 def tiny(**settings: str) -> TrainConfig:
@@ -82,8 +81,8 @@ def test_a_server_that_is_away_in_mid_training(
     frames = np.random.default_rng(0).integers(0, 256, (13, 48, 64, 3), np.uint8)
     corpus = tracking.open_corpus(server.uri, "outage", tmp_path, {})
     job = Job("clip", "clip.mp4", tiny(iters_per_scale="40", log_every="4"), Store(str(tmp_path)), corpus, 2)
-    then = {40 + 12: server.kill, 80 + 12: come_back}
-    result = fit_task(job, frames, Reports(then))
+    then = {(1, 12): server.kill, (2, 12): come_back}
+    result = fit_job(job, [frames], acting(then))
     assert result.status == "done", result.reason
     assert not then
 

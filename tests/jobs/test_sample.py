@@ -90,7 +90,7 @@ def test_a_folder_of_the_authors_code(tmp_path: Path) -> None:
         ("", "write frames x height x width"),
         ("9999999x30x40", "write frames x height x width"),
         ("13x999999x999999", "pixels a frame; make it smaller"),
-        ("999997x3000x4000", "GiB are there; make it smaller"),
+        ("999997x3000x4000", " are there; make it smaller"),
         ("26x30x40", "26 frames cannot be divided among the scales; give 1 + a multiple of 12, such as 25x30x40"),
         ("13x30x8", "is the least"),
         ("1x30x40", "is the least"),

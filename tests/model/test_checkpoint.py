@@ -123,7 +123,7 @@ def test_another_format_and_missing_fields(trained, tmp_path):
     sealed(record | {"format": 99}, path)
     refused(path, "format 99, this version reads 3")
     torch.save(record | {"format": 1}, path)  # as the version before wrote it, without a seal
-    refused(path, "format 1, this version reads 2")
+    refused(path, "format 1, this version reads 3")
     for name in set(record) - {"format"}:
         sealed({key: value for key, value in record.items() if key != name}, path)
         refused(path, f"incomplete checkpoint.*{name}")
