@@ -17,4 +17,5 @@ export PATH RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 RAY_A
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="${RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER:-0}"
 [ "$RAY_AUTH_MODE" != token ] || ray get-auth-token --generate >/dev/null
 exec ray start --head --block --port "${RAY_PORT:-6379}" \
-  --dashboard-host 127.0.0.1 --dashboard-port "${RAY_DASHBOARD_PORT:-8265}" "$@"
+  --dashboard-host 127.0.0.1 --dashboard-port "${RAY_DASHBOARD_PORT:-8265}" \
+  --dashboard-agent-listen-port 0 "$@" # the default, 52365, is taken where another Ray runs: no job would start
