@@ -101,6 +101,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     # -- 1. what there is
     features, out = from_option(args.features), Path(args.out)
+    if features.of_images:
+        raise UsageError(f"--features {args.features}: these are of images; give lite0 or c3d:FILE")
     manifest = out / f"{args.name}_{features.name}_nn1.csv"
     experiment = args.experiment or f"compare-{args.name}-{args.preset}"
     command = ["--corpus", str(manifest), "--experiment", experiment, "--preset", args.preset, "--n", "2"]

@@ -63,7 +63,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("given", nargs="*", metavar="EXPERIMENT|CHECKPOINT", help="folder of train_corpus.py, checkpoint.pt, or a URI")
     add("--n", type=int, default=50, help="samples of each clip (default: 50)")
     add("--seed", type=int, default=1, help="of the samples; 1 gives those train_corpus.py scored (default: 1)")
-    add("--features", default="lite0", help="lite0, or c3d:FILE (README, Features by file); (default: lite0)")
+    add("--features", default="lite0", help="lite0, c3d:FILE or inception:FILE: README, Features by file (lite0)")
     add("--nn", type=int, help="how many samples are searched for nearest neighbours (default: 2 or none, see above)")
     add("--samples", metavar="DIR", help="score the videos in this folder, all of them, against --real")
     add("--real", metavar="CLIP", help="the real video, of --samples or of a checkpoint: its first frames at 24 FPS")
@@ -90,8 +90,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError("--n must be 1 or more, --seed and --nn 0 or more")
     if bool(args.given) == bool(args.samples) or (args.samples and not args.real):
         raise UsageError("give experiments or checkpoints, or --samples DIR --real CLIP")
-    if args.features.startswith("inception"):
-        raise UsageError(f"--features {args.features}: these are of images; give lite0 or c3d:FILE")
     from jobs.tracking import uri_of
     from model.metrics.option import from_option
 

@@ -118,7 +118,7 @@ def fit_clip(
     metrics = {
         **score(videos, real),
         **score_of_blur(real),
-        f"svfid_{features.name}_reconstruction": svfid(real, reconstruction[None]).mean,
+        f"{real.metric}_reconstruction": svfid(real, reconstruction[None]).mean,
     }
     write_json(folder / "metrics.json", {**metrics, "num_samples": num_samples, "seed": SCORED_SEED})
     (folder / "error.txt").unlink(missing_ok=True)  # of an earlier attempt

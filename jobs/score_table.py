@@ -13,7 +13,7 @@ import numpy as np
 
 from jobs.scores import Figure
 
-DIGITS = {"svfid": 1, "diversity": 2}  # by the first word of a figure; others have 3
+DIGITS = {"svfid": 1, "sifid": 4, "diversity": 2}  # by the first word of a figure; others have 3
 
 
 @dataclass(frozen=True)

@@ -30,12 +30,12 @@ def of_video(chunks: Sequence[T]) -> Sequence[T]:
 
 
 def score(samples: Tensor, real: RealClip) -> Mapping[str, float]:
-    """svfid_{features}, diversity and nn_distance (mean over the samples).
+    """`real.metric`, diversity and nn_distance (mean over the samples).
 
     Args: samples: (N, 3, T, H, W) float in [-1, 1], N >= 2.
     """
     return {
-        f"svfid_{real.features.name}": svfid(real, samples).mean,
+        real.metric: svfid(real, samples).mean,
         "diversity": lab_diversity(samples, real.frames),
         "nn_distance": float(np.mean([_nn_distance(sample, real) for sample in samples])),
     }
@@ -47,9 +47,9 @@ def _nn_distance(sample: Tensor, real: RealClip) -> float:
 
 
 def score_of_blur(real: RealClip) -> Mapping[str, float]:
-    """svfid_{features}_blur: the clip, or each chunk, with frames blurred by a Gaussian of 1 px, against the clip."""
+    """`real.metric`_blur: the clip, or each chunk, with frames blurred by a Gaussian of 1 px, against the clip."""
     blurred = [gaussian_filter(chunk, (0, 0, BLUR_PX, BLUR_PX), mode="nearest") for chunk in real.chunks]
-    return {f"svfid_{real.features.name}_blur": svfid(real, blurred).mean}
+    return {f"{real.metric}_blur": svfid(real, blurred).mean}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class Measured:
     """The figures of a clip's samples, and what their pictures are made of.
 
     Attributes:
-        figures: `svfid_{features}`, its `_blur`, and, where they can be had, diversity, nn_distance, nnfdiv.
+        figures: `RealClip.metric`, its `_blur`, and, where they can be had, diversity, nn_distance, nnfdiv.
         fields: of the first samples, (sample, the clip or its nearest chunk, the field between them at every position).
         spread: (T, H, W), `diversity_map`; None of fewer than 2 samples.
         shown: the first samples, (3, T, H, W).
@@ -143,7 +143,7 @@ def measure(
         if distances:
             complaints.append(str(error))
     if distances:
-        svfids = {f"svfid_{real.features.name}": Figure(values=tuple(distances), samples=len(distances))}
+        svfids = {real.metric: Figure(values=tuple(distances), samples=len(distances))}
         blur = {name: Figure(values=(value,), samples=0) for name, value in score_of_blur(real).items()}
         figures = svfids | blur | figures
     if fields:

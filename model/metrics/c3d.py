@@ -129,6 +129,7 @@ class C3dFeatures:
     size = (16, 112, 112)
     dims = 512
     rank_deficient = True
+    of_images = False
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Reads the weights; about a second.

@@ -30,6 +30,10 @@ class VideoFeatures(Protocol):
     def rank_deficient(self) -> bool:
         """Whether a video has fewer locations than dims, and the metric is defined so all the same."""
 
+    @property
+    def of_images(self) -> bool:
+        """Whether they are of single frames, each a distribution of its own: the metric is SIFID then."""
+
     def __call__(self, video_cthw: Video) -> np.ndarray:
         """Vectors of one video, float64 (locations, dims)."""
 
@@ -98,6 +102,7 @@ class Lite0Features:
 
     name = "lite0"
     rank_deficient = False
+    of_images = False
     height_px = 128
     stride_px = 8
     dims = 80
@@ -171,6 +176,7 @@ class Lite0FrameFeatures:
 
     name = "lite0_frames"
     rank_deficient = False
+    of_images = True
 
     def __init__(self) -> None:
         """Loads the network; about 0.3 s. Raises ImportError: a package of the network is not installed."""

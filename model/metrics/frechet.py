@@ -81,7 +81,8 @@ class RealClip:
     """The clip that samples are held against. Its features are computed once, here, however often it is used.
 
     Of a long video it holds chunks: a sample's distance is that to the chunk it is nearest to, as a perfect sample is
-    one of them and no mixture of all.
+    one of them and no mixture of all. With features of images it is SIFID, which the paper has of images only: each
+    frame against the clip's frame at the same place, mean over the frames.
 
     Attributes:
         chunks: the clip, or the chunks, as they were given: float RGB in [-1, 1], (3, T, H, W) each.
@@ -99,6 +100,11 @@ class RealClip:
         self._gaussians = [self._fit(chunk) for chunk in chunks]
 
     @property
+    def metric(self) -> str:
+        """Name of the distance: svfid_{features}, sifid_{features} where those are of images."""
+        return f"{'sifid' if self.features.of_images else 'svfid'}_{self.features.name}"
+
+    @property
     def video(self) -> Video:
         """The clip, or the first chunk."""
         return self.chunks[0]
@@ -111,12 +117,25 @@ class RealClip:
         return torch.cat([torch.as_tensor(chunk) for chunk in self.chunks], dim=1)
 
     def distance(self, sample_cthw: Video) -> float:
-        """Fréchet distance to a sample's vectors. Raises as the features and `Gaussian.fit` do."""
-        fitted = self._fit(sample_cthw)
-        return min(frechet_distance(gaussian, fitted) for gaussian in self._gaussians)
+        """Fréchet distance to a sample's vectors.
 
-    def _fit(self, video_cthw: Video) -> Gaussian:
-        return Gaussian.fit(self.features(video_cthw), rank_deficient=self.features.rank_deficient)
+        Raises as the features and `Gaussian.fit` do, and ValueError if images are compared and their numbers differ.
+        """
+        fitted = self._fit(sample_cthw)
+        return min(_mean_distance(gaussians, fitted) for gaussians in self._gaussians)
+
+    def _fit(self, video_cthw: Video) -> list[Gaussian]:
+        """Of the video, or of each of its frames."""
+        alone = [video_cthw]
+        if self.features.of_images:
+            alone = [video_cthw[:, t : t + 1] for t in range(video_cthw.shape[1])]
+        return [Gaussian.fit(self.features(part), rank_deficient=self.features.rank_deficient) for part in alone]
+
+
+def _mean_distance(a: Sequence[Gaussian], b: Sequence[Gaussian]) -> float:
+    if len(a) != len(b):
+        raise ValueError(f"{len(b)} frames cannot be held against {len(a)}, one by one")
+    return float(np.mean([frechet_distance(*pair) for pair in zip(a, b, strict=True)]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,7 @@ class InceptionFeatures:
 
     dims = 64
     rank_deficient = False
+    of_images = True
     least_px = 7  # the smallest image with a location
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -22,6 +22,7 @@ from skimage.color import rgb2lab
 from jobs import evaluate
 from jobs.pictures import FULL_SPREAD, HEADER, TILE_HEIGHT, field_sheet, spread_sheet
 from model import checkpoint
+from model.metrics import inception
 from model.metrics.diversity import diversity_map
 from model.metrics.nnf import nearest_neighbour_field
 from pipeline import video
@@ -267,6 +268,18 @@ def test_foreign_samples_and_bad_ones_among_them(
     assert results(foreign / "evaluation")["other"] == clean
 
 
+def test_features_of_images_give_sifid(foreign: Path, mixed_corpus: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights = {name: torch.rand(shape) for name, shape in inception.SHAPES.items()} | {"fc.bias": torch.zeros(1000)}
+    torch.save(weights, tmp_path / "inception.pth")
+    words = ["--samples", foreign, "--real", mixed_corpus / "good.mp4", "--nn", "0"]
+    assert main(*words, "--features", f"inception:{tmp_path / 'inception.pth'}") == 0
+    figures = results(foreign / "evaluation")["other"]
+    (name,) = [name for name in figures if name.startswith("sifid_inception_torchvision_") and "blur" not in name]
+    assert figures[name]["samples"] == 2 and f"{name}_blur" in figures
+    assert figures[name]["mean"] > figures[f"{name}_blur"]["mean"] > 0  # a trained model is worse than a slight blur
+
+
 def test_one_sample_has_no_diversity(foreign: Path, mixed_corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (foreign / "sample_01.mp4").unlink()
     assert main("--samples", foreign, "--real", mixed_corpus / "good.mp4", "--nn", "0") == 1
@@ -295,7 +308,7 @@ REFUSED = {
     "no sample": (("{empty}", "--n", "0"), "--n must be 1 or more"),
     "a wrong weight file": (("{empty}", "--features", "c3d:{real}"), "good.mp4: not a readable file of tensors"),
     "no weight file": (("{empty}", "--features", "c3d:{empty}/c3d.pth"), "c3d.pth: no such file"),
-    "features of images": (("{empty}", "--features", "inception:x.pth"), "give lite0 or c3d:FILE"),
+    "no weight file of images": (("{empty}", "--features", "inception:{empty}/i.pth"), "i.pth: no such file"),
     "unknown features": (("{empty}", "--features", "vgg"), "give lite0, c3d:FILE"),
     "no experiment": (("{empty}",), "neither an experiment of train_corpus.py nor a checkpoint"),
     "an unknown store": (("nowhere://x",), "EXPERIMENT nowhere://x"),

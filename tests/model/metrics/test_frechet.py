@@ -164,10 +164,9 @@ class PixelFeatures:
     """The colour of every pixel: features whose Gaussian is known without a network."""
 
     name = "pixels"
-    rank_deficient = False
 
-    def __init__(self, rank_deficient=False):
-        self.rank_deficient, self.calls = rank_deficient, 0
+    def __init__(self, rank_deficient=False, of_images=False):
+        self.rank_deficient, self.of_images, self.calls = rank_deficient, of_images, 0
 
     def __call__(self, video_cthw):
         assert video_cthw.ndim == 4
@@ -181,6 +180,20 @@ def test_svfid_is_the_mean_over_samples_and_carries_the_features_name():
     assert result.per_sample == pytest.approx((0.0, 3 * 0.1**2, 3 * 0.3**2), abs=1e-12)
     assert result.mean == pytest.approx(0.1, abs=1e-12)
     assert result.features == "pixels"
+
+
+def test_features_of_images_hold_each_frame_against_the_one_at_its_place():
+    real = np.random.default_rng(7).uniform(-0.5, 0.5, (3, 4, 8, 8))
+    clip = RealClip([real], PixelFeatures(of_images=True))
+    assert clip.metric == "sifid_pixels" and RealClip([real], PixelFeatures()).metric == "svfid_pixels"
+    one_is_brighter = real + np.array([0, 0, 0.2, 0]).reshape(4, 1, 1)
+    assert clip.distance(one_is_brighter) == pytest.approx(3 * 0.2**2 / 4, abs=1e-12)
+    backwards = real[:, ::-1]
+    frames = [sifid(real[:, t], [backwards[:, t]], PixelFeatures()).mean for t in range(4)]
+    assert clip.distance(backwards) == pytest.approx(np.mean(frames)) and min(frames) > 1e-4
+    assert RealClip([real], PixelFeatures()).distance(backwards) < 1e-12
+    with pytest.raises(ValueError, match="3 frames cannot be held against 4"):
+        clip.distance(real[:, :3])
 
 
 def test_svfid_takes_samples_one_by_one_and_of_any_size_but_not_none():
