@@ -31,8 +31,8 @@ ui: setup  ## MLflow on 127.0.0.1 over what demo produced
 	  $(BIN)/mlflow server --backend-store-uri sqlite:///$(abspath $(STORAGE))/mlflow.db \
 	  --host 127.0.0.1 --port $(PORT) --workers 1
 
-test: setup  ## the whole test suite, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+test: setup  ## the whole test suite, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup  ## without the tests marked slow
 	$(BIN)/python -m pytest -m "not slow"

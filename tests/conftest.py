@@ -1,8 +1,4 @@
-"""Two things for all tests: the table of what was broken on purpose, and which of them may run side by side.
-
-`make test` runs two processes: one has all tests of tests/jobs, which start Ray clusters and servers and watch clocks,
-one after the other; the second has the rest, on one thread.
-"""
+"""For all tests: the table of what was broken on purpose, whether one process runs them or, in `make test`, two."""
 
 from __future__ import annotations
 
@@ -18,15 +14,8 @@ TABLE = pytest.StashKey[dict[str, list[int]]]()  # fault → times, lost, duplic
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[TABLE] = {}
-    if hasattr(config, "workerinput"):  # one of several processes
+    if hasattr(config, "workerinput"):  # one of several processes, which share the cores
         torch.set_num_threads(1)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        folder = item.path.relative_to(config.rootpath / "tests").parts[0]
-        item.add_marker(pytest.mark.xdist_group("jobs" if folder == "jobs" else "rest"))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
