@@ -127,13 +127,14 @@ class Running:
         """The next `size` bytes of stdout; fewer at its end."""
         assert self._process.stdout is not None
         fd = self._process.stdout.fileno()
-        raw = bytearray()
-        while len(raw) < size:
-            self._await(fd, select.POLLIN)
-            part = os.read(fd, min(size - len(raw), 1 << 20))
-            if not part:
-                break
-            raw += part
+        raw, count = bytearray(size), 0
+        with memoryview(raw) as place:
+            while count < size:
+                self._await(fd, select.POLLIN)
+                if not (got := os.readv(fd, [place[count:]])):
+                    break
+                count += got
+        del raw[count:]
         return raw
 
     def complained(self) -> bool:
