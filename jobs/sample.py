@@ -98,12 +98,11 @@ def size_from(text: str) -> Size:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    import torch
     from rich.console import Console
     from rich.progress import Progress
 
     from jobs.pictures import to_frames
-    from model.memory import keep_freed_memory, memory_bytes
+    from model.memory import host_bytes, keep_freed_memory
     from model.precision import best_device
     from model.sample import frames_per_second, pieces, scaled, steps
     from pipeline.encode import writing
@@ -117,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stack, name = load(args.checkpoint, console)
         trained = stack.sizes[stack.num_scales - 1]
         sizes = scaled(stack, asked or trained)
-        needed, there = VOLUMES * 12 * math.prod(sizes[-1]), memory_bytes(torch.device("cpu"))  # float32 RGB
+        needed, there = VOLUMES * 12 * math.prod(sizes[-1]), host_bytes()  # float32 RGB
         if needed > there:
             told = f"needs {needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there"
             raise ValueError(f"--size {args.size}: {told}; make it smaller")

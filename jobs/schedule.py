@@ -69,13 +69,15 @@ class Job:
     warning: str = ""  # for warnings.txt, told with the clip's result
     tags: Mapping[str, str] = field(default_factory=dict)  # more of its run's tags in MLflow
 
-    def leaner(self, result: OutOfMemory) -> Job:
-        """The same with half the micro-batch or, where that was one sample, with `low_memory`."""
+    def leaner(self, result: OutOfMemory) -> Job | None:
+        """The same with half the micro-batch or, where that was one sample, with `low_memory`; None beyond that."""
         if result.micro_batch > 1:
             half = result.micro_batch // 2
             config, told = replace(self.config, micro_batch=half), f"micro_batch={half}"
-        else:
+        elif not self.config.low_memory:
             config, told = replace(self.config, low_memory=True), "low_memory"
+        else:
+            return None
         warning = f"{result.status} ({result.reason}); went on from its checkpoint with {told}"
         return replace(self, config=config, warning=warning)
 
@@ -181,11 +183,14 @@ def failure(job: Job, error: Exception) -> Result:
     from model import memory
 
     reason = f"{type(error).__name__}: {one_line(error)}"
-    if not job.config.low_memory:
-        if isinstance(error, memory.OutOfMemory):
-            return OutOfMemory(job.clip_id, reason=reason, micro_batch=error.micro_batch)
-        if memory.is_out_of_memory(error):  # beside the training: in its samples or scores
-            return OutOfMemory(job.clip_id, reason=reason)
+    if isinstance(error, memory.OutOfMemory):
+        told = OutOfMemory(job.clip_id, reason=reason, micro_batch=error.micro_batch)
+    elif memory.is_out_of_memory(error):  # beside the training: in its samples or scores
+        told = OutOfMemory(job.clip_id, reason=reason)
+    else:
+        return Result(job.clip_id, "failed", reason)
+    if job.leaner(told):
+        return told
     return Result(job.clip_id, "failed", reason)
 
 
@@ -290,12 +295,13 @@ def run(
             except RayTaskError as error:  # what goes wrong with the clip is in its result; this is not that
                 result = failed(job, f"its task could not run: {one_line(error)}")
             except OutOfMemoryError as error:  # Ray ended the process before the machine ran out
-                result = OutOfMemory(job.clip_id, reason=one_line(error), micro_batch=min(2, len(chunks)))
+                least = len(chunks) == 1 or job.config.micro_batch == 1  # how many there were is not known here
+                result = OutOfMemory(job.clip_id, reason=one_line(error), micro_batch=1 if least else 2)
             except RayError as error:
                 result = failed(job, f"its process died {MAX_RESTARTS + 1} times: {one_line(error)}")
             if isinstance(result, OutOfMemory):
-                if not job.config.low_memory:
-                    submit(job.leaner(result), chunks)
+                if leaner := job.leaner(result):
+                    submit(leaner, chunks)
                     continue
                 result = failed(job, f"{result.status}, also with low_memory: {result.reason}")
             standings.forget.remote(job.clip_id)
@@ -352,7 +358,8 @@ def resources(gpus_per_clip: float, cpus_per_clip: int | None, clips: int) -> Sl
         if share <= 0 or share > max(gpus) or (share > 1 and share % 1):
             most = f"at most {max(gpus):g}, the most a node has"
             raise UsageError(f"--gpus-per-clip {share:g}: above 0, {most}, and whole above 1")
-        return Slots(OWN_PROCESS | {"num_gpus": share, "num_cpus": 1}, max(1, int(sum(gpu // share for gpu in gpus))))
+        count = sum(min(gpu // share, cpu) for gpu, cpu in zip(gpus, cpus, strict=True))
+        return Slots(OWN_PROCESS | {"num_gpus": share, "num_cpus": 1}, max(1, int(count)))
     cores = cpus_per_clip or cpu_share(int(max(cpus)), clips)
     if cores < 1 or cores > max(cpus):
         raise UsageError(f"--cpus-per-clip {cores}: at least 1, at most {max(cpus):g}, the most a node has")

@@ -3,7 +3,8 @@
 The first worker does what a clip's only process does, and alone writes: checkpoints, log, pictures, MLflow. The others
 train beside it on their share of the chunks (model/team.py). Ray Train places all workers at once or none, and when a
 process or node dies it starts all of them again, from the last checkpoint, MAX_RESTARTS times. A failure of the clip
-itself, which would only repeat, is not an error to Ray Train: whoever meets it leaves it as the outcome in the store.
+itself, which would only repeat, is left as the outcome in the store by whoever meets it. That worker then ends with an
+error, so that Ray Train ends the others, which may be in a reduction without it; started again, all find the outcome.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from model.team import PeerLost
 
 OUTCOME = ".outcome.json"  # of a run of the workers, in the clip's folder in the store
 STATE = ".train"  # what Ray Train keeps for itself, in the experiment's; never read
-TIMEOUT_S = 1800  # the other workers wait for each other, and for the first one's pictures and scores, as long
+# The other workers wait as long for the first one's pictures and scores, hours for a large video. A worker that dies is
+# seen by Ray Train, whatever they wait for.
+TIMEOUT_S = 24 * 3600
 
 
 def fit_together(job: Job, chunks: Sequence[Any], standings: Any) -> Result:
@@ -64,6 +67,8 @@ def _work(given: dict[str, Any]) -> None:
     """The body of each worker."""
     job: Job = given["job"]
     outcome = f"{job.clip_id}/{OUTCOME}"
+    if job.store.read([outcome]):
+        return
     chunks = ray.get(given["chunks"])
     try:
         if ray.train.get_context().get_world_rank() == 0:
@@ -72,6 +77,8 @@ def _work(given: dict[str, Any]) -> None:
             result = _beside(job, chunks)
         if result is not None:
             job.store.write_json(outcome, asdict(result))
+            if result.status != "done":
+                raise RuntimeError(result.reason)
     except PeerLost:
         if not job.store.read([outcome]):  # it did not end, it died
             raise

@@ -18,6 +18,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     config = config.with_overrides(args.set)
     if args.ablation:
         config = ABLATIONS[args.ablation](config)
-    stride = _stride(args, config)
+    config = _chunked(args, config)
     if args.n < 2:
         raise UsageError(f"--n {args.n}: at least 2 samples are needed to measure diversity")
     storage = open_storage(args.storage)
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     if args.dry_run:
         with tempfile.TemporaryDirectory() as nowhere:
-            corpora = peek(args.corpus, config, Path(nowhere), stride)
+            corpora = peek(args.corpus, config, Path(nowhere), config.stride)
             _tell_unused(console, corpora)
             _print_plan(console, corpora, config, base, args)
             return DONE if corpora.works else NOTHING_TO_DO
@@ -105,7 +106,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _train(args: argparse.Namespace, console: Console, config: TrainConfig, base: Store, lease: Lease) -> int:
     # -- 1. what there is to do
-    corpora = read_corpus(console, args.corpus, base, config, _stride(args, config))
+    corpora = read_corpus(console, args.corpus, base, config, config.stride)
 
     # -- 2. one experiment holds models of one configuration
     from jobs.results import Submission, write_submission
@@ -149,13 +150,17 @@ def _read_config(path: str) -> TrainConfig:
         raise UsageError(f"--config {path}: cannot be read ({one_line(error)}); {mend}") from error
 
 
-def _stride(args: argparse.Namespace, config: TrainConfig) -> int | None:
-    """Frames between the chunks of a video; None where each clip is trained for itself. Raises UsageError."""
+def _chunked(args: argparse.Namespace, config: TrainConfig) -> TrainConfig:
+    """The config with the stride between the chunks of a video, if there are to be any. Raises UsageError."""
     if args.workers_per_video < 1 or (args.stride is not None and args.stride < 1):
         raise UsageError("--workers-per-video and --stride must be 1 or more")
-    if not args.long and (args.workers_per_video > 1 or args.stride is not None):
+    if args.long:
+        config = replace(config, stride=args.stride or config.stride or config.num_frames)
+    elif args.stride is not None or (args.workers_per_video > 1 and config.stride is None):
         raise UsageError("--workers-per-video and --stride are for long videos; add --long")
-    return (args.stride or config.num_frames) if args.long else None
+    if args.workers_per_video > 1 and args.gpus_per_clip < 1:
+        raise UsageError(f"--gpus-per-clip {args.gpus_per_clip:g}: each of several workers needs a whole GPU; give 1")
+    return config
 
 
 def read_corpus(console: Console, given: str, base: Store, config: TrainConfig, stride: int | None = None) -> Corpora:

@@ -103,8 +103,8 @@ def fit_trial(config: Mapping[str, Any], plan: Plan) -> None:
             tags={"clip": clip, **values},
         )  # fmt: skip
         result = schedule.fit_job(job, ray.get(chunks), scored=tell)
-        while isinstance(result, OutOfMemory):
-            job = job.leaner(result)
+        while isinstance(result, OutOfMemory) and (leaner := job.leaner(result)):
+            job = leaner
             result = schedule.fit_job(job, ray.get(chunks), scored=tell)
     if result.status == "done":
         figures = {figure: getattr(result, figure) for figure in MODES}

@@ -71,6 +71,7 @@ class TrainConfig:
     # -- samples: the loss is a sum over them (eq. 5, 11); off by default, as in the paper's experiments
     flip: bool = False  # each clip or chunk mirrored left to right too
     crops: int = 0  # and so many random crops of each, a tenth smaller a side, at the clip's size
+    stride: int | None = None  # frames from a chunk's start to the next one's; None: one clip is all there is
     chunks_per_iter: int | None = None  # None: all samples in each iteration; k: so many at random, stochastic descent
 
     # -- ablations (§4.2); the defaults are the method, and what a file from before these fields means
@@ -102,7 +103,7 @@ class TrainConfig:
             need(getattr(self, name) >= 2, f"{name}={getattr(self, name)}: at least 2, a first and a last one")
         need(self.encoder_convs >= 1, f"encoder_convs={self.encoder_convs}: at least 1")
         need(self.max_size >= self.min_size, f"max_size={self.max_size}: at least min_size={self.min_size}")
-        for name in ("chunks_per_iter", "micro_batch"):
+        for name in ("stride", "chunks_per_iter", "micro_batch"):
             need(getattr(self, name) is None or getattr(self, name) >= 1, f"{name}={getattr(self, name)}: 1 or more")
         need(self.crops >= 0, f"crops={self.crops}: 0 or more")
         factor = self.scale_factor

@@ -89,5 +89,12 @@ def memory_bytes(device: torch.device) -> float:
     if device.type == "cuda":
         share = torch.cuda.get_per_process_memory_fraction(device)
         return torch.cuda.get_device_properties(device).total_memory * share
+    return host_bytes() * min(1.0, torch.get_num_threads() / (os.cpu_count() or 1))
+
+
+def host_bytes() -> float:
+    """The machine's memory, or the container's if it has less (cgroup v2)."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return whole * min(1.0, torch.get_num_threads() / (os.cpu_count() or 1))
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+        return min(whole, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return whole

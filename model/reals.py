@@ -107,10 +107,12 @@ class Reals:
             yield Batch(self, tuple(mine[start : start + at_once]), n, iteration)
 
     def at_once(self, n: int) -> int:
-        """How many samples of scale n a micro-batch has at most."""
-        if len(self) == 1:
+        """How many samples of scale n a micro-batch has at most; no more than an iteration gives a process."""
+        share = -(-self.an_iteration(len(self), self.config) // self.team.size)
+        if share == 1:
             return 1
-        return self.config.micro_batch or largest_micro_batch(self.config, self.sizes, n, self.team.device)
+        chosen = self.config.micro_batch or largest_micro_batch(self.config, self.sizes, n, self.team.device)
+        return min(chosen, share)
 
     def at(self, n: int, samples: Sequence[int]) -> Tensor:
         """Samples at scale n: (B, 3, T_n, H_n, W_n) float32, on the device."""

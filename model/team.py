@@ -29,7 +29,8 @@ class Team:
     def __init__(self) -> None:
         # cpu=True where there is no GPU: without it accelerate takes each process for the only one.
         self._accelerator = Accelerator(cpu=not torch.cuda.is_available())
-        self.device: torch.device = self._accelerator.device
+        device = self._accelerator.device  # a GPU's is without a number where there is one process
+        self.device = torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
         self.size: int = self._accelerator.num_processes
         self.rank: int = self._accelerator.process_index
 

@@ -13,6 +13,7 @@ its last checkpoint as if it had not been: to the bit on a CPU; CUDA sums some g
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -138,16 +139,24 @@ def train_clip(
             ckpt.save(state.snapshot(clip_id, len(reals)), path)
 
     while True:
-        try:
+        with _telling_how_many(reals, state.scale):
             train_scale(state, reals, log if team.leads else lambda _: None, save)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise OutOfMemory(str(error), reals.at_once(state.scale)) from error
-            raise
         yield ScaleDone(state.scale, state.stack, state.train_s)
         if state.scale == config.num_scales - 1:
             return
-        state = next_scale(state, reals)
+        with _telling_how_many(reals, state.scale + 1):
+            state = next_scale(state, reals)
+
+
+@contextlib.contextmanager
+def _telling_how_many(reals: Reals, n: int) -> Iterator[None]:
+    """Turns what is raised when memory does not suffice into an OutOfMemory with the samples in memory at once."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory(str(error), reals.at_once(n)) from error
+        raise
 
 
 def train_scale(state: TrainState, reals: Reals, log: Log, save: Callable[[TrainState], None]) -> None:

@@ -140,11 +140,17 @@ class Running:
     def complained(self) -> bool:
         """Whether it has told of damage in what came before the last byte that was read."""
         assert self._process.stderr is not None
-        pending = array.array("i", [0])
-        with self._draining:
-            fcntl.ioctl(self._process.stderr, termios.FIONREAD, pending)
-            told = bytes(self.messages)
-        return pending[0] > 0 or any(line and not HARMLESS.search(line) for line in told.splitlines())
+        deadline = time.monotonic() + 1
+        while True:
+            pending = array.array("i", [0])
+            with self._draining:
+                fcntl.ioctl(self._process.stderr, termios.FIONREAD, pending)
+                told = bytes(self.messages)
+            if any(line and not HARMLESS.search(line) for line in told.splitlines()):
+                return True
+            if pending[0] == 0 or time.monotonic() > deadline:
+                return pending[0] > 0
+            time.sleep(0.001)  # what is there is on its way into `messages`: it may be harmless
 
     def write(self, data: memoryview) -> bool:
         """Give the command's stdin these bytes; False if it has stopped reading, `wait` then tells why."""

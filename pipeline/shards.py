@@ -26,6 +26,7 @@ from pipeline.shard_reader import Clip, ShardEntry, ShardError, index, is_corpus
 __all__ = ["Clip", "ShardEntry", "ShardError", "Written", "index", "is_corpus", "read", "read_clip", "write"]
 
 T = TypeVar("T")
+MANY = 3  # clips of one video that cannot be decoded, told one by one
 _CUT_KEYS = ("num_frames", "fps", "start_frame", "source_bytes")  # what an id stands for in a folder of shards
 
 
@@ -98,8 +99,19 @@ def write(
             shards.append(shard.finish())
     finally:
         shard.discard()
-    failures += _damages(damaged)
+    failures = [*_first_of_many(failures), *_damages(damaged)]
     return Written(tuple(shards), tuple(clip_ids), tuple(failures), len(clips) - len(missing))
+
+
+def _first_of_many(failures: Sequence[Failure]) -> Iterator[Failure]:
+    """Of a video with more than MANY clips that cannot be decoded, the first and a line on the others."""
+    for source, group in groupby(failures, lambda failure: failure.source):
+        of_video = list(group)
+        if len(of_video) <= MANY:
+            yield from of_video
+        else:
+            yield of_video[0]
+            yield Failure(source, f"{video.shown(source)}: nor can {len(of_video) - 1} later clips of it be decoded")
 
 
 def _damages(found: Sequence[tuple[str, video.Damaged]]) -> Iterator[Failure]:

@@ -102,6 +102,31 @@ def test_a_video_and_a_clip_are_trained_and_a_killed_worker_loses_nothing(traine
 
 
 @pytest.mark.slow
+def test_another_stride_is_another_experiment(trained, corpus, capsys) -> None:
+    """A model of other chunks is not taken for the one that is asked for."""
+    base, _ = trained
+    words = ["--corpus", str(corpus), *TINY, *(word for setting in SETTINGS for word in ("--set", setting))]
+    words += ["--storage", str(base.parent), "--experiment", base.name]
+    for more, now in ((["--long", "--stride", "6"], "6"), ([], "None")):
+        assert main([*words, *more]) == 2
+        assert f"holds models with other settings (stride was 13, is now {now})" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_more_workers_than_there_is_work_for_cost_the_video_only(corpus, tmp_path) -> None:
+    """Each worker finds out for itself; Ray Train ends them all, and none of it is tried again."""
+    words = ["--corpus", corpus, "--long", "--workers-per-video", "2", "--cpus-per-clip", "1", *TINY]
+    done = run_job(
+        "train_corpus.py", *words, "--set", "chunks_per_iter=1", "--storage", tmp_path, "--experiment", "few"
+    )
+    assert done.returncode == 1, done.stdout
+    results = {name: json.loads((clip_folder(tmp_path / "few", name) / "result.json").read_text()) for name in
+               ("film", "short")}  # fmt: skip
+    assert results["short"]["status"] == "done" and results["film"]["status"] == "failed"
+    assert "2 workers for 1 samples an iteration; every worker needs one, take fewer" in results["film"]["reason"]
+
+
+@pytest.mark.slow
 def test_two_workers_train_what_one_process_does(trained, corpus, tmp_path) -> None:
     """Losses of the VAE scales, where rounding grows slowly: of three chunks, and each mirrored."""
     base, _ = trained
@@ -184,6 +209,7 @@ def test_memory_that_runs_out_halves_the_micro_batch_and_at_last_keeps_one_sampl
         assert "out of memory (the GPU is full); went on from its checkpoint with " in job.warning
     assert told == [(3, False), (1, False), (1, True)]
     assert job.warning.endswith("with low_memory")
+    assert job.leaner(OutOfMemory("film", reason="the GPU is full", micro_batch=1)) is None
 
 
 def test_options_for_long_videos_need_long(corpus, capsys) -> None:
@@ -191,6 +217,9 @@ def test_options_for_long_videos_need_long(corpus, capsys) -> None:
         assert main(["--corpus", str(corpus), *words]) == 2
         assert "--workers-per-video and --stride are for long videos; add --long" in capsys.readouterr().out
     assert main(["--corpus", str(corpus), "--long", "--stride", "0"]) == 2
+    capsys.readouterr()
+    assert main(["--corpus", str(corpus), "--long", "--workers-per-video", "2", "--gpus-per-clip", "0.5"]) == 2
+    assert "--gpus-per-clip 0.5: each of several workers needs a whole GPU; give 1" in capsys.readouterr().out
 
 
 def test_a_dry_run_counts_the_chunks_of_any_stride(corpus, tmp_path, capsys) -> None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jobs.presets import official, paper
 from model import checkpoint as ckpt
 from model.train import train_clip
+from pipeline import pyramid, sources, video
 
 # Five scales; frames as the sampling rates 4, 4, 3, 2, 1 of 13 frames give them.
 SIZES = ((4, 9, 12), (4, 10, 14), (5, 12, 16), (7, 14, 19), (13, 16, 22))
@@ -100,6 +101,13 @@ class Recorder:
 
 class Stopped(Exception):
     """Stands for whatever ends a process in the middle of a scale."""
+
+
+def real_chunks(count):
+    """The first chunks of a real clip, every 13 frames of it, at SIZES."""
+    film = next(path for path in sources.demo_sources() if "carphone" in str(path))
+    chunks = video.decode_each(film, range(0, 13 * count, 13), num_frames=13)
+    return [pyramid.build(frames, [pyramid.ScaleSize(*size) for size in SIZES]) for frames in chunks]
 
 
 def several_pyramids(count):

@@ -28,6 +28,7 @@ SHARED = {  # what paper and published code agree on (PAPER.md §1-3)
     "noise_amp": 0.1,
     "grad_clip": 5.0,
     "flip": False,
+    "stride": None,
     "crops": 0,
     "chunks_per_iter": None,
     "freeze": True,

@@ -71,6 +71,7 @@ def test_the_damage_of_a_file_is_one_line_with_its_time(whole: Path, tmp_path: P
 def test_damage_without_end_is_soon_done_with(lavfi: Callable[..., Path], tmp_path: Path) -> None:
     """Ten minutes, of which all but the first second is noise: some twenty tries, not a thousand."""
     film = lavfi(tmp_path / "film.mkv", "testsrc=size=32x32:rate=24", 14_400, "-g", 24, "-pix_fmt", "yuv420p")
+    planned = clips.plan([str(film)], stride=13)
     damage(film, film, (0.01, 1.0))
     starts = range(0, 14_000, 13)
     tries = []
@@ -85,6 +86,8 @@ def test_damage_without_end_is_soon_done_with(lavfi: Callable[..., Path], tmp_pa
         found = list(video.decode_each(film, starts, num_frames=13))
     assert len(found) == len(starts) and isinstance(found[-1], video.VideoError)
     assert len(tries) < 40
+    written = shards.write(planned.clips, tmp_path / "shards")
+    assert len(written.failures) <= 4 and "later clips of it be decoded" in written.failures[-2].reason
 
 
 @pytest.mark.slow
