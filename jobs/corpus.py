@@ -121,23 +121,36 @@ def peek(corpus: str, config: TrainConfig, cache: Path, stride: int | None = Non
     return _without_misfits(_told(_gathered(works, stride), planned.failures, planned.dropped), config)
 
 
-def frames_of(base: Path, corpus: str) -> dict[str, tuple[ShardEntry, ...]]:
+def frames_of(base: Path, corpus: str, stride: int | None) -> dict[str, tuple[ShardEntry, ...]]:
     """Where the frames of an experiment's clips lie: in its .shards, or in the shards it was trained on. By the id of
     each clip, and of each video those of all its chunks.
+
+    Args: stride: the experiment's; .shards may hold chunks of another one, from before `--fresh`.
 
     Raises UsageError for shards that cannot be used.
     """
     from pipeline import clips, shards
 
-    folders = [base / ".shards"]
+    cut, folders = base / ".shards", [base / ".shards"]
     with contextlib.suppress(ValueError, OSError):  # a corpus that is gone; what was cut from it is in .shards
         folders.insert(0, Path(clips.fetch(corpus, base / ".fetched")))
     try:
-        found = [work for folder in folders if shards.is_corpus(folder) for work in _from_shards(folder)]
+        found = [
+            work
+            for folder in folders
+            if shards.is_corpus(folder)
+            for work in _from_shards(folder)
+            if stride is None or folder != cut or _first_frame(work.clip_id) % stride == 0
+        ]
         works = list({work.clip_id: work for work in found}.values())
         return {work.clip_id: work.entries for work in [*_gathered(works, 1), *works]}
     except shards.ShardError as error:
         raise UsageError(str(error)) from error
+
+
+def _first_frame(clip_id: str) -> int:
+    number = FIRST_FRAME.search(clip_id)
+    return int(number.group()[1:]) if number else 0
 
 
 def _told(works: tuple[Work, ...], failures: Sequence[Failure], dropped: Mapping[str, int]) -> Corpora:

@@ -17,6 +17,7 @@ minutes. Exit code: 0 all scored; 1 something was not, and why; 2 bad arguments 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -147,7 +148,8 @@ def look(given: str, args: argparse.Namespace) -> Group:
     frames: Mapping[str, tuple[ShardEntry, ...]] = {}
     if submission and not args.real:
         base.pull(".shards")
-        frames = frames_of(base.path, submission.corpus)
+        definition = json.loads(base.read(["experiment.json"]).get("experiment.json", b"{}"))
+        frames = frames_of(base.path, submission.corpus, definition.get("stride"))
 
     if submission and base is store:
         if args.real:

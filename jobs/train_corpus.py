@@ -106,6 +106,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _train(args: argparse.Namespace, console: Console, config: TrainConfig, base: Store, lease: Lease) -> int:
     # -- 1. what there is to do
+    if not args.fresh:  # before anything is decoded for it
+        _check_definition(base, config, {name for name in base.names() if "." not in name and name != EVALUATION}, ())
     corpora = read_corpus(console, args.corpus, base, config, config.stride)
 
     # -- 2. one experiment holds models of one configuration
