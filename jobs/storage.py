@@ -257,8 +257,10 @@ class Mirror:
                     if self._sent.get(name) != stamp:
                         self._put(source, name)
                         self._sent[name] = stamp
-                except FileNotFoundError:
-                    if source.exists():  # it is not the file that is gone, but something in the store
+                except FileNotFoundError as error:
+                    if (
+                        error.filename != str(source) and source.exists()
+                    ):  # gone in the store
                         raise
             for name in ("error.txt", "tracked.json"):  # of an earlier attempt
                 if name in self._sent and not (self._local / name).exists():

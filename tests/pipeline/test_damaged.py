@@ -87,7 +87,8 @@ def test_damage_without_end_is_soon_done_with(lavfi: Callable[..., Path], tmp_pa
     assert len(found) == len(starts) and isinstance(found[-1], video.VideoError)
     assert len(tries) < 40
     written = shards.write(planned.clips, tmp_path / "shards")
-    assert len(written.failures) <= 4 and "later clips of it be decoded" in written.failures[-2].reason
+    assert len(written.failures) <= 4
+    assert any("later clips of it be decoded" in failure.reason for failure in written.failures)
 
 
 @pytest.mark.slow
