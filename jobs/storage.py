@@ -258,9 +258,8 @@ class Mirror:
                         self._put(source, name)
                         self._sent[name] = stamp
                 except FileNotFoundError as error:
-                    if (
-                        error.filename != str(source) and source.exists()
-                    ):  # gone in the store
+                    # It is not the file that is gone, but something in the store.
+                    if error.filename != str(source) and source.exists():
                         raise
             for name in ("error.txt", "tracked.json"):  # of an earlier attempt
                 if name in self._sent and not (self._local / name).exists():
