@@ -135,22 +135,24 @@ def frames_of(base: Path, corpus: str, stride: int | None) -> dict[str, tuple[Sh
     with contextlib.suppress(ValueError, OSError):  # a corpus that is gone; what was cut from it is in .shards
         folders.insert(0, Path(clips.fetch(corpus, base / ".fetched")))
     try:
-        found = [
-            work
-            for folder in folders
-            if shards.is_corpus(folder)
-            for work in _from_shards(folder)
-            if stride is None or folder != cut or _first_frame(work.clip_id) % stride == 0
-        ]
-        works = list({work.clip_id: work for work in found}.values())
-        return {work.clip_id: work.entries for work in [*_gathered(works, 1), *works]}
+        found = [work for folder in folders if shards.is_corpus(folder) for work in _from_shards(folder)]
     except shards.ShardError as error:
         raise UsageError(str(error)) from error
+    works = list({work.clip_id: work for work in found}.values())
+    frames = {work.clip_id: work.entries for work in [*_gathered(works, 1), *works]}
+    if stride is None:
+        return frames
+    return {
+        clip_id: _of_stride(entries, stride) if Path(entries[0].shard).parent == cut else entries
+        for clip_id, entries in frames.items()
+    }
 
 
-def _first_frame(clip_id: str) -> int:
-    number = FIRST_FRAME.search(clip_id)
-    return int(number.group()[1:]) if number else 0
+def _of_stride(chunks: Sequence[ShardEntry], stride: int) -> tuple[ShardEntry, ...]:
+    """Those that begin a multiple of the stride behind the first one."""
+    numbers = [FIRST_FRAME.search(chunk.clip_id) for chunk in chunks]
+    starts = [int(number.group()[1:]) if number else 0 for number in numbers]
+    return tuple(chunk for chunk, start in zip(chunks, starts, strict=True) if (start - min(starts)) % stride == 0)
 
 
 def _told(works: tuple[Work, ...], failures: Sequence[Failure], dropped: Mapping[str, int]) -> Corpora:

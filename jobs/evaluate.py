@@ -17,7 +17,6 @@ minutes. Exit code: 0 all scored; 1 something was not, and why; 2 bad arguments 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -135,7 +134,7 @@ def _folder(args: argparse.Namespace, features: VideoFeatures, console: Console)
 
 def look(given: str, args: argparse.Namespace) -> Group:
     """What an argument names. Raises UsageError, StorageError."""
-    from jobs.results import read_results, read_submission
+    from jobs.results import read_config, read_results, read_submission
     from jobs.score_clip import Work
 
     store = Store.open(given, "EXPERIMENT")
@@ -148,8 +147,8 @@ def look(given: str, args: argparse.Namespace) -> Group:
     frames: Mapping[str, tuple[ShardEntry, ...]] = {}
     if submission and not args.real:
         base.pull(".shards")
-        definition = json.loads(base.read(["experiment.json"]).get("experiment.json", b"{}"))
-        frames = frames_of(base.path, submission.corpus, definition.get("stride"))
+        config = read_config(base)
+        frames = frames_of(base.path, submission.corpus, config.stride if config else None)
 
     if submission and base is store:
         if args.real:

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from jobs.corpus import UsageError, one_line
 from jobs.storage import Store
+from model.config import TrainConfig
 from model.files import StorageError, replacing
 
 PAGE_COLUMNS = 240
@@ -58,6 +59,17 @@ class OutOfMemory(Result):
 
     status: str = OUT_OF_MEMORY
     micro_batch: int = 1  # samples that were in memory at once
+
+
+def read_config(base: Store) -> TrainConfig | None:
+    """The settings of an experiment's models; None if it has none yet. Raises UsageError if they cannot be read."""
+    name = "experiment.json"
+    try:
+        found = base.read([name]).get(name)
+        return TrainConfig.from_dict(json.loads(found)) if found else None
+    except (ValueError, TypeError, AttributeError) as error:  # ConfigError is a ValueError
+        mend = "delete it, or use --experiment NAME"
+        raise UsageError(f"{base.uri}/{name}: cannot be read ({one_line(error)}); {mend}") from error
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from jobs.corpus import Corpora, UsageError, Work, exit_code, find, ladder, one_
 from jobs.lease import Lease  # noqa: E402
 from jobs.presets import ABLATIONS, PRESETS  # noqa: E402
 from jobs.storage import EVALUATION, Store, default_folder  # noqa: E402
-from model.config import ConfigError, TrainConfig  # noqa: E402
+from model.config import TrainConfig  # noqa: E402
 
 # torch, ray, mlflow and ffmpeg take seconds to import: only when there is work, so that --help answers at once.
 if TYPE_CHECKING:
@@ -106,15 +106,15 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _train(args: argparse.Namespace, console: Console, config: TrainConfig, base: Store, lease: Lease) -> int:
     # -- 1. what there is to do
+    folders = {name for name in base.names() if "." not in name}  # clips'; of the experiment's own every name has one,
     if not args.fresh:  # before anything is decoded for it
-        _check_definition(base, config, {name for name in base.names() if "." not in name and name != EVALUATION}, ())
+        _check_definition(base, config, folders - {EVALUATION}, ())
     corpora = read_corpus(console, args.corpus, base, config, config.stride)
 
     # -- 2. one experiment holds models of one configuration
     from jobs.results import Submission, write_submission
 
     clip_ids = [work.clip_id for work in corpora.works]
-    folders = {name for name in base.names() if "." not in name}  # clips'; of the experiment's own every name has one,
     folders -= {EVALUATION} - set(clip_ids)  # but for this
     discarded = set(clip_ids) & folders if args.fresh else set()
     _check_definition(base, config, folders - discarded, discarded)
@@ -219,16 +219,12 @@ def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: S
 
 def _check_definition(base: Store, config: TrainConfig, kept: Collection[str], discarded: Collection[str]) -> None:
     """Raises UsageError if `base` keeps models of another definition: two never share a name."""
-    name = "experiment.json"
-    try:
-        found = base.read([name]).get(name)
-        if not found:
-            return
-        before = TrainConfig.from_dict(json.loads(found)).definition()
-    except (ValueError, TypeError, AttributeError, ConfigError) as error:
-        mend = "delete it, or use --experiment NAME"
-        raise UsageError(f"{base.uri}/{name}: cannot be read ({one_line(error)}); {mend}") from error
-    now = config.definition()
+    from jobs.results import read_config
+
+    found = read_config(base)
+    if found is None:
+        return
+    before, now = found.definition(), config.definition()
     changed = [f"{name} was {before.get(name)}, is now {now[name]}" for name in now if before.get(name) != now[name]]
     if kept and changed:
         mend = f"use --experiment NAME, or delete {min(kept)} …" if discarded else "use --experiment NAME or --fresh"

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from jobs import schedule
 from jobs.board import Board
-from jobs.corpus import Work, find
+from jobs.corpus import Work, find, frames_of
 from jobs.fit_clip import Clip, real_pyramids
 from jobs.presets import demo
 from jobs.results import OutOfMemory, Result
@@ -210,6 +210,20 @@ def test_memory_that_runs_out_halves_the_micro_batch_and_at_last_keeps_one_sampl
     assert told == [(3, False), (1, False), (1, True)]
     assert job.warning.endswith("with low_memory")
     assert job.leaner(OutOfMemory("film", reason="the GPU is full", micro_batch=1)) is None
+
+
+def test_the_frames_of_a_video_are_its_chunks_of_the_experiments_stride(corpus, tmp_path) -> None:
+    """Also of one that begins later, and where chunks of another stride lie beside them."""
+    given = tmp_path / "films.csv"
+    given.write_text(f"clip_id,path,start_s\nlater,{corpus / 'film.mp4'},0.25\n")
+    wanted = {}
+    for stride in (13, 5):
+        (work,) = find(str(given), tmp_path, CONFIG, stride).works
+        wanted[stride] = [entry.clip_id for entry in work.entries]
+    assert wanted[13] == ["later-000006", "later-000019"] and len(wanted[5]) == 5
+    for stride, chunks in wanted.items():
+        found = frames_of(tmp_path, str(given), stride)
+        assert sorted(entry.clip_id for entry in found["later"]) == chunks
 
 
 def test_options_for_long_videos_need_long(corpus, capsys) -> None:
