@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
 import resource
@@ -92,6 +93,7 @@ def memory_bytes(device: torch.device) -> float:
     return host_bytes() * min(1.0, torch.get_num_threads() / (os.cpu_count() or 1))
 
 
+@functools.cache  # asked for in every iteration of several samples
 def host_bytes() -> float:
     """The machine's memory, or the container's if it has less (cgroup v2)."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
