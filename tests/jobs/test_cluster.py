@@ -49,9 +49,10 @@ def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str], sec
         time.sleep(0.1)
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str | Path) -> subprocess.Popen[str]:
+    """In a folder: with an object store and sqlite, MLflow's artifacts go to runs/ in it."""
     command = [sys.executable, str(ROOT / "jobs" / "train_corpus.py"), *map(str, arguments)]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def raylet_of(node: Any) -> psutil.Process:
@@ -104,7 +105,7 @@ def test_a_node_is_lost_and_its_clip_goes_on_elsewhere(
     assert whole.returncode == 0, whole.stdout
 
     store = Store.open(f"{bucket}/lost")
-    process = start(*command, "--storage", bucket, "--experiment", "lost")
+    process = start(tmp_path, *command, "--storage", bucket, "--experiment", "lost")
 
     def victim() -> tuple[Any, str, bytes] | None:
         """A node that trains a clip whose first GAN scale is in the store, the clip, and its log there."""
@@ -149,7 +150,7 @@ def test_a_driver_is_killed_and_another_goes_on_but_not_two_at_once(tmp_path: Pa
     (whole,) = (tmp_path / "runs" / "whole").glob("clip-*")
 
     command = (*corpus, "--experiment", "killed")
-    process = start(*command)
+    process = start(tmp_path, *command)
     base = tmp_path / "runs" / "killed"
     wait_until(lambda: list(base.glob("clip-*/checkpoint.pt")), process)
     second = run_job("train_corpus.py", *command)
