@@ -212,6 +212,41 @@ def test_memory_that_runs_out_halves_the_micro_batch_and_at_last_keeps_one_sampl
     assert job.leaner(OutOfMemory("film", reason="the GPU is full", micro_batch=1)) is None
 
 
+def hungry_task(job: Job, chunks: Sequence[Any], standings: Any) -> Result:
+    """The real task, in a process whose GAN iterations have memory for one sample at once."""
+    from model import train
+
+    step = train._gan_step
+
+    def hungry(state: train.TrainState, batches: Sequence[Any], reals: Any) -> Any:
+        if max(map(len, batches)) > 1:
+            torch.empty(2**50, dtype=torch.uint8)
+        return step(state, batches, reals)
+
+    train._gan_step = hungry  # type: ignore[assignment]
+    return schedule.fit_task(job, chunks, standings)
+
+
+@pytest.mark.slow
+def test_chunks_that_do_not_fit_together_are_trained_one_after_the_other(corpus, tmp_path, monkeypatch) -> None:
+    run = schedule.run
+    monkeypatch.setattr(schedule, "run", lambda *arguments: run(*arguments, hungry_task))
+    words = [
+        "--corpus",
+        str(corpus / "film.mp4"),
+        "--long",
+        "--cpus-per-clip",
+        "1",
+        *TINY,
+        "--set",
+        "iters_per_scale=2",
+    ]
+    assert main([*words, "--storage", str(tmp_path), "--experiment", "hungry"]) == 0
+    result = json.loads((clip_folder(tmp_path / "hungry", "film") / "result.json").read_text())
+    assert result["status"] == "done" and "out of memory" in result["warning"]
+    assert result["warning"].splitlines()[-1].endswith("went on from its checkpoint with micro_batch=1")
+
+
 def test_the_frames_of_a_video_are_its_chunks_of_the_experiments_stride(corpus, tmp_path) -> None:
     """Also of one that begins later, and where chunks of another stride lie beside them."""
     given = tmp_path / "films.csv"
