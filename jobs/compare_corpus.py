@@ -28,7 +28,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.corpus import FPS, UsageError, exit_code
+from jobs.corpus import FPS, UsageError, exit_code, samples_of
 from jobs.presets import PRESETS
 from model.files import replacing
 from pipeline.header import VideoError, shown
@@ -82,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     config = PRESETS[args.preset]().with_overrides(args.set)
-    if min(args.limit, args.workers, args.stride or 1) < 1 or args.seed < 0:
-        raise UsageError("--limit, --workers and --stride must be 1 or more, --seed 0 or more")
+    if min(args.limit - 1, args.workers, 1 if args.stride is None else args.stride) < 1 or args.seed < 0:
+        raise UsageError("--limit must be 2 or more, --workers and --stride 1 or more, --seed 0 or more")
     if not re.fullmatch(r"\w[\w.-]*", args.name):
         raise UsageError(f"--name {args.name}: letters, digits, '_', '-' and '.' only; it names files")
     from jobs import train_corpus
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for option in TRAINING:
         if (value := vars(args)[option.strip("-").replace("-", "_")]) is not None:
             command += [option, value]
-    train_corpus.parse(command)  # what is wrong ends it here, before hours of decoding
+    train_corpus.check(command)  # what is wrong ends it here, before hours of decoding
     for folder in (args.samples, args.train, args.test):
         list_videos(folder)
     if IN_RAY_JOB in os.environ and not out.is_absolute():
@@ -166,7 +166,8 @@ def _draw(args: argparse.Namespace, features: VideoFeatures, fail: Callable[[str
     from jobs.embedding import list_videos, read_whole
     from model.metrics.frechet import embeddings
 
-    videos, failures = list_videos(args.samples)
+    listed, failures = list_videos(args.samples)
+    videos = samples_of(listed)
     for line in failures:
         fail(line)
     drawn: dict[str, np.ndarray] = {}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.clips import Failure
     from pipeline.pyramid import ScaleSize
     from pipeline.shards import ShardEntry
+    from pipeline.sources import Video
 
 FPS = 24.0  # of every clip (paper §3.2)
 FIRST_FRAME = re.compile(r"-\d{6}$")  # of a clip's id: what pipeline/clips.py adds where a video has several
@@ -74,12 +75,15 @@ class Corpora:
     dropped: Mapping[str, int]  # source → frames no clip uses
 
 
-def find(corpus: str, base: Path, config: TrainConfig, stride: int | None = None) -> Corpora:
+def find(corpus: str, base: Path, config: TrainConfig, *others: TrainConfig) -> Corpora:
     """The clips of --corpus. Videos are decoded once, into shards in `base`, the experiment's folder.
 
+    Without a stride in `config` each clip is one to train. With k, chunks begin every k frames, and those of a video
+    are trained as one; of shards, the clips of a video are its chunks, whatever the stride was.
+
     Args:
-        stride: None: each clip is one to train. k: chunks begin every k frames, and those of a video are trained as
-            one; of shards, the clips of a video are its chunks, whatever the stride was.
+        others: more that the clips are trained with, of the same `num_frames` and `stride`: frames are kept as high as
+            any needs, and a clip is left out if it fits none.
 
     Raises UsageError for a corpus that cannot be fetched and for shards that cannot be used or written.
     """
@@ -88,37 +92,38 @@ def find(corpus: str, base: Path, config: TrainConfig, stride: int | None = None
     local = _fetch(corpus, base / ".fetched")
     try:
         if shards.is_corpus(local):
-            return _without_misfits(Corpora(_gathered(_from_shards(local), stride), (), {}), config)
-        planned = clips.plan([local], num_frames=config.num_frames, stride=stride)
+            return _without_misfits(Corpora(_gathered(_from_shards(local), config.stride), (), {}), config, *others)
+        planned = clips.plan([local], num_frames=config.num_frames, stride=config.stride)
         failures = list(planned.failures)
         works: tuple[Work, ...] = ()
         if planned.clips:
-            failures += shards.write(planned.clips, base / ".shards", max_height=max_height(config)).failures
+            height = max(map(max_height, (config, *others)))
+            failures += shards.write(planned.clips, base / ".shards", max_height=height).failures
             wanted = {plan.clip_id for plan in planned.clips}
             works = tuple(work for work in _from_shards(base / ".shards") if work.clip_id in wanted)
     except (shards.ShardError, OSError) as error:
         raise UsageError(one_line(error)) from error
-    return _without_misfits(_told(_gathered(works, stride), failures, planned.dropped), config)
+    return _without_misfits(_told(_gathered(works, config.stride), failures, planned.dropped), config, *others)
 
 
-def peek(corpus: str, config: TrainConfig, cache: Path, stride: int | None = None) -> Corpora:
+def peek(corpus: str, config: TrainConfig, cache: Path) -> Corpora:
     """What `find` would find, from the headers of the files alone. `cache` is for a corpus behind a URI."""
     from pipeline import clips, shards, video
 
     local = _fetch(corpus, cache)
     try:
         if shards.is_corpus(local):
-            return _without_misfits(Corpora(_gathered(_from_shards(local), stride), (), {}), config)
+            return _without_misfits(Corpora(_gathered(_from_shards(local), config.stride), (), {}), config)
     except shards.ShardError as error:
         raise UsageError(str(error)) from error
-    planned = clips.plan([local], num_frames=config.num_frames, stride=stride)
+    planned = clips.plan([local], num_frames=config.num_frames, stride=config.stride)
     infos = {source: video.probe(source) for source in {plan.source for plan in planned.clips}}
     works = tuple(
         Work(plan.clip_id, shown(plan.source), info.height, info.width, plan.num_frames, plan.fps, ())
         for plan in planned.clips
         for info in [infos[plan.source]]
     )
-    return _without_misfits(_told(_gathered(works, stride), planned.failures, planned.dropped), config)
+    return _without_misfits(_told(_gathered(works, config.stride), planned.failures, planned.dropped), config)
 
 
 def frames_of(base: Path, corpus: str, stride: int | None) -> dict[str, tuple[ShardEntry, ...]]:
@@ -153,6 +158,17 @@ def _of_stride(chunks: Sequence[ShardEntry], stride: int) -> tuple[ShardEntry, .
     numbers = [FIRST_FRAME.search(chunk.clip_id) for chunk in chunks]
     starts = [int(number.group()[1:]) if number else 0 for number in numbers]
     return tuple(chunk for chunk, start in zip(chunks, starts, strict=True) if (start - min(starts)) % stride == 0)
+
+
+def samples_of(videos: Sequence[Video]) -> list[Video]:
+    """Those that are samples, in a folder of them: one of files that differ in their ending only, as the .mp4 and .gif
+    of jobs/sample.py, and not `real` and `reconstruction`, which lie beside the samples of a trained clip."""
+    by_stem: dict[str, Video] = {}
+    for found in sorted(videos, key=lambda found: (found.path.endswith(".gif"), found.path)):
+        path = Path(found.path)
+        if path.stem not in ("real", "reconstruction"):
+            by_stem.setdefault(str(path.with_suffix("")) if path.is_file() else found.path, found)
+    return sorted(by_stem.values(), key=lambda found: found.path)
 
 
 def _told(works: tuple[Work, ...], failures: Sequence[Failure], dropped: Mapping[str, int]) -> Corpora:
@@ -199,19 +215,29 @@ def _gathered(works: Sequence[Work], stride: int | None) -> tuple[Work, ...]:
     )
 
 
-def _without_misfits(corpora: Corpora, config: TrainConfig) -> Corpora:
-    """Clips of another length or speed, and clips too narrow for the ladder, become failures before anything starts."""
+def _without_misfits(corpora: Corpora, *configs: TrainConfig) -> Corpora:
+    """Clips of another length or speed, and clips too narrow for every ladder, become failures before anything
+    starts."""
     works, failures = [], list(corpora.failures)
     for work in corpora.works:
-        try:
-            if (work.num_frames, work.fps) != (config.num_frames, FPS):
-                wanted = f"{config.num_frames} at {FPS:g} are needed; make its shard with these"
-                raise ValueError(f"has {work.num_frames} frames at {work.fps:g} FPS, {wanted}")
-            ladder(config, work.height, work.width)
+        misfits = [misfit for config in configs if (misfit := _misfit(work, config))]
+        if len(misfits) < len(configs):
             works.append(work)
-        except ValueError as error:
-            failures.append((work.source, f"{work.clip_id}: {error}"))
+        else:
+            failures.append((work.source, f"{work.clip_id}: {misfits[0]}"))
     return Corpora(tuple(works), tuple(failures), corpora.dropped)
+
+
+def _misfit(work: Work, config: TrainConfig) -> str:
+    """Why a clip cannot be trained so; '' if it can."""
+    if (work.num_frames, work.fps) != (config.num_frames, FPS):
+        wanted = f"{config.num_frames} at {FPS:g} are needed; make its shard with these"
+        return f"has {work.num_frames} frames at {work.fps:g} FPS, {wanted}"
+    try:
+        ladder(config, work.height, work.width)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def ladder(config: TrainConfig, height: int, width: int) -> tuple[ScaleSize, ...]:

@@ -141,6 +141,9 @@ def look(given: str, args: argparse.Namespace) -> Group:
     folder = store.parent if store.name.endswith(".pt") else store
     out = Store.open(args.out, "--out") if args.out else folder.below(EVALUATION)
     out = out.below(folder.name) if args.out and len(args.given) > 1 else out
+    if folder is not store and store.name not in folder.names():
+        raise UsageError(f"{given}: no such file; give a checkpoint.pt, or an experiment's folder")
+    out.check_writable()
 
     base = store if store.read(["submission.json"]) else folder.parent
     submission = read_submission(base) if base.read(["submission.json"]) else None
@@ -230,7 +233,7 @@ def _tell(
     console.print(made["results.md"].decode())
     for file, content in made.items():
         out.write(file, content)
-    console.print(f"in {out.uri}")
+    console.print(f"in {shown(out.uri)}")
     return made
 
 

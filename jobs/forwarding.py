@@ -243,13 +243,14 @@ class Forwarder:
                     self._send_file(path, "samples")
             for name in ("metrics.json", "warnings.txt", "checkpoint.pt"):
                 self._send_file(self._folder / name)
-            if "failure" in self._call(self._client.get_run, self._run_id).data.tags:  # of an earlier attempt
-                self._call(self._client.delete_tag, self._run_id, "failure")
         else:
             self._send_file(self._folder / "warnings.txt")
             self._send_file(self._folder / "error.txt")
-            tag = "stopped" if result.status == "stopped" else "failure"
+        tag = {"done": "", "stopped": "stopped"}.get(result.status, "failure")
+        if tag:
             self._call(self._client.set_tag, self._run_id, tag, result.reason)
+        for earlier in {"stopped", "failure"} & set(self._call(self._client.get_run, self._run_id).data.tags) - {tag}:
+            self._call(self._client.delete_tag, self._run_id, earlier)
         status = {"done": "FINISHED", "stopped": "KILLED"}.get(result.status, "FAILED")
         self._call(self._client.set_terminated, self._run_id, status)
         for run_id in set(self._runs()) - {self._run_id}:  # made by a request that was lost on its way back

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -19,15 +19,16 @@ def figure(found: Sequence[Line], axes: Sequence[Axis], title: str) -> bytes:
     """SVFID and diversity against the first axis, a line for each combination of the others, error bars over clips.
 
     A combination that has no value on the first axis, as gan_only beside vae_levels, is a straight line across.
-    An axis of words gets a tick each, and no line between them.
+    An axis of words gets a tick each, and no line between them; nor is there one between draws from a range, of
+    which others than the first are not told apart.
     """
-    x, ranged = axes[0].key, axes[0].ends is not None
+    x, ranges = axes[0].key, {axis.key for axis in axes if axis.ends}
     done = [line for line in found if line.done]
     places = _places([line.values[x] for line in done if x in line.values], axes[0])
     numeric = all(place == _number(word) for word, place in places.items())
     methods: dict[str, list[Line]] = {}
     for line in done:
-        methods.setdefault(_label(line, x), []).append(line)
+        methods.setdefault(_label(line, {x} | ranges), []).append(line)
 
     page = Figure(figsize=(11, 4.5), dpi=120, layout="constrained")
     FigureCanvasAgg(page)
@@ -35,9 +36,9 @@ def figure(found: Sequence[Line], axes: Sequence[Axis], title: str) -> bytes:
     for panel, (name, label_y) in zip(page.subplots(1, len(PANELS)), PANELS.items()):
         for i, (label, some) in enumerate(methods.items()):
             colour = f"C{i % 10}"
-            points = sorted((places[line.values[x]], line) for line in some if x in line.values)
+            points = sorted(((places[line.values[x]], line) for line in some if x in line.values), key=lambda p: p[0])
             if points:
-                style = "o-" if numeric and not ranged else "o"
+                style = "o-" if numeric and not ranges else "o"
                 at, means = [p for p, _ in points], [line.mean(name) for _, line in points]
                 bars = [line.deviation(name) for _, line in points]
                 panel.errorbar(at, means, bars, fmt=style, capsize=4, color=colour, label=label)
@@ -49,7 +50,7 @@ def figure(found: Sequence[Line], axes: Sequence[Axis], title: str) -> bytes:
         if not numeric:
             words = [OURS if word == METHOD else word for word in places]
             panel.set_xticks(list(places.values()), words, rotation=20, ha="right")
-        elif ranged:
+        elif x in ranges:
             panel.set_xscale("log" if axes[0].ends and axes[0].ends[0] > 0 else "linear")
         else:
             panel.set_xticks(sorted(places.values()))
@@ -77,8 +78,8 @@ def _number(word: str) -> float:
         return float("nan")
 
 
-def _label(line: Line, x: str) -> str:
-    """The values of the other axes; the method itself by its name."""
-    others = {key: value for key, value in line.values.items() if key != x}
+def _label(line: Line, shown: Collection[str]) -> str:
+    """The values of the axes that are not shown otherwise; the method itself by its name."""
+    others = {key: value for key, value in line.values.items() if key not in shown}
     ablation = others.pop(ABLATION, METHOD)
     return ", ".join([OURS if ablation == METHOD else ablation, *(f"{key}={value}" for key, value in others.items())])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,16 +19,18 @@ from rich.console import Console
 from torch import Tensor
 
 from jobs import sample as sampling
-from jobs.corpus import FPS, UsageError, max_height, one_line
+from jobs.corpus import FPS, UsageError, max_height, one_line, samples_of
 from jobs.pictures import field_sheet, spread_sheet, to_frames
 from jobs.score_table import Row
 from jobs.scores import measure, nn_seconds
 from jobs.storage import Store
 from model.metrics.features import VideoFeatures
 from model.metrics.frechet import RealClip
+from model.metrics.nnf import PATCH
 from model.precision import best_device
 from model.sample import frames_per_second, sample
 from pipeline import pyramid, sources, video
+from pipeline.header import shown
 
 if TYPE_CHECKING:
     from pipeline.shards import ShardEntry
@@ -88,15 +91,17 @@ def score_clip(work: Work, chunks: Sequence[np.ndarray], features: VideoFeatures
 
 
 def score_folder(folder: Path, real: str, features: VideoFeatures, wanted: Wanted) -> Row:
-    """Score every video of a folder against the first frames of a real one, which is resized to the samples' size.
+    """Score the samples in a folder against the first frames of a real video, which is resized to their size.
 
-    Raises UsageError for a folder without videos, and for a real video that cannot be used.
+    Raises UsageError for a folder without videos, a real video that cannot be used, and an output folder that cannot
+    be written.
     """
     if not folder.is_dir():
         raise UsageError(f"--samples {folder}: not a folder; give one with a video for each sample")
+    wanted.out.check_writable()
     found = [f for f in sources.expand(str(folder)) if not _is_below(getattr(f, "path", ""), wanted.out)]
     complaints = [f.reason for f in found if isinstance(f, sources.Failure)]
-    paths = [f.path for f in found if isinstance(f, sources.Video)]
+    paths = [f.path for f in samples_of([f for f in found if isinstance(f, sources.Video)])]
     if not paths:
         raise UsageError(f"--samples {complaints[0] if complaints else f'{folder}: holds no video; give another'}")
     by_size: dict[tuple[int, ...], list[str]] = {}  # a header may promise frames that a torn file has not
@@ -106,20 +111,25 @@ def score_folder(folder: Path, real: str, features: VideoFeatures, wanted: Wante
         except video.VideoError as error:
             complaints.append(one_line(error))
     if not by_size:
-        return Row(folder.resolve().name, complaints=complaints)
+        return Row(shown(folder.resolve().name), complaints=complaints)
     size = pyramid.ScaleSize(*max(by_size, key=lambda size: (len(by_size[size]), size)))
     readable = {path for same in by_size.values() for path in same}
     try:
-        clip = RealClip(pyramid.build(video.decode(real, num_frames=size.frames, fps=FPS), [size]), features)
-    except ValueError as error:
+        frames = video.decode(real, num_frames=size.frames, fps=FPS)
+    except video.VideoError as error:
         raise UsageError(f"--real {one_line(error)}") from error
-    samples = [(path, partial(_read, path)) for path in paths if path in readable]
+    try:
+        clip = RealClip(pyramid.build(frames, [size]), features)
+    except ValueError as error:  # by their size: the real one's is that of the samples
+        told = f"samples of {size.frames}×{size.height}×{size.width} (T×H×W) cannot be scored ({one_line(error)})"
+        raise UsageError(f"--samples {folder}: {told}; give longer or larger ones, or other --features") from error
+    samples = [(shown(path), partial(_read, path)) for path in paths if path in readable]
     row = _row(folder.resolve().name, samples, clip, wanted, FPS)
     return replace(row, complaints=[*complaints, *row.complaints])
 
 
 def _read(path: str) -> Tensor:
-    """Every frame as it is stored, float32 (3, T, H, W) in [-1, 1]. Raises VideoError."""
+    """The whole video at its own mean speed, float32 (3, T, H, W) in [-1, 1]. Raises VideoError."""
     return torch.from_numpy(pyramid.to_video(video.decode(path, fps=video.probe(path).fps or FPS)))
 
 
@@ -139,16 +149,19 @@ def _row(
 
     nn = wanted.nn
     if nn is None:
-        nn = NN_SAMPLES if len(real.chunks) * nn_seconds(*real.video.shape[1:]) <= NN_PATIENCE_S else 0
+        soon = len(real.chunks) * nn_seconds(*real.video.shape[1:]) <= NN_PATIENCE_S
+        nn = NN_SAMPLES if soon and min(real.video.shape[1:]) >= PATCH else 0
     measured = measure(samples, real, nn=nn, shown=SHOWN, each=keep)
     for index, (made, chunk, field) in enumerate(measured.fields):
         files[f"nnf_{index:02d}.png"] = _png(field_sheet(made.numpy(), np.asarray(chunk), field))
     if measured.spread is not None:
-        shown = [made.numpy() for made in measured.shown]
-        files["diversity.png"] = _png(spread_sheet(shown, np.asarray(real.video), measured.spread))
+        first = [made.numpy() for made in measured.shown]
+        files["diversity.png"] = _png(spread_sheet(first, np.asarray(real.video), measured.spread))
+    for stale in {f for f in wanted.out.names(name) if re.fullmatch(r"nnf_\d+\.png", f)} - files.keys():
+        wanted.out.remove(f"{name}/{stale}")
     for file, content in files.items():
         wanted.out.write(f"{name}/{file}", content)
-    return Row(name, measured.figures, measured.complaints, tuple(files))
+    return Row(shown(name), measured.figures, measured.complaints, tuple(files))
 
 
 def _png(picture: np.ndarray) -> bytes:

@@ -53,7 +53,12 @@ def markdown(name: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> str
     corpus = of_corpus(rows)
     lines = [["clip", "samples", *corpus]]
     lines += [
-        [row.clip_id, str(row.samples), *(_cell(figure, row.figures.get(figure)) for figure in corpus)] for row in rows
+        [
+            _escaped(row.clip_id),
+            str(row.samples),
+            *(_cell(figure, row.figures.get(figure)) for figure in corpus),
+        ]
+        for row in rows
     ]
     if len(rows) > 1:
         scored = sum(bool(row.figures) for row in rows)
@@ -74,9 +79,16 @@ def markdown(name: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> str
     if searched := {row.figures["nn_distance"].samples for row in rows if "nn_distance" in row.figures}:
         counts = " or ".join(map(str, sorted(searched)))
         text.append(f"nn_distance and nnfdiv are of the first samples only (--nn): {counts} a clip.")
+    elif corpus:
+        text.append("nn_distance and nnfdiv were left out: --nn 0, or a sample would take minutes (--nn 1 for one).")
     if complaints := [f"- {row.clip_id}: {complaint}" for row in rows for complaint in row.complaints]:
         text += ["", "What could not be scored:", "", *complaints]
     return "\n".join(text) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """For a cell of Markdown."""
+    return text.replace("|", "\\|")
 
 
 def _cell(name: str, figure: Figure | None) -> str:

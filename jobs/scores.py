@@ -122,14 +122,17 @@ def measure(
                     cause = f"is {size_of(video)} (T×H×W), and not {size_of(real.video)} as most"
                     raise ValueError(f"{cause}; give all samples one size")
                 distance = real.distance(video)
-                if len(fields) < nn:
-                    found = [(video, chunk, nearest_neighbour_field(video, chunk)) for chunk in real.chunks]
-                    fields.append(min(found, key=lambda one: one[2].nn_distance))
                 each(len(distances), video)
             except (TypeError, ValueError) as error:
                 complaints.append(f"{name}: {str(error).removeprefix(f'{name}: ')}")
                 continue
             distances.append(distance)
+            if len(distances) <= nn:
+                try:
+                    found = [(video, chunk, nearest_neighbour_field(video, chunk)) for chunk in real.chunks]
+                    fields.append(min(found, key=lambda one: one[2].nn_distance))
+                except ValueError as error:
+                    complaints.append(f"{name}: its nearest neighbours: {error}")
             if len(first) < shown:
                 first.append(video)
             yield video

@@ -31,6 +31,7 @@ from model.files import StorageError, replacing
 
 EVALUATION = "evaluation"  # folder of jobs/evaluate.py in what it evaluates
 IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
+ROOM_BYTES = 2 << 20  # that a folder must have to begin with: MLflow's empty store alone takes about 1 MB
 MIRROR_S = 5.0  # seconds between two looks for what has changed in a scratch folder
 # A clip's files in the order they may be seen in the store: points before the checkpoint that counts them, and what
 # says that everything is there after everything.
@@ -131,6 +132,19 @@ class Store:
 
     # -- small files
 
+    def check_writable(self) -> None:
+        """Raises UsageError if the folder cannot be written, or made, or has no room. Leaves nothing behind."""
+        if not self.is_local:
+            return  # what is written first tells
+        try:
+            folder = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(bytes(ROOM_BYTES))
+                file.flush()
+        except OSError as error:
+            cause = f"nothing can be written there ({error.strerror})"
+            raise UsageError(f"{self.uri}: {cause}; make room and make it writable, or give another folder") from error
+
     def names(self, folder: str = "") -> set[str]:
         """What lies directly in `folder`: one listing, whatever the number of clips."""
         with contextlib.suppress(FileNotFoundError):
@@ -159,7 +173,10 @@ class Store:
         """Atomic. Raises StorageError."""
         if self.is_local:
             path = self.path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(path.parent, error) from error
             with replacing(path) as file:
                 file.write(content)
             return

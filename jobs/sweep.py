@@ -76,7 +76,7 @@ def _text(value: object) -> str:
 
 
 def _range(key: str, text: str, config: TrainConfig) -> Axis:
-    words = [] if key == ABLATION else text.split("..")
+    words = [] if key == ABLATION or "..." in text else text.split("..")
     ends = [getattr(config.with_overrides([f"{key}={word.strip()}"]), key) for word in words]
     if len(ends) != 2 or not all(isinstance(end, float) for end in ends):
         need = "a range is LOW..HIGH of a setting that takes fractions"  # of whole numbers Optuna would repeat some
@@ -99,11 +99,17 @@ def combinations(config: TrainConfig, axes: Sequence[Axis]) -> list[Values]:
 
     A setting that an ablation overrules is left out: gan_only is one trial a clip, whatever vae_levels is swept beside.
     """
+    rows = [dict(zip([axis.key for axis in axes], row)) for row in product(*(axis.values for axis in axes))]
+    finals = [configured(config, values) for values in rows]
+    overruled = {
+        (values.get(ABLATION), key)
+        for values, final in zip(rows, finals)
+        for key, value in values.items()
+        if key != ABLATION and _text(getattr(final, key)) != value
+    }
     found: dict[str, Values] = {}
-    for row in product(*(axis.values for axis in axes)):
-        values = dict(zip([axis.key for axis in axes], row))
-        final = configured(config, values)
-        kept = {key: v for key, v in values.items() if key == ABLATION or _text(getattr(final, key)) == v}
+    for values, final in zip(rows, finals):
+        kept = {key: value for key, value in values.items() if (values.get(ABLATION), key) not in overruled}
         found.setdefault(json.dumps([values.get(ABLATION), final.to_dict()]), kept)
     return list(found.values())
 

@@ -82,10 +82,12 @@ def open_corpus(uri: str, experiment: str, storage: Path, tags: Mapping[str, str
             client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])  # a later submission may change them
             client.update_run(run_id, status="RUNNING")
     except ERRORS as error:
-        raise ConnectionError(
-            f"{uri}: MLflow cannot use it ({one_line(error)}); start it, or leave out --tracking-uri"
-        ) from error
+        raise unusable(uri, error) from error
     return Corpus(uri, experiment_id, run_id)
+
+
+def unusable(uri: str, error: Exception) -> ConnectionError:
+    return ConnectionError(f"{uri}: MLflow cannot use it ({one_line(error)}); start it, or leave out --tracking-uri")
 
 
 def close_corpus(

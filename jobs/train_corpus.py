@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from jobs.tracking import Corpus
 
 DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
-ROOM_BYTES = 2 << 20  # that storage must have to begin with: MLflow's empty store alone takes about 1 MB
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -77,7 +76,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: run(args, console), console, stopped=told)
 
 
-def run(args: argparse.Namespace, console: Console) -> int:
+def check(argv: Sequence[str]) -> None:
+    """Raises what `main` would tell of these arguments before it reads the corpus. Changes nothing."""
+    from jobs import tracking
+
+    args = parse(argv)
+    config, base = _settled(args)
+    base.check_writable()
+    _check_definition(base, config, _clip_folders(base), ())
+    uri = tracking.uri_of(args.tracking_uri, base.parent.tracking_folder)
+    try:
+        tracking.find_corpus(uri, base.name)
+    except tracking.ERRORS as error:
+        raise UsageError(str(tracking.unusable(uri, error))) from error
+
+
+def _settled(args: argparse.Namespace) -> tuple[TrainConfig, Store]:
+    """The configuration and the experiment's folder. Raises UsageError, ConfigError."""
     config = _read_config(args.config) if args.config else PRESETS[args.preset]()
     if args.config:
         args.preset = Path(args.config).stem
@@ -91,31 +106,33 @@ def run(args: argparse.Namespace, console: Console) -> int:
     experiment = args.experiment or "-".join(filter(None, [experiment_name(args.corpus, args.preset), args.ablation]))
     if not re.fullmatch(r"\w[\w.-]*", experiment):
         raise UsageError(f"--experiment {experiment}: letters, digits, '_', '-' and '.' only; it names a folder")
-    base = storage.below(experiment)
+    return config, storage.below(experiment)
 
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    config, base = _settled(args)
     if args.dry_run:
         with tempfile.TemporaryDirectory() as nowhere:
-            corpora = peek(args.corpus, config, Path(nowhere), config.stride)
+            corpora = peek(args.corpus, config, Path(nowhere))
             _tell_unused(console, corpora)
             _print_plan(console, corpora, config, base, args)
             return DONE if corpora.works else NOTHING_TO_DO
-    check_writable(base)
+    base.check_writable()
     with Lease(base, lambda line: console.print(line, markup=False, highlight=False)) as lease:
         return _train(args, console, config, base, lease)
 
 
 def _train(args: argparse.Namespace, console: Console, config: TrainConfig, base: Store, lease: Lease) -> int:
     # -- 1. what there is to do
-    folders = {name for name in base.names() if "." not in name}  # clips'; of the experiment's own every name has one,
     if not args.fresh:  # before anything is decoded for it
-        _check_definition(base, config, folders - {EVALUATION}, ())
-    corpora = read_corpus(console, args.corpus, base, config, config.stride)
+        _check_definition(base, config, _clip_folders(base), ())
+    corpora = read_corpus(console, args.corpus, base, config)
 
     # -- 2. one experiment holds models of one configuration
     from jobs.results import Submission, write_submission
 
     clip_ids = [work.clip_id for work in corpora.works]
-    folders -= {EVALUATION} - set(clip_ids)  # but for this
+    folders = _clip_folders(base, clip_ids)
     discarded = set(clip_ids) & folders if args.fresh else set()
     _check_definition(base, config, folders - discarded, discarded)
     submission = Submission(args.corpus, args.preset, clip_ids, corpora.failures)
@@ -165,14 +182,14 @@ def _chunked(args: argparse.Namespace, config: TrainConfig) -> TrainConfig:
     return config
 
 
-def read_corpus(console: Console, given: str, base: Store, config: TrainConfig, stride: int | None = None) -> Corpora:
-    """The clips of --corpus, decoded into the experiment's .shards. Raises UsageError, and if there are none.
+def read_corpus(console: Console, given: str, base: Store, *configs: TrainConfig) -> Corpora:
+    """The clips of --corpus, decoded into the experiment's .shards for what `corpus.find` takes as `configs`.
 
-    Args: stride: as `corpus.find` takes it.
+    Raises UsageError, and if there are none.
     """
     with console.status("reading the corpus"):
         base.pull(".shards")
-        corpora = find(given, base.path, config, stride)
+        corpora = find(given, base.path, *configs)
         base.push(".shards")
     _tell_unused(console, corpora)
     if not corpora.works:
@@ -215,6 +232,11 @@ def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: S
         f"{args.cpus_per_clip or schedule.cpu_share(os.cpu_count() or 1, len(todo))} CPU cores",
         highlight=False,
     )
+
+
+def _clip_folders(base: Store, clip_ids: Collection[str] = ()) -> set[str]:
+    """Of the experiment's own folders every name has a dot, but for EVALUATION, which may be a clip of that id."""
+    return {name for name in base.names() if "." not in name} - ({EVALUATION} - set(clip_ids))
 
 
 def _check_definition(base: Store, config: TrainConfig, kept: Collection[str], discarded: Collection[str]) -> None:
@@ -315,21 +337,6 @@ def _tell_results(
 
 def open_storage(given: str | None) -> Store:
     return Store(str(default_folder())) if given is None else Store.open(given)
-
-
-def check_writable(base: Store) -> None:
-    """Raises UsageError if the experiment's folder cannot be written, or made. Leaves nothing behind."""
-    if not base.is_local:
-        return  # the lease is the first thing that is written
-    try:
-        folder = next(folder for folder in (base.path, *base.path.parents) if folder.exists())
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(ROOM_BYTES))
-            file.flush()
-    except OSError as error:
-        cause = f"nothing can be written there ({error.strerror})"
-        mend = "make room and make it writable, or give another folder"
-        raise UsageError(f"--storage: {base.uri}: {cause}; {mend}") from error
 
 
 def experiment_name(corpus: str, preset: str) -> str:

@@ -2,16 +2,18 @@
 
 A trial's folder is a clip's: its checkpoint, log and result say how far it is. What Tune keeps of its own accord, by
 pickles, is never read: to go on, the same sweep runs again, and a trial tells Tune what its folder holds before it does
-the rest. So the scheduler and Optuna see what they saw before, and nothing that is done is done twice.
+the rest. So the scheduler and Optuna hear of all that was done before, and nothing that is done is done twice.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 # Read when ray.tune is imported: our files are the log, our lines the display, Ctrl-C is the driver's.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -21,9 +23,8 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
-from ray.tune.search import Repeater
-from ray.tune.search.repeater import TRIAL_INDEX
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
 from jobs import schedule
 from jobs.corpus import UsageError, Work, one_line
@@ -34,9 +35,12 @@ from jobs.tracking import Corpus
 from model.config import TrainConfig
 from pipeline import shards
 
+if TYPE_CHECKING:
+    import optuna
+
 MAX_RESTARTS = 2  # of a trial whose process or node died; it goes on from its checkpoint
 REDUCTION = 2  # ASHA stops what is worse than the better half of those that came as far, at scales 1, 2, 4, …
-TRIAL = "trial"  # in a trial's config: its clip and values; one that Optuna made has its values there, and TRIAL_INDEX
+TRIAL = "trial"  # in a trial's config: its clip and values
 SCALES, FINAL, FINISHED = "scales_done", "final", "finished"  # of what a trial tells, beside its figures
 STATE = ".tune"  # Tune's folder in the experiment's
 
@@ -53,19 +57,10 @@ class Plan:
     metric: str
     clips: Mapping[str, tuple[str, Any]]  # clip id → its source, and its chunks in Ray's object store
 
-    def trial_of(self, config: Mapping[str, Any]) -> tuple[str, str, Values]:
-        """A trial's name, clip and values, from the config that Tune gave it."""
-        if TRIAL in config:
-            clip, values = config[TRIAL]
-        else:
-            clip = list(self.clips)[config[TRIAL_INDEX]]
-            values = {axis.key: _drawn(config[axis.key]) for axis in self.axes}
-        return trial_name(clip, values), clip, values
 
-
-def _drawn(value: Any) -> str:
-    """Of a number that Optuna drew, six digits: a name must say it."""
-    return format(value, ".6g") if isinstance(value, float) else str(value)
+def _name(trial: Any) -> str:
+    """Of one of Tune's trials."""
+    return trial_name(*trial.config[TRIAL])
 
 
 def put(works: Sequence[Work]) -> dict[str, tuple[str, Any]]:
@@ -80,9 +75,9 @@ def put(works: Sequence[Work]) -> dict[str, tuple[str, Any]]:
 
 
 def fit_trial(config: Mapping[str, Any], plan: Plan) -> None:
-    """The body of a trial. It tells Tune the scores after each scale, then the final ones; raises if it fails."""
-    name, clip, values = plan.trial_of(config)
-    told = -1
+    """The body of a trial. It tells Tune the scores after each scale, then the final ones if it does not fail."""
+    clip, values = config[TRIAL]
+    name, told = trial_name(clip, values), -1
 
     def tell(scale: int, scores: Mapping[str, float]) -> None:
         nonlocal told
@@ -109,8 +104,6 @@ def fit_trial(config: Mapping[str, Any], plan: Plan) -> None:
     if result.status == "done":
         figures = {figure: getattr(result, figure) for figure in MODES}
         tune.report({**figures, SCALES: told + 2, FINAL: objective(result, plan.metric), FINISHED: True})
-    elif result.status != "stopped":
-        raise RuntimeError(result.reason)
 
 
 class Told(tune.Callback):
@@ -120,37 +113,41 @@ class Told(tune.Callback):
         self._plan = plan
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
-        name, _, _ = self._plan.trial_of(trial.config)
         place = "done" if result[FINISHED] else f"after {result[SCALES]} scales"
-        print(f"{name}  {place}  " + "  ".join(f"{figure} {result[figure]:.4g}" for figure in MODES), flush=True)
+        figures = "  ".join(f"{figure} {result[figure]:.4g}" for figure in MODES)
+        print(f"{_name(trial)}  {place}  {figures}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         if not trial.last_result.get(FINISHED):
-            name, _, _ = self._plan.trial_of(trial.config)
             scales = trial.last_result.get(SCALES, 0)
-            self._write(Result(name, "stopped", f"by ASHA after {scales} scales"))
+            self._tell(Result(_name(trial), "stopped", f"by ASHA after {scales} scales"))
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        name, _, _ = self._plan.trial_of(trial.config)
-        self._write(Result(name, "failed", f"its process ended {trial.num_failures} times without a result"))
+        self._tell(Result(_name(trial), "failed", f"its process ended {trial.num_failures} times without a result"))
 
-    def _write(self, result: Result) -> None:
-        """Unless the trial wrote one itself."""
-        if result.clip_id not in read_results(self._plan.store, [result.clip_id]):
-            self._plan.store.write_json(f"{result.clip_id}/result.json", asdict(result))
-            print(f"{result.clip_id}  {result.status}: {result.reason}", flush=True)
+    def _tell(self, result: Result) -> None:
+        """Written unless the trial wrote one itself."""
+        name = result.clip_id
+        if written := read_results(self._plan.store, [name]).get(name):
+            result = written
+        else:
+            self._plan.store.write_json(f"{name}/result.json", asdict(result))
+        print(f"{name}  {result.status}: {result.reason}", flush=True)
 
 
 class AshaPerClip(FIFOScheduler):
-    """An ASHA for each clip: scores compare within a clip only."""
+    """An ASHA for each clip: scores compare within a clip only.
 
-    def __init__(self, plan: Plan) -> None:
+    Args: done: names of trials that are, which only tell again what they scored.
+    """
+
+    def __init__(self, plan: Plan, done: Collection[str]) -> None:
         super().__init__()
-        self._plan = plan
+        self._plan, self._done = plan, done
         self._schedulers: dict[str, ASHAScheduler] = {}
 
     def _of(self, trial: Any) -> ASHAScheduler:
-        _, clip, _ = self._plan.trial_of(trial.config)
+        clip, _ = trial.config[TRIAL]
         if clip not in self._schedulers:
             metric, scales = self._plan.metric, self._plan.config.num_scales
             self._schedulers[clip] = ASHAScheduler(
@@ -167,7 +164,8 @@ class AshaPerClip(FIFOScheduler):
         self._of(trial).on_trial_error(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> Any:
-        return self._of(trial).on_trial_result(tune_controller, trial, result)
+        decision = self._of(trial).on_trial_result(tune_controller, trial, result)
+        return TrialScheduler.CONTINUE if _name(trial) in self._done else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         self._of(trial).on_trial_complete(tune_controller, trial, result)
@@ -176,19 +174,98 @@ class AshaPerClip(FIFOScheduler):
         self._of(trial).on_trial_remove(tune_controller, trial)
 
 
-def run(plan: Plan, listed: Trials, draws: int, earlier: Sequence[Values], slots: schedule.Slots, asha: bool) -> int:
-    """Run trials to their end. Returns how many failed. Ray must have been started.
+class Draws(Searcher):
+    """Combinations that Optuna draws, each for all clips. It learns the mean of what one scored on them, once.
+
+    A combination that was stopped or failed on a clip scored nothing, and ranks behind all that did: Optuna's PRUNED.
+
+    Args: earlier: combinations to begin with, as they were drawn before.
+    """
+
+    def __init__(self, plan: Plan, earlier: Sequence[Values]) -> None:
+        import optuna
+
+        super().__init__(metric=FINAL, mode=MODES[plan.metric])
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._clips = list(plan.clips)
+        self._space = {axis.key: _distribution(axis) for axis in plan.axes}
+        self._study = optuna.create_study(
+            direction=getattr(optuna.study.StudyDirection, f"{MODES[plan.metric]}imize".upper()),
+            sampler=optuna.samplers.TPESampler(seed=plan.config.seed + len(earlier)),  # other draws than before
+        )
+        for values in earlier:
+            ranged = {axis.key for axis in plan.axes if axis.ends}
+            self._study.enqueue_trial({key: float(v) if key in ranged else v for key, v in values.items()})
+        self._open: dict[str, Draw] = {}  # by the ids of Tune's trials
+        self._todo: list[tuple[str, Draw]] = []
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        if not self._todo:
+            draw = Draw(self._study.ask(self._space), len(self._clips))
+            self._todo = [(clip, draw) for clip in self._clips]
+        clip, draw = self._todo.pop(0)
+        self._open[trial_id] = draw
+        return {TRIAL: (clip, {key: _text(value) for key, value in draw.trial.params.items()})}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        from optuna.trial import TrialState
+
+        draw = self._open.pop(trial_id)
+        draw.scores.append((result or {}).get(FINAL, math.nan))
+        if len(draw.scores) == draw.clips:
+            mean = sum(draw.scores) / draw.clips
+            ended = (None, TrialState.PRUNED) if math.isnan(mean) else (mean, TrialState.COMPLETE)
+            self._study.tell(draw.trial, *ended)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the trials' folders tell (see above)."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError
+
+
+@dataclass
+class Draw:
+    """A combination, and what it scored on the clips that have ended: NaN where it did not finish."""
+
+    trial: optuna.Trial
+    clips: int
+    scores: list[float] = field(default_factory=list)
+
+
+def _distribution(axis: Axis) -> optuna.distributions.BaseDistribution:
+    """Of a range the logarithm is uniform, where it begins above 0."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if axis.ends is None:
+        return CategoricalDistribution(axis.values)
+    low, high = axis.ends
+    return FloatDistribution(low, high, log=low > 0)
+
+
+def _text(value: Any) -> str:
+    """Of a number that Optuna drew, six digits: a name must say it."""
+    return format(value, ".6g") if isinstance(value, float) else str(value)
+
+
+def run(plan: Plan, listed: Trials, draws: int, earlier: Sequence[Values], slots: schedule.Slots, asha: bool) -> None:
+    """Run trials to their end, each of which leaves its result. Ray must have been started.
 
     Args:
         listed: the trials; none where Optuna draws.
         draws: combinations that Optuna draws, 0 for none.
         earlier: those it drew before.
     """
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial that fails has a line of ours
     space: dict[str, Any] = {TRIAL: tune.grid_search(list(listed.values()))}
-    settings: dict[str, Any] = {"scheduler": AshaPerClip(plan) if asha else None}
+    settings: dict[str, Any] = {}
+    if asha:
+        began = listed or {trial_name(clip, values): (clip, values) for values in earlier for clip in plan.clips}
+        done = {name for name, result in read_results(plan.store, began).items() if result.status == "done"}
+        settings |= {"scheduler": AshaPerClip(plan, done)}
     if draws:
         space = {}
-        settings |= {"search_alg": _optuna(plan, earlier), "num_samples": draws * len(plan.clips)}
+        settings |= {"search_alg": Draws(plan, earlier), "num_samples": draws * len(plan.clips)}
     options = {"cpu": slots.options["num_cpus"], "gpu": slots.options.get("num_gpus", 0)}
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(fit_trial, plan=plan), options),
@@ -202,27 +279,4 @@ def run(plan: Plan, listed: Trials, draws: int, earlier: Sequence[Values], slots
             failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
         ),
     )
-    return int(tuner.fit().num_errors)
-
-
-def _optuna(plan: Plan, earlier: Sequence[Values]) -> Repeater:
-    """Optuna sees a combination once, with the mean of what it scored on the clips."""
-    import optuna
-    from ray.tune.search.optuna import OptunaSearch
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space: dict[str, Any] = {}
-    points: list[dict[str, Any]] = [dict(values) for values in earlier]
-    for axis in plan.axes:
-        if axis.ends is None:
-            space[axis.key] = tune.choice(list(axis.values))
-            continue
-        low, high = axis.ends
-        for point in points:
-            point[axis.key] = float(point[axis.key])
-        space[axis.key] = tune.loguniform(low, high) if low > 0 else tune.uniform(low, high)
-    search = OptunaSearch(
-        space, metric=FINAL, mode=MODES[plan.metric], points_to_evaluate=points or None,
-        seed=plan.config.seed + len(points),  # other draws than before
-    )  # fmt: skip
-    return Repeater(search, repeat=len(plan.clips))
+    tuner.fit()

@@ -19,7 +19,8 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 DONE, SOME_FAILED = 0, 1
 DRAWS = 20
 LADDER = {"ladder_side", "min_size", "max_size", "scale_factor", "num_scales", "num_frames", "frame_rates"}
+CUT = {"num_frames", "stride"}  # settings that say how videos are cut into clips, which is done once
 DEFINITION = "sweep.json"
 
 
@@ -57,7 +59,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--asha", action="store_true", help="stop trials that a finished scale shows among the worse half of their clip"
     )
-    add("--metric", choices=sorted(sweep.MODES), default="svfid_lite0", help="what ASHA, Optuna and best.json go by")
+    best = "what ASHA, Optuna and best.json go by: the lowest svfid_lite0, the highest of the others"
+    add("--metric", choices=sorted(sweep.MODES), default="svfid_lite0", help=best)
     add("--restore", action="store_true", help="go on with a sweep that was stopped, and try what failed again")
     add("--storage", help="where everything goes that is made: a path all nodes share, or s3://, gs:// (default: runs)")
     add("--experiment", help="name of this sweep in storage and MLflow (default: corpus, preset and settings)")
@@ -87,6 +90,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     combinations = sweep.combinations(config, axes)
     if args.n < 2:
         raise UsageError(f"--n {args.n}: at least 2 samples are needed to measure diversity")
+    if cut := [axis.key for axis in axes if axis.key in CUT]:
+        raise UsageError(f"--sweep {cut[0]}: all trials have the same clips; --set it, and make a sweep of each value")
     if args.asha and (ladder := [axis.key for axis in axes if axis.key in LADDER]):
         raise UsageError(f"--asha: {ladder[0]} changes what a scale is, so scales do not compare; leave out --asha")
     keys = [axis.key for axis in axes]
@@ -95,27 +100,41 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"--experiment {name}: letters, digits, '_', '-' and '.' only; it names a folder")
     base = train_corpus.open_storage(args.storage).below(name)
     _check_restore(base, args.restore)
-    train_corpus.check_writable(base)
+    base.check_writable()
     with Lease(base, console.print):
         # -- 1. what there is to do
-        corpora = train_corpus.read_corpus(console, args.corpus, base, config)
+        configs = [sweep.configured(config, values) for values in combinations]
+        corpora = train_corpus.read_corpus(console, args.corpus, base, *configs)
         clip_ids = [work.clip_id for work in corpora.works]
         listed = {sweep.trial_name(clip, values): (clip, values) for values in combinations for clip in clip_ids}
-        listed = {} if draws else listed  # else they only had to be possible
-        _check_definition(base, {"config": config.to_dict(), "sweep": given, "clips": clip_ids})
+        definition = {"config": config.to_dict(), "sweep": given, "n": args.n, "clips": clip_ids}
+        _check_definition(base, definition)
         if args.restore:
-            _forget_failures(base)
-        begun = sweep.begun(base)
+            _forget(base, {"failed"} if args.asha else {"failed", "stopped"})
         corpus = _open_tracking(args, base, given)
+        asked = Asked(config, axes, {} if draws else listed, draws, corpora, base, corpus, definition)
 
         # -- 2. the trials
         what = f"{draws} combinations from Optuna" if draws else f"{len(combinations)} combinations"
         console.print(f"{what} × {len(clip_ids)} clips, into {base.uri}")
-        errors = _train(args, corpora, config, axes, listed, draws, begun, base, corpus)
+        _train(args, asked)
 
         # -- 3. what came of it
-        failed = _tell(args, console, base, corpus, listed or sweep.begun(base), axes, config, corpora)
-    return SOME_FAILED if failed or errors else DONE
+        return SOME_FAILED if _tell(args, console, asked) else DONE
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A sweep, and where it goes."""
+
+    config: TrainConfig
+    axes: tuple[sweep.Axis, ...]
+    listed: sweep.Trials  # none where Optuna draws them
+    draws: int
+    corpora: Corpora
+    base: Store
+    corpus: Corpus
+    definition: Mapping[str, Any]
 
 
 # -- what there is to do
@@ -145,11 +164,12 @@ def _check_restore(base: Store, restore: bool) -> None:
 
 
 def _check_definition(base: Store, definition: Mapping[str, Any]) -> None:
-    """Write what defines the sweep, or raise UsageError if the one that is there is another."""
+    """Raises UsageError if what defines the sweep that is there is another; it may have had fewer clips."""
     found = base.read([DEFINITION]).get(DEFINITION)
     try:
         before = json.loads(found) if found else definition
-        changed = [name for name in definition if before[name] != definition[name]]
+        changed = [name for name in definition if name != "clips" and before[name] != definition[name]]
+        gone = [clip for clip in before["clips"] if clip not in definition["clips"]]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{base.uri}/{DEFINITION}: cannot be read ({one_line(error)}); use --experiment NAME"
@@ -157,14 +177,18 @@ def _check_definition(base: Store, definition: Mapping[str, Any]) -> None:
     if changed:
         was = f"its {' and '.join(changed)} differ from those given"
         raise UsageError(f"--restore: {base.uri}: {was}; give the same command, or use --experiment NAME")
-    base.write_json(DEFINITION, definition)
+    if gone:
+        raise UsageError(
+            f"--restore: {base.uri}: {gone[0]} is not in the corpus now; bring it back, or use --experiment NAME"
+        )
 
 
-def _forget_failures(base: Store) -> None:
+def _forget(base: Store, ends: Collection[str]) -> None:
+    """The results of trials that ended so: they go on."""
     from jobs.results import read_results
 
     for name, result in read_results(base, [name for name in base.names() if "." not in name]).items():
-        if result.status == "failed":
+        if result.status in ends:
             base.remove(f"{name}/result.json")
 
 
@@ -181,35 +205,30 @@ def _open_tracking(args: argparse.Namespace, base: Store, given: Sequence[str]) 
 # -- the trials
 
 
-def _train(
-    args: argparse.Namespace,
-    corpora: Corpora,
-    config: TrainConfig,
-    axes: tuple[sweep.Axis, ...],
-    listed: sweep.Trials,
-    draws: int,
-    begun: sweep.Trials,
-    base: Store,
-    corpus: Corpus,
-) -> int:
-    """Run what has no result, and what ASHA and Optuna must hear of again. Returns how many trials failed."""
+def _train(args: argparse.Namespace, asked: Asked) -> None:
+    """Run what has no result, and what ASHA and Optuna must hear of again. The definition is kept before it starts."""
     from jobs.results import read_results
 
+    listed, base = asked.listed, asked.base
     if not args.asha:
         ended = read_results(base, listed)
         listed = {name: trial for name, trial in listed.items() if name not in ended}
-    if not listed and not draws:
-        return 0
+    if not listed and not asked.draws:
+        return
+    begun = sweep.begun(base) if asked.draws else {}
     earlier = list({tuple(values.items()): values for _, values in begun.values()}.values())
     from jobs import trials
 
     with schedule.ray_session():
-        count = len(listed) or len(corpora.works) * draws
+        count = len(listed) or len(asked.corpora.works) * asked.draws
         slots = schedule.resources(args.gpus_per_clip, args.cpus_per_clip, count)
-        plan = trials.Plan(config, axes, base, corpus, args.n, args.metric, trials.put(corpora.works))
+        clips = trials.put(asked.corpora.works)
+        plan = trials.Plan(asked.config, asked.axes, base, asked.corpus, args.n, args.metric, clips)
+        base.write_json(DEFINITION, asked.definition)
         base.remove(trials.STATE)
         try:
-            return trials.run(plan, listed, max(draws, len(earlier)) if draws else 0, earlier, slots, args.asha)
+            draws = max(asked.draws, len(earlier)) if asked.draws else 0
+            trials.run(plan, listed, draws, earlier, slots, args.asha)
         finally:
             with contextlib.suppress(OSError):
                 base.remove(trials.STATE)
@@ -218,20 +237,13 @@ def _train(
 # -- what came of it
 
 
-def _tell(
-    args: argparse.Namespace,
-    console: Console,
-    base: Store,
-    corpus: Corpus,
-    trials: sweep.Trials,
-    axes: Sequence[sweep.Axis],
-    config: TrainConfig,
-    corpora: Corpora,
-) -> bool:
+def _tell(args: argparse.Namespace, console: Console, asked: Asked) -> bool:
     """Print table and failures, leave the files in the store and in MLflow. Returns whether anything failed."""
     from jobs import plots, tracking, upload
     from jobs.results import read_results
 
+    axes, base, corpus, corpora = asked.axes, asked.base, asked.corpus, asked.corpora
+    trials = asked.listed or sweep.begun(base)
     keys = [axis.key for axis in axes]
     results = read_results(base, trials)
     found = sweep.lines(trials, results)
@@ -240,7 +252,7 @@ def _tell(
     files = {"sweep.csv": sweep.to_csv(trials, results, keys)}
     if chosen := sweep.best(found, args.metric):
         files["sweep.png"] = plots.figure(found, axes, f"{base.name}: mean and standard deviation over the clips")
-        settings = sweep.configured(config, chosen.values).to_dict()
+        settings = sweep.configured(asked.config, chosen.values).to_dict()
         files["best.json"] = json.dumps(settings, indent=2).encode() + b"\n"
         words = " ".join(f"{key}={value}" for key, value in chosen.values.items())
         page += f"best by {args.metric}: {words}, done on {len(chosen.done)} of {chosen.tried} clips; "

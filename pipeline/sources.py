@@ -119,7 +119,8 @@ def _named(path: Path, relative: PurePosixPath) -> Video:
 
 
 def _manifest(manifest: Path) -> Iterator[Video | Failure]:
-    with open(manifest, newline="", encoding="utf-8-sig") as file:
+    # A path is bytes, as os.fsdecode shows them, which may be no UTF-8.
+    with open(manifest, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         lines = iter(lambda: file.readline(MAX_LINE_CHARS), "")  # a file without line ends is not read whole
         rows = csv.DictReader(lines, skipinitialspace=True)
         names = [name.strip() for name in rows.fieldnames or ()]

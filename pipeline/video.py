@@ -77,7 +77,8 @@ def decode(
         max_height: pixels; a higher video is shrunk to it with its aspect kept, a lower one is left alone.
 
     Returns: (T, H, W, 3) uint8 RGB, C-contiguous. Alpha is dropped, gray becomes three equal channels.
-    Raises: VideoError, also when fewer than `num_frames` are there; ValueError for numbers out of range.
+    Raises: VideoError, also when fewer than `num_frames` are there, and for damage before the last frame, which ffmpeg
+        covers with repeated or smeared ones; ValueError for numbers out of range.
     """
     if num_frames is not None:
         clip = next(decode_each(path, [start_frame], num_frames=num_frames, fps=fps, max_height=max_height))
@@ -86,9 +87,12 @@ def decode(
         return clip
     _check(start_frame, 1, fps, max_height)
     frames: list[np.ndarray] = []
-    for frame, _ in _frames(path, start_frame, None, fps, max_height):
-        frames.append(frame)
-        _check_memory(path, frame, len(frames))
+    with contextlib.closing(_frames(path, start_frame, None, fps, max_height)) as all_:
+        for frame, is_clean in all_:
+            frames.append(frame)
+            _check_memory(path, frame, len(frames))
+            if not is_clean():
+                raise video_error(path, f"is damaged at {len(frames) / fps:.1f} s or before", "copy or export it again")
     if not frames:
         raise _too_short(path, _count_by_decoding(path, fps), start_frame, 1, fps)
     return np.stack(frames)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 MEND = 'give a file named in the README under "Features by file"'
-NAMED = 3  # missing tensors that a refusal names
+NAMED = 3  # tensors that a refusal names
 
 
 class FeaturesError(Exception):
@@ -92,8 +92,10 @@ def load(
     layout = min(layouts, key=lambda known: len(known.missing(tensors)))
     missing = layout.missing(tensors)
     if missing:
-        lacks = ", ".join(missing[:NAMED]) + (f" and {len(missing) - NAMED} more" if len(missing) > NAMED else "")
-        raise FeaturesError(f"{path}: no layout fits; nearest is that of {layout.project}, but no {lacks}; {MEND}")
+        known = {name for layout in layouts for name in layout.names.values()}
+        strange = "" if known & tensors.keys() else f" (it has {_some(sorted(tensors)) or 'nothing'})"
+        cause = f"no layout fits{strange}; nearest is that of {layout.project}, but no {_some(missing)}"
+        raise FeaturesError(f"{path}: {cause}; {MEND}")
     found = {}
     for ours, name in layout.names.items():
         tensor, shape = tensors[name], shapes[ours]
@@ -108,6 +110,10 @@ def load(
         trained_on = datasets.get(classes, f"{classes}classes")
     assert trained_on is not None  # `missing` saw to it
     return Weights(tensors=found, layout=layout, trained_on=trained_on)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _read(path: Path) -> dict[str, Tensor]:

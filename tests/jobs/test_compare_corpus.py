@@ -177,7 +177,11 @@ def test_one_source_has_no_second_neighbour(ucf: UcfSet, tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("option", "told"),
     [
-        (("--limit", "0"), "--limit"),
+        (("--limit", "1"), "--limit must be 2 or more"),
+        (("--stride", "0"), "--stride 1 or more"),
+        (("--experiment", "a/b"), "--experiment a/b"),
+        (("--tracking-uri", "http://127.0.0.1:9"), "http://127.0.0.1:9: MLflow cannot use it"),
+        (("--storage", "/proc/nowhere"), "/proc/nowhere/compare-baseline-small: nothing can be written there"),
         (("--name", "a/b"), "--name a/b"),
         (("--features", "vgg"), "no features 'vgg'"),
         (("--set", "chanels=3"), "did you mean channels"),
@@ -187,9 +191,10 @@ def test_one_source_has_no_second_neighbour(ucf: UcfSet, tmp_path: Path, capsys:
 def test_bad_arguments_are_one_line(
     option: tuple[str, str], told: str, ucf: UcfSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert compare_corpus.main([*ucf.arguments(), "--out", str(tmp_path / "out"), *option]) == 2
+    argv = [*ucf.arguments(), "--storage", str(tmp_path / "storage"), "--out", str(tmp_path / "out"), *option]
+    assert compare_corpus.main(argv) == 2
     (line,) = capsys.readouterr().out.strip().splitlines()
-    assert told in line
+    assert told in line and not (tmp_path / "out").exists()  # before anything is decoded
 
 
 # -- the whole way

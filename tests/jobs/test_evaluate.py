@@ -255,7 +255,7 @@ def test_foreign_samples_and_bad_ones_among_them(
     assert main("--samples", foreign, *real, "--nn", "1") == 1
     told = complaints(capsys.readouterr().out)
     causes = {
-        "a_torn": "1×30×40 (T×H×W), and not 13×30×40",
+        "a_torn": "is damaged at",
         "text": "text file",
         "zero": "empty",
         "a_small": "24×24×32",
@@ -266,6 +266,62 @@ def test_foreign_samples_and_bad_ones_among_them(
         (line,) = [line for line in told if f"/{name}.mp4: " in line]
         assert cause in line and "; " in line and line.count(f"{name}.mp4") == 1
     assert results(foreign / "evaluation")["other"] == clean
+
+
+def test_damage_that_the_decoder_covers_up_is_no_sample(
+    foreign: Path, mixed_corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All frames are there, some of them held or smeared: their figures would be those of another video."""
+    make_video(foreign / "sample_02.mp4", size="40x30", seconds=13 / 24, source="mandelbrot")
+    content = bytearray((foreign / "sample_02.mp4").read_bytes())
+    middle = content.index(b"mdat") + (len(content) - content.index(b"mdat")) // 2
+    content[middle : middle + 200] = np.random.default_rng(0).bytes(200)
+    (foreign / "sample_02.mp4").write_bytes(content)
+    assert main("--samples", foreign, "--real", mixed_corpus / "good.mp4", "--nn", "0") == 1
+    (line,) = complaints(capsys.readouterr().out)
+    assert "sample_02.mp4: is damaged" in line
+    assert results(foreign / "evaluation")["other"]["svfid_lite0"]["samples"] == 2
+
+
+def test_a_sample_in_two_files_counts_once_and_the_clip_beside_it_does_not(
+    foreign: Path, mixed_corpus: Path, evaluated: Path, tmp_path: Path
+) -> None:
+    real = ("--real", mixed_corpus / "good.mp4", "--nn", "0")
+    assert main("--samples", foreign, *real, "--out", tmp_path / "mp4") == 0
+    clip = clips_of(evaluated)["good"]  # its samples/ hold mp4 and gif of samples, real and reconstruction
+    shutil.copytree(clip / "samples", tmp_path / "all" / "other")
+    assert main("--samples", tmp_path / "all" / "other", *real, "--out", tmp_path / "both") == 0
+    assert results(tmp_path / "both") == results(tmp_path / "mp4")
+
+
+def test_samples_of_two_frames_have_no_patches_but_figures(
+    mixed_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "short").mkdir()
+    for index, source in enumerate(("testsrc", "mandelbrot")):
+        make_video(tmp_path / "short" / f"{index}.mp4", size="40x30", seconds=2 / 24, source=source)
+    words = ("--samples", tmp_path / "short", "--real", mixed_corpus / "good.mp4")
+    assert main(*words) == 0
+    assert set(results(tmp_path / "short" / "evaluation")["short"]) == {"svfid_lite0", "svfid_lite0_blur", "diversity"}
+    capsys.readouterr()
+    assert main(*words, "--nn", "1") == 1
+    (line,) = complaints(capsys.readouterr().out)
+    assert "0.mp4: its nearest neighbours: patches of 3 frames" in line
+    assert results(tmp_path / "short" / "evaluation")["short"]["svfid_lite0"]["samples"] == 2
+
+
+def test_names_that_are_no_text(foreign: Path, mixed_corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = foreign.rename(os.fsdecode(bytes(foreign.parent) + b"/\xff|\n"))
+    shutil.copy(folder / "sample_00.mp4", folder / "fine\udcff.mp4")
+    make_video(folder / "bad.mp4", size="32x24").rename(folder / "bad\x1b[31m\nred\udcff.mp4")
+    assert main("--samples", folder, "--real", mixed_corpus / "good.mp4", "--nn", "0") == 1
+    out = capsys.readouterr().out
+    (line,) = complaints(out)
+    assert "red" in line and "24×24×32" in line and "\x1b" not in out
+    (row,) = [line for line in out.splitlines() if line.startswith("| \\udcff")]
+    assert "\\|" in row
+    (figures,) = results(folder / "evaluation").values()
+    assert figures["svfid_lite0"]["samples"] == 3
 
 
 def test_features_of_images_give_sifid(foreign: Path, mixed_corpus: Path, tmp_path: Path) -> None:
@@ -311,6 +367,12 @@ REFUSED = {
     "no weight file of images": (("{empty}", "--features", "inception:{empty}/i.pth"), "i.pth: no such file"),
     "unknown features": (("{empty}", "--features", "vgg"), "give lite0, c3d:FILE"),
     "no experiment": (("{empty}",), "neither an experiment of train_corpus.py nor a checkpoint"),
+    "a file as folder": (
+        ("--samples", "{foreign}", "--real", "{real}", "--out", "{real}/x"),
+        "good.mp4/x: nothing can be written there",
+    ),
+    "no checkpoint": (("{empty}/checkpoint.pt", "--real", "{real}"), "checkpoint.pt: no such file"),
+    "stills": (("--samples", "{stills}", "--real", "{real}"), "samples of 1×30×40 (T×H×W) cannot be scored"),
     "an unknown store": (("nowhere://x",), "EXPERIMENT nowhere://x"),
 }
 
@@ -321,7 +383,9 @@ def test_what_cannot_be_scored_is_refused(
 ) -> None:
     (tmp_path / "empty").mkdir()
     places = {"empty": tmp_path / "empty", "foreign": foreign, "real": mixed_corpus / "good.mp4"}
-    places["short"] = mixed_corpus / "short.mp4"
+    places |= {"short": mixed_corpus / "short.mp4", "stills": tmp_path / "stills"}
+    places["stills"].mkdir()
+    make_video(places["stills"] / "still.mp4", seconds=0.04, size="40x30")
     words, cause = REFUSED[case]
     assert main(*(word.format(**places) for word in words)) == 2
     told = [line for line in capsys.readouterr().out.splitlines() if "nothing to evaluate" not in line]

@@ -130,7 +130,7 @@ def test_more_workers_than_there_is_work_for_cost_the_video_only(corpus, tmp_pat
 def test_two_workers_train_what_one_process_does(trained, corpus, tmp_path) -> None:
     """Losses of the VAE scales, where rounding grows slowly: of three chunks, and each mirrored."""
     base, _ = trained
-    work = next(work for work in find(str(corpus), base, CONFIG, 13).works if work.chunks > 1)
+    work = next(work for work in find(str(corpus), base, replace(CONFIG, stride=13)).works if work.chunks > 1)
     assert work.chunks == 3 and work.clip_id == clip_folder(base, "film").name
     chunks = [shards.read_clip(entry).frames_thwc for entry in work.entries]
     _, pyramids = real_pyramids(Clip(work.clip_id, work.source, chunks), CONFIG)
@@ -253,7 +253,7 @@ def test_the_frames_of_a_video_are_its_chunks_of_the_experiments_stride(corpus, 
     given.write_text(f"clip_id,path,start_s\nlater,{corpus / 'film.mp4'},0.25\n")
     wanted = {}
     for stride in (13, 5):
-        (work,) = find(str(given), tmp_path, CONFIG, stride).works
+        (work,) = find(str(given), tmp_path, replace(CONFIG, stride=stride)).works
         wanted[stride] = [entry.clip_id for entry in work.entries]
     assert wanted[13] == ["later-000006", "later-000019"] and len(wanted[5]) == 5
     for stride, chunks in wanted.items():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import psutil
@@ -19,10 +22,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
 
-from jobs import plots, sweep, train_corpus, tune
+from jobs import plots, sweep, train_corpus, trials, tune
 from jobs.corpus import UsageError
 from jobs.presets import ABLATIONS, ABLATIONS_IN_PAPER, demo
 from jobs.results import Result
+from jobs.storage import Store
+from jobs.tracking import Corpus
 from model.config import ConfigError, TrainConfig
 
 from .conftest import ROOT, TINY, make_video, run_job
@@ -170,6 +175,26 @@ def test_going_on_with_a_sweep_that_is_done_does_nothing_again_and_another_is_re
     assert unasked.returncode == 2 and "--restore goes on with it" in unasked.stdout.replace("\n", " ")
     other = run_job("tune.py", *swept.arguments[:-1], "vae_levels=1,2,3", "--restore")
     assert other.returncode == 2 and "its sweep differ" in other.stdout.replace("\n", " ")
+    more = run_job("tune.py", *swept.arguments, "--n", "4", "--restore")
+    assert more.returncode == 2 and "its n differ" in more.stdout.replace("\n", " ")
+
+
+def test_a_sweep_goes_on_with_more_clips_but_not_without_one_it_had(swept: Swept, videos: Path, tmp_path: Path) -> None:
+    storage = tmp_path / "storage"
+    shutil.copytree(swept.storage, storage, ignore=shutil.ignore_patterns("mlflow*", "mlartifacts"))
+    folder = tmp_path / videos.name
+    shutil.copytree(videos, folder)
+    (folder / "two.mp4").rename(tmp_path / "two.mp4")
+    arguments = command(folder, storage, "--sweep", "vae_levels=1,2", "--restore")
+    fewer = run_job("tune.py", *arguments)
+    assert fewer.returncode == 2 and "two-" in fewer.stdout and "bring it back" in fewer.stdout.replace("\n", " ")
+    (tmp_path / "two.mp4").rename(folder / "two.mp4")
+    make_video(folder / "three.mp4", source="smptebars")
+    before = times_of(storage / "s")
+    done = run_job("tune.py", *arguments)
+    assert done.returncode == 0 and done.stdout.count("3/3") == 2, done.stdout
+    after = times_of(storage / "s")
+    assert before.items() <= after.items() and len(after) == 6
 
 
 # -- what can happen to one
@@ -192,6 +217,7 @@ def test_a_trial_that_fails_costs_that_trial_and_asha_stops_the_worse_half(
     }
     (failure,) = [line for line in done.stdout.splitlines() if line.startswith("failed  ")]
     assert "--lr-1e30: NonFiniteLoss" in failure
+    assert "Traceback" not in done.stdout and "tune.py:" not in done.stdout
     (stop,) = [line for line in done.stdout.splitlines() if line.startswith("stopped  ")]
     assert "--lr-1e-09: by ASHA after 1 scales" in stop
     runs = {name.partition("--")[2]: run for name, run in runs_of(tmp_path).items()}
@@ -205,6 +231,13 @@ def test_a_trial_that_fails_costs_that_trial_and_asha_stops_the_worse_half(
     after = times_of(tmp_path / "s")
     assert {name: after[name] for name in before} == before  # done and stopped stay; the failure was tried again
     assert len(after) == 3
+
+    whole = run_job("tune.py", *arguments[:-1], "--restore")  # without --asha what it stopped goes on
+    assert whole.returncode == 1, whole.stdout
+    results = {name.partition("--")[2]: result for name, result in results_of(tmp_path / "s").items()}
+    assert results["lr-1e-09"]["status"] == results["lr-0_003"]["status"] == "done"
+    runs = {name.partition("--")[2]: run for name, run in runs_of(tmp_path).items()}
+    assert runs["lr-1e-09"].info.status == "FINISHED" and "stopped" not in runs["lr-1e-09"].data.tags
 
 
 @pytest.mark.slow
@@ -290,6 +323,9 @@ def test_one_command_runs_the_ablations_and_tells_the_papers_words_beside(videos
         (["--sweep", "lr=1e-4..1e-2", "--sweep", "vae_levels=0,1", "--set", "latent=patchvae"], "needs a VAE scale"),
         (["--sweep", "lr=1e-2..1e-4"], "not below"),
         (["--sweep", "lr=1e-4..fast"], "lr=fast"),
+        (["--sweep", "lr=1e-4...1e-2"], "a range is LOW..HIGH"),
+        (["--sweep", "num_frames=13,25"], "make a sweep of each value"),
+        (["--sweep", "stride=2,3"], "make a sweep of each value"),
         (["--sweep", "ablation=none,no_frezing"], "no_frezing is none of"),
         (["--sweep", "lr=1,2", "--trials", "3"], "--trials 3"),
         (["--sweep", "lr=1e-4..1e-2", "--trials", "0"], "--trials 0"),
@@ -332,6 +368,9 @@ def test_combinations_are_every_one_once() -> None:
         {"ablation": "gan_only"},
         {"vae_levels": "2", "ablation": "none"},
     ]
+    # whatever the order
+    for levels in ("1,6", "6,1"):
+        assert {"ablation": "vae_only"} in combinations([f"vae_levels={levels}", "ablation=none,vae_only"])
     with pytest.raises(ConfigError, match="needs a VAE scale"):
         combinations(["vae_levels=0,1", "ablation=none,patchvae"])
     with pytest.raises(UsageError, match="too long"):
@@ -361,6 +400,38 @@ def test_changes_compare_the_clips_that_both_finished_and_the_best_has_most_clip
     assert chosen and chosen.values == {"ablation": "none"}  # 0.75; gan_only 0.975; no_freezing not on both
     assert "failed  bno_freezing: why" in sweep.remarks(trials, results)
     assert sweep.best(sweep.lines(trials, {}), "svfid_lite0") is None
+
+
+def test_optuna_learns_the_mean_over_the_clips_and_ranks_last_what_did_not_finish_on_all() -> None:
+    """A search for log lr = -3, by two clips; the upper half of the range never finishes on the second one."""
+    axes = sweep.read_axes(["lr=1e-5..1e-1"], demo())
+    clips: dict[str, tuple[str, object]] = {"a": ("a.mp4", None), "b": ("b.mp4", None)}
+    plan = trials.Plan(demo(), axes, cast(Store, None), cast(Corpus, None), 2, "svfid_lite0", clips)
+    search = trials.Draws(plan, [{"lr": "0.09"}, {"lr": "0.002"}])
+    drawn = []
+    for i in range(60):
+        (one, values), (two, same) = (search.suggest(f"{i}{clip}")[trials.TRIAL] for clip in clips)
+        assert {one, two} == set(clips) and values == same
+        exponent = math.log10(float(values["lr"]))
+        drawn.append(exponent)
+        score = abs(exponent + 3)
+        search.on_trial_complete(f"{i}b", {trials.FINAL: score + 0.5 if exponent < -2 else math.nan})
+        search.on_trial_complete(f"{i}a", {trials.FINAL: score - 0.5 if exponent < -2 else -10.0}, error=False)
+    assert drawn[0] == math.log10(0.09) and drawn[1] == math.log10(0.002)  # those of before come first
+    assert np.mean([exponent < -2 for exponent in drawn[30:]]) > 0.9
+    assert np.median(np.abs(np.add(drawn[30:], 3))) < 0.5
+
+
+def test_draws_from_two_ranges_are_points_of_one_colour() -> None:
+    axes = sweep.read_axes(["vae_levels=1,2", "lr=1e-4..1e-2", "kl_weight=0.1..10"], demo())
+    found = [
+        sweep.Line({"vae_levels": str(1 + i % 2), "lr": f"{i}e-3", "kl_weight": f"{i}"}, {"a": result("a", i, 0.3)}, 1)
+        for i in range(1, 9)
+    ]
+    pixels = np.asarray(Image.open(io.BytesIO(plots.figure(found, axes, "t"))).convert("RGB")).astype(int)
+    coloured = pixels[np.ptp(pixels, -1) > 60]
+    assert len(coloured) > 100
+    assert (coloured[:, 2] > coloured[:, 0]).all()  # blue, and no second colour
 
 
 def test_a_plot_has_a_line_a_method_and_a_straight_one_for_what_has_no_value() -> None:

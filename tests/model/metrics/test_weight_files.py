@@ -94,6 +94,7 @@ def cut(path):
         (saved([1, 2]), "no state dict but a list"),
         (saved({"state_dict": 3}), "no state dict"),
         (saved({}), "nearest is that of another/project, but no layer/W, layer/b;"),
+        (saved({f"n{i}": torch.ones(1) for i in range(5)}), r"fits \(it has n0, n1, n2 and 2 more\); nearest is"),
         (saved({"second.weight": torch.ones(2), "last.bias": torch.ones(7)}), "of one/project, but no first.weight;"),
         (saved({k: v for k, v in one().items() if k != "last.bias"}), "of one/project, but no last.bias;"),
         (saved(one(first__weight=torch.ones(3, 2))), r"first.weight is \(3, 2\), not \(2, 3\)"),
