@@ -7,7 +7,7 @@
 
 Writes evaluation/ in what was given, or --out: results.csv, .json and .md, and of each clip diversity.png (where its
 samples differ) and nnf_00.png … (where in the clip their patches come from). An experiment's figures go to MLflow too,
-to the runs of its clips and of the corpus. Each argument has a table of its own.
+to the runs of its clips and of the corpus. Each argument has a table of its own, and each combination of a sweep.
 
 Searching nearest neighbours takes one core 10 s a sample of 13×54×96, and 16 times as long for twice the height and
 width. So it is done of the first samples only (--nn); by default of two, and of none if one would take more than two
@@ -60,7 +60,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="evaluate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("given", nargs="*", metavar="EXPERIMENT|CHECKPOINT", help="folder of train_corpus.py, checkpoint.pt, or a URI")
+    given = "folder of train_corpus.py or tune.py, checkpoint.pt, or a URI"
+    add("given", nargs="*", metavar="EXPERIMENT|CHECKPOINT", help=given)
     add("--n", type=int, default=50, help="samples of each clip (default: 50)")
     add("--seed", type=int, default=1, help="of the samples; 1 gives those train_corpus.py scored (default: 1)")
     add("--features", default="lite0", help="lite0, c3d:FILE or inception:FILE: README, Features by file (lite0)")
@@ -96,10 +97,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
     features = from_option(args.features)
     if args.samples:
         return _folder(args, features, console)
-    groups, failed = [], False
+    groups: list[Group] = []
+    failed = False
     for given in args.given:
         try:
-            groups.append(look(given, args))
+            groups += look(given, args)
         except (UsageError, StorageError) as error:
             console.print(f"failed  {shown(str(error))}", style="red")
             failed = True
@@ -132,9 +134,39 @@ def _folder(args: argparse.Namespace, features: VideoFeatures, console: Console)
 # -- what there is to evaluate
 
 
-def look(given: str, args: argparse.Namespace) -> Group:
-    """What an argument names. Raises UsageError, StorageError."""
+@dataclass(frozen=True)
+class Experiment:
+    """What lies in a folder of train_corpus.py or tune.py. parts: the models, each with its clip; those of a sweep by
+    combination."""
+
+    corpus: str
+    stride: int | None
+    parts: Mapping[str, Mapping[str, str]]
+
+
+def read_experiment(base: Store) -> Experiment | None:
+    """None for a folder that is neither's. Raises UsageError for a damaged file."""
+    from jobs import sweep
     from jobs.results import read_config, read_results, read_submission
+
+    if "submission.json" in (names := base.names()):
+        config, submission = read_config(base), read_submission(base)
+        clips = {clip_id: clip_id for clip_id in submission.clip_ids}
+        return Experiment(submission.corpus, config.stride if config else None, {"": clips})
+    defined = sweep.definition(base) if sweep.DEFINITION in names else None
+    if defined is None:
+        return None
+    trials = sweep.begun(base)
+    results, parts = read_results(base, trials), dict[str, dict[str, str]]()
+    for name, (clip, _) in trials.items():
+        if name not in results or results[name].status != "stopped":  # by ASHA: it was meant to
+            parts.setdefault(name.removeprefix(f"{clip}--"), {})[name] = clip
+    return Experiment(defined["corpus"], defined["config"].get("stride"), parts)
+
+
+def look(given: str, args: argparse.Namespace) -> list[Group]:
+    """What an argument names: one group, of a sweep one a combination. Raises UsageError, StorageError."""
+    from jobs.results import read_results
     from jobs.score_clip import Work
 
     store = Store.open(given, "EXPERIMENT")
@@ -145,34 +177,40 @@ def look(given: str, args: argparse.Namespace) -> Group:
         raise UsageError(f"{given}: no such file; give a checkpoint.pt, or an experiment's folder")
     out.check_writable()
 
-    base = store if store.read(["submission.json"]) else folder.parent
-    submission = read_submission(base) if base.read(["submission.json"]) else None
+    base, experiment = store, read_experiment(store)
+    if experiment is None:
+        base, experiment = folder.parent, read_experiment(folder.parent)
     frames: Mapping[str, tuple[ShardEntry, ...]] = {}
-    if submission and not args.real:
+    if experiment and not args.real:
         base.pull(".shards")
-        config = read_config(base)
-        frames = frames_of(base.path, submission.corpus, config.stride if config else None)
+        frames = frames_of(base.path, experiment.corpus, experiment.stride)
 
-    if submission and base is store:
+    if experiment and base is store:
         if args.real:
             raise UsageError(f"{given}: --real is for a checkpoint; an experiment has the frames of its clips")
-        results, works = read_results(base, submission.clip_ids), []
-        for clip_id in submission.clip_ids:
-            reason = ""
-            if clip_id not in results or results[clip_id].status != "done":
-                reason = "is not trained to its end; run train_corpus.py again"
-            elif clip_id not in frames:
-                reason = "its frames are neither in .shards nor in the corpus; give its checkpoint.pt and --real CLIP"
-            works.append(Work(clip_id, f"{base.uri}/{clip_id}/checkpoint.pt", frames.get(clip_id, ()), reason=reason))
-        return Group(store.name, out, works, base, whole=True)
+        groups = []
+        for part, models in experiment.parts.items():
+            results, works = read_results(base, models), []
+            for model, clip in models.items():
+                reason = ""
+                if model not in results or results[model].status != "done":
+                    reason = "is not trained to its end; train it again"
+                elif clip not in frames:
+                    reason = "no frames of it are in .shards or the corpus; give its checkpoint.pt and --real CLIP"
+                works.append(Work(model, f"{base.uri}/{model}/checkpoint.pt", frames.get(clip, ()), reason=reason))
+            place = out.below(part) if part else out
+            groups.append(Group(" ".join(filter(None, [store.name, part])), place, works, base, whole=not part))
+        return groups
 
     if folder is store and "netG.pth" not in store.names():  # which a folder of the authors' code holds
-        raise UsageError(f"{given}: neither an experiment of train_corpus.py nor a checkpoint; give its folder or file")
-    if not args.real and folder.name not in frames:
+        mend = "give the folder of one, or the file"
+        raise UsageError(f"{given}: no experiment of train_corpus.py or tune.py, and no checkpoint; {mend}")
+    models = {name: clip for part in experiment.parts.values() for name, clip in part.items()} if experiment else {}
+    chunks = frames.get(models.get(folder.name, folder.name), ())
+    if not args.real and not chunks:
         raise UsageError(f"{given}: no experiment around it has the frames of its clip; give --real CLIP")
     real = os.path.abspath(args.real) if args.real else None
-    work = Work(folder.name, store.uri, frames.get(folder.name, ()), real)
-    return Group(folder.name, out, [work], None if args.real else base, whole=False)
+    return [Group(folder.name, out, [Work(folder.name, store.uri, chunks, real)], None if real else base, whole=False)]
 
 
 # -- scoring

@@ -18,6 +18,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +29,7 @@ from jobs.results import FIGURES, PAGE_COLUMNS, Result
 from jobs.storage import Store
 from model.config import TrainConfig
 
+DEFINITION = "sweep.json"  # in the experiment's folder: config, sweep, n, corpus, clips
 ABLATION, METHOD = "ablation", "none"
 NOTE = "A copy of the clip scores best in svfid; read it with diversity and nn_distance, which a copy has near 0."
 MODES = {"svfid_lite0": "min", "diversity": "max", "nn_distance": "max"}  # figures of a scale too, by which is better
@@ -124,6 +126,19 @@ def trial_name(clip_id: str, values: Values) -> str:
     if len(name) > NAME_LENGTH:
         raise UsageError(f"{name}: too long for a folder's name; sweep fewer settings at once")
     return name
+
+
+def definition(store: Store) -> Mapping[str, Any] | None:
+    """What defines the sweep in a folder; None where there is none. Raises UsageError for a damaged file."""
+    found = store.read([DEFINITION]).get(DEFINITION)
+    try:
+        read = json.loads(found) if found else None
+        if read is not None and not {"config", "sweep", "n", "corpus", "clips"} <= read.keys():
+            raise ValueError("it lacks something")
+    except (ValueError, AttributeError) as error:
+        mend = "use --experiment NAME"
+        raise UsageError(f"{store.uri}/{DEFINITION}: cannot be read ({one_line(error)}); {mend}") from error
+    return read
 
 
 def begun(store: Store) -> Trials:

@@ -42,7 +42,6 @@ DONE, SOME_FAILED = 0, 1
 DRAWS = 20
 LADDER = {"ladder_side", "min_size", "max_size", "scale_factor", "num_scales", "num_frames", "frame_rates"}
 CUT = {"num_frames", "stride"}  # settings that say how videos are cut into clips, which is done once
-DEFINITION = "sweep.json"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -107,7 +106,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         corpora = train_corpus.read_corpus(console, args.corpus, base, *configs)
         clip_ids = [work.clip_id for work in corpora.works]
         listed = {sweep.trial_name(clip, values): (clip, values) for values in combinations for clip in clip_ids}
-        definition = {"config": config.to_dict(), "sweep": given, "n": args.n, "clips": clip_ids}
+        definition = {"config": config.to_dict(), "sweep": given, "n": args.n, "corpus": args.corpus, "clips": clip_ids}
         _check_definition(base, definition)
         if args.restore:
             _forget(base, {"failed"} if args.asha else {"failed", "stopped"})
@@ -155,32 +154,23 @@ def _draws(trials: int | None, axes: Sequence[sweep.Axis]) -> int:
 
 def _check_restore(base: Store, restore: bool) -> None:
     names = base.names()
-    if restore and DEFINITION not in names:
+    if restore and sweep.DEFINITION not in names:
         raise UsageError(f"--restore: {base.uri} holds no sweep; leave it out, or give the sweep's --storage and name")
-    if not restore and DEFINITION in names:
+    if not restore and sweep.DEFINITION in names:
         raise UsageError(f"{base.uri}: holds a sweep; --restore goes on with it, --experiment NAME makes another")
-    if DEFINITION not in names and "experiment.json" in names:
+    if sweep.DEFINITION not in names and "experiment.json" in names:
         raise UsageError(f"{base.uri}: holds models of train_corpus.py; use --experiment NAME")
 
 
 def _check_definition(base: Store, definition: Mapping[str, Any]) -> None:
     """Raises UsageError if what defines the sweep that is there is another; it may have had fewer clips."""
-    found = base.read([DEFINITION]).get(DEFINITION)
-    try:
-        before = json.loads(found) if found else definition
-        changed = [name for name in definition if name != "clips" and before[name] != definition[name]]
-        gone = [clip for clip in before["clips"] if clip not in definition["clips"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{base.uri}/{DEFINITION}: cannot be read ({one_line(error)}); use --experiment NAME"
-        ) from error
-    if changed:
+    before = sweep.definition(base) or definition
+    if changed := [name for name in ("config", "sweep", "n") if before[name] != definition[name]]:
         was = f"its {' and '.join(changed)} differ from those given"
         raise UsageError(f"--restore: {base.uri}: {was}; give the same command, or use --experiment NAME")
-    if gone:
-        raise UsageError(
-            f"--restore: {base.uri}: {gone[0]} is not in the corpus now; bring it back, or use --experiment NAME"
-        )
+    if gone := [clip for clip in before["clips"] if clip not in definition["clips"]]:
+        mend = "bring it back, or use --experiment NAME"
+        raise UsageError(f"--restore: {base.uri}: {gone[0]} is not in the corpus now; {mend}")
 
 
 def _forget(base: Store, ends: Collection[str]) -> None:
@@ -224,7 +214,7 @@ def _train(args: argparse.Namespace, asked: Asked) -> None:
         slots = schedule.resources(args.gpus_per_clip, args.cpus_per_clip, count)
         clips = trials.put(asked.corpora.works)
         plan = trials.Plan(asked.config, asked.axes, base, asked.corpus, args.n, args.metric, clips)
-        base.write_json(DEFINITION, asked.definition)
+        base.write_json(sweep.DEFINITION, asked.definition)
         base.remove(trials.STATE)
         try:
             draws = max(asked.draws, len(earlier)) if asked.draws else 0

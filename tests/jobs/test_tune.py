@@ -197,6 +197,22 @@ def test_a_sweep_goes_on_with_more_clips_but_not_without_one_it_had(swept: Swept
     assert before.items() <= after.items() and len(after) == 6
 
 
+def test_a_sweep_is_evaluated_with_a_table_a_combination(swept: Swept) -> None:
+    done = run_job("evaluate.py", swept.base, "--n", "2", "--nn", "0", "--cpus-per-clip", "1")
+    assert done.returncode == 0, done.stdout
+    results, runs = results_of(swept.base), runs_of(swept.storage)
+    for value in ("1", "2"):
+        table = json.loads((swept.base / "evaluation" / f"vae_levels-{value}" / "results.json").read_text())
+        assert table["name"] == f"s vae_levels-{value}" and table["corpus"]["svfid_lite0"]["clips"] == 2
+        for clip in table["clips"]:
+            score = clip["figures"]["svfid_lite0"]["mean"]
+            assert clip["clip_id"].endswith(f"--vae_levels-{value}")
+            assert score == results[clip["clip_id"]]["svfid_lite0"]  # of the same samples
+            assert runs[clip["clip_id"]].data.metrics["eval_n2_svfid_lite0"] == score
+    one = run_job("evaluate.py", swept.base / min(results) / "checkpoint.pt", "--n", "2", "--nn", "0")
+    assert one.returncode == 0 and min(results) in one.stdout, one.stdout
+
+
 # -- what can happen to one
 
 
