@@ -164,10 +164,12 @@ def samples_of(videos: Sequence[Video]) -> list[Video]:
     """Those that are samples, in a folder of them: one of files that differ in their ending only, as the .mp4 and .gif
     of jobs/sample.py, and not `real` and `reconstruction`, which lie beside the samples of a trained clip."""
     by_stem: dict[str, Video] = {}
-    for found in sorted(videos, key=lambda found: (found.path.endswith(".gif"), found.path)):
+    for found in sorted(videos, key=lambda found: (found.path.lower().endswith(".gif"), found.path)):
         path = Path(found.path)
-        if path.stem not in ("real", "reconstruction"):
-            by_stem.setdefault(str(path.with_suffix("")) if path.is_file() else found.path, found)
+        if path.is_dir():  # of frames
+            by_stem[found.path] = found
+        elif path.stem not in ("real", "reconstruction"):
+            by_stem.setdefault(str(path.with_suffix("")), found)
     return sorted(by_stem.values(), key=lambda found: found.path)
 
 

@@ -7,7 +7,8 @@
 
 Writes evaluation/ in what was given, or --out: results.csv, .json and .md, and of each clip diversity.png (where its
 samples differ) and nnf_00.png … (where in the clip their patches come from). An experiment's figures go to MLflow too,
-to the runs of its clips and of the corpus. Each argument has a table of its own, and each combination of a sweep.
+to the runs of its clips, or of a sweep's trials, and of a corpus. Each argument has a table of its own, and each
+combination of a sweep.
 
 Searching nearest neighbours takes one core 10 s a sample of 13×54×96, and 16 times as long for twice the height and
 width. So it is done of the first samples only (--nn); by default of two, and of none if one would take more than two
@@ -149,11 +150,12 @@ def read_experiment(base: Store) -> Experiment | None:
     from jobs import sweep
     from jobs.results import read_config, read_results, read_submission
 
-    if "submission.json" in (names := base.names()):
+    found = base.read(["submission.json", sweep.DEFINITION])
+    if "submission.json" in found:
         config, submission = read_config(base), read_submission(base)
         clips = {clip_id: clip_id for clip_id in submission.clip_ids}
         return Experiment(submission.corpus, config.stride if config else None, {"": clips})
-    defined = sweep.definition(base) if sweep.DEFINITION in names else None
+    defined = sweep.definition(base) if sweep.DEFINITION in found else None
     if defined is None:
         return None
     trials = sweep.begun(base)

@@ -80,7 +80,7 @@ def markdown(name: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> str
         counts = " or ".join(map(str, sorted(searched)))
         text.append(f"nn_distance and nnfdiv are of the first samples only (--nn): {counts} a clip.")
     elif corpus:
-        text.append("nn_distance and nnfdiv were left out: --nn 0, or a sample would take minutes (--nn 1 for one).")
+        text.append("nn_distance and nnfdiv are of no sample (--nn).")
     if complaints := [f"- {row.clip_id}: {complaint}" for row in rows for complaint in row.complaints]:
         text += ["", "What could not be scored:", "", *complaints]
     return "\n".join(text) + "\n"

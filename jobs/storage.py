@@ -146,8 +146,8 @@ class Store:
             raise UsageError(f"{self.uri}: {cause}; make room and make it writable, or give another folder") from error
 
     def names(self, folder: str = "") -> set[str]:
-        """What lies directly in `folder`: one listing, whatever the number of clips."""
-        with contextlib.suppress(FileNotFoundError):
+        """What lies directly in `folder`: one listing, whatever the number of clips. Raises StorageError."""
+        with _told(self, folder), contextlib.suppress(FileNotFoundError):
             found = self._fs.ls(self._full(folder).rstrip("/"), detail=False)
             return {PurePosixPath(str(path)).name for path in found}
         return set()

@@ -134,9 +134,9 @@ def definition(store: Store) -> Mapping[str, Any] | None:
     try:
         read = json.loads(found) if found else None
         if read is not None and not {"config", "sweep", "n", "corpus", "clips"} <= read.keys():
-            raise ValueError("it lacks something")
+            raise ValueError("of an earlier version, or damaged")
     except (ValueError, AttributeError) as error:
-        mend = "use --experiment NAME"
+        mend = "begin another sweep"
         raise UsageError(f"{store.uri}/{DEFINITION}: cannot be read ({one_line(error)}); {mend}") from error
     return read
 

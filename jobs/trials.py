@@ -33,6 +33,7 @@ from jobs.storage import Store
 from jobs.sweep import MODES, Axis, Trials, Values, configured, objective, trial_name
 from jobs.tracking import Corpus
 from model.config import TrainConfig
+from model.files import StorageError
 from pipeline import shards
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def fit_trial(config: Mapping[str, Any], plan: Plan) -> None:
     if result.status == "done":
         figures = {figure: getattr(result, figure) for figure in MODES}
         tune.report({**figures, SCALES: told + 2, FINAL: objective(result, plan.metric), FINISHED: True})
+    elif not read_results(plan.store, [name]):  # the store did not take it: Tune tries again
+        raise RuntimeError(result.reason)
 
 
 class Told(tune.Callback):
@@ -128,10 +131,13 @@ class Told(tune.Callback):
     def _tell(self, result: Result) -> None:
         """Written unless the trial wrote one itself."""
         name = result.clip_id
-        if written := read_results(self._plan.store, [name]).get(name):
-            result = written
-        else:
-            self._plan.store.write_json(f"{name}/result.json", asdict(result))
+        try:
+            if written := read_results(self._plan.store, [name]).get(name):
+                result = written
+            else:
+                self._plan.store.write_json(f"{name}/result.json", asdict(result))
+        except (StorageError, UsageError) as error:
+            print(one_line(error), flush=True)
         print(f"{name}  {result.status}: {result.reason}", flush=True)
 
 
@@ -196,6 +202,7 @@ class Draws(Searcher):
         for values in earlier:
             ranged = {axis.key for axis in plan.axes if axis.ends}
             self._study.enqueue_trial({key: float(v) if key in ranged else v for key, v in values.items()})
+        self.drawn: dict[str, tuple[str, Values]] = {}  # all there were, by name
         self._open: dict[str, Draw] = {}  # by the ids of Tune's trials
         self._todo: list[tuple[str, Draw]] = []
 
@@ -205,12 +212,16 @@ class Draws(Searcher):
             self._todo = [(clip, draw) for clip in self._clips]
         clip, draw = self._todo.pop(0)
         self._open[trial_id] = draw
-        return {TRIAL: (clip, {key: _text(value) for key, value in draw.trial.params.items()})}
+        values = {key: _text(value) for key, value in draw.trial.params.items()}
+        self.drawn[trial_name(clip, values)] = clip, values
+        return {TRIAL: (clip, values)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         from optuna.trial import TrialState
 
-        draw = self._open.pop(trial_id)
+        draw = self._open.pop(trial_id, None)
+        if draw is None:
+            return
         draw.scores.append((result or {}).get(FINAL, math.nan))
         if len(draw.scores) == draw.clips:
             mean = sum(draw.scores) / draw.clips
@@ -248,8 +259,10 @@ def _text(value: Any) -> str:
     return format(value, ".6g") if isinstance(value, float) else str(value)
 
 
-def run(plan: Plan, listed: Trials, draws: int, earlier: Sequence[Values], slots: schedule.Slots, asha: bool) -> None:
+def run(plan: Plan, listed: Trials, draws: int, earlier: Sequence[Values], slots: schedule.Slots, asha: bool) -> Trials:
     """Run trials to their end, each of which leaves its result. Ray must have been started.
+
+    Returns those that Optuna drew.
 
     Args:
         listed: the trials; none where Optuna draws.
@@ -263,9 +276,11 @@ def run(plan: Plan, listed: Trials, draws: int, earlier: Sequence[Values], slots
         began = listed or {trial_name(clip, values): (clip, values) for values in earlier for clip in plan.clips}
         done = {name for name, result in read_results(plan.store, began).items() if result.status == "done"}
         settings |= {"scheduler": AshaPerClip(plan, done)}
+    drawn: Trials = {}
     if draws:
-        space = {}
-        settings |= {"search_alg": Draws(plan, earlier), "num_samples": draws * len(plan.clips)}
+        search = Draws(plan, earlier)
+        space, drawn = {}, search.drawn
+        settings |= {"search_alg": search, "num_samples": draws * len(plan.clips)}
     options = {"cpu": slots.options["num_cpus"], "gpu": slots.options.get("num_gpus", 0)}
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(fit_trial, plan=plan), options),
@@ -280,3 +295,4 @@ def run(plan: Plan, listed: Trials, draws: int, earlier: Sequence[Values], slots
         ),
     )
     tuner.fit()
+    return drawn

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 DONE, SOME_FAILED = 0, 1
 DRAWS = 20
-LADDER = {"ladder_side", "min_size", "max_size", "scale_factor", "num_scales", "num_frames", "frame_rates"}
+LADDER = {"ladder_side", "min_size", "max_size", "scale_factor", "num_scales", "frame_rates"}
 CUT = {"num_frames", "stride"}  # settings that say how videos are cut into clips, which is done once
 
 
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from rich.console import Console
 
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    told = "stopped; the same command with --restore goes on from the last checkpoints"
+    told = "stopped; the same command goes on from the last checkpoints, with --restore once a trial has begun"
     return exit_code(lambda: run(args, console), console, stopped=told)
 
 
@@ -116,10 +116,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
         # -- 2. the trials
         what = f"{draws} combinations from Optuna" if draws else f"{len(combinations)} combinations"
         console.print(f"{what} × {len(clip_ids)} clips, into {base.uri}")
-        _train(args, asked)
+        drawn = _train(args, asked)
 
         # -- 3. what came of it
-        return SOME_FAILED if _tell(args, console, asked) else DONE
+        trials = asked.listed or {**sweep.begun(base), **drawn}  # one that failed early is not among those begun
+        return SOME_FAILED if _tell(args, console, asked, trials) else DONE
 
 
 @dataclass(frozen=True)
@@ -195,8 +196,11 @@ def _open_tracking(args: argparse.Namespace, base: Store, given: Sequence[str]) 
 # -- the trials
 
 
-def _train(args: argparse.Namespace, asked: Asked) -> None:
-    """Run what has no result, and what ASHA and Optuna must hear of again. The definition is kept before it starts."""
+def _train(args: argparse.Namespace, asked: Asked) -> sweep.Trials:
+    """Run what has no result, and what ASHA and Optuna must hear of again. The definition is kept before it starts.
+
+    Returns the trials that Optuna drew.
+    """
     from jobs.results import read_results
 
     listed, base = asked.listed, asked.base
@@ -204,7 +208,7 @@ def _train(args: argparse.Namespace, asked: Asked) -> None:
         ended = read_results(base, listed)
         listed = {name: trial for name, trial in listed.items() if name not in ended}
     if not listed and not asked.draws:
-        return
+        return {}
     begun = sweep.begun(base) if asked.draws else {}
     earlier = list({tuple(values.items()): values for _, values in begun.values()}.values())
     from jobs import trials
@@ -218,7 +222,7 @@ def _train(args: argparse.Namespace, asked: Asked) -> None:
         base.remove(trials.STATE)
         try:
             draws = max(asked.draws, len(earlier)) if asked.draws else 0
-            trials.run(plan, listed, draws, earlier, slots, args.asha)
+            return trials.run(plan, listed, draws, earlier, slots, args.asha)
         finally:
             with contextlib.suppress(OSError):
                 base.remove(trials.STATE)
@@ -227,13 +231,12 @@ def _train(args: argparse.Namespace, asked: Asked) -> None:
 # -- what came of it
 
 
-def _tell(args: argparse.Namespace, console: Console, asked: Asked) -> bool:
+def _tell(args: argparse.Namespace, console: Console, asked: Asked, trials: sweep.Trials) -> bool:
     """Print table and failures, leave the files in the store and in MLflow. Returns whether anything failed."""
     from jobs import plots, tracking, upload
     from jobs.results import read_results
 
     axes, base, corpus, corpora = asked.axes, asked.base, asked.corpus, asked.corpora
-    trials = asked.listed or sweep.begun(base)
     keys = [axis.key for axis in axes]
     results = read_results(base, trials)
     found = sweep.lines(trials, results)

@@ -36,7 +36,10 @@ FORMATS = (
 )
 
 # What ffmpeg's decoders call an error and is none: how sound streams of some encoders are made.
-HARMLESS = re.compile(rb"mmco: unref short failure|co located POCs unavailable|deprecated|number of reference frames")
+HARMLESS = re.compile(
+    rb"mmco: unref short failure|co located POCs unavailable|deprecated|number of reference frames"
+    rb"|^ *Last message repeated"  # which counted itself, if it was not harmless
+)
 
 AnyPath = str | os.PathLike[str]
 

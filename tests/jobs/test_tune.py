@@ -307,6 +307,20 @@ def test_optuna_draws_from_a_range_for_all_clips_and_goes_on_with_other_draws(vi
 
 
 @pytest.mark.slow
+def test_a_draw_that_fails_before_it_begins_is_told(tmp_path: Path) -> None:
+    """12 px high the clip would be 6 px wide, and 8 are the least; 18 px high it is 9 px wide."""
+    make_video(tmp_path / "narrow.mp4", size="48x96")
+    axes = ("--sweep", "lr=1e-4..1e-2", "--sweep", "min_size=12,18", "--trials", "3")
+    done = run_job("tune.py", *command(tmp_path / "narrow.mp4", tmp_path / "storage", *axes))
+    assert done.returncode == 1 and "Traceback" not in done.stdout, done.stdout
+    ends = [(name[-2:], result["status"]) for name, result in results_of(tmp_path / "storage" / "s").items()]
+    assert set(ends) == {("12", "failed"), ("18", "done")} and len(ends) == 3
+    told = [line for line in done.stdout.splitlines() if line.startswith("failed  ")]
+    assert len(told) == ends.count(("12", "failed")) and "would be 6x12 px" in told[0]
+    assert runs_of(tmp_path / "storage")["corpus"].data.metrics["trials_failed"] == len(told)
+
+
+@pytest.mark.slow
 def test_one_command_runs_the_ablations_and_tells_the_papers_words_beside(videos: Path, tmp_path: Path) -> None:
     done = run_job("tune.py", *command(videos / "two.mp4", tmp_path, "--ablations"))
     assert done.returncode == 0, done.stdout
