@@ -27,13 +27,15 @@ class Server:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--workers", "1", "--backend-store-uri", database, "--artifacts-destination", str(self.artifacts)]
         self._command = command
+        self._env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        if database.startswith("postgresql"):  # as the README says
+            self._env["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"] = "64"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
-                self._command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                self._command, env=self._env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
         deadline = time.monotonic() + 120
         while True:

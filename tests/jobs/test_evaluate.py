@@ -177,7 +177,7 @@ def test_a_clip_that_cannot_be_scored_costs_itself_only(trained: Trained, tmp_pa
     assert done.returncode == 1, done.stdout
     (line,) = complaints(done.stdout)
     assert "good-" in line and "none of 2 samples" in line and "NaN" in line
-    assert sum("nowhere: neither an experiment" in line for line in done.stdout.splitlines()) == 1
+    assert sum("nowhere: no experiment of train_corpus.py" in line for line in done.stdout.splitlines()) == 1
     figures = results(base / "evaluation")
     assert figures[path.parent.name] == {} and "mean of 1 clip " in done.stdout
     assert figures[clips_of(base)["su"].name]["svfid_lite0"]["mean"] > 0
