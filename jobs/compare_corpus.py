@@ -135,7 +135,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     console.print(f"{len(drawn)} samples have {len(found)} different nn1 among {len(train)} clips", highlight=False)
     if (code := train_corpus.main(command)) not in (DONE, SOME_FAILED):
         return code
-    base = train_corpus.open_storage(args.storage).below(experiment)
+    base = train_corpus.open_experiment(args.storage, experiment)
     done = {clip_id for clip_id, result in read_results(base, found).items() if result.status == "done"}
     failures += [f"{clip_id}: not trained" for clip_id in found if clip_id not in done]  # the corpus job has said why
 

@@ -148,21 +148,18 @@ class Experiment:
 def read_experiment(base: Store) -> Experiment | None:
     """None for a folder that is neither's. Raises UsageError for a damaged file."""
     from jobs import sweep
-    from jobs.results import read_config, read_results, read_submission
+    from jobs.results import read_config, read_submission
 
-    found = base.read(["submission.json", sweep.DEFINITION])
-    if "submission.json" in found:
+    if base.read(["submission.json"]):
         config, submission = read_config(base), read_submission(base)
         clips = {clip_id: clip_id for clip_id in submission.clip_ids}
         return Experiment(submission.corpus, config.stride if config else None, {"": clips})
-    defined = sweep.definition(base) if sweep.DEFINITION in found else None
+    defined = sweep.definition(base)
     if defined is None:
         return None
-    trials = sweep.begun(base)
-    results, parts = read_results(base, trials), dict[str, dict[str, str]]()
-    for name, (clip, _) in trials.items():
-        if name not in results or results[name].status != "stopped":  # by ASHA: it was meant to
-            parts.setdefault(name.removeprefix(f"{clip}--"), {})[name] = clip
+    parts: dict[str, dict[str, str]] = {}
+    for name, (clip, _) in sweep.begun(base).items():
+        parts.setdefault(name.removeprefix(f"{clip}--"), {})[name] = clip
     return Experiment(defined["corpus"], defined["config"].get("stride"), parts)
 
 
@@ -194,14 +191,17 @@ def look(given: str, args: argparse.Namespace) -> list[Group]:
         for part, models in experiment.parts.items():
             results, works = read_results(base, models), []
             for model, clip in models.items():
-                reason = ""
-                if model not in results or results[model].status != "done":
+                status, reason = results[model].status if model in results else "", ""
+                if status == "stopped":  # by ASHA: it was meant to
+                    continue
+                if status != "done":
                     reason = "is not trained to its end; train it again"
                 elif clip not in frames:
                     reason = "no frames of it are in .shards or the corpus; give its checkpoint.pt and --real CLIP"
                 works.append(Work(model, f"{base.uri}/{model}/checkpoint.pt", frames.get(clip, ()), reason=reason))
             place = out.below(part) if part else out
-            groups.append(Group(" ".join(filter(None, [store.name, part])), place, works, base, whole=not part))
+            if works or not part:
+                groups.append(Group(" ".join(filter(None, [store.name, part])), place, works, base, whole=not part))
         return groups
 
     if folder is store and "netG.pth" not in store.names():  # which a folder of the authors' code holds

@@ -83,7 +83,7 @@ def check(argv: Sequence[str]) -> None:
     args = parse(argv)
     config, base = _settled(args)
     base.check_writable()
-    _check_definition(base, config, _clip_folders(base), ())
+    _check_definition(base, config, _clip_folders(base.names()), ())
     uri = tracking.uri_of(args.tracking_uri, base.parent.tracking_folder)
     try:
         tracking.find_corpus(uri, base.name)
@@ -102,11 +102,8 @@ def _settled(args: argparse.Namespace) -> tuple[TrainConfig, Store]:
     config = _chunked(args, config)
     if args.n < 2:
         raise UsageError(f"--n {args.n}: at least 2 samples are needed to measure diversity")
-    storage = open_storage(args.storage)
     experiment = args.experiment or "-".join(filter(None, [experiment_name(args.corpus, args.preset), args.ablation]))
-    if not re.fullmatch(r"\w[\w.-]*", experiment):
-        raise UsageError(f"--experiment {experiment}: letters, digits, '_', '-' and '.' only; it names a folder")
-    return config, storage.below(experiment)
+    return config, open_experiment(args.storage, experiment)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -124,15 +121,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _train(args: argparse.Namespace, console: Console, config: TrainConfig, base: Store, lease: Lease) -> int:
     # -- 1. what there is to do
+    names = base.names()
     if not args.fresh:  # before anything is decoded for it
-        _check_definition(base, config, _clip_folders(base), ())
+        _check_definition(base, config, _clip_folders(names), ())
     corpora = read_corpus(console, args.corpus, base, config)
 
     # -- 2. one experiment holds models of one configuration
     from jobs.results import Submission, write_submission
 
     clip_ids = [work.clip_id for work in corpora.works]
-    folders = _clip_folders(base, clip_ids)
+    folders = _clip_folders(names, clip_ids)
     discarded = set(clip_ids) & folders if args.fresh else set()
     _check_definition(base, config, folders - discarded, discarded)
     submission = Submission(args.corpus, args.preset, clip_ids, corpora.failures)
@@ -234,9 +232,9 @@ def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: S
     )
 
 
-def _clip_folders(base: Store, clip_ids: Collection[str] = ()) -> set[str]:
+def _clip_folders(names: Collection[str], clip_ids: Collection[str] = ()) -> set[str]:
     """Of the experiment's own folders every name has a dot, but for EVALUATION, which may be a clip of that id."""
-    return {name for name in base.names() if "." not in name} - ({EVALUATION} - set(clip_ids))
+    return {name for name in names if "." not in name} - ({EVALUATION} - set(clip_ids))
 
 
 def _check_definition(base: Store, config: TrainConfig, kept: Collection[str], discarded: Collection[str]) -> None:
@@ -335,8 +333,12 @@ def _tell_results(
 # -- names
 
 
-def open_storage(given: str | None) -> Store:
-    return Store(str(default_folder())) if given is None else Store.open(given)
+def open_experiment(storage: str | None, name: str) -> Store:
+    """Its folder. Raises UsageError for a storage that cannot be used, and for a name that is none of a folder."""
+    store = Store(str(default_folder())) if storage is None else Store.open(storage)
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UsageError(f"--experiment {name}: letters, digits, '_', '-' and '.' only; it names a folder")
+    return store.below(name)
 
 
 def experiment_name(corpus: str, preset: str) -> str:

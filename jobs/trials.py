@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 MAX_RESTARTS = 2  # of a trial whose process or node died; it goes on from its checkpoint
 REDUCTION = 2  # ASHA stops what is worse than the better half of those that came as far, at scales 1, 2, 4, …
 TRIAL = "trial"  # in a trial's config: its clip and values
-SCALES, FINAL, FINISHED = "scales_done", "final", "finished"  # of what a trial tells, beside its figures
+# Of what a trial tells, beside its figures. AGAIN: it was done before, and only tells again what it scored.
+SCALES, FINAL, FINISHED, AGAIN = "scales_done", "final", "finished", "again"
 STATE = ".tune"  # Tune's folder in the experiment's
 
 
@@ -79,19 +80,20 @@ def fit_trial(config: Mapping[str, Any], plan: Plan) -> None:
     """The body of a trial. It tells Tune the scores after each scale, then the final ones if it does not fail."""
     clip, values = config[TRIAL]
     name, told = trial_name(clip, values), -1
+    result = read_results(plan.store, [name]).get(name)
+    again = {AGAIN: result is not None and result.status == "done"}
 
     def tell(scale: int, scores: Mapping[str, float]) -> None:
         nonlocal told
         if scale > told:
             told = scale
             figures = {figure: scores[figure] for figure in MODES}
-            tune.report({**figures, SCALES: scale + 1, FINAL: float("nan"), FINISHED: False})
+            tune.report({**figures, **again, SCALES: scale + 1, FINAL: math.nan, FINISHED: False})
 
     for line in plan.store.read([f"{name}/metrics.jsonl"]).get(f"{name}/metrics.jsonl", b"").split(b"\n")[:-1]:
         point = json.loads(line)
         if point["iteration"] is None:
             tell(point["scale"], point["metrics"])
-    result = read_results(plan.store, [name]).get(name)
     if result is None:
         source, chunks = plan.clips[clip]
         job = schedule.Job(
@@ -104,7 +106,7 @@ def fit_trial(config: Mapping[str, Any], plan: Plan) -> None:
             result = schedule.fit_job(job, ray.get(chunks), scored=tell)
     if result.status == "done":
         figures = {figure: getattr(result, figure) for figure in MODES}
-        tune.report({**figures, SCALES: told + 2, FINAL: objective(result, plan.metric), FINISHED: True})
+        tune.report({**figures, **again, SCALES: told + 2, FINAL: objective(result, plan.metric), FINISHED: True})
     elif not read_results(plan.store, [name]):  # the store did not take it: Tune tries again
         raise RuntimeError(result.reason)
 
@@ -142,14 +144,11 @@ class Told(tune.Callback):
 
 
 class AshaPerClip(FIFOScheduler):
-    """An ASHA for each clip: scores compare within a clip only.
+    """An ASHA for each clip: scores compare within a clip only. What was done before counts, and is not stopped."""
 
-    Args: done: names of trials that are, which only tell again what they scored.
-    """
-
-    def __init__(self, plan: Plan, done: Collection[str]) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__()
-        self._plan, self._done = plan, done
+        self._plan = plan
         self._schedulers: dict[str, ASHAScheduler] = {}
 
     def _of(self, trial: Any) -> ASHAScheduler:
@@ -171,7 +170,7 @@ class AshaPerClip(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> Any:
         decision = self._of(trial).on_trial_result(tune_controller, trial, result)
-        return TrialScheduler.CONTINUE if _name(trial) in self._done else decision
+        return TrialScheduler.CONTINUE if result[AGAIN] else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         self._of(trial).on_trial_complete(tune_controller, trial, result)
@@ -195,8 +194,9 @@ class Draws(Searcher):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._clips = list(plan.clips)
         self._space = {axis.key: _distribution(axis) for axis in plan.axes}
+        direction = optuna.study.StudyDirection
         self._study = optuna.create_study(
-            direction=getattr(optuna.study.StudyDirection, f"{MODES[plan.metric]}imize".upper()),
+            direction=direction.MINIMIZE if MODES[plan.metric] == "min" else direction.MAXIMIZE,
             sampler=optuna.samplers.TPESampler(seed=plan.config.seed + len(earlier)),  # other draws than before
         )
         for values in earlier:
@@ -208,7 +208,7 @@ class Draws(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         if not self._todo:
-            draw = Draw(self._study.ask(self._space), len(self._clips))
+            draw = Draw(self._study.ask(self._space))
             self._todo = [(clip, draw) for clip in self._clips]
         clip, draw = self._todo.pop(0)
         self._open[trial_id] = draw
@@ -223,16 +223,13 @@ class Draws(Searcher):
         if draw is None:
             return
         draw.scores.append((result or {}).get(FINAL, math.nan))
-        if len(draw.scores) == draw.clips:
-            mean = sum(draw.scores) / draw.clips
+        if len(draw.scores) == len(self._clips):
+            mean = sum(draw.scores) / len(draw.scores)
             ended = (None, TrialState.PRUNED) if math.isnan(mean) else (mean, TrialState.COMPLETE)
             self._study.tell(draw.trial, *ended)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the trials' folders tell (see above)."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError
 
 
 @dataclass
@@ -240,7 +237,6 @@ class Draw:
     """A combination, and what it scored on the clips that have ended: NaN where it did not finish."""
 
     trial: optuna.Trial
-    clips: int
     scores: list[float] = field(default_factory=list)
 
 
@@ -271,11 +267,7 @@ def run(plan: Plan, listed: Trials, draws: int, earlier: Sequence[Values], slots
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial that fails has a line of ours
     space: dict[str, Any] = {TRIAL: tune.grid_search(list(listed.values()))}
-    settings: dict[str, Any] = {}
-    if asha:
-        began = listed or {trial_name(clip, values): (clip, values) for values in earlier for clip in plan.clips}
-        done = {name for name, result in read_results(plan.store, began).items() if result.status == "done"}
-        settings |= {"scheduler": AshaPerClip(plan, done)}
+    settings: dict[str, Any] = {"scheduler": AshaPerClip(plan) if asha else None}
     drawn: Trials = {}
     if draws:
         search = Draws(plan, earlier)

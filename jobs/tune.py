@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import importlib.util
 import json
-import re
 import sys
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -95,9 +94,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"--asha: {ladder[0]} changes what a scale is, so scales do not compare; leave out --asha")
     keys = [axis.key for axis in axes]
     name = args.experiment or "-".join([train_corpus.experiment_name(args.corpus, args.preset), *keys])
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise UsageError(f"--experiment {name}: letters, digits, '_', '-' and '.' only; it names a folder")
-    base = train_corpus.open_storage(args.storage).below(name)
+    base = train_corpus.open_experiment(args.storage, name)
     _check_restore(base, args.restore)
     base.check_writable()
     with Lease(base, console.print):
