@@ -28,18 +28,20 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.corpus import FPS, UsageError, exit_code, samples_of
-from jobs.presets import PRESETS
-from model.files import replacing
-from pipeline.header import VideoError, shown
+from infra.errors import UsageError, printable
+from infra.files import replacing
+from jobs.command_line import exit_code
+from jobs.experiment.corpus import FPS, samples_of
+from model.presets import PRESETS
+from pipeline.video.header import VideoError
 
 # torch takes seconds to import: only when there is work, so that --help answers at once.
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from jobs.comparison import Row
-    from jobs.embedding import Cuts, EmbeddedClip
-    from jobs.storage import Store
+    from infra.store import Store
+    from jobs.comparison.tables import Row
+    from jobs.comparison.vectors import Cuts, EmbeddedClip
     from model.metrics.features import VideoFeatures
 
 DONE, SOME_FAILED = 0, 1
@@ -86,17 +88,17 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError("--limit must be 2 or more, --workers and --stride 1 or more, --seed 0 or more")
     if not re.fullmatch(r"\w[\w.-]*", args.name):
         raise UsageError(f"--name {args.name}: letters, digits, '_', '-' and '.' only; it names files")
+    from infra.store import IN_RAY_JOB
     from jobs import train_corpus
-    from jobs.comparison import nearest_two, source_of, write_tables
-    from jobs.embedding import Cuts, list_videos
-    from jobs.results import read_results
-    from jobs.storage import IN_RAY_JOB
+    from jobs.comparison.tables import nearest_two, source_of, write_tables
+    from jobs.comparison.vectors import Cuts, list_videos
+    from jobs.experiment.result import read_results
     from model.metrics.option import from_option
 
     failures: list[str] = []
 
     def fail(line: str) -> None:
-        failures.append(shown(line))
+        failures.append(printable(line))
         console.print(failures[-1], markup=False, highlight=False)
 
     # -- 1. what there is
@@ -163,8 +165,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _draw(args: argparse.Namespace, features: VideoFeatures, fail: Callable[[str], None]) -> dict[str, np.ndarray]:
     """Vectors (D,) float32 of --limit samples drawn at random, by path; `fail` is told of those that cannot be used."""
-    from jobs.embedding import list_videos, read_whole
-    from model.metrics.frechet import embeddings
+    from jobs.comparison.vectors import list_videos, read_whole
+    from model.metrics.fid import embeddings
 
     listed, failures = list_videos(args.samples)
     videos = samples_of(listed)
@@ -192,7 +194,7 @@ def _embed(
     """The clips of a folder of videos. Raises UsageError for fewer than two."""
     from rich.progress import Progress
 
-    from jobs.embedding import embed_folder
+    from jobs.comparison.vectors import embed_folder
 
     cache = Path(args.out) / f"vectors_{features}_{cuts.num_frames}_{cuts.stride}.npz"
     with Progress(console=console, disable=not console.is_terminal) as progress:
@@ -238,12 +240,12 @@ def _score(
     from rich.console import Console
 
     from jobs import sample as sampling
-    from jobs.comparison import Row, svfids
-    from jobs.embedding import read_clip, read_whole
+    from jobs.comparison.tables import Row, svfids
+    from jobs.comparison.vectors import read_clip, read_whole
     from model.checkpoint import CheckpointError
-    from model.metrics.frechet import embeddings
-    from model.precision import best_device
-    from model.sample import sample
+    from model.device import best_device
+    from model.metrics.fid import embeddings
+    from model.sampling.sample import sample
 
     rows: list[Row] = []
     for path, nn1, nn2 in trained:

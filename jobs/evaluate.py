@@ -27,18 +27,18 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs import schedule
-from jobs.corpus import UsageError, exit_code, frames_of, one_line
-from jobs.storage import EVALUATION, Store
-from model.files import StorageError
-from pipeline.header import shown
+from infra.errors import StorageError, UsageError, one_line, printable
+from infra.store import EVALUATION, Store
+from jobs.command_line import exit_code
+from jobs.experiment.corpus import frames_of
+from jobs.training import schedule
 
 # torch, ray and mlflow take seconds to import: only when there is work, so that --help answers at once.
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from jobs.score_clip import Work
-    from jobs.score_table import Row
+    from jobs.evaluation.clip import Work
+    from jobs.evaluation.table import Row
     from model.metrics.features import VideoFeatures
     from pipeline.shards import ShardEntry
 
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError("--n must be 1 or more, --seed and --nn 0 or more")
     if bool(args.given) == bool(args.samples) or (args.samples and not args.real):
         raise UsageError("give experiments or checkpoints, or --samples DIR --real CLIP")
-    from jobs.tracking import uri_of
+    from infra.tracking.runs import uri_of
     from model.metrics.option import from_option
 
     features = from_option(args.features)
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         try:
             groups += look(given, args)
         except (UsageError, StorageError) as error:
-            console.print(f"failed  {shown(str(error))}", style="red")
+            console.print(f"failed  {printable(str(error))}", style="red")
             failed = True
     if not any(group.works for group in groups):
         raise UsageError("nothing to evaluate")
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _folder(args: argparse.Namespace, features: VideoFeatures, console: Console) -> int:
     """--samples: one clip's worth of videos, scored in this process."""
-    from jobs.score_clip import Wanted, score_folder
+    from jobs.evaluation.clip import Wanted, score_folder
 
     folder = Path(args.samples)
     out = Store.open(args.out, "--out") if args.out else Store.open(args.samples, "--samples").below(EVALUATION)
@@ -147,8 +147,8 @@ class Experiment:
 
 def read_experiment(base: Store) -> Experiment | None:
     """None for a folder that is neither's. Raises UsageError for a damaged file."""
-    from jobs import sweep
-    from jobs.results import read_config, read_submission
+    from jobs.experiment.result import read_config, read_submission
+    from jobs.tuning import axes as sweep
 
     if base.read(["submission.json"]):
         config, submission = read_config(base), read_submission(base)
@@ -165,8 +165,8 @@ def read_experiment(base: Store) -> Experiment | None:
 
 def look(given: str, args: argparse.Namespace) -> list[Group]:
     """What an argument names: one group, of a sweep one a combination. Raises UsageError, StorageError."""
-    from jobs.results import read_results
-    from jobs.score_clip import Work
+    from jobs.evaluation.clip import Work
+    from jobs.experiment.result import read_results
 
     store = Store.open(given, "EXPERIMENT")
     folder = store.parent if store.name.endswith(".pt") else store
@@ -225,9 +225,9 @@ def score_all(
     import ray
     from ray.exceptions import RayError
 
-    from jobs.score_clip import Wanted, score_clip
-    from jobs.score_table import Row
-    from jobs.scores import of_video
+    from jobs.evaluation.clip import Wanted, score_clip
+    from jobs.evaluation.table import Row
+    from model.metrics.scores import chunks_to_score
     from pipeline import shards
 
     todo = [(group, work) for group in groups for work in group.works]
@@ -243,7 +243,7 @@ def score_all(
                 group, work = following
                 wanted = Wanted(group.out, args.n, args.seed, args.nn, args.keep)
                 try:
-                    chunks = [shards.read_clip(entry).frames_thwc for entry in of_video(work.entries)]
+                    chunks = [shards.read_clip(entry).frames_thwc for entry in chunks_to_score(work.entries)]
                 except shards.ShardError as error:
                     rows[group.out, work.clip_id] = Row(work.clip_id, complaints=[one_line(error)])
                     continue
@@ -267,20 +267,21 @@ def _tell(
     console: Console, name: str, out: Store, settings: Mapping[str, Any], rows: Sequence[Row]
 ) -> Mapping[str, bytes]:
     """Print one of the tables and write all into `out`. Returns them by name. Raises StorageError."""
-    from jobs.score_table import tables
+    from jobs.evaluation.table import tables
 
     made = tables(name, settings, rows)
     console.print(made["results.md"].decode())
     for file, content in made.items():
         out.write(file, content)
-    console.print(f"in {shown(out.uri)}")
+    console.print(f"in {printable(out.uri)}")
     return made
 
 
 def _track(console: Console, uri: str, group: Group, rows: Sequence[Row], tables: Mapping[str, bytes]) -> None:
     """Add figures and files to the runs in MLflow that are there; a warning names those that are not."""
-    from jobs import forwarding, tracking
-    from jobs.score_table import metrics, metrics_of_corpus
+    from infra.tracking import forward as forwarding
+    from infra.tracking import runs as tracking
+    from jobs.evaluation.table import metrics, metrics_of_corpus
 
     assert group.base is not None
     scored = [row for row in rows if row.figures]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from infra.errors import printable
 from pipeline import clips, shards
-from pipeline.video import shown
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -79,22 +79,22 @@ def fetch_all(sources: Sequence[str], cache_dir: Path) -> tuple[list[str], list[
         try:
             local.append(clips.fetch(source, cache_dir))
         except (ValueError, OSError) as error:
-            reason = str(error) if isinstance(error, ValueError) else f"{shown(source)}: {error}; check the URI"
+            reason = str(error) if isinstance(error, ValueError) else f"{printable(source)}: {error}; check the URI"
             failures.append(clips.Failure(source, reason))
     return local, failures
 
 
 def report(out: Path, written: shards.Written, planned: clips.Planned, failures: Sequence[clips.Failure]) -> None:
     """Print what was made, what was there, what is dropped and what failed."""
-    made = f"in {len(written.shards)} new shard(s) in {shown(out)}"
+    made = f"in {len(written.shards)} new shard(s) in {printable(out)}"
     print(f"{'clips written':<16}{len(written.clip_ids):>6}  {made}")
     print(f"{'already there':<16}{written.skipped:>6}")
     print(f"{'frames dropped':<16}{sum(planned.dropped.values()):>6}")
     for source, frames in planned.dropped.items():
-        print(f"{'':<16}{frames:>6}  {shown(source)}")
+        print(f"{'':<16}{frames:>6}  {printable(source)}")
     print(f"{'failed':<16}{len(failures):>6}")
     for failure in failures:
-        print(f"  {shown(failure.reason)}")
+        print(f"  {printable(failure.reason)}")
 
 
 def _count(text: str) -> int:

@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from model.networks import GeneratorStack, Size
+    from model.networks.generators import GeneratorStack
+    from model.pyramid import ScaleSize
 
 
 VOLUMES = 3  # of the whole output that the host holds: what is below, its noise, the residual
@@ -72,8 +73,8 @@ def load(path: str, console: Console) -> tuple[GeneratorStack, str]:
         if not Path(local).is_dir():
             saved = checkpoint.load(local)
             return saved.stack(), saved.clip_id
-        from jobs import presets
-        from jobs.corpus import ladder
+        from model import presets
+        from model.pyramid import ladder
 
         published = official.load(local, presets.official())
     if published.aspect is None:
@@ -83,9 +84,9 @@ def load(path: str, console: Console) -> tuple[GeneratorStack, str]:
     return published.stack([(size.frames, size.height, size.width) for size in sizes]), path
 
 
-def size_from(text: str) -> Size:
+def size_from(text: str) -> ScaleSize:
     """13x256x1024, or with ×, as (T, H, W). Raises ValueError, one line."""
-    from pipeline import command
+    from pipeline.video import ffmpeg as command
 
     found = re.fullmatch("([0-9]{1,6})[x×]([0-9]{1,6})[x×]([0-9]{1,6})", text)
     if not found:
@@ -101,12 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from jobs.pictures import to_frames
-    from model.memory import host_bytes, keep_freed_memory
-    from model.precision import best_device
-    from model.sample import frames_per_second, pieces, scaled, steps
-    from pipeline.encode import writing
+    from model.device import best_device, host_bytes, keep_freed_memory
+    from model.pyramid import to_frames
+    from model.sampling.sample import count_convolutions, frames_per_second, sample_in_parts, stretched_ladder
     from pipeline.video import VideoError
+    from pipeline.video.encoder import writing
 
     console = Console(soft_wrap=True)
     try:
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked = None if args.size is None else size_from(args.size)
         stack, name = load(args.checkpoint, console)
         trained = stack.sizes[stack.num_scales - 1]
-        sizes = scaled(stack, asked or trained)
+        sizes = stretched_ladder(stack, asked or trained)
         needed, there = VOLUMES * 12 * math.prod(sizes[-1]), host_bytes()  # float32 RGB
         if needed > there:
             told = f"needs {needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there"
@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _, height, width = sizes[-1]
     suffixes = (".mp4", ".gif") if sizes[-1] == trained else (".mp4",)  # a GIF's palette needs all frames at once
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=args.n * steps(stack, sizes))
+        bar = progress.add_task("", total=args.n * count_convolutions(stack, sizes))
         try:
             for index in range(args.n):
                 progress.update(bar, description=f"video {index + 1} of {args.n}")
@@ -141,7 +141,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                         files.enter_context(writing(out / f"sample_{index:03d}{suffix}", height, width, fps=fps))
                         for suffix in suffixes
                     ]
-                    for made in pieces(stack, sizes, args.seed, index, tick=lambda done: progress.advance(bar, done)):
+                    for made in sample_in_parts(
+                        stack, sizes, args.seed, index, tick=lambda done: progress.advance(bar, done)
+                    ):
                         for write in writers:
                             write(to_frames(made[0].numpy()))
         except (VideoError, OSError) as error:

@@ -25,19 +25,22 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from jobs import schedule  # noqa: E402
-from jobs.corpus import Corpora, UsageError, Work, exit_code, find, ladder, one_line, peek  # noqa: E402
-from jobs.lease import Lease  # noqa: E402
-from jobs.presets import ABLATIONS, PRESETS  # noqa: E402
-from jobs.storage import EVALUATION, Store, default_folder  # noqa: E402
+from infra.errors import UsageError, one_line  # noqa: E402
+from infra.lease import Lease  # noqa: E402
+from infra.store import EVALUATION, Store, default_folder  # noqa: E402
+from jobs.command_line import exit_code  # noqa: E402
+from jobs.experiment.corpus import Corpora, Work, find, peek  # noqa: E402
+from jobs.training import schedule  # noqa: E402
 from model.config import TrainConfig  # noqa: E402
+from model.presets import ABLATIONS, PRESETS  # noqa: E402
+from model.pyramid import ladder  # noqa: E402
 
 # torch, ray, mlflow and ffmpeg take seconds to import: only when there is work, so that --help answers at once.
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from jobs.results import Result, Submission
-    from jobs.tracking import Corpus
+    from infra.tracking.runs import Corpus
+    from jobs.experiment.result import Result, Submission
 
 DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 2
 
@@ -78,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check(argv: Sequence[str]) -> None:
     """Raises what `main` would tell of these arguments before it reads the corpus. Changes nothing."""
-    from jobs import tracking
+    from infra.tracking import runs as tracking
 
     args = parse(argv)
     config, base = _settled(args)
@@ -127,7 +130,7 @@ def _train(args: argparse.Namespace, console: Console, config: TrainConfig, base
     corpora = read_corpus(console, args.corpus, base, config)
 
     # -- 2. one experiment holds models of one configuration
-    from jobs.results import Submission, write_submission
+    from jobs.experiment.result import Submission, write_submission
 
     clip_ids = [work.clip_id for work in corpora.works]
     folders = _clip_folders(names, clip_ids)
@@ -205,7 +208,7 @@ def _tell_unused(console: Console, corpora: Corpora) -> None:
 
 
 def _print_plan(console: Console, corpora: Corpora, config: TrainConfig, base: Store, args: argparse.Namespace) -> None:
-    from jobs.results import read_results
+    from jobs.experiment.result import read_results
 
     console.print(f"{len(corpora.works)} clips, preset {args.preset}, into {base.uri}", markup=False, soft_wrap=True)
     results = read_results(base, [work.clip_id for work in corpora.works])
@@ -239,7 +242,7 @@ def _clip_folders(names: Collection[str], clip_ids: Collection[str] = ()) -> set
 
 def _check_definition(base: Store, config: TrainConfig, kept: Collection[str], discarded: Collection[str]) -> None:
     """Raises UsageError if `base` keeps models of another definition: two never share a name."""
-    from jobs.results import read_config
+    from jobs.experiment.result import read_config
 
     found = read_config(base)
     if found is None:
@@ -255,7 +258,7 @@ def _open_tracking(
     args: argparse.Namespace, console: Console, base: Store, submission: Submission, kept: Collection[str]
 ) -> Corpus:
     """The corpus run in MLflow. A clip that has no folder has no earlier work, so an old run of it is forgotten too."""
-    from jobs import tracking
+    from infra.tracking import runs as tracking
 
     tags = {"corpus": submission.corpus, "preset": submission.preset}
     try:
@@ -279,13 +282,13 @@ def _train_missing(
     job_of: Callable[[Work], schedule.Job],
 ) -> dict[str, Result]:
     """Train every clip that is not done, so many at a time. Returns the results that the store did not take."""
-    from jobs.results import read_results
+    from jobs.experiment.result import read_results
 
     found = read_results(base, (work.clip_id for work in works))
     todo = [work for work in works if work.clip_id not in found or found[work.clip_id].status != "done"]
     if not todo:
         return {}
-    from jobs.board import Board  # imports Ray
+    from jobs.training.progress import Board
 
     unwritten = {}
     with contextlib.ExitStack() as stack:
@@ -309,7 +312,7 @@ def _tell_results(
 ) -> bool:
     """Print the table; give MLflow what it has not, or name the command that will. Returns whether anything failed."""
     from jobs import upload
-    from jobs.results import summarise
+    from jobs.experiment.result import summarise
 
     with console.status("completing MLflow"):
         missing = upload.forward(corpus, base, submission.clip_ids)

@@ -25,17 +25,21 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs import schedule, sweep, train_corpus
-from jobs.corpus import Corpora, UsageError, exit_code, one_line
-from jobs.lease import Lease
-from jobs.presets import ABLATIONS, PRESETS
-from jobs.storage import Store
+from infra.errors import UsageError, one_line
+from infra.lease import Lease
+from infra.store import Store
+from jobs import train_corpus
+from jobs.command_line import exit_code
+from jobs.experiment.corpus import Corpora
+from jobs.training import schedule
+from jobs.tuning import axes as sweep
 from model.config import TrainConfig
+from model.presets import ABLATIONS, PRESETS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from jobs.tracking import Corpus
+    from infra.tracking.runs import Corpus
 
 DONE, SOME_FAILED = 0, 1
 DRAWS = 20
@@ -173,7 +177,7 @@ def _check_definition(base: Store, definition: Mapping[str, Any]) -> None:
 
 def _forget(base: Store, ends: Collection[str]) -> None:
     """The results of trials that ended so: they go on."""
-    from jobs.results import read_results
+    from jobs.experiment.result import read_results
 
     for name, result in read_results(base, [name for name in base.names() if "." not in name]).items():
         if result.status in ends:
@@ -181,7 +185,7 @@ def _forget(base: Store, ends: Collection[str]) -> None:
 
 
 def _open_tracking(args: argparse.Namespace, base: Store, given: Sequence[str]) -> Corpus:
-    from jobs import tracking
+    from infra.tracking import runs as tracking
 
     tags = {"corpus": args.corpus, "preset": args.preset, "sweep": " ".join(given)}
     try:
@@ -198,7 +202,7 @@ def _train(args: argparse.Namespace, asked: Asked) -> sweep.Trials:
 
     Returns the trials that Optuna drew.
     """
-    from jobs.results import read_results
+    from jobs.experiment.result import read_results
 
     listed, base = asked.listed, asked.base
     if not args.asha:
@@ -208,7 +212,7 @@ def _train(args: argparse.Namespace, asked: Asked) -> sweep.Trials:
         return {}
     begun = sweep.begun(base) if asked.draws else {}
     earlier = list({tuple(values.items()): values for _, values in begun.values()}.values())
-    from jobs import trials
+    from jobs.tuning import trials
 
     with schedule.ray_session():
         count = len(listed) or len(asked.corpora.works) * asked.draws
@@ -230,8 +234,10 @@ def _train(args: argparse.Namespace, asked: Asked) -> sweep.Trials:
 
 def _tell(args: argparse.Namespace, console: Console, asked: Asked, trials: sweep.Trials) -> bool:
     """Print table and failures, leave the files in the store and in MLflow. Returns whether anything failed."""
-    from jobs import plots, tracking, upload
-    from jobs.results import read_results
+    from infra.tracking import runs as tracking
+    from jobs import upload
+    from jobs.experiment.result import read_results
+    from jobs.tuning import plot as plots
 
     axes, base, corpus, corpora = asked.axes, asked.base, asked.corpus, asked.corpora
     keys = [axis.key for axis in axes]

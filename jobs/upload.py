@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model.files import StorageError
+from infra.errors import StorageError
 
 if TYPE_CHECKING:
-    from jobs.results import Summary
-    from jobs.storage import Store
-    from jobs.tracking import Corpus
+    from infra.store import Store
+    from infra.tracking.runs import Corpus
+    from jobs.experiment.result import Summary
 
 ALL_THERE, SOME_MISSING, BAD_ARGUMENTS = 0, 1, 2
 NO_ANSWER = "it does not answer"
@@ -47,11 +47,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    from jobs import tracking
-    from jobs.corpus import UsageError
-    from jobs.lease import Lease
-    from jobs.results import read_submission, summarise
-    from jobs.storage import Store
+    from infra.errors import UsageError
+    from infra.lease import Lease
+    from infra.store import Store
+    from infra.tracking import runs as tracking
+    from jobs.experiment.result import read_submission, summarise
 
     try:
         base = Store.open(args.storage).below(args.experiment)
@@ -75,9 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def forward(corpus: Corpus, base: Store, clip_ids: Sequence[str], *, again: bool = False) -> dict[str, str]:
     """Send the clips that have a result and are not in MLflow, or all again. Returns clip_id → why of those missing."""
-    from jobs import forwarding
-    from jobs.results import read_results
-    from jobs.storage import ClipFolder
+    from infra.clip_folder import ClipFolder
+    from infra.tracking import forward as forwarding
+    from jobs.experiment.result import read_results
 
     missing: dict[str, str] = {}
     away = False
@@ -100,7 +100,7 @@ def forward(corpus: Corpus, base: Store, clip_ids: Sequence[str], *, again: bool
 
 def links(corpus: Corpus, base: Store) -> Callable[[Sequence[str]], Mapping[str, str]]:
     """A function: clip ids → the pages of their runs; a clip that is not in MLflow has none."""
-    from jobs import forwarding
+    from infra.tracking import forward as forwarding
 
     return lambda clip_ids: {
         clip_id: corpus.link(run_id) for clip_id, run_id in forwarding.runs_of(corpus, base, clip_ids).items()
@@ -109,7 +109,7 @@ def links(corpus: Corpus, base: Store) -> Callable[[Sequence[str]], Mapping[str,
 
 def close(corpus: Corpus, summary: Summary, missing: Mapping[str, str]) -> dict[str, str]:
     """Send the totals and the table. Returns "the totals" → why if MLflow did not take them."""
-    from jobs import tracking
+    from infra.tracking import runs as tracking
 
     if NO_ANSWER in missing.values():
         return {TOTALS: NO_ANSWER}

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from infra.files import replacing, sync_folder
 from model.config import ConfigError, TrainConfig
-from model.files import replacing, sync_folder
-from model.networks import GeneratorStack, Size
+from model.networks.generators import GeneratorStack
+from model.pyramid import ScaleSize
 
 FORMAT = 3  # 1 had no seal; 2 kept the state of a random generator, which is a function of the position now
 MEND = "give the checkpoint.pt of a clip, or delete it to train again"
@@ -39,7 +40,7 @@ class Checkpoint:
     """What a file holds. `iteration` counts finished iterations of `scale`; a finished scale has all of them."""
 
     config: TrainConfig
-    sizes: tuple[Size, ...]
+    sizes: tuple[tuple[int, int, int], ...]  # (T, H, W) of every scale
     clip_id: str
     samples: int  # that it is trained on: 1, or the chunks of a long video and their augmented copies
     scale: int
@@ -57,11 +58,11 @@ class Checkpoint:
 
     def stack(self) -> GeneratorStack:
         """The encoder and the generators trained so far, on the CPU, without gradients, as they were saved."""
-        return rebuild(self.config, self.sizes, self.generators, self.noise_amps)
+        return rebuild(self.config, [ScaleSize(*size) for size in self.sizes], self.generators, self.noise_amps)
 
 
 def rebuild(
-    config: TrainConfig, sizes: Sequence[Size], generators: Mapping[str, Tensor], noise_amps: Sequence[float]
+    config: TrainConfig, sizes: Sequence[ScaleSize], generators: Mapping[str, Tensor], noise_amps: Sequence[float]
 ) -> GeneratorStack:
     """A stack on the CPU, without gradients, from its state; as many generators as there are noise amplitudes."""
     stack = GeneratorStack(config, sizes)

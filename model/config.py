@@ -1,6 +1,6 @@
 """TrainConfig: every number that defines a model and its training, in one frozen, validated object.
 
-Presets (jobs/presets.py) are complete TrainConfigs; `--set key=value` goes through `with_overrides`.
+Presets (model/presets.py) are complete TrainConfigs; `--set key=value` goes through `with_overrides`.
 A config survives a JSON round trip (`to_dict`, `from_dict`), so config.json and a checkpoint can rebuild it.
 """
 
@@ -54,7 +54,9 @@ class TrainConfig:
     critic_last_spectral: bool  # spectral norm on the last convolution of D too
 
     # -- training (§3, A.1)
-    vae_levels: int = 3  # M: scales 0 … M-1 train as patch-VAE, the others as patch-GAN; 0: GAN only (variants.py)
+    vae_levels: int = (
+        3  # M: scales 0 … M-1 train as patch-VAE, the others as patch-GAN; 0: GAN only (networks/encoder.py)
+    )
     iters_per_scale: int | tuple[int, ...]  # iterations; one number for all scales, or one a scale
     lr: float = 5e-4  # Adam, generator and critic alike
     lr_final: float = 1.0  # the learning rate falls to lr · lr_final along a half cosine within each scale; 1: constant
@@ -68,11 +70,11 @@ class TrainConfig:
     grad_clip: float = 5.0  # norm over all trained parameters of E and G; the critic is not clipped (authors' code)
     seed: int = 0
 
-    # -- samples: the loss is a sum over them (eq. 5, 11); off by default, as in the paper's experiments
+    # -- examples: the loss is a sum over them (eq. 5, 11); off by default, as in the paper's experiments
     flip: bool = False  # each clip or chunk mirrored left to right too
     crops: int = 0  # and so many random crops of each, a tenth smaller a side, at the clip's size
     stride: int | None = None  # frames from a chunk's start to the next one's; None: one clip is all there is
-    chunks_per_iter: int | None = None  # None: all samples in each iteration; k: so many at random, stochastic descent
+    chunks_per_iter: int | None = None  # None: all examples in each iteration; k: so many at random, stochastic descent
 
     # -- ablations (§4.2); the defaults are the method, and what a file from before these fields means
     # freeze=False: at scale n E and every G⁰ … Gⁿ learn, by the same losses, Gᵏ at lr · vae_lr_decayⁿ⁻ᵏ and E as G⁰;
@@ -80,11 +82,13 @@ class TrainConfig:
     freeze: bool = True
     vae_kernel: int = 3  # side of every convolution of the patch-VAE generators; 1: "decoder with r = 1"
     encoder_kernel: int = 3  # side of every convolution of E, M and S; 1: "encoder with r = 1"
-    latent: Latent = "gaussian"  # patchvae: that of Gupta et al. for E and G⁰, A.4 (variants.py)
+    latent: Latent = "gaussian"  # patchvae: that of Gupta et al. for E and G⁰, A.4 (networks/patchvae.py)
 
     # -- how it runs; never changes what is computed, but for rounding
     precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else float32
-    micro_batch: int | None = None  # samples in memory at once; None: as many as half of it should hold (memory.py)
+    micro_batch: int | None = (
+        None  # examples in memory at once; None: as many as half of it should hold (training/memory.py)
+    )
     low_memory: bool = False  # activations of one video at a time, computed twice: about a third less memory, slower
     checkpoint_every: int = 500  # iterations between checkpoints within a scale
     log_every: int = 20  # iterations between logged losses

@@ -28,7 +28,8 @@ from torch import Tensor
 
 from model.checkpoint import CheckpointError, rebuild
 from model.config import ConfigError, TrainConfig
-from model.networks import GeneratorStack, Size
+from model.networks.generators import GeneratorStack
+from model.pyramid import ScaleSize
 
 UNUSED = re.compile(
     r"(decoder|body\.\d+)\.(head|block\d+)\.(conv\.bias|norm\.(running_(mean|var)|num_batches_tracked))"
@@ -53,7 +54,7 @@ class Published:
     noise_amps: tuple[float, ...]  # one a generator, 0 at VAE scales
     generators: dict[str, Tensor]  # state of the GeneratorStack, float32
 
-    def stack(self, sizes: Sequence[Size]) -> GeneratorStack:
+    def stack(self, sizes: Sequence[ScaleSize]) -> GeneratorStack:
         """The encoder and the generators on the CPU, without gradients. sizes: (T, H, W) of every scale."""
         return rebuild(self.config, sizes, self.generators, self.noise_amps)
 

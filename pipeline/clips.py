@@ -10,8 +10,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from infra.errors import printable
+from infra.remote import fetch
 from pipeline import video
-from pipeline.sources import Failure, Video, demo_sources, expand, fetch
+from pipeline.sources import Failure, Video, demo_sources, expand
 
 __all__ = ["ClipPlan", "Failure", "Planned", "demo_sources", "fetch", "plan"]
 
@@ -116,7 +118,7 @@ def _same(one: Video, other: Video) -> bool:
 
 
 def _same_id(found: Video, owner: Video, clip_id: str) -> Failure:
-    cause = f"its clip id {clip_id} is already that of {video.shown(owner.told_as or owner.path)}"
+    cause = f"its clip id {clip_id} is already that of {printable(owner.told_as or owner.path)}"
     mend = "rename one" if found.told_as else "rename one, or give the folder that holds both"
     reason = str(video.video_error(found.path, cause, mend))
     return Failure(found.told_as or found.path, _blame(found, reason))

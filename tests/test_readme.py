@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.presets import ABLATIONS, PRESETS
+from model.presets import ABLATIONS, PRESETS
 from tests.jobs.conftest import ROOT, Trained, make_video, mixed_corpus, run_job, trained  # noqa: F401
 from tests.test_doors import LOOPBACK, listening
 

@@ -1,1 +1,1 @@
-"""How close samples are to the real clip (features, frechet, nnf), how much they differ (diversity, nnf)."""
+"""How close samples are to the real clip (features, svfid, fid, nnf), how much they differ (diversity, nnf)."""

@@ -10,20 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from model.metrics.features import Video, checked_video, one_thread
-
-PATCH = 3  # pixels and frames of a side (SinFusion §7.2)
-VALUES = 3 * PATCH**3  # of one patch: 81
-# Patches of the sample, and of the clip, compared at a time. With it a search holds less than 150 MiB beside the two
-# videos and the field, whatever their sizes.
-CHUNK = 2048
-# Values are in [-1, 1]: |k|² sums to at most 81, and |k|² - 2 q·k then sums terms of at most 3 · 81. A sum of n terms
-# in any order is off by at most n × the unit round-off × the sum of their sizes (Higham 2002, §4.2), so the two steps
-# by this much in float32, and by 3e-12 in float64.
-ERROR_FLOAT32 = (VALUES + 1) * 2.0**-24 * 4 * VALUES  # 1.6e-3
-TIE = 1e-10  # squared distances this near are equal; of equally near patches the first of the clip is taken
+from model.patches import search
+from model.patches.search import PATCH, VALUES, nearest_patches, patches_of, read_patches
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # arrays have no single truth value to compare by
@@ -56,7 +46,7 @@ def nearest_neighbour_field(sample_cthw: Video, real_cthw: Video, step: int = 1)
     Of patches that are equally near (to 1e-10 in squared distance, 1e-6 in `distance`) the first one of the clip is
     taken, in order of frame, row, column.
 
-    Always runs on one CPU thread, for the reason given at `features.Lite0Features`. All of 13×54×96 against as much is
+    Always runs on one CPU thread, for the reason given at `lite0.Lite0Features`. All of 13×54×96 against as much is
     9 s of one core of a cloud CPU; time grows with the sample's patches × the clip's.
 
     Args:
@@ -70,16 +60,16 @@ def nearest_neighbour_field(sample_cthw: Video, real_cthw: Video, step: int = 1)
     """
     if step not in (1, PATCH):
         raise ValueError(f"step must be 1 (every position) or {PATCH} (side by side), got {step}")
-    queries = _patches(checked_video(sample_cthw, ndim=4).cpu(), step)
-    keys = _patches(checked_video(real_cthw, ndim=4).cpu(), 1)
+    queries = patches_of(checked_video(sample_cthw, ndim=4).cpu(), step)
+    keys = patches_of(checked_video(real_cthw, ndim=4).cpu(), 1)
     shape = queries.shape[:3]
     total = shape.numel()
     places, distances = torch.empty(3, total, dtype=torch.int32), torch.empty(total)
     with torch.inference_mode(), one_thread():
-        for start in range(0, total, CHUNK):
-            chunk = slice(start, min(start + CHUNK, total))
-            values = _read(queries, chunk)
-            nearest = torch.unravel_index(_nearest(values, keys), keys.shape[:3])
+        for start in range(0, total, search.CHUNK):
+            chunk = slice(start, min(start + search.CHUNK, total))
+            values = read_patches(queries, chunk)
+            nearest = torch.unravel_index(nearest_patches(values, keys), keys.shape[:3])
             places[:, chunk] = torch.stack(nearest).int()
             distances[chunk] = (values - keys[nearest].reshape(-1, VALUES)).square().mean(dim=1).sqrt()
     own = step * torch.stack(torch.meshgrid([torch.arange(side) for side in shape], indexing="ij")).int()
@@ -123,48 +113,3 @@ def nnfdiv(field: NearestNeighbourField) -> float:
         raise ValueError(f"nnfdiv needs the field at every position (step 1), got one of step {field.step}")
     raw = field.displacement.astype(np.uint8).tobytes()
     return len(zlib.compress(raw)) / len(raw)
-
-
-def _patches(video_cthw: Tensor, step: int) -> Tensor:
-    """A view of every `step`-th 3×3×3 patch: (3, T, H, W) → (T', H', W', 3, 3, 3, 3)."""
-    if min(video_cthw.shape[1:]) < PATCH:
-        raise ValueError(f"patches of {PATCH} frames and pixels need a larger video than {tuple(video_cthw.shape)}")
-    for dim in (1, 2, 3):
-        video_cthw = video_cthw.unfold(dim, PATCH, step)
-    return video_cthw.movedim(0, 3)
-
-
-def _read(patches: Tensor, part: slice) -> Tensor:
-    """Some of the patches, counted in order of frame, row, column: (n, 81) float32."""
-    return patches[torch.unravel_index(torch.arange(part.start, part.stop), patches.shape[:3])].reshape(-1, VALUES)
-
-
-def _nearest(queries: Tensor, keys: Tensor) -> Tensor:
-    """Place of the key nearest to each query, counted as in `_read`: (queries, 81), `_patches` → (queries,).
-
-    |q − k|² is compared without |q|², which is the same for all keys.
-    """
-    total = keys.shape[:3].numel()
-    parts = [slice(start, min(start + CHUNK, total)) for start in range(0, total, CHUNK)]
-    products = torch.empty(len(queries), CHUNK)
-    lowest = torch.empty(len(queries), len(parts))
-    for n, part in enumerate(parts):
-        some = _read(keys, part)
-        out = products[:, : len(some)]
-        lowest[:, n] = torch.addmm(some.square().sum(dim=1), queries, some.T, alpha=-2, out=out).amin(dim=1)
-
-    possible = lowest <= lowest.amin(dim=1, keepdim=True) + 2 * ERROR_FLOAT32
-    best = torch.full((len(queries),), torch.inf, dtype=torch.float64)
-    index = torch.zeros(len(queries), dtype=torch.long)
-    for n, part in enumerate(parts):
-        rows = possible[:, n].nonzero().squeeze(1)
-        if len(rows) == 0:
-            continue
-        some = _read(keys, part).double()
-        exact = torch.addmm(some.square().sum(dim=1), queries[rows].double(), some.T, alpha=-2)
-        nearest = exact.amin(dim=1, keepdim=True)
-        first = (exact <= nearest + TIE).byte().argmax(dim=1)
-        closer = nearest.squeeze(1) < best[rows] - TIE
-        best[rows[closer]] = nearest.squeeze(1)[closer]
-        index[rows[closer]] = first[closer] + part.start
-    return index

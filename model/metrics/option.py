@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from model.metrics.c3d import C3dFeatures
-from model.metrics.features import Lite0Features, VideoFeatures
+from model.metrics.features import VideoFeatures
 from model.metrics.inception import InceptionFeatures
+from model.metrics.lite0 import Lite0Features
 from model.metrics.weight_files import FeaturesError
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.fit_clip import Clip, fit_clip
-from jobs.presets import ABLATIONS, demo
 from jobs.sample import main as sample_main
 from jobs.train_corpus import main
+from jobs.training.fit_clip import Clip, fit_clip
 from model import checkpoint as ckpt
+from model.presets import ABLATIONS, demo
 from pipeline import video
 
 from .conftest import TINY, make_video, run_job

@@ -7,9 +7,10 @@ import json
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from jobs.benchmark import main, needed_gflops, plain_iterate, state_at
-from jobs.presets import ABLATIONS, PRESETS
-from model.train import iterate
+from jobs.benchmark import main
+from model.presets import ABLATIONS, PRESETS
+from model.timing import needed_gflops, plain_iterate, state_at
+from model.training.steps import iterate
 
 SIZES = [(4, 6, 8), (4, 8, 10), (5, 9, 12), (7, 10, 14)]
 TINY = ["num_scales=4", "channels=8", "latent_dim=6", "vae_levels=2", "iters_per_scale=4", "precision=float32"]

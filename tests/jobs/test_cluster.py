@@ -16,9 +16,9 @@ import pytest
 import s3fs
 import torch
 
-from jobs import schedule
-from jobs.results import Result
-from jobs.storage import Store
+from infra.store import Store
+from jobs.experiment.result import Result
+from jobs.training import schedule
 from model import checkpoint as ckpt
 from pipeline.clips import demo_sources
 from tests.conftest import Injected
@@ -183,7 +183,7 @@ def trainers_among(family: list[psutil.Process]) -> list[psutil.Process]:
 
 def hungry_task(job: schedule.Job, chunks: Any, standings: Any) -> Result:
     """The real task, in a process whose GAN iterations want more memory than there is, or than `low_memory` needs."""
-    from model import train
+    from model.training import loop as train
 
     step = train._gan_step
 

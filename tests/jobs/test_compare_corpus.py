@@ -15,12 +15,12 @@ import pytest
 import scipy.linalg
 
 from jobs import compare_corpus
-from jobs.comparison import nearest_two, source_of
-from jobs.embedding import Cuts, embed_folder
+from jobs.comparison.tables import nearest_two, source_of
+from jobs.comparison.vectors import Cuts, embed_folder
 from model import checkpoint
-from model.metrics.features import Lite0Features
-from model.metrics.frechet import RealClip, svfid
-from model.sample import sample
+from model.metrics.lite0 import Lite0Features
+from model.metrics.svfid import RealClip, svfid
+from model.sampling.sample import sample
 from pipeline import video
 from pipeline.clips import demo_sources
 from pipeline.video import ffmpeg_exe

@@ -20,10 +20,12 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
-from jobs import forwarding, tracking
-from jobs.metrics_log import MetricsLog
-from jobs.presets import demo
-from jobs.results import Result, write_json, write_result
+from infra.files import write_json
+from infra.metrics_log import MetricsLog
+from infra.tracking import forward as forwarding
+from infra.tracking import runs as tracking
+from jobs.experiment.result import Result, write_result
+from model.presets import demo
 from tests.conftest import Injected
 
 from .mlflow_server import POINTS, RUNS, Server, assert_files_are_there_once, files, logged, rows

@@ -20,7 +20,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from jobs import evaluate
-from jobs.pictures import FULL_SPREAD, HEADER, TILE_HEIGHT, field_sheet, spread_sheet
+from jobs.reports.pictures import FULL_SPREAD, HEADER, TILE_HEIGHT, field_sheet, spread_sheet
 from model import checkpoint
 from model.metrics import inception
 from model.metrics.diversity import diversity_map

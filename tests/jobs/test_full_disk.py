@@ -14,14 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs import forwarding, tracking, train_corpus
-from jobs.metrics_log import MetricsLog
-from jobs.results import Result, read_results, write_result
-from jobs.schedule import Job, fit_job
-from jobs.storage import Store
+from infra.errors import StorageError
+from infra.metrics_log import MetricsLog
+from infra.store import Store
+from infra.tracking import forward as forwarding
+from infra.tracking import runs as tracking
+from jobs import train_corpus
+from jobs.experiment.result import Result, read_results, write_result
+from jobs.training.schedule import Job, fit_job
 from model import checkpoint as ckpt
-from model.files import StorageError
-from model.train import Progress, train_clip
+from model.training.loop import Progress, train_clip
 from pipeline import clips, shards
 from tests.conftest import Injected
 from tests.model.conftest import CLIP_ID, assert_same, contents, one_thread, real_pyramid, tiny

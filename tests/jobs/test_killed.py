@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from jobs.metrics_log import MetricsLog
+from infra.metrics_log import MetricsLog
 from model import checkpoint as ckpt
-from model.train import Progress, train_clip
+from model.training.loop import Progress, train_clip
 from tests.conftest import Injected
 from tests.model.conftest import CLIP_ID, assert_same, contents, one_thread, real_pyramid, tiny
 

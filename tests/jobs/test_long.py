@@ -20,18 +20,18 @@ import pytest
 import torch
 from rich.console import Console
 
-from jobs import schedule
-from jobs.board import Board
-from jobs.corpus import Work, find, frames_of
-from jobs.fit_clip import Clip, real_pyramids
-from jobs.presets import demo
-from jobs.results import OutOfMemory, Result
-from jobs.schedule import Job
-from jobs.storage import Store
-from jobs.tracking import Corpus
+from infra.store import Store
+from infra.tracking.runs import Corpus
+from jobs.experiment.corpus import Work, find, frames_of
+from jobs.experiment.result import OutOfMemory, Result
 from jobs.train_corpus import main
+from jobs.training import schedule
+from jobs.training.fit_clip import Clip, real_pyramids
+from jobs.training.progress import Board
+from jobs.training.schedule import Job
 from model import checkpoint as ckpt
-from model.train import train_clip
+from model.presets import demo
+from model.training.loop import train_clip
 from pipeline import shards
 
 from .conftest import ROOT, TINY, make_video, run_job
@@ -214,7 +214,7 @@ def test_memory_that_runs_out_halves_the_micro_batch_and_at_last_keeps_one_sampl
 
 def hungry_task(job: Job, chunks: Sequence[Any], standings: Any) -> Result:
     """The real task, in a process whose GAN iterations have memory for one sample at once."""
-    from model import train
+    from model.training import loop as train
 
     step = train._gan_step
 

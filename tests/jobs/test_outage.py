@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs import forwarding, tracking
-from jobs.presets import demo
-from jobs.schedule import Job, fit_job
-from jobs.storage import Store
+from infra.store import Store
+from infra.tracking import forward as forwarding
+from infra.tracking import runs as tracking
+from jobs.training.schedule import Job, fit_job
 from model.config import TrainConfig
+from model.presets import demo
 from tests.conftest import Injected
 
 from .conftest import ROOT, TINY, make_video
@@ -69,7 +70,7 @@ def test_a_server_that_is_away_in_mid_training(
 ) -> None:
     """Killed in scale 1, there again in scale 2: points and a scale's end lie between."""
     monkeypatch.setattr(forwarding, "FORWARD_S", 0.5)
-    caplog.set_level(logging.WARNING, "jobs.forwarding")
+    caplog.set_level(logging.WARNING, "infra.tracking.forward")
 
     def come_back() -> None:
         deadline = time.monotonic() + 60

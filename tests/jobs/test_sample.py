@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-import model.precision
-import model.sample
+import model.device
+import model.sampling.sample
 from jobs import sample
 from pipeline import video
 from tests.model.test_official import ARGS, Reference, write
@@ -142,13 +142,13 @@ def test_a_video_in_tiles_is_the_video(alone: Path, tmp_path: Path, monkeypatch:
     assert sample.main([*command, "--out", str(tmp_path / "whole")]) == 0
     runs = []
 
-    def pieces(*args: Any, **options: Any) -> Iterator[torch.Tensor]:
+    def sample_in_parts(*args: Any, **options: Any) -> Iterator[torch.Tensor]:
         for made in plain(*args, **options, limit=1):
             runs.append(made.shape[2])
             yield made
 
-    plain = model.sample.pieces
-    monkeypatch.setattr(model.sample, "pieces", pieces)
+    plain = model.sample.sample_in_parts
+    monkeypatch.setattr(model.sample, "sample_in_parts", sample_in_parts)
     assert sample.main([*command, "--out", str(tmp_path / "tiles")]) == 0
     assert len(runs) > 1 and sum(runs) == 61
     tiles, whole = (frames(tmp_path / name / "sample_000.mp4").astype(int) for name in ("tiles", "whole"))

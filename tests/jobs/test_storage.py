@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from jobs.corpus import UsageError
-from jobs.lease import Lease
-from jobs.storage import ClipFolder, Mirror, Store, TakenOver
-from model.files import StorageError
+from infra.clip_folder import ClipFolder, Mirror
+from infra.errors import StorageError, TakenOver, UsageError
+from infra.lease import Lease
+from infra.store import Store
 
 from .conftest import ROOT, s3_server
 
@@ -197,8 +197,8 @@ def test_one_driver_an_experiment_until_it_is_dead(store: Store) -> None:
 
 
 def test_a_driver_of_another_machine_is_believed_while_it_renews(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.lease.RENEW_S", 0.2)
-    monkeypatch.setattr("jobs.lease.EXPIRE_S", 60.0)
+    monkeypatch.setattr("infra.lease.RENEW_S", 0.2)
+    monkeypatch.setattr("infra.lease.EXPIRE_S", 60.0)
     stop = threading.Event()
 
     def renew() -> None:
@@ -220,6 +220,6 @@ def test_a_driver_of_another_machine_is_believed_while_it_renews(store: Store, m
         thread.join()
     assert len(told) == 1 and "waiting" in told[0]
 
-    monkeypatch.setattr("jobs.lease.EXPIRE_S", 2.0)
+    monkeypatch.setattr("infra.lease.EXPIRE_S", 2.0)
     with Lease(store):  # it says nothing more: taken for dead after its time
         assert ".driver-far.json" not in store.names()

@@ -13,9 +13,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
 
-from jobs import forwarding, tracking, upload
-from jobs.results import Result, Submission, write_result, write_submission
-from jobs.storage import Store
+from infra.store import Store
+from infra.tracking import forward as forwarding
+from infra.tracking import runs as tracking
+from jobs import upload
+from jobs.experiment.result import Result, Submission, write_result, write_submission
 
 from .conftest import Trained
 

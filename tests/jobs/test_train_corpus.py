@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.presets import demo
+from infra.errors import printable
 from model import checkpoint
-from pipeline.header import shown
+from model.presets import demo
 
 from .conftest import TINY, Trained, make_video, run_job
 
@@ -252,7 +252,7 @@ def test_hostile_names_and_files_are_one_safe_line_each_and_touch_nothing_else(t
         assert all(line.isprintable() for line in output.split("\n")), output
     assert sum("│ failed" in line for line in done.stdout.splitlines()) == len(bad) + 3
     told = [line for line in done.stdout.splitlines() if line.startswith("failed  ")]
-    for name in (*(shown(name) for name in bad), "loop.mp4", "list.mp4", "bomb.y4m"):
+    for name in (*(printable(name) for name in bad), "loop.mp4", "list.mp4", "bomb.y4m"):
         assert sum(f"{name}: " in line and ";" in line for line in told) == 1, (name, done.stdout)
     (result,) = storage.rglob("result.json")
     assert json.loads(result.read_text())["status"] == "done" and result.parent.name.startswith("good-31m-0-owned")

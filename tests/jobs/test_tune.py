@@ -22,13 +22,16 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
 
-from jobs import plots, sweep, train_corpus, trials, tune
-from jobs.corpus import UsageError
-from jobs.presets import ABLATIONS, ABLATIONS_IN_PAPER, demo
-from jobs.results import Result
-from jobs.storage import Store
-from jobs.tracking import Corpus
+from infra.errors import UsageError
+from infra.store import Store
+from infra.tracking.runs import Corpus
+from jobs import train_corpus, tune
+from jobs.experiment.result import Result
+from jobs.tuning import axes as sweep
+from jobs.tuning import plot as plots
+from jobs.tuning import trials
 from model.config import ConfigError, TrainConfig
+from model.presets import ABLATIONS, ABLATIONS_IN_PAPER, demo
 
 from .conftest import ROOT, TINY, make_video, run_job
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jobs.presets import official, paper
 from model import checkpoint as ckpt
-from model.train import train_clip
-from pipeline import pyramid, sources, video
+from model import pyramid
+from model.presets import official, paper
+from model.training.loop import train_clip
+from pipeline import sources, video
 
 # Five scales; frames as the sampling rates 4, 4, 3, 2, 1 of 13 frames give them.
 SIZES = ((4, 9, 12), (4, 10, 14), (5, 12, 16), (7, 14, 19), (13, 16, 22))

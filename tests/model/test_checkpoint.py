@@ -11,9 +11,9 @@ import random
 import pytest
 import torch
 
+from infra.errors import StorageError
 from model import checkpoint as ckpt
 from model.checkpoint import CheckpointError, DamagedCheckpoint
-from model.files import StorageError
 
 from .conftest import CLIP_ID, SIZES, one_thread, tiny, train
 

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from jobs.presets import PRESETS, official, paper
 from model.config import ConfigError, TrainConfig
+from model.presets import PRESETS, official, paper
 
 SHARED = {  # what paper and published code agree on (PAPER.md §1-3)
     "num_scales": 10,

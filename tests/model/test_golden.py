@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.presets import demo
 from model.config import TrainConfig
+from model.presets import demo
 
 from .conftest import ladder_16_9, one_thread, real_pyramid, synthetic_clip, train
 

@@ -7,9 +7,9 @@ import torch
 from torch.distributions import Normal
 from torch.distributions import kl_divergence as torch_kl
 
-from model.encoder import Posterior
-from model.losses import gradient_penalty, kl_divergence
-from model.networks import Critic
+from model.networks.critic import Critic
+from model.networks.encoder import Posterior
+from model.training.losses import gradient_penalty, kl_divergence
 
 
 def rand(seed, *shape):

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import torch
 
-from jobs.presets import paper
-from model.reals import Reals
-from model.team import Team
-from model.train import first_state, iterate, next_scale
+from model.presets import paper
+from model.training.state import first_state, next_scale
+from model.training.steps import iterate
+from model.training.training_set import TrainingSet
+from model.training.workers import Workers
 
 
 def held(low_memory: bool, side: int, folder: Path) -> int:
     """Bytes of the tensors of one GAN iteration on 7 frames of side × side px, where they are most."""
     config = paper().with_overrides([f"low_memory={low_memory}", "num_scales=2", "vae_levels=1", "precision=float32"])
     sizes = [(4, 12, 12), (7, side, side)]
-    reals = Reals([[torch.zeros(3, *size).numpy() for size in sizes]], config, Team())
+    reals = TrainingSet([[torch.zeros(3, *size).numpy() for size in sizes]], config, Workers())
     state = next_scale(first_state(config, sizes, torch.device("cpu")), reals)
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:

@@ -9,8 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from jobs.presets import official, paper
-from model.networks import Critic, Encoder, Generator, GeneratorStack, NormBlock, SpectralConv
+from model.networks.critic import Critic
+from model.networks.blocks import NormBlock, SpectralConv
+from model.networks.encoder import Encoder
+from model.networks.generators import Generator, GeneratorStack
+from model.presets import official, paper
 
 from .conftest import SIZES, tiny
 

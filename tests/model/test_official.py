@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from jobs.corpus import ladder
-from jobs.presets import official as preset
 from model import official
 from model.checkpoint import CheckpointError
-from model.sample import reconstruct, sample
+from model.presets import official as preset
+from model.pyramid import ladder
+from model.sampling.sample import reconstruct, sample
 
 # PAPER.md §1, first four of ten scales of a 256×144 clip; ladder() is tested against the whole table elsewhere.
 SIZES = ((4, 18, 33), (4, 23, 41), (4, 28, 51), (5, 36, 65))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model import checkpoint as ckpt
-from model.precision import resolve
+from model.device import resolve
 
 from . import reference
 from .conftest import one_thread, several_pyramids, tiny, train

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model.precision import autocast, resolve
+from model.device import autocast, resolve
 
 CPU = torch.device("cpu")
 

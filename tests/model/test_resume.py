@@ -7,8 +7,8 @@ import torch
 
 from model import checkpoint as ckpt
 from model.checkpoint import CheckpointError
-from model.precision import resolve
-from model.train import train_clip
+from model.device import resolve
+from model.training.loop import train_clip
 
 from .conftest import CLIP_ID, SIZES, Stopped, assert_same, contents, one_thread, real_pyramid, tiny, train
 

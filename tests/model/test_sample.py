@@ -10,10 +10,17 @@ import pytest
 import torch
 
 from model import checkpoint as ckpt
-from model.networks import GeneratorStack
-from model.precision import resolve
-from model.sample import frames_per_second, pieces, reconstruct, sample, scaled, steps
-from model.train import train_clip
+from model.device import resolve
+from model.networks.generators import GeneratorStack
+from model.sampling.sample import (
+    count_convolutions,
+    frames_per_second,
+    reconstruct,
+    sample,
+    sample_in_parts,
+    stretched_ladder,
+)
+from model.training.loop import train_clip
 
 from .conftest import CLIP_ID, SIZES, ladder_16_9, one_thread, real_pyramid, tiny, train
 
@@ -146,7 +153,7 @@ def fresh(preset, sizes, **changes):
     ],
 )
 def test_the_ladder_is_stretched(size, ladder):
-    assert scaled(fresh("paper", SIZES), size) == list(ladder)
+    assert stretched_ladder(fresh("paper", SIZES), size) == list(ladder)
 
 
 @pytest.mark.parametrize(
@@ -163,37 +170,37 @@ def test_the_ladder_is_stretched(size, ladder):
 def test_sizes_that_are_none_are_one_line_that_says_what_would_do(size, told):
     stack = fresh("paper", SIZES)
     with pytest.raises(ValueError, match=re.escape(told)) as refused:
-        scaled(stack, size)
+        stretched_ladder(stack, size)
     assert "\n" not in str(refused.value)
-    assert scaled(stack, (13, 16, 20))[0] == (4, 9, 11)
+    assert stretched_ladder(stack, (13, 16, 20))[0] == (4, 9, 11)
 
 
 def test_frames_that_are_possible_follow_from_the_ladder():
     """9 frames, sampled at 2 and 1: 5 and 9 frames; so any odd number from 9 on."""
     stack = fresh("paper", ((5, 16, 16), (9, 20, 20)), num_frames=9, frame_rates=(2, 1), vae_levels=1)
-    assert [scaled(stack, (t, 20, 20))[0][0] for t in (9, 11, 13)] == [5, 6, 7]
+    assert [stretched_ladder(stack, (t, 20, 20))[0][0] for t in (9, 11, 13)] == [5, 6, 7]
     with pytest.raises(ValueError, match="multiple of 2, such as 9x20x20"):
-        scaled(stack, (10, 20, 20))
+        stretched_ladder(stack, (10, 20, 20))
     with pytest.raises(ValueError, match="9x14x14 is the least"):  # 16 · 14 / 20 = 11.2
-        scaled(stack, (7, 20, 20))
+        stretched_ladder(stack, (7, 20, 20))
 
 
 def test_an_unfinished_checkpoint_is_stretched_to_its_finest_scale(tmp_path):
     train(tiny(), tmp_path / "checkpoint.pt", stop_at=(2, 3))
     stack = ckpt.load(tmp_path / "checkpoint.pt").stack()
-    sizes = scaled(stack, (9, 24, 16))
+    sizes = stretched_ladder(stack, (9, 24, 16))
     assert sizes == [(7, 18, 12), (7, 20, 14), (9, 24, 16)]
-    assert torch.cat(list(pieces(stack, sizes, 0, 0)), dim=2).shape == (1, 3, 9, 24, 16)
+    assert torch.cat(list(sample_in_parts(stack, sizes, 0, 0)), dim=2).shape == (1, 3, 9, 24, 16)
 
 
 def test_a_preset_at_the_papers_larger_size():
     """256×192 px → 1024×256 (§4.2), on the whole ladder of `paper`."""
-    from jobs.presets import paper
+    from model.presets import paper
 
     sizes = [(t, h, round(h * 4 / 3)) for t, h, _ in ladder_16_9(replace(paper(), scale_factor=None))]
     sizes[-1] = (13, 192, 256)
     stack = fresh("paper", sizes, channels=1, latent_dim=1)
-    assert scaled(stack, (13, 256, 1024))[0] == (4, round(32 * 256 / 192), 172)
+    assert stretched_ladder(stack, (13, 256, 1024))[0] == (4, round(32 * 256 / 192), 172)
 
 
 @pytest.mark.parametrize("preset", ["paper", "official"])
@@ -201,10 +208,13 @@ def test_a_preset_at_the_papers_larger_size():
 def test_large_videos_are_the_recursion_on_the_stretched_ladder(preset, size):
     """In tiles, against a plain stack of that size; with the amplitudes and the noise of the seed."""
     stack, told = fresh(preset, SIZES), []
-    sizes = scaled(stack, size)
-    runs = list(pieces(stack, sizes, 7, 1, limit=6000, tick=told.append))
+    sizes = stretched_ladder(stack, size)
+    runs = list(sample_in_parts(stack, sizes, 7, 1, limit=6000, tick=told.append))
     assert (
-        sum(told) == steps(stack, sizes, limit=6000) > steps(stack, sizes) == len(SIZES) * stack.config.generator_convs
+        sum(told)
+        == count_convolutions(stack, sizes, limit=6000)
+        > count_convolutions(stack, sizes)
+        == len(SIZES) * stack.config.generator_convs
     )
     plain = fresh(preset, sizes)
     plain.load_state_dict(stack.state_dict())
@@ -212,14 +222,14 @@ def test_large_videos_are_the_recursion_on_the_stretched_ladder(preset, size):
     stream = torch.Generator().manual_seed(int(state))
     whole = plain.sample(plain.draw(1, stream), stream).clamp(-1, 1)
     torch.testing.assert_close(torch.cat(runs, dim=2), whole, rtol=0, atol=2e-4)
-    torch.testing.assert_close(torch.cat(list(pieces(stack, sizes, 7, 1)), dim=2), whole, rtol=0, atol=0)
+    torch.testing.assert_close(torch.cat(list(sample_in_parts(stack, sizes, 7, 1)), dim=2), whole, rtol=0, atol=0)
     assert stack.sizes == list(SIZES)
 
 
 def test_the_clips_own_size_gives_the_same_sample_bit_for_bit(trained):
     stack = ckpt.load(trained[0]).stack()
-    sizes = scaled(stack, SIZES[-1])
-    (run,) = pieces(stack, sizes, 7, 1, limit=1)
+    sizes = stretched_ladder(stack, SIZES[-1])
+    (run,) = sample_in_parts(stack, sizes, 7, 1, limit=1)
     assert torch.equal(run, sample(stack, 1, seed=7, first=1))
     (state,) = np.random.SeedSequence([7, 1]).generate_state(1, np.uint64)
     stream = torch.Generator().manual_seed(int(state))
@@ -231,6 +241,6 @@ def test_the_clips_own_size_gives_the_same_sample_bit_for_bit(trained):
 )
 def test_every_kind_of_model_makes_large_videos(changes):
     stack = fresh("paper", SIZES, **changes)
-    runs = list(pieces(stack, scaled(stack, (25, 16, 66)), 0, 0, limit=1))
+    runs = list(sample_in_parts(stack, stretched_ladder(stack, (25, 16, 66)), 0, 0, limit=1))
     video = torch.cat(runs, dim=2)
     assert video.shape == (1, 3, 25, 16, 66) and video.isfinite().all() and video.std() > 0.01

@@ -17,10 +17,10 @@ import torch
 from model import checkpoint as ckpt
 from model.checkpoint import CheckpointError
 from model.config import ConfigError
-from model.memory import OutOfMemory, activation_bytes, largest_micro_batch
-from model.reals import Reals
-from model.team import Team
-from model.train import train_clip
+from model.training.loop import train_clip
+from model.training.memory import OutOfMemory, activation_bytes, largest_micro_batch
+from model.training.training_set import TrainingSet
+from model.training.workers import Workers
 
 from .conftest import SIZES, real_chunks, several_pyramids, tiny, train
 
@@ -30,8 +30,8 @@ WORKER = """
 import sys
 from pathlib import Path
 import torch
-from model.team import PeerLost
-from model.train import train_clip
+from model.training.workers import PeerLost
+from model.training.loop import train_clip
 from tests.model.conftest import real_chunks, tiny
 
 torch.set_num_threads(1)
@@ -142,18 +142,18 @@ class OneOf:
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
 
-    share = Team.share
+    share = Workers.share
 
 
 def samples_of(reals, iteration):
     batches = reals.batches(3, iteration)
     assert all(len(batch) <= 2 for batch in batches)
-    return [sample for batch in batches for sample in batch.samples]
+    return [sample for batch in batches for sample in batch.examples]
 
 
 def test_every_iteration_takes_so_many_samples_and_in_time_all_equally_often():
     config, pyramids = tiny(chunks_per_iter=3, micro_batch=2), several_pyramids(5)
-    team = [Reals(pyramids, config, OneOf(rank, 2)) for rank in range(2)]
+    team = [TrainingSet(pyramids, config, OneOf(rank, 2)) for rank in range(2)]
     counts = dict.fromkeys(range(5), 0)
     for iteration in range(1, 2001):
         taken = [samples_of(reals, iteration) for reals in team]
@@ -168,12 +168,12 @@ def test_every_iteration_takes_so_many_samples_and_in_time_all_equally_often():
 
 
 def test_random_numbers_depend_on_the_sample_and_not_on_its_batch():
-    one, all_ = (Reals(several_pyramids(5), tiny(micro_batch=size), Team()) for size in (1, 5))
-    alone = [s for batch in one.batches(2, 7) for s in batch.streams()]
+    one, all_ = (TrainingSet(several_pyramids(5), tiny(micro_batch=size), Workers()) for size in (1, 5))
+    alone = [s for batch in one.batches(2, 7) for s in batch.rngs()]
     (batch,) = all_.batches(2, 7)
     first = [torch.rand(3, generator=s).tolist() for s in alone]
-    assert first == [torch.rand(3, generator=s).tolist() for s in batch.streams()]
-    others = [b.streams()[0] for n, k in ((2, 8), (3, 7)) for b in one.batches(n, k)[:1]]
+    assert first == [torch.rand(3, generator=s).tolist() for s in batch.rngs()]
+    others = [b.rngs()[0] for n, k in ((2, 8), (3, 7)) for b in one.batches(n, k)[:1]]
     everything = first + [torch.rand(3, generator=s).tolist() for s in others]
     assert len({tuple(numbers) for numbers in everything}) == 7
 
@@ -183,7 +183,7 @@ def test_the_micro_batch_follows_memory(monkeypatch):
     config = tiny(channels=64)
     one = activation_bytes(config, SIZES, 4, torch.device("cpu"))
     for memory, expected in ((2 * one * 3.5, 3), (2 * one, 1), (one / 9, 1)):
-        monkeypatch.setattr("model.memory.memory_bytes", lambda device, memory=memory: memory)
+        monkeypatch.setattr("model.training.memory.memory_bytes", lambda device, memory=memory: memory)
         assert largest_micro_batch(config, SIZES, 4, torch.device("cpu")) == expected
 
 
@@ -199,7 +199,7 @@ def test_what_cannot_be_trained_together_is_refused(tmp_path):
     with pytest.raises(ValueError, match="vae_levels=0 reconstructs one sample"):
         train(tiny(vae_levels=0), tmp_path / "c.pt", samples=2)
     with pytest.raises(ValueError, match="3 workers for 2 samples an iteration; every worker needs one, take fewer"):
-        Reals(several_pyramids(5), tiny(chunks_per_iter=2), OneOf(0, 3))
+        TrainingSet(several_pyramids(5), tiny(chunks_per_iter=2), OneOf(0, 3))
     for wrong in ("chunks_per_iter=0", "micro_batch=0", "crops=-1"):
         with pytest.raises(ConfigError, match=wrong):
             tiny().with_overrides([wrong])
@@ -209,7 +209,7 @@ def test_a_training_that_runs_out_of_memory_says_how_many_samples_it_held(tmp_pa
     def hungry(*_):
         torch.empty(2**50, dtype=torch.uint8)
 
-    monkeypatch.setattr("model.train._gan_step", hungry)
+    monkeypatch.setattr("model.training.steps._gan_step", hungry)
     with pytest.raises(OutOfMemory, match="can't allocate memory") as caught:
         train(tiny(micro_batch=2), tmp_path / "c.pt", samples=3)
     assert caught.value.micro_batch == 2

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from model import blocks, networks, tiling
-from model.networks import Generator
+from model.networks import blocks
+from model.networks import generators as networks
+from model.networks.generators import Generator
+from model.sampling import tiling
 
 
 def made(convs, kernel=3, inputs=3, seed=0):

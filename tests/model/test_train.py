@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model import checkpoint as ckpt
-from model.train import NonFiniteLoss, train_clip
+from model.training.loop import NonFiniteLoss, train_clip
 
 from . import reference
 from .conftest import CLIP_ID, SIZES, Recorder, real_pyramid, tiny, train

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import Bernoulli, kl_divergence
 
-from jobs.presets import ABLATIONS, PRESETS
 from model import checkpoint as ckpt
 from model.config import TrainConfig
-from model.networks import GeneratorStack
-from model.sample import reconstruct, sample
-from model.variants import PatchPosterior, kl_bernoulli, occupied_normal, relaxed_bernoulli
+from model.networks.generators import GeneratorStack
+from model.networks.patchvae import PatchPosterior, kl_bernoulli, occupied_normal, relaxed_bernoulli
+from model.presets import ABLATIONS, PRESETS
+from model.sampling.sample import reconstruct, sample
 
 from .conftest import SIZES, assert_same, one_thread, real_pyramid, tiny, train
 from .test_one_iteration import check

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import clips, shards, video
+from pipeline.video import decoder
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KINDS = {"mp4": ("-g", 24), "mkv": ("-g", 24), "ts": ("-g", 24), "avi": ("-c:v", "mpeg4", "-g", 12)}
@@ -48,7 +49,7 @@ def test_a_sound_video_is_read_as_before_and_from_any_place(whole: Path) -> None
     """Also by seeking, which happens behind damage only: the same frames as from the beginning."""
     everything = video.decode(whole)
     for start in (30, 77, 100):
-        sought = [(frame, is_clean()) for frame, is_clean in video._frames(whole, start, 20, 24.0, None, seek=True)]
+        sought = [(frame, is_clean()) for frame, is_clean in decoder._frames(whole, start, 20, 24.0, None, seek=True)]
         assert all(is_clean for _, is_clean in sought)
         np.testing.assert_array_equal(np.stack([frame for frame, _ in sought]), everything[start : start + 20])
 
@@ -75,14 +76,14 @@ def test_damage_without_end_is_soon_done_with(lavfi: Callable[..., Path], tmp_pa
     damage(film, film, (0.01, 1.0))
     starts = range(0, 14_000, 13)
     tries = []
-    frames = video._frames
+    frames = decoder._frames
 
     def counted(*args: object, **options: object) -> object:
         tries.append(args)
         return frames(*args, **options)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(video, "_frames", counted)
+        patch.setattr(decoder, "_frames", counted)
         found = list(video.decode_each(film, starts, num_frames=13))
     assert len(found) == len(starts) and isinstance(found[-1], video.VideoError)
     assert len(tries) < 40

@@ -16,8 +16,11 @@ import damage
 import numpy as np
 import pytest
 
-from pipeline import command, shards, video
+from infra.errors import printable
+from pipeline import shards, video
+from pipeline.video import decoder
 from pipeline.clips import plan
+from pipeline.video import ffmpeg as command
 
 pytestmark = pytest.mark.faults
 
@@ -79,7 +82,7 @@ def test_every_file_is_a_clip_or_a_line_with_its_cause(tools, corpus, tmp_path, 
     assert sorted(told) == sorted(there)
     for failure in failed:
         assert failure.reason.isprintable() and len(failure.reason) < 6000, failure
-        assert failure.reason.startswith(video.shown(failure.source)) and "; " in failure.reason, failure
+        assert failure.reason.startswith(printable(failure.source)) and "; " in failure.reason, failure
     read = {clip.clip_id: clip.frames_thwc for clip in shards.read(tmp_path / "store")}
     for name in damage.GOOD:
         whole = video.decode(made / f"a{Path(name).suffix}", num_frames=13)
@@ -292,7 +295,7 @@ def test_a_video_that_needs_too_much_memory_is_a_line(tools, tmp_path, lavfi, mo
 
 def test_clips_too_large_for_memory_are_refused(tmp_path, lavfi, monkeypatch):
     path = lavfi(tmp_path / "a.mkv", "testsrc=s=640x480:r=24", 20, "-c:v", "mpeg4")
-    monkeypatch.setattr(video, "MAX_CLIP_BYTES", 10 * MIB)
+    monkeypatch.setattr(decoder, "MAX_CLIP_BYTES", 10 * MIB)
     assert video.decode(path, num_frames=13, max_height=240).nbytes < 10 * MIB
     for frames in (13, None):
         with pytest.raises(video.VideoError, match="frames of 640x480 pixels are more than 0 GiB; take fewer"):
@@ -301,7 +304,7 @@ def test_clips_too_large_for_memory_are_refused(tmp_path, lavfi, monkeypatch):
 
 def test_frames_are_counted_no_further_than_the_limit(tmp_path, lavfi, monkeypatch):
     path = lavfi(tmp_path / "a.mp4", "testsrc=s=64x48:r=24", 40)
-    monkeypatch.setattr(video, "MAX_FRAMES", 30)
+    monkeypatch.setattr(decoder, "MAX_FRAMES", 30)
     info = video.probe(path)
     with pytest.raises(video.VideoError, match="has 40 frames at 24 FPS, 30 are the most; cut it into parts"):
         video.count_frames(info, 24.0)

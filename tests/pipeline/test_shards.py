@@ -139,11 +139,11 @@ def test_a_killed_run_leaves_no_finished_shard(tmp_path, source, monkeypatch):
             raise KeyboardInterrupt
         real(one, other)
 
-    monkeypatch.setattr(shards.os, "replace", killed)
+    monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         shards.write(clips, tmp_path)
     assert not shards.is_corpus(tmp_path) and shards.index(tmp_path) == ()
-    monkeypatch.setattr(shards.os, "replace", real)
+    monkeypatch.setattr(os, "replace", real)
     assert len(shards.write(clips, tmp_path).clip_ids) == 3 and len(list(shards.read(tmp_path))) == 3
     assert sorted(os.listdir(tmp_path)) == ["000000.json", "000000.tar"]
 

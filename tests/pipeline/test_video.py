@@ -8,10 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline import command, video
-from pipeline.encode import writing
-from pipeline.header import from_ffmpeg, telling_line
+from infra.errors import printable
+from pipeline import video
+from pipeline.video import decoder
 from pipeline.video import VideoError, decode, decode_each, encode, probe
+from pipeline.video import ffmpeg as command
+from pipeline.video.encoder import writing
+from pipeline.video.header import from_ffmpeg, telling_line
 
 
 def psnr(one, other):
@@ -47,7 +50,7 @@ def one_line_error(path, *words):
         probe(path)
         decode(path, num_frames=13)
     text = str(caught.value)
-    assert "\n" not in text and text.startswith(f"{video.shown(path)}: ") and "; " in text, text
+    assert "\n" not in text and text.startswith(f"{printable(path)}: ") and "; " in text, text
     for word in words:
         assert word in text, text
     return text
@@ -363,10 +366,10 @@ def test_a_stuck_command_is_an_error(tmp_path, lavfi, monkeypatch):
     stuck.write_text("#!/bin/sh\nexec sleep 60\n")
     stuck.chmod(0o755)
     monkeypatch.setattr(command, "COMMAND_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(video, "FRAME_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(decoder, "FRAME_TIMEOUT_S", 0.0)
     info = probe(path)
     monkeypatch.setattr(command, "ffmpeg_exe", lambda: str(stuck))
-    monkeypatch.setattr(video, "probe", lambda _path: info)
+    monkeypatch.setattr(decoder, "probe", lambda _path: info)
     with pytest.raises(VideoError, match=r"was not done after 0\.3 s"):
         decode(path, num_frames=13)
 

@@ -10,7 +10,7 @@ from scipy.interpolate import RegularGridInterpolator
 from torch import nn
 
 from model.metrics.c3d import C3dFeatures
-from model.metrics.frechet import RealClip, svfid
+from model.metrics.svfid import RealClip, svfid
 
 # The three projects' names of the convolutions, in the order of the network.
 PLAIN = ["conv1", "conv2", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b"]

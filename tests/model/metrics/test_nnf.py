@@ -10,7 +10,7 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
-from model.metrics import nnf
+from model.patches import search
 from model.metrics.nnf import NearestNeighbourField, nearest_neighbour_distance, nearest_neighbour_field, nnfdiv
 
 
@@ -55,7 +55,7 @@ def assert_is_brute_force(field, sample, real, step=1):
 @pytest.mark.parametrize("chunk", [7, 4096])
 @pytest.mark.parametrize("kind", [video, smooth])
 def test_field_is_that_of_brute_force(monkeypatch, kind, chunk, step):
-    monkeypatch.setattr(nnf, "CHUNK", chunk)
+    monkeypatch.setattr(search, "CHUNK", chunk)
     sample, real = kind(0, 6, 9, 11), kind(1, 5, 8, 12)
     field = nearest_neighbour_field(sample, real, step)
     assert field.displacement.dtype == np.int32 and field.distance.dtype == np.float32
@@ -66,7 +66,7 @@ def test_field_is_that_of_brute_force(monkeypatch, kind, chunk, step):
 
 @pytest.mark.parametrize("chunk", [7, 4096])
 def test_neighbours_that_float32_products_cannot_tell_apart(monkeypatch, chunk):
-    monkeypatch.setattr(nnf, "CHUNK", chunk)
+    monkeypatch.setattr(search, "CHUNK", chunk)
     # Patches far from the origin (|k|² near 81) that differ by 1e-4 a value: |k|² - 2 q·k in float32 has an error of
     # the size of what it is to measure, and finds other neighbours.
     sample, real = (0.99 + 1e-4 * video(seed, 5, 8, 9) for seed in (2, 3))
@@ -82,7 +82,7 @@ def test_neighbours_that_float32_products_cannot_tell_apart(monkeypatch, chunk):
 
 @pytest.mark.parametrize("chunk", [7, 4096])
 def test_of_equal_patches_the_first_is_taken(monkeypatch, chunk):
-    monkeypatch.setattr(nnf, "CHUNK", chunk)
+    monkeypatch.setattr(search, "CHUNK", chunk)
     half = video(4, 3, 6, 8)
     twice = torch.cat([half, half], dim=1)  # every patch of the first frames comes again 3 frames later
     field = nearest_neighbour_field(half, twice)
@@ -93,7 +93,7 @@ def test_of_equal_patches_the_first_is_taken(monkeypatch, chunk):
 
 @pytest.mark.parametrize("chunk", [7, 4096])
 def test_mean_distance_equals_a_kd_tree(monkeypatch, chunk):
-    monkeypatch.setattr(nnf, "CHUNK", chunk)
+    monkeypatch.setattr(search, "CHUNK", chunk)
     sample, real = video(0, 7, 10, 11), video(1, 5, 9, 12)
     distance, _ = cKDTree(patches(real)).query(patches(sample, 3))
     assert nearest_neighbour_distance(sample, real) == pytest.approx((distance / 9).mean(), rel=1e-6)

@@ -10,8 +10,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
-from model.metrics.features import Lite0Features
-from model.metrics.frechet import RealClip, svfid
+from model.metrics.lite0 import Lite0Features
+from model.metrics.svfid import RealClip, svfid
 
 FRAMES = 13
 # Least share of the score of a visible blur (1 px at 96 px height) that counts as "well above 0".

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.metrics.features import Lite0Features
+from model.metrics.lite0 import Lite0Features
 from model.metrics.option import from_option
 from model.metrics.weight_files import FeaturesError, Layout, load
 

@@ -1,0 +1,54 @@
+"""metrics.jsonl: what a clip's training logged, a line a point, {time_ms, scale, iteration, metrics}.
+
+Written before the checkpoint that comes after it, and durable when written: a checkpoint never counts iterations whose
+points are lost. A resumed training makes some points again; they are the same ones and are skipped. What is skipped
+depends on scale and iteration only: time_ms may jump as the clock likes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from infra.files import append
+
+
+class MetricsLog:
+    """Appends to `path`, from the last whole line on: a process may have died, or a disk been full, within a line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last = _place(-1, None)
+        if path.exists():
+            data = path.read_bytes()
+            whole = data[: data.rfind(b"\n") + 1]
+            if len(whole) < len(data):
+                os.truncate(path, len(whole))
+            if whole:
+                last = json.loads(whole.splitlines()[-1])
+                self._last = _place(last["scale"], last["iteration"])
+
+    def append(self, scale: int, iteration: int | None, metrics: Mapping[str, float]) -> None:
+        """Log a point, unless it is there already. Raises StorageError if it cannot be written.
+
+        Args:
+            iteration: how many of the scale are done; None for what is measured after the last one.
+        """
+        if _place(scale, iteration) <= self._last:
+            return
+        point = {
+            "time_ms": time.time_ns() // 1_000_000,
+            "scale": scale,
+            "iteration": iteration,
+            "metrics": dict(metrics),
+        }
+        append(self._path, json.dumps(point))
+
+
+def _place(scale: int, iteration: int | None) -> tuple[int, float]:
+    """Where a line stands in the log: one without iteration comes after all the others of its scale."""
+    return scale, math.inf if iteration is None else iteration

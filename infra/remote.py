@@ -1,0 +1,92 @@
+"""Copies of what a URI names, on this machine: s3://, gs:// and every other scheme that fsspec knows."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from infra.errors import cannot_write, printable
+from infra.files import commit, temporary_beside
+
+LEFTOVER_S = 3600.0  # a file that is being copied changes more often
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+PIP_NAMES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+
+
+def fetch(source: str, cache_dir: Path) -> str:
+    """Copy what a URI (s3://, gs://, memory://, file://) names to `cache_dir`; a plain path returns as it is.
+
+    A file or a folder keeps its own name, so its clip ids are those it has anywhere. Files that are already
+    there with the right size are not copied again; a file appears under its name only when complete. A
+    manifest is copied without the videos it names: give the folder that holds them.
+
+    Returns: the local path. Raises: ValueError for an unknown scheme, a missing package (with the command
+    that installs it), a URI that names nothing, names that would leave `cache_dir`, or a `cache_dir` that has no
+    room; OSError for what the other side does not give.
+    """
+    scheme, separator, _ = source.partition("://")
+    if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return source
+    files, root = _remote(source, scheme)
+    name = root.rstrip("/").rpartition("/")[2]
+    target = Path(cache_dir) / hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()[:8]
+    inside = {info["name"]: info["name"][len(root.rstrip("/")) :].lstrip("/") for info in files}
+    for part in [name, *inside.values()]:
+        if not name or leaves_folder(part):
+            raise ValueError(f"{printable(source)}: holds the unsafe name {printable(part)!r}; rename it")
+    _remove_leftovers(target)
+    for info in files:
+        _copy(info, target / name / inside[info["name"]])
+    return str(target / name)
+
+
+def leaves_folder(name: str) -> bool:
+    """Whether a file of this relative name could be written outside the folder that it is meant for."""
+    return ".." in PurePosixPath(name).parts or "\\" in name or "\0" in name
+
+
+def _remote(source: str, scheme: str) -> tuple[list[dict[str, Any]], str]:
+    """Every file that the URI names, with its filesystem under "fs", and the path that the URI stands for."""
+    import fsspec
+
+    source_name = printable(source)
+    try:
+        filesystem, root = fsspec.core.url_to_fs(source)
+    except ImportError as error:
+        package = PIP_NAMES.get(scheme.lower())
+        mend = f"pip install {package}" if package else str(error)
+        raise ValueError(f"{source_name}: {scheme}:// needs another package; {mend}") from error
+    except ValueError as error:
+        raise ValueError(f"{source_name}: cannot be fetched ({error}); copy it here and give its path") from error
+    files = [i for i in filesystem.find(root, detail=True).values() if i["type"] == "file"]
+    if not files:
+        raise ValueError(f"{source_name}: names no file; check the URI")
+    return [info | {"fs": filesystem} for info in files], str(root)
+
+
+def _copy(info: Mapping[str, Any], target: Path) -> None:
+    if target.is_file() and target.stat().st_size == info["size"]:
+        return
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_beside(target, "part") as temporary:
+            info["fs"].get_file(info["name"], str(temporary))
+            commit(temporary, target)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:  # of the other side
+            raise
+        raise ValueError(cannot_write(target, error)) from error
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What killed processes left half copied. A copy that goes on elsewhere is younger, and stays."""
+    for copy in folder.rglob(".*.part"):
+        with contextlib.suppress(OSError):  # somebody else may have been faster
+            if time.time() - copy.stat().st_mtime > LEFTOVER_S:
+                copy.unlink()

@@ -1,0 +1,252 @@
+"""Where an experiment's files are: a folder, a path that machines share, or an object store (s3://, gs://, …).
+
+store = Store("s3://bucket/runs").below("demo")
+store.write("experiment.json", content)  # atomic, on a path and in an object store alike
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import socket
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from infra.errors import StorageError, TakenOver, UsageError, one_line
+from infra.files import replacing
+from infra.remote import leaves_folder
+
+IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
+ROOM_BYTES = 2 << 20  # that a folder must have to begin with: MLflow's empty store alone takes about 1 MB
+
+
+def default_folder() -> Path:
+    """Storage where none is given: runs/, but of a Ray job's working folder, a copy that is thrown away, not."""
+    in_ray_job = IN_RAY_JOB in os.environ
+    return Path.home() / "hp-vae-gan-runs" if in_ray_job else Path("runs").resolve()
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of files, local or remote; travels to tasks. Names are relative paths with '/'."""
+
+    uri: str  # an absolute path, or scheme://…
+
+    @classmethod
+    def open(cls, given: str, option: str) -> Store:
+        """The store that an option of a command line names. option: its name, for the line of an error.
+
+        Raises UsageError for a scheme that cannot be used here, a store that does not answer, or a relative path in a
+        Ray job.
+        """
+        if "://" not in given:
+            if IN_RAY_JOB in os.environ and not os.path.isabs(given):
+                cause = "a Ray job's folder is thrown away; give an absolute path or a URI"
+                raise UsageError(f"{option} {given}: {cause}")
+            return cls(str(Path(given).resolve()))
+        scheme = given.partition("://")[0]
+        store = cls(given.rstrip("/"))
+        try:
+            store._fs.exists(store._root)
+        except ImportError as error:
+            from infra.remote import PIP_NAMES
+
+            package = PIP_NAMES.get(scheme)
+            mend = f"pip install {package}" if package else one_line(error)
+            raise UsageError(f"{option} {given}: {scheme}:// needs another package; {mend}") from error
+        except Exception as error:  # each file system has errors of its own
+            raise UsageError(f"{option} {given}: cannot be reached ({one_line(error)}); see to its address") from error
+        return store
+
+    def below(self, name: str) -> Store:
+        return Store(f"{self.uri}/{name}")
+
+    @property
+    def parent(self) -> Store:
+        return Store(self.uri.rsplit("/", 1)[0])
+
+    @property
+    def name(self) -> str:
+        return self.uri.rsplit("/", 1)[1]
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.uri
+
+    @functools.cached_property
+    def path(self) -> Path:
+        """The folder itself; in front of an object store a scratch folder, the same one each time on a machine."""
+        if self.is_local:
+            return Path(self.uri)
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return cache / "hp-vae-gan" / self.uri.replace("://", "/")
+
+    @property
+    def tracking_folder(self) -> Path:
+        """Where MLflow's sqlite file and its artifacts go if no server is named: here, or on this machine."""
+        return Path(self.uri) if self.is_local else default_folder()
+
+    @functools.cached_property
+    def _url(self) -> tuple[Any, str]:
+        import fsspec
+
+        # Others write too: a listing that is remembered is wrong.
+        options = {} if self.is_local else {"use_listings_cache": False}
+        filesystem, root = fsspec.core.url_to_fs(self.uri, **options)
+        return filesystem, str(root)
+
+    @property
+    def _fs(self) -> Any:
+        return self._url[0]
+
+    @property
+    def _root(self) -> str:
+        return self._url[1]
+
+    def _full(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    # -- small files
+
+    def check_writable(self) -> None:
+        """Raises UsageError if the folder cannot be written, or made, or has no room. Leaves nothing behind."""
+        if not self.is_local:
+            return  # what is written first tells
+        try:
+            folder = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(bytes(ROOM_BYTES))
+                file.flush()
+        except OSError as error:
+            cause = f"nothing can be written there ({error.strerror})"
+            raise UsageError(f"{self.uri}: {cause}; make room and make it writable, or give another folder") from error
+
+    def names(self, folder: str = "") -> set[str]:
+        """What lies directly in `folder`: one listing, whatever the number of clips. Raises StorageError."""
+        with storage_errors(self, folder), contextlib.suppress(FileNotFoundError):
+            found = self._fs.ls(self._full(folder).rstrip("/"), detail=False)
+            return {PurePosixPath(str(path)).name for path in found}
+        return set()
+
+    def read(self, names: Iterable[str]) -> dict[str, bytes]:
+        """The files that are there, by name. From an object store they come side by side."""
+        full = {self._full(name): name for name in names}
+        if not full:
+            return {}
+        if self.is_local:
+            contents = {}
+            for path, name in full.items():
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    contents[name] = Path(path).read_bytes()
+            return contents
+        found = self._fs.cat(list(full), on_error="return")
+        for error in found.values():
+            if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
+                raise StorageError(self.uri, OSError(one_line(error))) from error
+        return {full[path]: content for path, content in found.items() if isinstance(content, bytes)}
+
+    def write(self, name: str, content: bytes) -> None:
+        """Atomic. Raises StorageError."""
+        if self.is_local:
+            path = self.path / name
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(path.parent, error) from error
+            with replacing(path) as file:
+                file.write(content)
+            return
+        with storage_errors(self, name):
+            self._fs.pipe_file(self._full(name), content)
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Atomic. Raises StorageError."""
+        self.write(name, json.dumps(value, indent=2).encode() + b"\n")
+
+    def remove(self, name: str) -> None:
+        """A file, or a folder and all that is in it; nothing where it is not there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm(self._full(name), recursive=True)
+        if not self.is_local:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file or folder of this name."""
+        return bool(self._fs.exists(self._full(name)))
+
+    def copy(self, name: str, to: str) -> None:
+        """A file under a second name, within the store."""
+        self._fs.cp_file(self._full(name), self._full(to))
+
+    def put_file(self, local: Path, name: str) -> None:
+        """A local file into the store. Raises FileNotFoundError if it is gone."""
+        self._fs.put_file(str(local), self._full(name))
+
+    def age_s(self, name: str, then: str) -> float:
+        """How much earlier `name` was written than `then`, in seconds, by the clock of the store."""
+        return float((self._fs.modified(self._full(then)) - self._fs.modified(self._full(name))).total_seconds())
+
+    # -- whole folders of an object store
+
+    def pull(self, folder: str, into: Path | None = None) -> None:
+        """Bring `folder` to this machine: into `path`, where the store is one already, or `into`."""
+        if self.is_local and into is None:
+            return
+        target = into or self.path / folder
+        target.mkdir(parents=True, exist_ok=True)
+        root = self._full(folder)
+        with storage_errors(self, folder):
+            for remote, info in self._fs.find(root, detail=True).items():
+                local = target / _inside(str(remote), root)
+                if local.exists() and local.stat().st_size == info["size"] and local.suffix == ".tar":
+                    continue  # shards never change
+                local.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(local) as file:
+                    self._fs.get_file(remote, file.name)
+
+    def push(self, folder: str, names: Iterable[str]) -> None:
+        """Bring files of `path / folder` to an object store, in the order of `names`. Raises StorageError."""
+        root = self._full(folder)
+        with storage_errors(self, folder):
+            sizes = {_inside(str(k), root): v["size"] for k, v in self._fs.find(root, detail=True).items()}
+            for name in names:
+                local = self.path / folder / name
+                if local.suffix != ".tar" or local.stat().st_size != sizes.get(name):
+                    self._fs.put_file(str(local), f"{root}/{name}")
+
+
+def files_below(folder: Path) -> list[str]:
+    """Relative names of the files in a folder and its sub-folders, without what is hidden."""
+    found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return sorted(path.as_posix() for path in found if not path.parts[0].startswith("."))
+
+
+def _inside(remote: str, root: str) -> str:
+    """The part of a remote path below `root`. A name that would leave the folder is refused."""
+    name = remote[len(root) :].lstrip("/") if remote.startswith(root) else ".."
+    if leaves_folder(name):
+        raise UsageError(f"{remote!r}: an unsafe name in the storage; delete it")
+    return name
+
+
+@contextlib.contextmanager
+def storage_errors(store: Store, name: str) -> Iterator[None]:
+    """Turns whatever an object store's client raises in the body into a StorageError of one line."""
+    try:
+        yield
+    except (StorageError, UsageError, TakenOver):
+        raise
+    except Exception as error:  # botocore's, aiohttp's, google's …
+        raise StorageError(f"{store.uri}/{name}", OSError(one_line(error))) from error
+
+
+def host() -> str:
+    """This machine: its name and its network address, which tell it from others of the same name."""
+    return f"{socket.gethostname()}-{uuid.getnode():x}"

@@ -1,0 +1,153 @@
+"""Pictures a person looks at: columns of one thing each, rows of frames; below a column of colours, what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from model.metrics.nnf import NearestNeighbourField
+from model.pyramid import to_frames
+
+TILE_HEIGHT = 96  # px at least; smaller frames are enlarged by whole pixels so that what was computed is seen
+HEADER = 14  # px of the line of labels
+SHOWN_SAMPLES = 4
+KEY = 56  # px of a key's picture
+WHITE = (255, 255, 255)
+FULL_DISTANCE = 0.5  # root mean square, of [-1, 1]: white in every picture, so that pictures can be compared
+FULL_SPREAD = 25.0  # of lightness, which has 100
+
+
+@dataclass(frozen=True)
+class Column:
+    """frames: uint8 (rows, H, W, 3). key: a picture of the colours, and lines of text beside it."""
+
+    label: str
+    frames: np.ndarray
+    key: tuple[np.ndarray, str] | None = None
+
+
+def sheet(real: np.ndarray, reconstruction: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """One picture of a scale: columns real, reconstruction, samples; rows first, middle and last frame.
+
+    Args: real, reconstruction: float (3, T, H, W) in [-1, 1]; samples: (N, 3, T, H, W), the first four are shown.
+    Returns uint8 (H', W', 3).
+    """
+    videos = [real, reconstruction, *samples[:SHOWN_SAMPLES]]
+    labels = ["real", "reconstruction", *(f"sample {i}" for i in range(len(videos) - 2))]
+    rows = _rows(real.shape[1])
+    return _page([Column(label, to_frames(video)[rows]) for label, video in zip(labels, videos, strict=True)])
+
+
+def field_sheet(sample: np.ndarray, real: np.ndarray, field: NearestNeighbourField) -> np.ndarray:
+    """Where a sample's patches come from: of the first, middle and last frame that are the middle of a patch, the
+    sample; the same made of the middle pixels of the nearest patches; how far away in the frame and in time these are
+    in the clip; and how different they are.
+
+    Args: sample, real: float (3, T, H, W) in [-1, 1]; field: of step 1.
+    Returns uint8 (H', W', 3). White is no displacement.
+    """
+    rows = _rows(field.distance.shape[0])
+    dt, dy, dx = field.displacement
+    at = np.indices(field.distance.shape) + 1  # the middle pixel of each patch
+    nearest = real[:, at[0] + dt, at[1] + dy, at[2] + dx]
+    _, frames, height, _ = real.shape
+    wheel_dy, wheel_dx = np.mgrid[-1 : 1 : KEY * 1j, -1 : 1 : KEY * 1j]
+    outside = np.hypot(wheel_dy, wheel_dx) > 1
+    wheel = np.where(outside[..., None], 0, _direction(wheel_dy, wheel_dx, 1)).astype(np.uint8)
+    ramp = np.linspace(-1, 1, KEY)[:, None].repeat(KEY // 4, axis=1)
+    columns = [
+        Column("sample", to_frames(sample[:, 1:-1, 1:-1, 1:-1])[rows], _told_rows([row + 1 for row in rows], sample)),
+        Column("of nearest patches", to_frames(nearest)[rows]),
+        Column(
+            "from where (dy, dx)",
+            _direction(dy, dx, height)[rows],
+            (wheel, f"white: same place;\nright on the wheel:\nfrom further right;\nrim: {height} px or more"),
+        ),
+        Column(
+            "from when (dt)",
+            _sign(dt, frames - 1)[rows],
+            (_sign(ramp, 1), f"{frames - 1} frames earlier\n\nwhite: same frame\n\n{frames - 1} frames later"),
+        ),
+        _heat_column("how different", field.distance[rows], FULL_DISTANCE, "RMS; black to\nwhite is 2"),
+    ]
+    return _page(columns)
+
+
+def spread_sheet(samples: Sequence[np.ndarray], real: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Where samples differ: the clip, some samples, and the map; first, middle and last frame.
+
+    Args: real, samples: float (3, T, H, W) in [-1, 1]; spread: (T, H, W), `diversity_map` of all samples.
+    Returns uint8 (H', W', 3). Black is no difference.
+    """
+    rows = _rows(len(spread))
+    columns = [Column("real", to_frames(real)[rows], _told_rows(rows, real))]
+    columns += [Column(f"sample {i}", to_frames(sample)[rows]) for i, sample in enumerate(samples)]
+    told = "standard deviation\nof lightness (0 to\n100), all samples"
+    return _page([*columns, _heat_column("how much samples differ", spread[rows], FULL_SPREAD, told)])
+
+
+# -- colours; each uint8 (…, 3)
+
+
+def _direction(dy: np.ndarray, dx: np.ndarray, full: float) -> np.ndarray:
+    """Hue is the direction, saturation grows with the root of the length: one pixel is seen, `full` is all colour."""
+    hue = (np.arctan2(dy, dx) / (2 * np.pi))[..., None] % 1
+    pure = np.clip(np.abs((hue * 6 + (0, 4, 2)) % 6 - 3) - 1, 0, 1)
+    saturation = np.sqrt(np.clip(np.hypot(dy, dx) / full, 0, 1))[..., None]
+    return _bytes(1 - saturation * (1 - pure))
+
+
+def _sign(values: np.ndarray, full: float) -> np.ndarray:
+    """Blue below 0, white at 0, red above."""
+    part = np.clip(values / full, -1, 1)
+    faded = 1 - np.sqrt(np.abs(part))
+    return _bytes(np.stack([np.where(part < 0, faded, 1), faded, np.where(part > 0, faded, 1)], axis=-1))
+
+
+def _heat(values: np.ndarray, full: float) -> np.ndarray:
+    """Black at 0, red, yellow, white at `full`."""
+    return _bytes(np.clip(3 * (values / full)[..., None] - (0, 1, 2), 0, 1))
+
+
+def _bytes(rgb: np.ndarray) -> np.ndarray:
+    return np.rint(rgb * 255).astype(np.uint8)
+
+
+def _heat_column(label: str, values: np.ndarray, full: float, told: str) -> Column:
+    ramp = np.linspace(full, 0, KEY)[:, None].repeat(KEY // 4, axis=1)
+    return Column(label, _heat(values, full), (_heat(ramp, full), f"{full:g} or more\n{told}\n0"))
+
+
+# -- the page
+
+
+def _rows(frames: int) -> list[int]:
+    return [0, frames // 2, frames - 1]
+
+
+def _told_rows(rows: Sequence[int], video: np.ndarray) -> tuple[np.ndarray, str]:
+    numbers = ", ".join(str(row + 1) for row in rows)
+    return np.zeros((KEY, 1, 3), np.uint8), f"rows: frames {numbers}\nof {video.shape[1]}"
+
+
+def _page(columns: Sequence[Column]) -> np.ndarray:
+    _, height, width, _ = columns[0].frames.shape
+    zoom = max(1, -(-TILE_HEIGHT // height))
+    tall = [np.concatenate([np.pad(f, ((1, 1), (1, 1), (0, 0))) for f in column.frames]) for column in columns]
+    picture = np.concatenate(tall, axis=1).repeat(zoom, axis=0).repeat(zoom, axis=1)
+    keys = KEY + 12 if any(column.key for column in columns) else 0
+    page = Image.new("RGB", (picture.shape[1], HEADER + picture.shape[0] + keys))
+    page.paste(Image.fromarray(picture), (0, HEADER))
+    draw = ImageDraw.Draw(page)
+    for number, column in enumerate(columns):
+        left = number * (width + 2) * zoom + 3
+        draw.text((left, 1), column.label, fill=WHITE)
+        if column.key:
+            key, told = column.key
+            top = HEADER + picture.shape[0] + 4
+            page.paste(Image.fromarray(key), (left, top))
+            draw.multiline_text((left + key.shape[1] + 6, top), told, fill=WHITE, spacing=1)
+    return np.asarray(page)

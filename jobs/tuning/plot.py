@@ -1,0 +1,85 @@
+"""The paper's Fig. 5 of a sweep, as a PNG."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Collection, Sequence
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from jobs.tuning.axes import ABLATION, METHOD, Axis, Line
+
+PANELS = {"svfid_lite0": "SVFID (Lite0), lower is better", "diversity": "diversity, higher is better"}
+OURS = "hp-VAE-GAN"
+
+
+def figure(found: Sequence[Line], axes: Sequence[Axis], title: str) -> bytes:
+    """SVFID and diversity against the first axis, a line for each combination of the others, error bars over clips.
+
+    A combination that has no value on the first axis, as gan_only beside vae_levels, is a straight line across.
+    An axis of words gets a tick each, and no line between them; nor is there one between draws from a range, of
+    which others than the first are not told apart.
+    """
+    x, ranges = axes[0].key, {axis.key for axis in axes if axis.ends}
+    done = [line for line in found if line.done]
+    places = _places([line.values[x] for line in done if x in line.values], axes[0])
+    numeric = all(place == _number(word) for word, place in places.items())
+    methods: dict[str, list[Line]] = {}
+    for line in done:
+        methods.setdefault(_label(line, {x} | ranges), []).append(line)
+
+    page = Figure(figsize=(11, 4.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(page)
+    page.suptitle(title)
+    for panel, (name, label_y) in zip(page.subplots(1, len(PANELS)), PANELS.items()):
+        for i, (label, some) in enumerate(methods.items()):
+            colour = f"C{i % 10}"
+            points = sorted(((places[line.values[x]], line) for line in some if x in line.values), key=lambda p: p[0])
+            if points:
+                style = "o-" if numeric and not ranges else "o"
+                at, means = [p for p, _ in points], [line.mean(name) for _, line in points]
+                bars = [line.deviation(name) for _, line in points]
+                panel.errorbar(at, means, bars, fmt=style, capsize=4, color=colour, label=label)
+            for line in some:
+                if x not in line.values:
+                    mean, bar = line.mean(name), line.deviation(name)
+                    panel.axhline(mean, linestyle="--", color=colour, label=label)
+                    panel.axhspan(mean - bar, mean + bar, color=colour, alpha=0.1)
+        if not numeric:
+            words = [OURS if word == METHOD else word for word in places]
+            panel.set_xticks(list(places.values()), words, rotation=20, ha="right")
+        elif x in ranges:
+            panel.set_xscale("log" if axes[0].ends and axes[0].ends[0] > 0 else "linear")
+        else:
+            panel.set_xticks(sorted(places.values()))
+        panel.set(xlabel=x, ylabel=label_y)
+        panel.grid(alpha=0.3)
+        if len(methods) > 1 or OURS not in methods:
+            panel.legend()
+    png = io.BytesIO()
+    page.savefig(png, format="png")
+    return png.getvalue()
+
+
+def _places(words: Sequence[str], axis: Axis) -> dict[str, float]:
+    """Where each value stands on the axis: at itself if all are numbers, else in the order they were given."""
+    numbers = {word: _number(word) for word in words}
+    if not any(math.isnan(number) for number in numbers.values()):
+        return numbers
+    return {word: float(i) for i, word in enumerate(word for word in axis.values if word in numbers)}
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        return float("nan")
+
+
+def _label(line: Line, shown: Collection[str]) -> str:
+    """The values of the axes that are not shown otherwise; the method itself by its name."""
+    others = {key: value for key, value in line.values.items() if key not in shown}
+    ablation = others.pop(ABLATION, METHOD)
+    return ", ".join([OURS if ablation == METHOD else ablation, *(f"{key}={value}" for key, value in others.items())])

@@ -1,0 +1,91 @@
+"""Where networks run, with which numbers, on how many threads, and with how much memory.
+
+Convolutions multiply bf16 where the hardware does that natively, else float32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from model.config import Precision
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # options of mallopt(3)
+
+
+def best_device() -> torch.device:
+    """The GPU this process sees, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve(precision: Precision, device: torch.device) -> Literal["bf16", "float32"]:
+    """`auto` as what this device is good at; bf16 and float32 unchanged."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # Without these instructions a CPU emulates bf16, slower than float32.
+        native = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    return "bf16" if native else "float32"
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The context to run networks in: bf16 convolutions, or nothing for float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=resolve(precision, device) == "bf16")
+
+
+def use_assigned_threads() -> None:
+    """As many threads as OMP_NUM_THREADS says, which Ray sets to the CPUs of a task; one where it says nothing."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+def keep_freed_memory() -> None:
+    """Let the allocator keep what tensors on the CPU free, for the whole process. Does nothing where it is not glibc.
+
+    By default glibc takes each large tensor from the kernel and gives it back, and the kernel clears every page of it
+    anew: a fifth of the time of an iteration at 144×256 px. Keeping it costs memory, as blocks of several sizes do not
+    fill each other's gaps (`jobs/benchmark.py` measures both). Call it before the first large tensor.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def peak_gib(device: torch.device) -> float:
+    """Most memory used so far, GiB: allocated on the GPU, or resident in this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    with contextlib.suppress(OSError):  # Linux; the figure below would begin with that of the process that started this
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**20  # KiB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes on macOS, KiB on Linux
+
+
+def memory_bytes(device: torch.device) -> float:
+    """What this process may use: its share of the GPU; on a CPU as large a part of the memory as of the cores."""
+    if device.type == "cuda":
+        share = torch.cuda.get_per_process_memory_fraction(device)
+        return torch.cuda.get_device_properties(device).total_memory * share
+    return host_bytes() * min(1.0, torch.get_num_threads() / (os.cpu_count() or 1))
+
+
+@functools.cache  # asked for in every iteration of several samples
+def host_bytes() -> float:
+    """The machine's memory, or the container's if it has less (cgroup v2)."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+        return min(whole, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return whole

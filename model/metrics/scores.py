@@ -1,0 +1,167 @@
+"""The figures of one clip's samples, and what a known damage of the clip itself scores beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from model.metrics.diversity import diversity_map, lab_diversity, relative_spread
+from model.metrics.features import Video
+from model.metrics.nnf import NearestNeighbourField, nearest_neighbour_distance, nearest_neighbour_field, nnfdiv
+from model.metrics.svfid import RealClip, svfid
+
+T = TypeVar("T")
+BLUR_PX = 1.0  # sigma of the blurred clip that svfid is read against
+SCORED_CHUNKS = 8
+NN_PAIR_S = 3.4e-9  # of one core for a pair of patches: 10 s a sample of 13×54×96, 39 s of 13×76×136
+
+
+def chunks_to_score(chunks: Sequence[T]) -> Sequence[T]:
+    """The chunks that samples of a long video are held against: all, or SCORED_CHUNKS spread evenly over it."""
+    if not chunks:
+        return []
+    places = np.linspace(0, len(chunks) - 1, min(SCORED_CHUNKS, len(chunks)))
+    return [chunks[round(place)] for place in places]
+
+
+def score(samples: Tensor, real: RealClip) -> Mapping[str, float]:
+    """`real.metric`, diversity and nn_distance (mean over the samples).
+
+    Args: samples: (N, 3, T, H, W) float in [-1, 1], N >= 2.
+    """
+    return {
+        real.metric: svfid(real, samples).mean,
+        "diversity": lab_diversity(samples, real.frames),
+        "nn_distance": float(np.mean([_nn_distance(sample, real) for sample in samples])),
+    }
+
+
+def _nn_distance(sample: Tensor, real: RealClip) -> float:
+    """To the clip, or to the chunk that is nearest as a whole."""
+    return min(nearest_neighbour_distance(sample, chunk) for chunk in real.chunks)
+
+
+def score_of_blur(real: RealClip) -> Mapping[str, float]:
+    """`real.metric`_blur: the clip, or each chunk, with frames blurred by a Gaussian of 1 px, against the clip."""
+    blurred = [gaussian_filter(chunk, (0, 0, BLUR_PX, BLUR_PX), mode="nearest") for chunk in real.chunks]
+    return {f"{real.metric}_blur": svfid(real, blurred).mean}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One figure of a clip: of each of its samples, of all of them together, or of the clip itself.
+
+    Attributes:
+        values: one a sample; a single one if it is of all of them together, or of the clip.
+        samples: how many samples it is of; 0 if it is of the clip itself.
+    """
+
+    values: tuple[float, ...]
+    samples: int
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def std(self) -> float | None:
+        """Over the samples, divided by their number; None of a single value."""
+        return float(np.std(self.values)) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)  # arrays have no single truth value to compare by
+class ClipScores:
+    """The figures of a clip's samples, and what their pictures are made of.
+
+    Attributes:
+        figures: `RealClip.metric`, its `_blur`, and, where they can be had, diversity, nn_distance, nnfdiv.
+        fields: of the first samples, (sample, the clip or its nearest chunk, the field between them at every position).
+        spread: (T, H, W), `diversity_map`; None of fewer than 2 samples.
+        shown: the first samples, (3, T, H, W).
+        complaints: what could not be scored and why, one line each.
+    """
+
+    figures: Mapping[str, Score]
+    fields: Sequence[tuple[Tensor, Video, NearestNeighbourField]]
+    spread: np.ndarray | None
+    shown: Sequence[Tensor]
+    complaints: Sequence[str]
+
+
+def measure(
+    samples: Iterable[tuple[str, Callable[[], Tensor]]],
+    real: RealClip,
+    *,
+    nn: int,
+    shown: int,
+    each: Callable[[int, Tensor], None] = lambda index, sample: None,
+) -> ClipScores:
+    """All that can be told of a clip's samples; one that cannot be scored costs itself only. One is held at a time.
+
+    Args:
+        samples: name, and what reads or makes the sample: (3, T, H, W) float in [-1, 1], of the clip's size.
+        nn: how many of the first ones are searched for their nearest neighbours: `nn_seconds` each.
+        shown: how many of the first ones are returned.
+        each: given every sample that was scored, with its place among these.
+    """
+    distances: list[float] = []
+    fields: list[tuple[Tensor, Video, NearestNeighbourField]] = []
+    first: list[Tensor] = []
+    complaints: list[str] = []
+
+    def scored() -> Iterator[Tensor]:
+        for name, load in samples:
+            try:
+                video = load()
+                if video.shape != real.video.shape:
+                    cause = f"is {size_of(video)} (T×H×W), and not {size_of(real.video)} as most"
+                    raise ValueError(f"{cause}; give all samples one size")
+                distance = real.distance(video)
+                each(len(distances), video)
+            except (TypeError, ValueError) as error:
+                complaints.append(f"{name}: {str(error).removeprefix(f'{name}: ')}")
+                continue
+            distances.append(distance)
+            if len(distances) <= nn:
+                try:
+                    found = [(video, chunk, nearest_neighbour_field(video, chunk)) for chunk in real.chunks]
+                    fields.append(min(found, key=lambda one: one[2].nn_distance))
+                except ValueError as error:
+                    complaints.append(f"{name}: its nearest neighbours: {error}")
+            if len(first) < shown:
+                first.append(video)
+            yield video
+
+    spread: np.ndarray | None = None
+    figures: dict[str, Score] = {}
+    try:
+        spread = diversity_map(scored())
+        figures["diversity"] = Score(values=(relative_spread(spread, real.frames),), samples=len(distances))
+    except ValueError as error:  # fewer than 2 samples, or a clip of one lightness
+        if distances:
+            complaints.append(str(error))
+    if distances:
+        svfids = {real.metric: Score(values=tuple(distances), samples=len(distances))}
+        blur = {name: Score(values=(value,), samples=0) for name, value in score_of_blur(real).items()}
+        figures = svfids | blur | figures
+    if fields:
+        of_samples = [field for _, _, field in fields]
+        distances_nn = tuple(field.nn_distance for field in of_samples)
+        figures["nn_distance"] = Score(values=distances_nn, samples=len(of_samples))
+        figures["nnfdiv"] = Score(values=tuple(map(nnfdiv, of_samples)), samples=len(of_samples))
+    return ClipScores(figures=figures, fields=fields, spread=spread, shown=first, complaints=complaints)
+
+
+def nn_seconds(frames: int, height: int, width: int) -> float:
+    """About how long one core of a cloud CPU searches a sample of this size in a clip as large."""
+    patches = max(0, frames - 2) * max(0, height - 2) * max(0, width - 2)
+    return NN_PAIR_S * patches**2
+
+
+def size_of(video: Video) -> str:
+    return "×".join(map(str, video.shape[1:]))

@@ -1,0 +1,75 @@
+"""The patch encoder E with its heads M and S, and the posterior q(z|x) that it gives (paper §3.1, A.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.networks.blocks import LEAK, SpectralConv, conv, convolve
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """q(z|x): mean and logarithm of the variance, (B, latent, T, H, W) float32 each."""
+
+    mu: Tensor
+    logvar: Tensor
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """z = μ + ε·σ, the reparameterisation of §3.1."""
+        eps = torch.randn(self.mu.shape, generator=generator, device=self.mu.device)
+        return self.mu + eps * torch.exp(0.5 * self.logvar)
+
+    def split(self) -> list[Posterior]:
+        """One of each sample of the batch."""
+        return [Posterior(mu, logvar) for mu, logvar in zip(self.mu.split(1), self.logvar.split(1))]
+
+
+class Encoder(nn.Module):
+    """E with M and S: spectral-norm convolutions with LeakyReLU, then one convolution each for mean and variance (A.1).
+
+    Five convolutions in the paper, three in the authors' code.
+    """
+
+    def __init__(self, channels: int, latent_dim: int, convs: int, kernel: int = 3) -> None:
+        super().__init__()
+        widths = [3] + [channels] * convs
+        self.blocks = nn.ModuleList(SpectralConv(a, b, kernel) for a, b in pairwise(widths))
+        self.mu = conv(channels, latent_dim, kernel)
+        self.logvar = conv(channels, latent_dim, kernel)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What M and S see, (B, channels, T, H, W)."""
+        for block in cast("list[SpectralConv]", self.blocks):
+            x = F.leaky_relu_(convolve(x, block.normalized(), block.bias), LEAK)
+        return x
+
+    def forward(self, x: Tensor) -> Posterior:
+        features = self.features(x)
+        return Posterior(self.mu(features).float(), self.logvar(features).float())
+
+
+class FixedCode(nn.Module):
+    """In place of the encoder where there is no VAE scale: whatever it is given, the posterior is one fixed z*.
+
+    The text speaks of "patch-GAN for all levels" (§1) without saying what scale 0 is then; the authors' code has none.
+    Here it is what SinGAN does: at scale 0 too a critic judges G⁰(z) of random z ~ N(0, I), and the clip is
+    reconstructed from z*, drawn once. All else stays that of hp-VAE-GAN. Its checkpoint holds z*.
+    """
+
+    z: Tensor
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("z", torch.randn(tuple(shape)))
+
+    def forward(self, x: Tensor) -> Posterior:
+        """A Gaussian without width: its mean and every sample are z*, (1, latent, T, H, W)."""
+        return Posterior(self.z, torch.full_like(self.z, -math.inf))

@@ -1,0 +1,161 @@
+"""The networks: residual generators G⁰ … Gᴺ, patch critic D, and the stack of E and all generators (paper §3, A.1).
+
+Legend, used everywhere in model/:
+    B batch, C channels, T frames, H height, W width
+    video    float32 RGB in [-1, 1], (B, 3, T, H, W)
+    n        scale index, 0 coarsest … N finest
+    E, M, S  encoder with its two heads; S gives log σ² (the paper writes σ; the logarithm keeps it positive)
+    x        real clip at a scale; x̄ reconstruction; x̃ random sample
+Convolutions keep (T, H, W), see blocks.py. The image path x̄ⁿ stays float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import TrainConfig
+from model.networks.blocks import NormBlock, conv, convolve
+from model.networks.critic import checkpointed
+from model.networks.encoder import Encoder, FixedCode
+from model.networks.patchvae import PatchEncoder, occupied_normal
+from model.pyramid import ScaleSize
+
+
+class Generator(nn.Module):
+    """Gⁿ: `convs` convolutions, all but the last with normalisation and LeakyReLU. (B, in, T, H, W) → (B, 3, T, H, W).
+
+    The tanh is not here: where it goes depends on the residual sum, see `GeneratorStack.refine`.
+    Differs from the authors' code by the number of convolutions only: 5 in the paper, 7 in theirs.
+    """
+
+    def __init__(self, in_channels: int, channels: int, convs: int, kernel: int = 3) -> None:
+        super().__init__()
+        widths = [in_channels] + [channels] * (convs - 1)
+        self.kernel = kernel
+        self.blocks = nn.Sequential(*(NormBlock(a, b, kernel) for a, b in pairwise(widths)))
+        self.tail = conv(channels, 3, kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rgb(self.blocks(x))
+
+    def block(self, i: int) -> NormBlock:
+        return cast(NormBlock, self.blocks[i])
+
+    def rgb(self, features: Tensor) -> Tensor:
+        """The last convolution: (B, channels, T, H, W) → (B, 3, T, H, W) float32."""
+        return convolve(features, self.tail.weight, self.tail.bias).float()
+
+
+class GeneratorStack(nn.Module):
+    """E and G⁰ … Gⁿ with the recursions of eq. 6 and 9; grows by one generator a scale.
+
+    sizes: (T, H, W) of every scale of the ladder. noise_amps: amplitude of z_n, 0 at the VAE scales.
+
+    >>> stack = GeneratorStack(config, sizes)
+    >>> while stack.num_scales < len(sizes): stack.grow()
+    >>> x_rand = stack.sample(stack.draw(1, rng), rng)  # eq. 9, (1, 3, *sizes[-1])
+    """
+
+    def __init__(self, config: TrainConfig, sizes: Sequence[ScaleSize]) -> None:
+        super().__init__()
+        self.config = config
+        self.sizes = [ScaleSize(*size) for size in sizes]
+        self.encoder: Encoder | FixedCode
+        if config.vae_levels == 0:
+            self.encoder = FixedCode(self.latent_shape(1))
+        else:
+            kind = PatchEncoder if config.latent == "patchvae" else Encoder
+            self.encoder = kind(config.channels, config.latent_dim, config.encoder_convs, config.encoder_kernel)
+        self.generators = nn.ModuleList([self._new_generator(0)])
+        self.noise_amps = [0.0]
+
+    @property
+    def num_scales(self) -> int:
+        """Scales there are generators for so far."""
+        return len(self.generators)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def grow(self) -> None:
+        """Append the next generator, initialised from the previous one (§3.2).
+
+        G¹ starts fresh, as in the authors' code: its input is RGB where that of G⁰ is z, and it adds a residual.
+        So does the first GAN scale's above patch-VAE generators with another kernel (r = 1 of §4.2).
+        """
+        n = self.num_scales
+        grown = self._new_generator(n)
+        if n >= 2 and self.config.generator_kernel(n) == self.config.generator_kernel(n - 1):
+            grown.load_state_dict(self.generators[-1].state_dict())
+        self.generators.append(grown.to(self.device))
+        self.noise_amps.append(0.0)
+
+    def _new_generator(self, n: int) -> Generator:
+        config, inputs = self.config, self.config.latent_dim if n == 0 else 3
+        return Generator(inputs, config.channels, config.generator_convs, config.generator_kernel(n))
+
+    def latent_shape(self, batch: int) -> tuple[int, ...]:
+        """(B, latent, T, H, W) of z at the ladder's scale 0."""
+        return (batch, self.config.latent_dim, *self.sizes[0])
+
+    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """z' of eq. 9 from the prior, (B, latent, T, H, W): N(0, I), or that of PatchVAE. On the generator's device."""
+        shape = self.latent_shape(batch)
+        if self.config.latent == "patchvae":
+            return occupied_normal(shape, generator)
+        return torch.randn(shape, generator=generator, device=generator.device)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """x̄⁰ = tanh(G⁰(z)): (B, latent, T, H, W) → (B, 3, T, H, W)."""
+        return torch.tanh(self.generators[0](z))
+
+    def upsample(self, x: Tensor, n: int) -> Tensor:
+        """↑x to the size of scale n: trilinear over space and time together, corners kept (§3.2)."""
+        return F.interpolate(x, size=self.sizes[n], mode="trilinear", align_corners=True)
+
+    def refine(self, up: Tensor, n: int, noise: Tensor | None = None) -> Tensor:
+        """x̄ⁿ from ↑x̄ⁿ⁻¹: up + Gⁿ(up + noise), eq. 6 and 9; noise enters the generator only, never the sum."""
+        x = up if noise is None else up + noise.to(up.device)
+        return self.add(up, checkpointed(self.generators[n], x) if self.config.low_memory else self.generators[n](x))
+
+    def add(self, up: Tensor, residual: Tensor) -> Tensor:
+        """x̄ⁿ from ↑x̄ⁿ⁻¹ and what Gⁿ gives, where the tanh belongs (`tanh_after_sum`)."""
+        return torch.tanh(up + residual) if self.config.tanh_after_sum else up + torch.tanh(residual)
+
+    def generator(self, n: int) -> Generator:
+        return cast(Generator, self.generators[n])
+
+    def level(self, below: Tensor, n: int, noise: Tensor | None = None) -> Tensor:
+        """x̄ⁿ from what is below it: z at scale 0, x̄ⁿ⁻¹ at the others. On the device of the networks."""
+        below = below.to(self.device)
+        return self.decode(below) if n == 0 else self.refine(self.upsample(below, n), n, noise)
+
+    def reconstruct(self, x0: Tensor, first: int, last: int) -> Tensor:
+        """x̄ of scale `last` from x̄ of scale `first`, without noise. x0: (B, 3, *sizes[first])."""
+        for n in range(first + 1, last + 1):
+            x0 = self.level(x0, n)
+        return x0
+
+    def noise(self, n: int, batch: int, generator: torch.Generator) -> Tensor | None:
+        """z_n of eq. 9 times its amplitude, (B, 3, *sizes[n]), on the generator's device.
+
+        None at VAE scales and scale 0, where there is none.
+        """
+        if n < max(1, self.config.vae_levels):
+            return None
+        z_n = torch.randn((batch, 3, *self.sizes[n]), generator=generator, device=generator.device)
+        return z_n.mul_(self.noise_amps[n])
+
+    def sample(self, z: Tensor, generator: torch.Generator, *, last: int | None = None) -> Tensor:
+        """x̃ of scale `last` (default: the finest there is), eq. 9. z: (B, latent, T, H, W) from the prior."""
+        x = z
+        for n in range((self.num_scales - 1 if last is None else last) + 1):
+            x = self.level(x, n, self.noise(n, len(z), generator))
+        return x

@@ -1,0 +1,62 @@
+"""Exact search of nearest patches: of each patch of a sample, the nearest of all patches of a clip."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PATCH = 3  # pixels and frames of a side (SinFusion §7.2)
+VALUES = 3 * PATCH**3  # of one patch: 81
+# Patches of the sample, and of the clip, compared at a time. With it a search holds less than 150 MiB beside the two
+# videos and the field, whatever their sizes.
+CHUNK = 2048
+# Values are in [-1, 1]: |k|² sums to at most 81, and |k|² - 2 q·k then sums terms of at most 3 · 81. A sum of n terms
+# in any order is off by at most n × the unit round-off × the sum of their sizes (Higham 2002, §4.2), so the two steps
+# by this much in float32, and by 3e-12 in float64.
+ERROR_FLOAT32 = (VALUES + 1) * 2.0**-24 * 4 * VALUES  # 1.6e-3
+TIE = 1e-10  # squared distances this near are equal; of equally near patches the first of the clip is taken
+
+
+def patches_of(video_cthw: Tensor, step: int) -> Tensor:
+    """A view of every `step`-th 3×3×3 patch: (3, T, H, W) → (T', H', W', 3, 3, 3, 3)."""
+    if min(video_cthw.shape[1:]) < PATCH:
+        raise ValueError(f"patches of {PATCH} frames and pixels need a larger video than {tuple(video_cthw.shape)}")
+    for dim in (1, 2, 3):
+        video_cthw = video_cthw.unfold(dim, PATCH, step)
+    return video_cthw.movedim(0, 3)
+
+
+def read_patches(patches: Tensor, part: slice) -> Tensor:
+    """Some of the patches, counted in order of frame, row, column: (n, 81) float32."""
+    return patches[torch.unravel_index(torch.arange(part.start, part.stop), patches.shape[:3])].reshape(-1, VALUES)
+
+
+def nearest_patches(queries: Tensor, keys: Tensor) -> Tensor:
+    """Place of the key nearest to each query, counted as in `read_patches`: (queries, 81), `patches_of` → (queries,).
+
+    |q − k|² is compared without |q|², which is the same for all keys.
+    """
+    total = keys.shape[:3].numel()
+    parts = [slice(start, min(start + CHUNK, total)) for start in range(0, total, CHUNK)]
+    products = torch.empty(len(queries), CHUNK)
+    lowest = torch.empty(len(queries), len(parts))
+    for n, part in enumerate(parts):
+        some = read_patches(keys, part)
+        out = products[:, : len(some)]
+        lowest[:, n] = torch.addmm(some.square().sum(dim=1), queries, some.T, alpha=-2, out=out).amin(dim=1)
+
+    possible = lowest <= lowest.amin(dim=1, keepdim=True) + 2 * ERROR_FLOAT32
+    best = torch.full((len(queries),), torch.inf, dtype=torch.float64)
+    index = torch.zeros(len(queries), dtype=torch.long)
+    for n, part in enumerate(parts):
+        rows = possible[:, n].nonzero().squeeze(1)
+        if len(rows) == 0:
+            continue
+        some = read_patches(keys, part).double()
+        exact = torch.addmm(some.square().sum(dim=1), queries[rows].double(), some.T, alpha=-2)
+        nearest = exact.amin(dim=1, keepdim=True)
+        first = (exact <= nearest + TIE).byte().argmax(dim=1)
+        closer = nearest.squeeze(1) < best[rows] - TIE
+        best[rows[closer]] = nearest.squeeze(1)[closer]
+        index[rows[closer]] = first[closer] + part.start
+    return index

@@ -1,0 +1,168 @@
+"""Videos from a stack and a seed, of the clip's size or another; sample i of a seed is the same whatever is asked for.
+
+A video of another size is the same recursion (eq. 9) on a ladder scaled to it: noise drawn at the new coarse size, the
+same networks (§3.1, §4.2). What does not fit is computed in tiles (tiling.py): the host's memory holds three RGB
+volumes of the output in float32, the networks' device a tile at a time.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.device import autocast
+from model.networks.generators import GeneratorStack
+from model.pyramid import ScaleSize
+from model.sampling import tiling
+
+
+def frames_per_second(stack: GeneratorStack, n: int, fps: float = 24.0) -> float:
+    """FPS of scale n at which the clip plays as long as it does: coarse scales have fewer frames.
+
+    Also that of videos of another size: twice the gaps between frames play twice as long.
+    """
+    return fps * (stack.sizes[n][0] - 1) / (stack.config.num_frames - 1)
+
+
+def stretched_ladder(stack: GeneratorStack, size: tuple[int, int, int]) -> list[ScaleSize]:
+    """The ladder of the scales there are generators for, so that the finest has this size: the trained one, stretched.
+
+    Heights and widths are rounded. Frames are not: T - 1 must divide as the clip's does, so that each scale keeps
+    the first and the last one. The trained size gives the trained ladder.
+
+    Raises ValueError, one line that names what would do, for other T, and for a size whose coarsest scale has a side
+    below what a generator sees around a voxel (or the clip's, if that is below it).
+    """
+    trained = stack.sizes[: stack.num_scales]
+    gaps = [frames - 1 for frames, _, _ in trained]
+    # T - 1 is a multiple of it: then T_n - 1 = gaps[n] · (T - 1) / gaps[-1] is whole.
+    step = gaps[-1] // math.gcd(*gaps)
+
+    def at(n: int, size: tuple[int, int, int]) -> ScaleSize:
+        frames = gaps[n] * (size[0] - 1) // gaps[-1] + 1
+        height, width = (round(trained[n][i] * size[i] / trained[-1][i]) for i in (1, 2))
+        return ScaleSize(frames, height, width)
+
+    field = 2 * stack.config.generator_convs + 1  # voxels
+    smallest = [min(field, side) for side in trained[0]]
+    told = f"{_written(size)}: "
+    frames = next(t for t in range(1 + step, trained[-1][0] + 1, step) if at(0, (t, 1, 1))[0] >= smallest[0])
+    height = next(h for h in range(1, trained[-1][1] + 1) if at(0, (1, h, 1))[1] >= smallest[1])
+    width = next(w for w in range(1, trained[-1][2] + 1) if at(0, (1, 1, w))[2] >= smallest[2])
+    if any(side < low for side, low in zip(size, (frames, height, width), strict=True)):
+        least = _written((frames, height, width))
+        raise ValueError(f"{told}smaller than what the networks see at the coarsest scale; {least} is the least")
+    if (size[0] - 1) % step:
+        below = size[0] - (size[0] - 1) % step
+        near = min(below, below + step, key=lambda t: abs(t - size[0]))
+        cause = f"{size[0]} frames cannot be divided among the scales"
+        raise ValueError(f"{told}{cause}; give 1 + a multiple of {step}, such as {_written((near, *size[1:]))}")
+    return [at(n, size) for n in range(len(trained))]
+
+
+def _written(size: tuple[int, int, int]) -> str:
+    return "x".join(map(str, size))
+
+
+def _limit(stack: GeneratorStack, sizes: Sequence[ScaleSize], limit: int) -> int:
+    """Voxels that are computed at once: `limit`, or as many as the clip has, which fitted when it was trained."""
+    return max(limit, *(math.prod(size) for size in stack.sizes[: len(sizes)]))
+
+
+def count_convolutions(stack: GeneratorStack, sizes: Sequence[ScaleSize], limit: int = tiling.MAX_VOXELS) -> int:
+    """How many convolutions of a volume or of a tile one video takes: what `sample_in_parts` counts for `tick`."""
+    convs, limit = stack.config.generator_convs, _limit(stack, sizes, limit)
+    return sum(
+        convs if math.prod(size) <= limit else tiling.evaluations(size, convs, stack.config.generator_kernel(n), limit)
+        for n, size in enumerate(sizes)
+    )
+
+
+@torch.no_grad()
+def sample_in_parts(
+    stack: GeneratorStack,
+    sizes: Sequence[ScaleSize],
+    seed: int,
+    index: int,
+    *,
+    limit: int = tiling.MAX_VOXELS,
+    tick: Callable[[int], None] = lambda convolutions: None,
+) -> Iterator[Tensor]:
+    """Random video `index` of a seed at the last of `sizes`, a run of frames after the other as it is made; eq. 9.
+
+    It has its own noise stream (seed, index), drawn on the CPU, so neither what is asked for beside it nor the kind of
+    device changes what is drawn. One run where the video has at most `limit` voxels, or no more than the clip.
+
+    Args:
+        sizes: the stack's own ladder or one of `stretched_ladder`, from scale 0 on.
+        tick: called with how many of `count_convolutions` were done since the last call.
+
+    Yields (1, 3, t, H, W) float32 in [-1, 1] on the CPU; the t add up to T.
+    """
+    limit = _limit(stack, sizes, limit)
+    stretched = copy.copy(stack)  # the same networks
+    stretched.sizes = list(sizes)
+    (state,) = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
+    stream = torch.Generator().manual_seed(int(state))
+    x = stretched.draw(1, stream)
+    for n in range(len(sizes)):
+        runs = _level(stretched, x, n, stretched.noise(n, 1, stream), limit, tick)
+        if n < len(sizes) - 1:
+            x = torch.cat(list(runs), dim=2)
+    for run in runs:
+        yield run.clamp(-1, 1).cpu()
+
+
+def _level(
+    stack: GeneratorStack, below: Tensor, n: int, noise: Tensor | None, limit: int, tick: Callable[[int], None]
+) -> Iterator[Tensor]:
+    """`stack.level`, in runs of frames: one on the stack's device, or several on the CPU."""
+    if math.prod(stack.sizes[n]) <= limit:
+        with autocast(stack.device, stack.config.precision):
+            x = stack.level(below, n, noise)
+        tick(stack.config.generator_convs)
+        yield x
+        return
+    up = below.cpu() if n == 0 else stack.upsample(below.cpu(), n)
+    x = up if noise is None else noise.add_(up)
+    start = 0
+    runs = tiling.evaluate(stack.generator(n), x, precision=stack.config.precision, limit=limit, tick=tick)
+    for residual in runs:
+        frames = up[:, :, start : start + residual.shape[2]]
+        start += residual.shape[2]
+        yield torch.tanh(residual) if n == 0 else stack.add(frames, residual)
+
+
+@torch.no_grad()
+def sample(stack: GeneratorStack, count: int, seed: int, *, first: int = 0, last: int | None = None) -> Tensor:
+    """Random videos `first` … `first + count - 1` of a seed, of scale `last` (default: the finest trained).
+
+    Each is what `sample_in_parts` gives, computed by itself: neither `count` nor the batch changes it.
+
+    Returns (count, 3, T, H, W) float32 in [-1, 1] on the CPU.
+    """
+    sizes = stack.sizes[: (stack.num_scales if last is None else last + 1)]
+    return torch.cat(
+        [torch.cat(list(sample_in_parts(stack, sizes, seed, index)), dim=2) for index in range(first, first + count)]
+    )
+
+
+@torch.no_grad()
+def reconstruct(stack: GeneratorStack, real_zero: Tensor, *, last: int | None = None) -> Tensor:
+    """x̄ of scale `last` (default: the finest trained) from the posterior mean of x⁰, without noise (eq. 6).
+
+    A model without VAE scales has one z* for it, whatever x⁰ is.
+
+    Args: real_zero: (1, 3, *sizes[0]) float32 in [-1, 1].
+    Returns (1, 3, T, H, W) float32 in [-1, 1] on the CPU.
+    """
+    device = stack.device
+    with autocast(device, stack.config.precision):
+        x0 = stack.decode(stack.encoder(real_zero.to(device)).mu)
+        x = stack.reconstruct(x0, 0, stack.num_scales - 1 if last is None else last)
+    return x.clamp(-1, 1).cpu()

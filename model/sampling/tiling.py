@@ -1,0 +1,151 @@
+"""A generator on a volume whose activations do not fit: tile by tile, equal to the whole but for rounding.
+
+A generator sees a few voxels around each, so a tile with that much around it gives the same as the volume; where the
+volume ends there is nothing around it, and the zero padding of the convolutions is the volume's own. Only the
+normalisation looks further: its mean and variance are those of all (T, H, W), as the paper's batch norm has them (§3,
+A.1). So the tiles are gone through once for each block, with the statistics of the blocks before it known, and once
+more for the result: (convs + 1) / 2 times the multiplications, 3 times for the paper's 5 convolutions, without keeping
+any activation from one pass to the next. The statistics of the training clip would need one pass, but they are not what
+the method's networks normalise a larger video by, and a checkpoint does not have them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from model.config import Precision
+from model.device import autocast
+from model.networks.generators import Generator
+from model.pyramid import ScaleSize
+
+# Voxels of a tile, with what is around it. A block holds three activations at a time: with 64 channels in bf16
+# 3 · 2²⁰ · 64 · 2 bytes = 384 MiB. Smaller tiles repeat more of each other's surroundings.
+MAX_VOXELS = 2**20
+SLACK = 1.1  # halos may cost this much more than they must, if that makes frames earlier
+
+Box = tuple[slice, slice, slice]  # in T, H and W
+
+
+def cut(size: ScaleSize, halo: int, limit: int) -> list[list[Box]]:
+    """Boxes that fill a volume of `size` without overlap, none with more than `limit` voxels with the halo around it.
+
+    Of all regular cuts whose boxes have, halos included, at most SLACK times the fewest voxels, it is the one with the
+    shortest runs of frames, so that frames are done early; of these the one with the fewest voxels, then boxes.
+
+    Args: halo: voxels on every side of a box, but not beyond the volume. limit: voxels.
+    Returns one list of boxes for each run of frames, in order. Raises ValueError if that cannot be.
+    """
+    lengths = [sorted({math.ceil(side / count) for count in range(1, side + 1)}) for side in size]
+    found: list[tuple[int, int, tuple[int, ...]]] = []  # voxels of all boxes with their halos, number of boxes, a box
+    for box in product(*lengths):
+        axes = list(zip(size, box, strict=True))
+        if math.prod(min(side, length + 2 * halo) for side, length in axes) <= limit:
+            counts = [math.ceil(side / length) for side, length in axes]
+            voxels = math.prod(side + 2 * halo * (count - 1) for side, count in zip(size, counts, strict=True))
+            found.append((voxels, math.prod(counts), box))
+    if not found:
+        raise ValueError(f"limit={limit}: fewer voxels than one with {halo} on every side")
+    most = SLACK * min(found)[0]
+    *_, box = min((cut for cut in found if cut[0] <= most), key=lambda cut: (cut[2][0], cut))
+    frames, rows, columns = (
+        [slice(start, min(start + length, side)) for start in range(0, side, length)]
+        for side, length in zip(size, box, strict=True)
+    )
+    return [list(product([t], rows, columns)) for t in frames]
+
+
+def halo(convs: int, kernel: int) -> int:
+    """Voxels that `convs` convolutions see on every side of one."""
+    return convs * (kernel // 2)
+
+
+def evaluations(size: ScaleSize, convs: int, kernel: int, limit: int) -> int:
+    """How many convolutions of a tile `evaluate` computes: what it counts for `tick`."""
+    return sum(map(len, cut(size, halo(convs, kernel), limit))) * convs * (convs + 1) // 2
+
+
+@torch.no_grad()
+def evaluate(
+    generator: Generator,
+    x: Tensor,
+    *,
+    precision: Precision,
+    limit: int = MAX_VOXELS,
+    tick: Callable[[int], None] = lambda convolutions: None,
+) -> Iterator[Tensor]:
+    """generator(x), a run of frames after the other; the generator's device never holds more than a tile of it.
+
+    Args:
+        x: (1, in, T, H, W) float32, on any device: the host's memory, where that is larger.
+        limit: voxels of a tile, its surroundings included.
+        tick: told after every tile how many convolutions of it have been computed.
+
+    Yields (1, 3, t, H, W) float32 on x's device; the t add up to T. Raises ValueError as `cut` does.
+    """
+    size, convs, kernel = ScaleSize(x.shape[2], x.shape[3], x.shape[4]), len(generator.blocks) + 1, generator.kernel
+    runs = cut(size, halo(convs, kernel), limit)
+    statistics: list[tuple[Tensor, Tensor]] = []  # mean and variance of each block's convolution
+    for depth in range(1, convs):
+        moments = Moments()
+        for box in (box for run in runs for box in run):
+            moments.add(_part(generator, x, box, statistics, depth, precision))
+            tick(depth)
+        statistics.append((moments.mean.to(x.dtype), moments.var.to(x.dtype)))
+    for run in runs:
+        made = x.new_empty((1, 3, run[0][0].stop - run[0][0].start, *size[1:]))
+        for box in run:
+            made[..., box[1], box[2]] = _part(generator, x, box, statistics, convs, precision)
+            tick(convs)
+        yield made
+
+
+def _part(
+    generator: Generator,
+    x: Tensor,
+    box: Box,
+    statistics: list[tuple[Tensor, Tensor]],
+    depth: int,
+    precision: Precision,
+) -> Tensor:
+    """What convolution `depth` (from 1) gives in a box of the volume: (1, C, t, h, w) on the generator's device."""
+    reach, device = halo(depth, generator.kernel), generator.tail.weight.device
+    wide = [slice(max(s.start - reach, 0), min(s.stop + reach, side)) for s, side in zip(box, x.shape[2:], strict=True)]
+    y = x[:, :, wide[0], wide[1], wide[2]].to(device)
+    with autocast(device, precision):
+        for n, (mean, var) in zip(range(depth - 1), statistics, strict=False):
+            y = generator.block(n).with_statistics(y, mean.to(device), var.to(device))
+        y = generator.block(depth - 1).convolved(y) if depth <= len(generator.blocks) else generator.rgb(y)
+    inner = [slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, wide, strict=True)]
+    return y[:, :, inner[0], inner[1], inner[2]]
+
+
+class Moments:
+    """Mean and variance of each channel over tensors given one after the other, merged in float64 (Chan et al. 1979).
+
+    Sums of squares would lose what is small beside the mean.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros(())  # (C,) float64 on the CPU, from the first `add` on
+        self._squares = torch.zeros(())  # of the distances to the mean
+
+    @property
+    def var(self) -> Tensor:
+        """(C,) float64, biased: divided by the count, as a batch norm does."""
+        return self._squares / self.count
+
+    def add(self, y: Tensor) -> None:
+        """y: (1, C, T, H, W), of any type and device."""
+        var, mean = (m.cpu().double() for m in torch.var_mean(y.float(), dim=(0, 2, 3, 4), correction=0))
+        count = y.numel() // y.shape[1]
+        total = self.count + count
+        apart = mean - self.mean
+        self._squares = self._squares + var * count + apart.square() * (self.count * count / total)
+        self.mean = self.mean + apart * (count / total)
+        self.count = total

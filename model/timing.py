@@ -1,0 +1,229 @@
+"""How long iterations and samples take, and what they need: what jobs/benchmark.py prints.
+
+Networks start untrained on a clip of noise: an iteration takes as long whatever the weights and the pixels are.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from model.config import TrainConfig
+from model.device import best_device, keep_freed_memory, peak_gib, resolve
+from model.networks.blocks import refine_spectral
+from model.networks.critic import FixedCritic
+from model.pyramid import ScaleSize
+from model.sampling.sample import sample
+from model.training.losses import gradient_penalty
+from model.training.state import TrainState, first_state, next_scale
+from model.training.steps import iterate
+from model.training.training_set import TrainingSet
+from model.training.workers import Workers
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What one kind of iteration takes: seconds, and GiB of memory at its peak."""
+
+    sec_per_iter: float  # median
+    peak_gib: float
+
+
+def needed_gflops(config: TrainConfig, sizes: Sequence[ScaleSize], n: int) -> float:
+    """10⁹ operations that one iteration of scale n needs in its convolutions, whatever is executed.
+
+    Each convolution counts 2 · kernel³ · in · out · T · H · W a sample: once forward, once for the gradient of its
+    weight, once for that of its input, where those are needed (PAPER.md §3; E is not run at GAN scales, where it is
+    frozen). Without freezing the gradient of G⁰'s input is counted for both samples, as they are one batch.
+    """
+
+    def convs(widths: Sequence[int], k: int, kernel: int = 3) -> list[float]:
+        t, h, w = sizes[k]
+        return [2 * kernel**3 * a * b * t * h * w / 1e9 for a, b in pairwise(widths)]
+
+    c = config.channels
+
+    def generator(k: int) -> list[float]:
+        widths = [config.latent_dim if k == 0 else 3, *[c] * (config.generator_convs - 1), 3]
+        return convs(widths, k, config.generator_kernel(k))
+
+    encoder = convs([3, *[c] * config.encoder_convs], 0, config.encoder_kernel)
+    heads = 2 * sum(convs([c, config.latent_dim], 0, config.encoder_kernel))
+    if config.latent == "patchvae":
+        heads += sum(convs([c, 1], 0, config.encoder_kernel))
+    learning_encoder = 3 * (sum(encoder) + heads) - encoder[0]  # no gradient of x⁰
+    if n < config.vae_levels:
+        total = learning_encoder + 3 * sum(generator(0))
+        between = 2 if config.freeze else 3  # frozen: forward, and the gradient passed on
+        total += sum(between * sum(generator(k)) for k in range(1, n))
+        return total + (3 * sum(generator(n)) if n > 0 else 0)
+    current, critic = generator(n), convs([3, *[c] * (config.critic_convs - 1), 1], n)
+    below = sum(sum(generator(k)) for k in range(n))
+    if config.freeze:
+        total = 2 * below + 2 * (3 * sum(current) - current[0])  # for reconstruction and random sample
+    else:
+        total = 2 * 3 * (below + sum(current))
+        total += learning_encoder if config.vae_levels > 0 else -2 * generator(0)[0]  # no gradient of z*
+    total += 2 * (3 * sum(critic) - critic[0])  # D on real and fake
+    total += 4 * sum(critic) - 2 * critic[-1]  # penalty: D(x̂) but its last map, ∇D(x̂), gradients of both their factors
+    return total + 2 * sum(critic)  # D in the generator's step: forward, and the gradient of its input
+
+
+def measure(config: TrainConfig, sizes: Sequence[ScaleSize], n: int, seconds: float) -> Timed:
+    """Time the iterations of scale n for about `seconds`; call it in a process of its own."""
+    keep_freed_memory()
+    return _timed(iterate, config, sizes, n, seconds)
+
+
+def measure_beside(config: TrainConfig, sizes: Sequence[ScaleSize], n: int, seconds: float, others: int) -> Timed:
+    """The same in one of `others` + 1 processes that are measured at once; on a CPU with its part of the cores."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // (others + 1)))
+    return measure(config, sizes, n, seconds)
+
+
+def measure_chunks(config: TrainConfig, sizes: Sequence[ScaleSize], n: int, seconds: float, chunks: int) -> Timed:
+    """The same of a video of so many chunks, all in one micro-batch."""
+    keep_freed_memory()
+    return _timed(iterate, config.with_overrides([f"micro_batch={chunks}"]), sizes, n, seconds, chunks)
+
+
+def measure_plain(config: TrainConfig, sizes: Sequence[ScaleSize], n: int, seconds: float) -> Timed:
+    """The same of `plain_iterate`, with the allocator as it comes; call it in a process of its own."""
+    torch.backends.cudnn.allow_tf32 = False
+    return _timed(plain_iterate, config.with_overrides(["precision=float32"]), sizes, n, seconds)
+
+
+def _timed(
+    iteration: Callable[[TrainState, TrainingSet], object],
+    config: TrainConfig,
+    sizes: Sequence[ScaleSize],
+    n: int,
+    seconds: float,
+    examples: int = 1,
+) -> Timed:
+    state, training_set = state_at(config, sizes, n, examples)
+    device = training_set.workers.device
+    times = _times(lambda: iteration(state, training_set), seconds, device)
+    return Timed(statistics.median(times), peak_gib(device))
+
+
+def state_at(
+    config: TrainConfig, sizes: Sequence[ScaleSize], n: int, examples: int = 1
+) -> tuple[TrainState, TrainingSet]:
+    """Untrained networks at the start of scale n, and examples of noise."""
+    noise = torch.Generator().manual_seed(0)
+    pyramids = [[(torch.rand((3, *size), generator=noise) * 2 - 1).numpy() for size in sizes] for _ in range(examples)]
+    training_set = TrainingSet(pyramids, config, Workers())
+    state = first_state(config, sizes, training_set.workers.device)
+    for _ in range(n):
+        state = next_scale(state, training_set)
+    return state, training_set
+
+
+def conv_gflops_per_s(config: TrainConfig, size: ScaleSize, seconds: float = 1.0) -> float:
+    """10⁹ operations a second of one channels → channels convolution, forward, at this size; the best seen."""
+    keep_freed_memory()
+    device = best_device()
+    dtype = torch.bfloat16 if resolve(config.precision, device) == "bf16" else torch.float32
+    c, (t, h, w), best = config.channels, size, 0.0
+    weight = torch.randn((c, c, 3, 3, 3), dtype=dtype, device=device).to(memory_format=torch.channels_last_3d)
+    for batch in (1, 2):
+        x = torch.randn((batch, c, t, h, w), dtype=dtype, device=device).to(memory_format=torch.channels_last_3d)
+        with torch.no_grad():
+            fastest = min(_times(lambda x=x: F.conv3d(x, weight, padding=1), seconds, device))  # type: ignore[misc]
+        best = max(best, 2 * 27 * c * c * batch * t * h * w / 1e9 / fastest)
+    return best
+
+
+def plain_iterate(state: TrainState, training_set: TrainingSet) -> None:
+    """A GAN iteration the published code's way, in float32 (PAPER.md §6); at VAE scales `iterate` does the same."""
+    stack, n, config = state.stack, state.scale, state.stack.config
+    if n < config.vae_levels:
+        iterate(state, training_set)
+        return
+    critic = state.critic
+    assert critic is not None
+    (batch,) = training_set.batches(n, state.iteration + 1)
+    (rng,) = batch.rngs()
+    real = batch.real(n)
+    stack.generators.requires_grad_(True)  # theirs are frozen by the optimizer only
+    z = stack.encoder(batch.real(0)).sample(rng)
+    x_rec = stack.reconstruct(stack.decode(z), 0, n)
+    x_rand = stack.sample(stack.draw(1, rng), rng)
+
+    def refreshed() -> FixedCritic:
+        refine_spectral(critic)
+        return critic.fixed()
+
+    critic_loss = refreshed()(x_rand.detach()).mean() - refreshed()(real).mean()
+    epsilon = torch.rand((1, 1, 1, 1, 1), generator=rng, device=real.device)
+
+    def by_autograd(x: torch.Tensor) -> torch.Tensor:
+        score = refreshed()(x.requires_grad_()).sum()
+        return torch.autograd.grad(score, x, create_graph=True)[0]
+
+    gp_loss = gradient_penalty(by_autograd, real, x_rand, epsilon)
+    state.optimizers[1].zero_grad()
+    (critic_loss + config.gp_weight * gp_loss).backward()
+    state.optimizers[1].step()
+
+    loss = config.rec_weight * F.mse_loss(x_rec, real) - config.adv_weight * refreshed()(x_rand).mean()
+    stack.generators.zero_grad()
+    loss.backward()
+    state.optimizers[0].step()
+
+
+def measure_sampling(config: TrainConfig, sizes: Sequence[ScaleSize], count: int) -> float:
+    """Seconds that `count` videos take from untrained networks; the first video, not counted, warms up."""
+    keep_freed_memory()
+    stack = state_at(config, sizes, len(sizes) - 1)[0].stack
+    sample(stack, 1, seed=0)
+    started = time.perf_counter()
+    sample(stack, count, seed=1)
+    return time.perf_counter() - started
+
+
+def _times(run: Callable[[], object], seconds: float, device: torch.device) -> list[float]:
+    """Durations of single runs after one that is not counted: at least 2, and for about `seconds`."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    run()
+    wait()
+    times: list[float] = []
+    while len(times) < 2 or sum(times) < seconds:
+        started = time.perf_counter()
+        run()
+        wait()
+        times.append(time.perf_counter() - started)
+    return times
+
+
+def in_own_process(function: Callable[..., Any], *args: object) -> Any:
+    """What `function` returns in a new process, whose peak memory is its own."""
+    return _in_processes(1, function, *args)[0]
+
+
+def _in_processes(count: int, function: Callable[..., Any], *args: object) -> list[Any]:
+    """What `function` returns in each of so many new processes at once."""
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        return [future.result() for future in [pool.submit(function, *args) for _ in range(count)]]
+
+
+def clips_an_hour(config: TrainConfig, sizes: Sequence[ScaleSize], seconds: float, together: int) -> float:
+    """How many clips a device trains to their end in an hour, so many at a time; their samples and scores not counted.
+
+    A warm process each; on a GPU its memory must hold all of them.
+    """
+    clip_s = 0.0
+    for n, iterations in enumerate(config.iterations):
+        timed = _in_processes(together, measure_beside, config, sizes, n, seconds, together - 1)
+        clip_s += iterations * statistics.mean(one.sec_per_iter for one in timed)
+    return 3600 * together / clip_s

@@ -1,0 +1,134 @@
+"""What a model is trained on: the real pyramids of one clip, or of many examples whose losses are summed (eq. 5, 11).
+
+Examples are the chunks of a long video (§3, last paragraph), and augmented copies. An iteration goes through them in
+micro-batches, as many at a time as memory allows. Normalisation is per example, so gradients are the same sums whatever
+the size of a micro-batch, but for rounding. Random numbers are a function of (seed, scale, iteration, example) and of
+nothing else, so neither micro-batches, nor the processes that share the work, nor a resumed training change them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.config import TrainConfig
+from model.pyramid import ScaleSize
+from model.training.memory import largest_micro_batch
+from model.training.workers import Workers
+
+Pyramid = Sequence[np.ndarray]  # an example at every scale, float32 (3, T_n, H_n, W_n) in [-1, 1], coarsest first
+KEPT_BYTES = 1 << 30  # of examples on the device; what is beyond is built again each time
+MEASURING = 0  # the "iteration" in which noise amplitudes are measured; those of training count from 1
+
+
+def rng_at(device: torch.device, seed: int, *place: int) -> torch.Generator:
+    """Random numbers of their own for each place in a training."""
+    (state,) = np.random.SeedSequence(seed, spawn_key=place).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state) >> 1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples that go through the networks at once, in one iteration of one scale."""
+
+    training_set: TrainingSet
+    examples: tuple[int, ...]  # their numbers in the training set
+    scale: int
+    iteration: int
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def real(self, n: int) -> Tensor:
+        """The examples at scale n: (B, 3, T_n, H_n, W_n) float32."""
+        return self.training_set.at(n, self.examples)
+
+    def rngs(self) -> list[torch.Generator]:
+        """Random numbers of each example, each time from their beginning."""
+        seed = self.training_set.config.seed
+        return [
+            rng_at(self.training_set.workers.device, seed, self.scale, self.iteration, number)
+            for number in self.examples
+        ]
+
+
+class TrainingSet:
+    """All examples of a training and, of each iteration, this process's share in micro-batches."""
+
+    def __init__(self, pyramids: Sequence[Pyramid], config: TrainConfig, workers: Workers) -> None:
+        """pyramids: one an example; a pyramid may build its scales as they are asked for.
+
+        Raises ValueError for what cannot be trained together.
+        """
+        self.config, self.workers = config, workers
+        self.sizes = [ScaleSize(t, h, w) for _, t, h, w in (real.shape for real in pyramids[0])]
+        if len(self.sizes) != config.num_scales:
+            raise ValueError(f"{len(self.sizes)} scales in the pyramid, {config.num_scales} in the config")
+        if config.vae_levels == 0 and len(pyramids) > 1:
+            raise ValueError(f"vae_levels=0 reconstructs one sample, from its one z*; there are {len(pyramids)}")
+        count = self.examples_per_iteration(len(pyramids), config)
+        if workers.size > count:
+            cause = f"{workers.size} workers for {count} samples an iteration"
+            raise ValueError(f"{cause}; every worker needs one, take fewer")
+        self._pyramids = pyramids
+        self._kept: dict[tuple[int, int], Tensor] = {}
+
+    @staticmethod
+    def examples_per_iteration(examples: int, config: TrainConfig) -> int:
+        """How many of so many examples one iteration takes."""
+        return min(examples, config.chunks_per_iter or examples)
+
+    def __len__(self) -> int:
+        return len(self._pyramids)
+
+    @property
+    def weight(self) -> float:
+        """Of an example's loss, so that an iteration's loss estimates the sum over all examples without bias."""
+        return len(self) / self.examples_per_iteration(len(self), self.config)
+
+    def batches(self, n: int, iteration: int) -> list[Batch]:
+        """This process's part of an iteration of scale n, at least one example."""
+        count = self.examples_per_iteration(len(self), self.config)
+        numbers = list(range(len(self)))
+        if count < len(self):  # without replacement; every process draws the same ones
+            rng = rng_at(torch.device("cpu"), self.config.seed, n, iteration)
+            numbers = sorted(torch.randperm(len(self), generator=rng)[:count].tolist())
+        return list(self._cut(numbers, n, iteration))
+
+    def measuring(self, n: int) -> list[Batch]:
+        """This process's part of all examples, to measure noise amplitudes with."""
+        return list(self._cut(list(range(len(self))), n, MEASURING))
+
+    def _cut(self, numbers: Sequence[int], n: int, iteration: int) -> Iterator[Batch]:
+        mine = self.workers.share(numbers)
+        size = self.micro_batch_size(n)
+        for start in range(0, len(mine), size):
+            yield Batch(self, tuple(mine[start : start + size]), n, iteration)
+
+    def micro_batch_size(self, n: int) -> int:
+        """How many examples of scale n a micro-batch has at most; no more than an iteration gives a process."""
+        share = -(-self.examples_per_iteration(len(self), self.config) // self.workers.size)
+        if share == 1:
+            return 1
+        chosen = self.config.micro_batch or largest_micro_batch(self.config, self.sizes, n, self.workers.device)
+        return min(chosen, share)
+
+    def at(self, n: int, numbers: Sequence[int]) -> Tensor:
+        """Examples at scale n: (B, 3, T_n, H_n, W_n) float32, on the device."""
+        found = [self._at(n, number) for number in numbers]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _at(self, n: int, number: int) -> Tensor:
+        kept = self._kept
+        if (n, number) in kept:
+            return kept[n, number]
+        if n > 0 and any(scale not in (0, n) for scale, _ in kept):  # a scale needs itself and scale 0
+            self._kept = kept = {key: real for key, real in kept.items() if key[0] in (0, n)}
+        real = torch.from_numpy(self._pyramids[number][n])[None].to(self.workers.device)
+        if sum(other.nbytes for other in kept.values()) + real.nbytes <= KEPT_BYTES:
+            kept[n, number] = real
+        return real

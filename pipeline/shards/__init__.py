@@ -1,0 +1,17 @@
+"""Clips in webdataset tars with sidecars: `write` makes shards, `index` and `read_clip` read them."""
+
+from pipeline.shards.reader import Clip, ShardEntry, ShardError, index, is_corpus, read, read_clip, sidecars
+from pipeline.shards.writer import Written, write
+
+__all__ = [
+    "Clip",
+    "ShardEntry",
+    "ShardError",
+    "Written",
+    "index",
+    "is_corpus",
+    "read",
+    "read_clip",
+    "sidecars",
+    "write",
+]

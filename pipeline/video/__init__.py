@@ -1,0 +1,32 @@
+"""Video files, still images and folders of frames: `probe`, `decode`, `decode_each`, `encode`.
+
+Nothing outside this folder runs ffmpeg.
+"""
+
+from infra.errors import printable
+from pipeline.video.decoder import MAX_CLIP_BYTES, Damaged, count_frames, damage, decode, decode_each
+from pipeline.video.encoder import encode, writing
+from pipeline.video.ffmpeg import IMAGE_SUFFIXES, ffmpeg_exe, ffprobe_exe
+from pipeline.video.header import VideoError, video_error
+from pipeline.video.info import MAX_FRAMES, VideoInfo, frame_files, probe
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_CLIP_BYTES",
+    "MAX_FRAMES",
+    "Damaged",
+    "VideoError",
+    "VideoInfo",
+    "count_frames",
+    "damage",
+    "decode",
+    "decode_each",
+    "encode",
+    "ffmpeg_exe",
+    "ffprobe_exe",
+    "frame_files",
+    "printable",
+    "probe",
+    "video_error",
+    "writing",
+]

@@ -1,0 +1,223 @@
+"""ffmpeg and ffprobe within limits: time, memory, messages, pixels, formats and protocols. Nothing else runs them.
+
+The system's ffmpeg is used or, without one, the binary inside imageio-ffmpeg's wheel. Commands are put together by
+ffmpeg-python and run here, because its own runners take neither a closed stdin nor a limit. A path is always passed
+as `file:PATH` with only the file protocol allowed: a name that begins with '-' or reads like 'concat:' or 'http:' is
+a file name and nothing else. Formats that name other files or addresses inside (playlists, SDP, SVG) are not read.
+"""
+
+import array
+import contextlib
+import fcntl
+import os
+import re
+import select
+import shutil
+import subprocess
+import termios
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline.video.header import VideoError, video_error
+
+HEADER_TIMEOUT_S = 60.0  # to open a file and find its streams
+COMMAND_TIMEOUT_S = 600.0  # for anything else; decoding has some more for each frame
+MAX_MEMORY_BYTES = 4 << 30  # of one process; 8K video on 16 threads needs about 2 GiB
+MAX_PIXELS = 1 << 26  # of one frame, 8192 x 8192; also of frames that turn out larger than the header says
+PIPE_BYTES = 1 << 20  # between a command and this process: fewer, larger reads
+MAX_MESSAGES_BYTES = 1 << 20  # kept of what a command prints to stderr; the rest is read and dropped
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+FORMATS = (
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,gif,yuv4mpegpipe,mxf,image2,"  # what the suffixes stand for
+    "h264,hevc,m4v,obu,ivf,nut,dv,rm,wtv,apng,mjpeg,vc1,h263"  # and other plain containers and streams
+)
+
+# What ffmpeg's decoders call an error and is none: how sound streams of some encoders are made.
+HARMLESS = re.compile(
+    rb"mmco: unref short failure|co located POCs unavailable|deprecated|number of reference frames"
+    rb"|^ *Last message repeated"  # which counted itself, if it was not harmless
+)
+
+AnyPath = str | os.PathLike[str]
+
+# `ulimit` before `exec` limits the command alone and needs no code between fork and exec. -d counts the memory that
+# a process may write to, so that address space which threads only reserve is free. macOS takes it and does nothing.
+_LIMITED = 'ulimit -d "$1" 2>/dev/null; shift; exec "$@"'
+
+
+def ffmpeg_exe() -> str:
+    """Path of the ffmpeg to use: the first on PATH, else the one in imageio-ffmpeg's wheel."""
+    if found := shutil.which("ffmpeg"):
+        return found
+    import imageio_ffmpeg
+
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def ffprobe_exe() -> str | None:
+    """Path of the ffprobe on PATH, or None."""
+    return shutil.which("ffprobe")
+
+
+def url(path: AnyPath) -> str:
+    """A path as ffmpeg takes it for a file name, whatever is in it."""
+    return f"file:{os.fspath(path)}"
+
+
+FILE = url("FILE")  # the one file of a graph, read or written: `ffmpeg_args` puts its path there
+
+
+def input_options(path: AnyPath) -> dict[str, str]:
+    """What ffmpeg and ffprobe are told before they open `path`."""
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
+    if Path(path).suffix.lower() in IMAGE_SUFFIXES:
+        options |= {"f": "image2", "pattern_type": "none"}  # else '%' in the name is read as a number pattern
+    return options
+
+
+def input_node(path: AnyPath, **more: Any) -> Any:
+    """`path` as the input of an ffmpeg-python graph. It cannot take the path itself: not every one is UTF-8.
+
+    Args: more: options of the input, such as ss (seconds to begin at).
+    """
+    import ffmpeg
+
+    return ffmpeg.input(FILE, **input_options(path), **more)
+
+
+def ffmpeg_args(path: AnyPath, node: Any, loglevel: str = "error") -> list[str]:
+    """The command line of an ffmpeg-python graph whose FILE is `path`."""
+    args = [url(path) if word == FILE else word for word in node.get_args()]
+    return [ffmpeg_exe(), "-hide_banner", "-nostdin", "-y", "-v", loglevel, *args]
+
+
+class Running:
+    """A command on `path` that has been started; the `with` block that holds it ends with its death.
+
+    Args: stdin: `subprocess.PIPE` to `write` to it.
+
+    Raises: VideoError from `read`, `write` and `wait` when they have waited `timeout_s` in all.
+    """
+
+    def __init__(self, path: AnyPath, args: list[str], *, timeout_s: float, stdin: int = subprocess.DEVNULL) -> None:
+        self.messages = bytearray()  # stderr, complete after `wait`
+        self._draining = threading.Lock()
+        self._path, self._timeout_s, self._left_s = path, timeout_s, timeout_s
+        limited = ["/bin/sh", "-c", _LIMITED, "sh", str(MAX_MEMORY_BYTES >> 10), *args]
+        self._process = subprocess.Popen(limited, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        with contextlib.suppress(AttributeError, OSError):  # of Linux, and only as large as it allows
+            fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # type: ignore[arg-type]
+        self._drain = threading.Thread(target=self._keep_messages, daemon=True)
+        self._drain.start()
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._drain.join()
+        assert self._process.stdout is not None and self._process.stderr is not None
+        self._process.stdout.close()
+        self._process.stderr.close()
+        if self._process.stdin:
+            self._process.stdin.close()
+
+    def read(self, size: int) -> bytearray:
+        """The next `size` bytes of stdout; fewer at its end."""
+        assert self._process.stdout is not None
+        fd = self._process.stdout.fileno()
+        raw, count = bytearray(size), 0
+        with memoryview(raw) as place:
+            while count < size:
+                self._await(fd, select.POLLIN)
+                if not (got := os.readv(fd, [place[count:]])):
+                    break
+                count += got
+        del raw[count:]
+        return raw
+
+    def complained(self) -> bool:
+        """Whether it has told of damage in what came before the last byte that was read."""
+        assert self._process.stderr is not None
+        deadline = time.monotonic() + 1
+        while True:
+            pending = array.array("i", [0])
+            with self._draining:
+                fcntl.ioctl(self._process.stderr, termios.FIONREAD, pending)
+                told = bytes(self.messages)
+            if any(line and not HARMLESS.search(line) for line in told.splitlines()):
+                return True
+            if pending[0] == 0 or time.monotonic() > deadline:
+                return pending[0] > 0
+            time.sleep(0.001)  # what is there is on its way into `messages`: it may be harmless
+
+    def write(self, data: memoryview) -> bool:
+        """Give the command's stdin these bytes; False if it has stopped reading, `wait` then tells why."""
+        assert self._process.stdin is not None
+        fd = self._process.stdin.fileno()
+        os.set_blocking(fd, False)
+        while data:
+            self._await(fd, select.POLLOUT)
+            try:
+                data = data[os.write(fd, data[: 1 << 20]) :]
+            except BrokenPipeError:
+                return False
+        return True
+
+    def wait(self) -> int:
+        """The exit status, once the command has ended by itself. Its stdin ends here."""
+        if self._process.stdin:
+            self._process.stdin.close()
+        try:
+            status = self._process.wait(max(self._left_s, 1.0))
+        except subprocess.TimeoutExpired:
+            raise self._stalled() from None
+        self._drain.join()
+        return status
+
+    def _await(self, fd: int, event: int) -> None:
+        """Return when the command has something to read or room to write; VideoError when the time is up."""
+        poll = select.poll()
+        poll.register(fd, event)
+        started = time.monotonic()
+        ready = poll.poll(1000 * max(self._left_s, 0))
+        self._left_s -= time.monotonic() - started
+        if not ready:
+            raise self._stalled()
+
+    def _stalled(self) -> VideoError:
+        return video_error(self._path, f"ffmpeg was not done after {self._timeout_s:g} s", "re-encode the file")
+
+    def _keep_messages(self) -> None:
+        assert self._process.stderr is not None
+        poll = select.poll()
+        poll.register(self._process.stderr, select.POLLIN)
+        while poll.poll():
+            with self._draining:
+                block = os.read(self._process.stderr.fileno(), 1 << 16)
+                self.messages += block[: MAX_MESSAGES_BYTES - len(self.messages)]
+            if not block:
+                break
+
+
+def run(
+    path: AnyPath,
+    args: list[str],
+    *,
+    max_bytes: int = 1 << 20,
+    timeout_s: float = COMMAND_TIMEOUT_S,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command on `path` to its end, whatever its exit status.
+
+    Raises: VideoError when it takes longer than `timeout_s`, or prints more than `max_bytes` to stdout.
+    """
+    with Running(path, args, timeout_s=timeout_s) as command:
+        out = command.read(max_bytes + 1)
+        if len(out) > max_bytes:
+            raise video_error(path, f"makes ffmpeg print more than {max_bytes} bytes", "re-encode the file")
+        status = command.wait()
+        return subprocess.CompletedProcess(args, status, bytes(out), bytes(command.messages))
