@@ -1,28 +1,114 @@
-"""NEW."""
+"""What the commands share: exit codes, help, the console, one line for what cannot work, and common options."""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Callable
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from infra.errors import StorageError, UsageError, printable
-from model.config import ConfigError
+from infra.ray_cluster import ClipShare
+from model.config import ConfigError, TrainConfig
+from model.presets import PRESETS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DONE, SOME_FAILED, BAD_ARGUMENTS, STOPPED = 0, 1, 2, 130
 
 
-def exit_code(job: Callable[[], int], console: Console, *expected: type[Exception], stopped: str) -> int:
-    """What a job returns; 2 after one line for arguments that cannot work, 130 after one for Ctrl-C.
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """The description as written, and the default of every option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_one = not (action.default is None or action.default is False or action.default in ([], argparse.SUPPRESS))
+        if action.help and has_one and "default" not in action.help:
+            return f"{action.help} (default: %(default)s)"
+        return action.help
+
+
+def console(*, live: bool = False) -> Console:
+    """Where a command prints: plain text, whose lines a terminal wraps.
 
     Args:
-        expected: errors that are told as one line too.
-        stopped: what is told after Ctrl-C.
+        live: a progress display is drawn on it too, so on a terminal long lines are wrapped here.
     """
-    told: tuple[type[Exception], ...] = (UsageError, ConfigError, StorageError, *expected)
+    from rich.console import Console
+
+    return Console(soft_wrap=not (live and sys.stdout.isatty()), markup=False, highlight=False)
+
+
+def exit_code(command: Callable[[], int], console: Console, *expected: type[Exception], stopped: str) -> int:
+    """What a command returns; 2 after one line for arguments that cannot work, 130 after one for Ctrl-C.
+
+    Args:
+        expected: errors that get one line too, beside UsageError, ConfigError and StorageError.
+        stopped: the line after Ctrl-C.
+    """
+    one_liners: tuple[type[Exception], ...] = (UsageError, ConfigError, StorageError, *expected)
     try:
-        return job()
-    except told as error:
-        console.print(f"error: {printable(str(error))}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return 2
+        return command()
+    except one_liners as error:
+        print_error(console, error)
+        return BAD_ARGUMENTS
     except KeyboardInterrupt:
-        console.print(stopped, highlight=False)
-        return 130
+        console.print(stopped)
+        return STOPPED
+
+
+def print_error(console: Console, error: Exception) -> None:
+    """The one line of an error."""
+    console.print(f"error: {printable(str(error))}", style="red", soft_wrap=True)
+
+
+# -- options that several commands have
+
+
+def add_preset(to: argparse._ActionsContainer, default: str = "small") -> None:
+    """--preset. to: a parser, or a group of one."""
+    to.add_argument("--preset", choices=sorted(PRESETS), default=default, help="a configuration (model/presets.py)")
+
+
+def add_set(parser: argparse.ArgumentParser) -> None:
+    """--set."""
+    overrides = "override a setting; may be repeated"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=overrides)
+
+
+def config_of(args: argparse.Namespace) -> TrainConfig:
+    """The preset with its overrides. Raises ConfigError."""
+    return PRESETS[args.preset]().with_overrides(args.set)
+
+
+def add_storage(parser: argparse.ArgumentParser, experiment: str) -> None:
+    """--storage, --experiment and --tracking-uri. experiment: the help of the second, its default included."""
+    storage = "where everything goes: a path all nodes share, or s3://, gs:// (default: runs)"
+    parser.add_argument("--storage", help=storage)
+    parser.add_argument("--experiment", help=experiment)
+    add_tracking_uri(parser)
+
+
+def add_tracking_uri(parser: argparse.ArgumentParser) -> None:
+    """--tracking-uri."""
+    uri = "MLflow (default: $MLFLOW_TRACKING_URI, else a sqlite file in the storage folder)"
+    parser.add_argument("--tracking-uri", help=uri)
+
+
+def add_share(parser: argparse.ArgumentParser, of: str = "clip") -> None:
+    """--gpus-per-clip and --cpus-per-clip: `share_of` reads them. of: what takes them, a clip or a trial."""
+    gpus = f"GPUs a {of}, where the cluster has any; 0.25: four on one"
+    cpus = f"CPU cores a {of}, where it has no GPU (default: cores / {of}s, at least 1)"
+    parser.add_argument("--gpus-per-clip", type=float, default=ClipShare.gpus, help=gpus)
+    parser.add_argument("--cpus-per-clip", type=int, help=cpus)
+
+
+def share_of(args: argparse.Namespace) -> ClipShare:
+    """What a clip may take of the cluster."""
+    return ClipShare(args.gpus_per_clip, args.cpus_per_clip)
+
+
+def check_samples(count: int) -> None:
+    """Raises UsageError for an --n that is too small."""
+    if count < 2:
+        raise UsageError(f"--n {count}: at least 2 samples are needed to measure diversity")

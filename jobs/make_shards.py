@@ -6,91 +6,81 @@ Running the same command again writes only the clips that are missing. Exit code
 or clips failed (listed, with the reason); 2 bad arguments, or no usable clip.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from infra.errors import printable
-from pipeline import clips, shards
+from jobs import command_line
+from jobs.command_line import BAD_ARGUMENTS, DONE, SOME_FAILED
+
+if TYPE_CHECKING:
+    from pipeline.prepare import Prepared
+    from pipeline.sources import Failure
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; exits with code 2 on a bad one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "sources",
-        nargs="+",
-        metavar="SOURCE",
-        help="video file, folder of videos, folder of numbered frames, CSV manifest "
-        "(clip_id,path,start_s[,duration_s]), s3:// or other URI, or the word demo",
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; ends the process with code 2 on a bad one."""
+    parser = argparse.ArgumentParser(
+        prog="make_shards.py", description=__doc__, formatter_class=command_line.HelpFormatter
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the shards")
-    parser.add_argument("--frames", type=_count, default=13, help="frames a clip (default: %(default)s)")
-    parser.add_argument("--fps", type=_rate, default=24.0, help="frames a second (default: %(default)s)")
-    parser.add_argument(
-        "--stride",
-        type=_count,
-        default=13,
-        help="frames from one clip's start to the next (default: %(default)s)",
+    add = parser.add_argument
+    sources = (
+        "video file, folder of videos, folder of numbered frames, CSV manifest "
+        "(clip_id,path,start_s[,duration_s]), s3:// or other URI, or the word demo"
     )
-    parser.add_argument(
-        "--max-height", type=_count, default=256, help="px; higher videos are shrunk (default: %(default)s)"
-    )
+    add("sources", nargs="+", metavar="SOURCE", help=sources)
+    add("--out", required=True, type=Path, metavar="DIR", help="folder for the shards")
+    add("--frames", type=_count, default=13, help="frames a clip")
+    add("--fps", type=_rate, default=24.0, help="frames a second")
+    add("--stride", type=_count, default=13, help="frames from one clip's start to the next")
+    add("--max-height", type=_count, default=256, help="px; higher videos are shrunk")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns: the exit code."""
-    args = parse_args(argv)
+    """Run the command line. Returns the exit code."""
+    args = parse(argv)
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from pipeline.clips import ClipSpec
+    from pipeline.prepare import fetch_all, prepare
+    from pipeline.shards import ShardError
+
+    spec = ClipSpec(args.frames, args.fps, args.stride, args.max_height)
     sources, failures = fetch_all(args.sources, args.out / ".fetched")
-    planned = clips.plan(sources, num_frames=args.frames, fps=args.fps, stride=args.stride)
-    failures += planned.failures
+    columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-            bar = progress.add_task("clips", total=len(planned.clips))
-            written = shards.write(
-                planned.clips,
-                args.out,
-                max_height=args.max_height,
-                on_clip=lambda _clip_id: progress.advance(bar),
+            bar = progress.add_task("clips", total=None)
+            prepared = prepare(
+                sources, args.out, spec, lambda done, total: progress.update(bar, completed=done, total=total)
             )
-    except (shards.ShardError, OSError) as error:
+    except (ShardError, OSError) as error:
         print(f"make_shards: {error}", file=sys.stderr)
-        return 2
-    failures += written.failures
-    report(args.out, written, planned, failures)
-    if not written.clip_ids and not written.skipped:
-        return 2
-    return 1 if failures else 0
+        return BAD_ARGUMENTS
+    failures += prepared.failures
+    report(args.out, prepared, failures)
+    if not prepared.written.clip_ids and not prepared.written.skipped:
+        return BAD_ARGUMENTS
+    return SOME_FAILED if failures else DONE
 
 
-def fetch_all(sources: Sequence[str], cache_dir: Path) -> tuple[list[str], list[clips.Failure]]:
-    """Sources with URIs replaced by local copies, and the ones that could not be copied."""
-    local: list[str] = []
-    failures: list[clips.Failure] = []
-    for source in sources:
-        try:
-            local.append(clips.fetch(source, cache_dir))
-        except (ValueError, OSError) as error:
-            reason = str(error) if isinstance(error, ValueError) else f"{printable(source)}: {error}; check the URI"
-            failures.append(clips.Failure(source, reason))
-    return local, failures
-
-
-def report(out: Path, written: shards.Written, planned: clips.Planned, failures: Sequence[clips.Failure]) -> None:
-    """Print what was made, what was there, what is dropped and what failed."""
-    made = f"in {len(written.shards)} new shard(s) in {printable(out)}"
-    print(f"{'clips written':<16}{len(written.clip_ids):>6}  {made}")
+def report(out: Path, prepared: Prepared, failures: Sequence[Failure]) -> None:
+    """Print how many clips were written, were there, are dropped and failed."""
+    written = prepared.written
+    shards = f"in {len(written.shards)} new shard(s) in {printable(out)}"
+    print(f"{'clips written':<16}{len(written.clip_ids):>6}  {shards}")
     print(f"{'already there':<16}{written.skipped:>6}")
-    print(f"{'frames dropped':<16}{sum(planned.dropped.values()):>6}")
-    for source, frames in planned.dropped.items():
+    print(f"{'frames dropped':<16}{sum(prepared.dropped.values()):>6}")
+    for source, frames in prepared.dropped.items():
         print(f"{'':<16}{frames:>6}  {printable(source)}")
     print(f"{'failed':<16}{len(failures):>6}")
     for failure in failures:

@@ -17,114 +17,78 @@ import argparse
 import math
 import re
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from model.networks.generators import GeneratorStack
-    from model.pyramid import ScaleSize
-
+from jobs import command_line
+from jobs.command_line import BAD_ARGUMENTS, DONE, SOME_FAILED
 
 VOLUMES = 3  # of the whole output that the host holds: what is below, its noise, the residual
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="sample.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    """The command line; ends the process with code 2 on a bad one."""
+    parser = argparse.ArgumentParser(prog="sample.py", description=__doc__, formatter_class=command_line.HelpFormatter)
+    add = parser.add_argument
+    checkpoint = (
+        "checkpoint.pt of a clip, a path or URI; or a folder of the authors' code. Unfinished: its finest scale"
     )
-    parser.add_argument(
-        "checkpoint",
-        help="checkpoint.pt of a clip, a path or URI; or a folder of the authors' code. Unfinished: its finest scale",
-    )
-    parser.add_argument("--n", type=int, default=10, help="number of videos (default: 10)")
-    parser.add_argument("--seed", type=int, default=0, help="0 or more (default: 0)")
-    parser.add_argument(
-        "--size",
-        help="frames x height x width of the videos, such as 13x256x1024 (default: the clip's)",
-        metavar="TxHxW",
-    )
-    parser.add_argument("--out", required=True, help="folder for sample_NNN.mp4 and, of the clip's size, .gif")
+    add("checkpoint", help=checkpoint)
+    add("--n", type=int, default=10, help="number of videos")
+    add("--seed", type=int, default=0, help="0 or more")
+    size = "frames x height x width of the videos, such as 13x256x1024 (default: the clip's)"
+    add("--size", help=size, metavar="TxHxW")
+    add("--out", required=True, help="folder for sample_NNN.mp4 and, of the clip's size, .gif")
     return parser.parse_args(argv)
 
 
-def load(path: str, console: Console) -> tuple[GeneratorStack, str]:
-    """The generators of a checkpoint file, or of a folder of the authors' code, and their clip's name; on the CPU.
-
-    Args:
-        path: or its URI.
-
-    Raises CheckpointError for what cannot be read, ValueError for a clip too narrow for the ladder.
-    """
-    from model import checkpoint, official
-    from pipeline import clips
-
-    with tempfile.TemporaryDirectory() as cache:
-        try:
-            local = clips.fetch(path, Path(cache))
-        except (ValueError, OSError) as error:
-            raise checkpoint.CheckpointError(str(error)) from error
-        if not Path(local).is_dir():
-            saved = checkpoint.load(local)
-            return saved.stack(), saved.clip_id
-        from model import presets
-        from model.pyramid import ladder
-
-        published = official.load(local, presets.official())
-    if published.aspect is None:
-        levels = published.config.vae_levels
-        console.print(f"no args.txt in {path}: taken as a 16:9 clip with {levels} VAE scales", markup=False)
-    sizes = ladder(published.config, *(published.aspect or (9, 16)))
-    return published.stack([(size.frames, size.height, size.width) for size in sizes]), path
-
-
-def size_from(text: str) -> ScaleSize:
+def size_from(text: str) -> tuple[int, int, int]:
     """13x256x1024, or with ×, as (T, H, W). Raises ValueError, one line."""
-    from pipeline.video import ffmpeg as command
+    from pipeline.video import MAX_PIXELS
 
     found = re.fullmatch("([0-9]{1,6})[x×]([0-9]{1,6})[x×]([0-9]{1,6})", text)
     if not found:
         raise ValueError(f"--size {text}: write frames x height x width, such as 13x256x1024")
     frames, height, width = map(int, found.groups())
-    if height * width > command.MAX_PIXELS:
-        raise ValueError(f"--size {text}: more than {command.MAX_PIXELS:,} pixels a frame; make it smaller")
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"--size {text}: more than {MAX_PIXELS:,} pixels a frame; make it smaller")
     return (frames, height, width)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit code."""
     args = parse(argv)
-    from rich.console import Console
     from rich.progress import Progress
 
     from model.device import best_device, host_bytes, keep_freed_memory
+    from model.load import load
     from model.pyramid import to_frames
     from model.sampling.sample import count_convolutions, frames_per_second, sample_in_parts, stretched_ladder
-    from pipeline.video import VideoError
-    from pipeline.video.encoder import writing
+    from pipeline.video import VideoError, writing
 
-    console = Console(soft_wrap=True)
+    console = command_line.console(live=True)
     try:
         if args.n < 1 or args.seed < 0:
             raise ValueError("--n must be 1 or more, --seed 0 or more")
         asked = None if args.size is None else size_from(args.size)
-        stack, name = load(args.checkpoint, console)
+        loaded = load(args.checkpoint)
+        if loaded.note:
+            console.print(loaded.note, soft_wrap=True)
+        stack = loaded.stack
         trained = stack.sizes[stack.num_scales - 1]
         sizes = stretched_ladder(stack, asked or trained)
         needed, there = VOLUMES * 12 * math.prod(sizes[-1]), host_bytes()  # float32 RGB
         if needed > there:
-            told = f"needs {needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there"
-            raise ValueError(f"--size {args.size}: {told}; make it smaller")
+            cause = f"needs {needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there"
+            raise ValueError(f"--size {args.size}: {cause}; make it smaller")
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False)
-        return 2
+        command_line.print_error(console, error)
+        return BAD_ARGUMENTS
     if sizes[-1] == trained:
         keep_freed_memory()  # would nearly double the peak of a large video, whose tiles leave gaps
     stack = stack.to(best_device())
@@ -133,6 +97,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     suffixes = (".mp4", ".gif") if sizes[-1] == trained else (".mp4",)  # a GIF's palette needs all frames at once
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=args.n * count_convolutions(stack, sizes))
+
+        def tick(done: int) -> None:
+            progress.advance(bar, done)
+
         try:
             for index in range(args.n):
                 progress.update(bar, description=f"video {index + 1} of {args.n}")
@@ -141,17 +109,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                         files.enter_context(writing(out / f"sample_{index:03d}{suffix}", height, width, fps=fps))
                         for suffix in suffixes
                     ]
-                    for made in sample_in_parts(
-                        stack, sizes, args.seed, index, tick=lambda done: progress.advance(bar, done)
-                    ):
+                    for part in sample_in_parts(stack, sizes, args.seed, index, tick=tick):
                         for write in writers:
-                            write(to_frames(made[0].numpy()))
+                            write(to_frames(part[0].numpy()))
         except (VideoError, OSError) as error:
-            console.print(f"error: {error}", style="red", markup=False, highlight=False)
-            return 1
-    told = "×".join(map(str, sizes[-1]))
-    console.print(f"{args.n} videos of {told} (T×H×W) of {name}, seed {args.seed}, in {out}", markup=False)
-    return 0
+            command_line.print_error(console, error)
+            return SOME_FAILED
+    done = f"{args.n} videos of {sizes[-1]} (T×H×W) of {loaded.name}, seed {args.seed}, in {out}"
+    console.print(done, soft_wrap=True)
+    return DONE
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -227,3 +227,62 @@ def clips_an_hour(config: TrainConfig, sizes: Sequence[ScaleSize], seconds: floa
         timed = _in_processes(together, measure_beside, config, sizes, n, seconds, together - 1)
         clip_s += iterations * statistics.mean(one.sec_per_iter for one in timed)
     return 3600 * together / clip_s
+
+
+@dataclass(frozen=True)
+class ScaleTiming:
+    """The measurements of a scale.
+
+    Attributes:
+        shape: (T, H, W).
+        gflops: 10⁹ operations that one iteration needs.
+        plain: of the plain float32 iteration; None if it was not measured.
+    """
+
+    scale: int
+    shape: ScaleSize
+    gflops: float
+    conv_gflops_per_s: float
+    ours: Timed
+    plain: Timed | None
+
+    @property
+    def gflops_per_s(self) -> float:
+        """10⁹ operations a second that an iteration reaches."""
+        return self.gflops / self.ours.sec_per_iter
+
+    @property
+    def share_of_conv_peak(self) -> float:
+        """Of what one convolution reaches, between 0 and 1."""
+        return self.gflops_per_s / self.conv_gflops_per_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """What --json writes."""
+        row = {
+            "scale": self.scale,
+            "shape": self.shape,
+            "sec_per_iter": self.ours.sec_per_iter,
+            "gflops": self.gflops,
+            "gflops_per_s": self.gflops_per_s,
+            "conv_gflops_per_s": self.conv_gflops_per_s,
+            "share_of_conv_peak": self.share_of_conv_peak,
+            "peak_gib": self.ours.peak_gib,
+        }
+        if self.plain:
+            row |= {"plain_sec_per_iter": self.plain.sec_per_iter, "plain_peak_gib": self.plain.peak_gib}
+        return row
+
+
+def time_scales(
+    config: TrainConfig, sizes: Sequence[ScaleSize], scales: Sequence[int], seconds: float, compare: bool
+) -> Iterator[ScaleTiming]:
+    """Each of `scales` timed for about `seconds`; with `compare` also the plain float32 iteration."""
+    for n in scales:
+        yield ScaleTiming(
+            scale=n,
+            shape=sizes[n],
+            gflops=needed_gflops(config, sizes, n),
+            ours=in_own_process(measure, config, sizes, n, seconds),
+            conv_gflops_per_s=in_own_process(conv_gflops_per_s, config, sizes[n]),
+            plain=in_own_process(measure_plain, config, sizes, n, seconds) if compare else None,
+        )

@@ -1,6 +1,6 @@
 """Sources (files, folders, folders of frames, CSV manifests, "demo") -> plans of clips with stable ids.
 
-planned = plan(["my_videos/"], stride=13)
+planned = plan(["my_videos/"], ClipSpec(stride=13))
 planned.clips      # what shards.write takes
 planned.failures   # what cannot be used, one line each
 planned.dropped    # frames that no clip uses, by source
@@ -11,13 +11,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from infra.errors import printable
-from infra.remote import fetch
 from pipeline import video
-from pipeline.sources import Failure, Video, demo_sources, expand
-
-__all__ = ["ClipPlan", "Failure", "Planned", "demo_sources", "fetch", "plan"]
+from pipeline.sources import Failure, Video, expand
 
 MIN_SIDE_PX = 16
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """How videos are cut into clips.
+
+    Attributes:
+        num_frames: of a clip.
+        fps: frames a second that videos are resampled to (paper §3.2).
+        stride: frames from one clip's start to the next; None: one clip a video, its first.
+        max_height: px; higher videos are shrunk to it.
+    """
+
+    num_frames: int = 13
+    fps: float = 24.0
+    stride: int | None = None
+    max_height: int = 256
+
+    def __post_init__(self) -> None:
+        counts = (self.num_frames, self.stride or 1, self.max_height)
+        if min(counts) < 1 or self.stride == 0 or not 0 < self.fps < 1e6:
+            raise ValueError(f"num_frames, fps, stride and max_height must be positive, got {self}")
 
 
 @dataclass(frozen=True)
@@ -38,18 +57,16 @@ class Planned:
     dropped: Mapping[str, int]  # source -> frames (at fps) that no clip uses; sources without any are left out
 
 
-def plan(sources: Sequence[str], *, num_frames: int = 13, fps: float = 24.0, stride: int | None = None) -> Planned:
+def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
     """What to cut from `sources`, in their order. Reads headers only (and counts frames where there is none).
 
     Args:
         sources: video file; folder of videos (recursive); folder of numbered frames; CSV manifest with
             columns clip_id,path,start_s[,duration_s] (paths relative to the manifest); or "demo".
-        stride: None: one clip a video, its first (a manifest row: at its start_s). k: a clip every k frames.
 
-    Nothing in a source raises: what cannot be used is a Failure. Raises: ValueError for numbers out of range.
+    A manifest row without a stride gives one clip, at its start_s. Nothing in a source raises: what cannot be used is
+    a Failure.
     """
-    if num_frames < 1 or not 0 < fps < 1e6 or (stride is not None and stride < 1):
-        raise ValueError(f"num_frames, fps and stride must be positive, got {num_frames}, {fps}, {stride}")
     clips: list[ClipPlan] = []
     failures: list[Failure] = []
     owners: dict[str, Video] = {}  # by clip id
@@ -65,8 +82,8 @@ def plan(sources: Sequence[str], *, num_frames: int = 13, fps: float = 24.0, str
                 failures.append(_same_id(found, owner, found.clip_id))
             continue
         try:
-            total = _usable_frames(found, num_frames, fps)
-            cut = _cut(found, total, num_frames, fps, stride)
+            total = _usable_frames(found, spec)
+            cut = _cut(found, total, spec)
         except video.VideoError as error:
             failures.append(Failure(found.told_as or found.path, _blame(found, str(error))))
             continue
@@ -76,25 +93,26 @@ def plan(sources: Sequence[str], *, num_frames: int = 13, fps: float = 24.0, str
             continue
         clips += cut
         for clip in cut:
-            used.setdefault(found.path, set()).update(range(clip.start_frame, clip.start_frame + num_frames))
+            used.setdefault(found.path, set()).update(range(clip.start_frame, clip.start_frame + clip.num_frames))
     dropped = {path: totals[path] - len(frames) for path, frames in used.items() if len(frames) < totals[path]}
     return Planned(tuple(clips), tuple(failures), dropped)
 
 
-def _usable_frames(found: Video, num_frames: int, fps: float) -> int:
+def _usable_frames(found: Video, spec: ClipSpec) -> int:
     info = video.probe(found.path)
     if min(info.width, info.height) < MIN_SIDE_PX:
         cause = f"is {info.width}x{info.height} pixels, {MIN_SIDE_PX}x{MIN_SIDE_PX} is the least"
         raise video.video_error(found.path, cause, "give a larger video")
-    total = video.count_frames(info, fps)
-    if total < num_frames:
+    total = video.count_frames(info, spec.fps)
+    if total < spec.num_frames:
         plural = "" if total == 1 else "s"
-        cause = f"has only {total} frame{plural} at {fps:g} FPS, {num_frames} are needed"
+        cause = f"has only {total} frame{plural} at {spec.fps:g} FPS, {spec.num_frames} are needed"
         raise video.video_error(found.path, cause, "give a longer video")
     return total
 
 
-def _cut(found: Video, total: int, num_frames: int, fps: float, stride: int | None) -> list[ClipPlan]:
+def _cut(found: Video, total: int, spec: ClipSpec) -> list[ClipPlan]:
+    num_frames, fps = spec.num_frames, spec.fps
     first = round(found.start_s * fps)
     stop = total if found.duration_s is None else min(total, first + round(found.duration_s * fps))
     if stop - first < num_frames:
@@ -102,7 +120,7 @@ def _cut(found: Video, total: int, num_frames: int, fps: float, stride: int | No
         cause += "its end" if stop == total else f"{found.start_s + (found.duration_s or 0):g} s"
         mend = f"start earlier or take longer ({total} frames at {fps:g} FPS are there, a clip has {num_frames})"
         raise video.video_error(found.path, f"has only {cause}", mend)
-    starts = range(first, stop - num_frames + 1, stride or total)  # total: only the first one fits
+    starts = range(first, stop - num_frames + 1, spec.stride or total)  # total: only the first one fits
     numbered = found.numbered or len(starts) > 1
     return [
         ClipPlan(found.clip_id + (f"-{start:06d}" if numbered else ""), found.path, start, num_frames, fps)

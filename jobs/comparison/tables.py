@@ -1,23 +1,18 @@
-"""What Tables 1 and 2 of the paper compare (§4.1), and the tables, with the paper's figures beside those measured."""
+"""Tables 1 and 2 of the paper (§4.1), with the paper's figures beside those measured."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from infra.files import replacing
-from jobs.comparison.vectors import EmbeddedClip
-from model.metrics.features import VideoFeatures
+from jobs.comparison.neighbours import ComparedSample
+from jobs.reports.table import csv_table, markdown_table
 from model.metrics.fid import fid
-from model.metrics.svfid import RealClip, svfid
 
 # Table 1 (1st and 2nd nearest neighbour) and Table 2 (FID): baseline, ours.
 PAPER = {
@@ -26,61 +21,6 @@ PAPER = {
     "TGAN-v2": {"nn1": (25.4, 8.9), "nn2": (25.5, 20.6), "fid": (29.2, 17.2)},
 }
 TRIALS, DRAWN = 50, 50  # A.3: trials, features a trial
-UCF_NAME = re.compile(r"v_(\w+_g\d+)_c\d+")
-
-
-def source_of(path: str) -> str:
-    """What the clips of one source video share: UCF-101's class and group, else the path itself."""
-    named = UCF_NAME.fullmatch(Path(path).stem)
-    return named[1] if named else path
-
-
-def nearest_two(samples: np.ndarray, clips: np.ndarray, sources: Sequence[str]) -> list[tuple[int, int]]:
-    """For each sample the nearest clip, and the nearest one of another source, by Euclidean distance (paper §4.1).
-
-    The paper does not say in what space; here it is the one of the FID, vectors of `fid.embeddings`.
-
-    Args: samples: (n, D); clips: (m, D), of `sources`, at least two different ones.
-    Returns two indices into `clips` a sample.
-    """
-    number_of = {source: number for number, source in enumerate(dict.fromkeys(sources))}
-    source = np.array([number_of[name] for name in sources])
-    pairs = []
-    for sample in samples:
-        distances = np.linalg.norm(clips - sample, axis=1)
-        first = int(distances.argmin())
-        pairs.append((first, int(np.where(source == source[first], np.inf, distances).argmin())))
-    return pairs
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """A sample of the baseline, and ours beside it."""
-
-    sample: str  # path
-    nn1: EmbeddedClip
-    nn2: EmbeddedClip
-    number: int  # of our sample among the model's: they count from 0 on for samples that share nn1
-    scores: Mapping[str, float]  # SVFID: baseline_nn1, ours_nn1, baseline_nn2, ours_nn2
-    baseline: np.ndarray  # vector (D,) of the baseline's sample
-    ours: np.ndarray  # of ours
-
-    def report(self) -> Mapping[str, Any]:
-        """As it stands in the JSON file; starts are frames at 24 FPS."""
-        pair = {"nn1": self.nn1, "nn2": self.nn2}
-        clips = {name: {"path": clip.path, "start": clip.start} for name, clip in pair.items()}
-        return {"sample": self.sample, **clips, "model": self.nn1.clip_id, "number": self.number, **self.scores}
-
-
-def svfids(
-    videos: Mapping[str, np.ndarray], reals: Mapping[str, np.ndarray], features: VideoFeatures
-) -> Mapping[str, float]:
-    """SVFID of every video to every real clip, by "{video}_{clip}"; all float32 (3, T, H, W) in [-1, 1]."""
-    clips = {name: RealClip([real], features) for name, real in reals.items()}
-    return {f"{who}_{name}": svfid(clip, [made]).mean for name, clip in clips.items() for who, made in videos.items()}
-
-
-# -- tables
 
 
 @dataclass(frozen=True)
@@ -94,16 +34,11 @@ class Table:
     def markdown(self) -> str:
         """With one digit after the point, as in the paper."""
         cells = [self.columns, *([c if isinstance(c, str) else f"{c:.1f}" for c in row] for row in self.rows)]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
-        head, *body = ("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths)) + " |" for row in cells)
-        rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
-        return "\n".join([self.title, "", head, rule, *body, ""])
+        return "\n".join([self.title, "", *markdown_table(cells), ""])
 
     def csv(self) -> bytes:
         """With all digits."""
-        text = io.StringIO()
-        csv.writer(text).writerows([self.columns, *self.rows])
-        return text.getvalue().encode()
+        return csv_table([self.columns, *self.rows])
 
 
 def table_of_svfid(name: str, features: str, count: int, means: Mapping[str, float]) -> Table:
@@ -132,45 +67,58 @@ def _plain(name: str) -> str:
     return "".join(c for c in name.lower() if c.isalnum())
 
 
-def write_tables(
-    stem: Path,
-    name: str,
-    features: str,
-    rows: Sequence[Row],
-    test_set: np.ndarray,
-    seed: int,
-    notes: Sequence[str],
-    failures: Sequence[str],
-) -> str:
-    """Both tables and the notes below them, as files that begin with `stem`: .md, .json, _table1.csv and _table2.csv.
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What both tables are computed from.
 
-    Args:
-        name: of the baseline.
+    Attributes:
+        name: of the other method.
+        features: name of the feature network.
         rows: two or more.
         test_set: (m, D) vectors.
         seed: of the FID.
-
-    Returns: the page in .md. Raises StorageError.
+        notes: lines below the tables.
+        failures: what could not be compared, for the JSON file.
     """
-    means = {key: float(np.mean([row.scores[key] for row in rows])) for key in rows[0].scores}
-    a_trial = min(DRAWN, len(rows), *test_set.shape)
-    sets = {"baseline": [row.baseline for row in rows], "ours": [row.ours for row in rows]}
-    fids = {
-        who: fid(np.stack(vectors), test_set, trials=TRIALS, drawn=a_trial, seed=seed).mean
-        for who, vectors in sets.items()
-    }
-    notes = [
-        *notes,
-        f"FID: {len(test_set)} clips, {TRIALS} trials of {a_trial} of {test_set.shape[1]} features (50 of 512 in A.3).",
-        "The paper's figures are of its C3D features and its samples: figures of others do not compare with them.",
-    ]
-    tables = table_of_svfid(name, features, len(rows), means), table_of_fid(name, features, len(rows), fids)
-    page = "\n".join([*(table.markdown() for table in tables), *(f"- {note}" for note in notes), ""])
-    report = {"name": name, "features": features, "seed": seed, "svfid": means, "fid": fids, "paper": PAPER}
-    report |= {"notes": notes, "failures": failures, "samples": [row.report() for row in rows]}
-    contents = {".md": page.encode(), ".json": json.dumps(report, indent=2).encode() + b"\n"}
-    contents |= {f"_table{number}.csv": table.csv() for number, table in enumerate(tables, start=1)}
-    for suffix, content in contents.items():
-        with replacing(Path(f"{stem}{suffix}")) as file:
-            file.write(content)
-    return page
+
+    name: str
+    features: str
+    rows: Sequence[ComparedSample]
+    test_set: np.ndarray
+    seed: int
+    notes: Sequence[str]
+    failures: Sequence[str]
+
+    def write(self, stem: Path) -> str:
+        """Both tables and the notes, as files that begin with `stem`: .md, .json, _table1.csv and _table2.csv.
+
+        Returns: the page in .md. Raises StorageError.
+        """
+        rows, test_set = self.rows, self.test_set
+        means = {key: float(np.mean([row.scores[key] for row in rows])) for key in rows[0].scores}
+        a_trial = min(DRAWN, len(rows), *test_set.shape)
+        sets = {"baseline": [row.baseline for row in rows], "ours": [row.ours for row in rows]}
+        fids = {
+            who: fid(np.stack(vectors), test_set, trials=TRIALS, drawn=a_trial, seed=self.seed).mean
+            for who, vectors in sets.items()
+        }
+        dims = test_set.shape[1]
+        notes = [
+            *self.notes,
+            f"FID: {len(test_set)} clips, {TRIALS} trials of {a_trial} of {dims} features (50 of 512 in A.3).",
+            "The paper's figures are of its C3D features and its samples: figures of others do not compare with them.",
+        ]
+        tables = (
+            table_of_svfid(self.name, self.features, len(rows), means),
+            table_of_fid(self.name, self.features, len(rows), fids),
+        )
+        page = "\n".join([*(table.markdown() for table in tables), *(f"- {note}" for note in notes), ""])
+        report = {"name": self.name, "features": self.features, "seed": self.seed, "svfid": means, "fid": fids}
+        report |= {"paper": PAPER, "notes": notes, "failures": self.failures}
+        report |= {"samples": [row.report() for row in rows]}
+        contents = {".md": page.encode(), ".json": json.dumps(report, indent=2).encode() + b"\n"}
+        contents |= {f"_table{number}.csv": table.csv() for number, table in enumerate(tables, start=1)}
+        for suffix, content in contents.items():
+            with replacing(Path(f"{stem}{suffix}")) as file:
+                file.write(content)
+        return page

@@ -17,25 +17,16 @@ import numpy as np
 
 from infra.errors import UsageError, one_line, printable
 from infra.files import replacing
-from jobs.experiment.corpus import FPS
+from jobs.evaluation.sample_folder import list_videos
 from model.metrics.features import VideoFeatures
 from model.metrics.fid import embeddings
 from model.metrics.option import from_option
 from model.pyramid import to_video
 from pipeline import clips, video
-from pipeline.sources import Failure, Video, expand
+from pipeline.clips import ClipSpec
 
-MAX_HEIGHT_PX = 256  # of decoded frames, as training keeps them; features take 128 or less
 SAVE_S = 60.0  # a process that is killed loses so much
 Vectors = tuple[np.ndarray, np.ndarray]  # of one video: starts (k,) int64, vectors (k, D) float32, k >= 1
-
-
-@dataclass(frozen=True)
-class Cuts:
-    """Which clips of a video there are: `num_frames` frames at 24 FPS, one every `stride` frames."""
-
-    num_frames: int
-    stride: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,81 +39,74 @@ class EmbeddedClip:
     vector: np.ndarray
 
 
-def list_videos(folder: str) -> tuple[list[Video], list[str]]:
-    """The videos of a folder, sorted, with absolute paths; and what is none of them, a line each.
-
-    Raises UsageError for what is no folder or holds no video.
-    """
-    if not os.path.isdir(folder):
-        raise UsageError(f"{folder}: no such folder; give a folder of videos")
-    found = list(expand(os.path.abspath(folder)))
-    videos = [item for item in found if isinstance(item, Video)]
-    failures = [item.reason for item in found if isinstance(item, Failure)]
-    if not videos:
-        raise UsageError("; ".join(failures[:1]) or f"{folder}: holds no video")
-    return videos, failures
-
-
-def read_clip(path: str, start: int, cuts: Cuts) -> np.ndarray:
+def read_clip(path: str, start: int, spec: ClipSpec) -> np.ndarray:
     """The clip that starts at frame `start`, float32 (3, T, H, W) in [-1, 1]. Raises VideoError."""
-    frames = video.decode(path, start_frame=start, num_frames=cuts.num_frames, fps=FPS, max_height=MAX_HEIGHT_PX)
-    return to_video(frames)
+    count, height = spec.num_frames, spec.max_height
+    return to_video(video.decode(path, start_frame=start, num_frames=count, fps=spec.fps, max_height=height))
 
 
-def read_whole(path: str) -> np.ndarray:
-    """All frames of a video at its own speed, float32 (3, T, H, W) in [-1, 1]. Raises VideoError."""
-    return to_video(video.decode(path, fps=video.probe(path).fps or FPS, max_height=MAX_HEIGHT_PX))
+@dataclass(frozen=True)
+class VectorCache:
+    """Where the vectors of videos are kept, and how they are computed.
+
+    Attributes:
+        path: .npz, one a choice of features and spec.
+        features: `--features`; for `model.metrics.option.from_option`.
+        spec: which clips of a video there are; with a stride.
+        workers: processes that decode.
+    """
+
+    path: Path
+    features: str
+    spec: ClipSpec
+    workers: int
 
 
-def embed_folder(
+def clip_vectors(
     folder: str,
-    cuts: Cuts,
-    option: str,
-    cache: Path,
+    cache: VectorCache,
     *,
-    workers: int,
     warn: Callable[[str], None] = lambda line: None,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[EmbeddedClip], list[str]]:
     """The vectors of all clips in a folder of videos; A.3's mean over locations (`fid.embeddings`).
 
-    One clip of frames is in memory at a time in each of `workers` processes; the vectors of all clips are.
+    One clip of frames is in memory at a time in each of the processes; the vectors of all clips are.
 
     Args:
-        option: `--features`; for `model.metrics.option.from_option`.
-        cache: .npz that vectors are taken from and added to, one a choice of features and cuts. A video is known by its
-            path, size and time of change; one with a failure is tried again each time.
-        warn: told, in one line, if the file is damaged; that costs no more than decoding again.
-        advance: told how many videos are decoded, of how many.
+        cache: vectors are taken from it and added to it. A video is known by its path, size and time of change; one
+            with a failure is tried again each time.
+        warn: called with one line, if the cache is damaged; that costs no more than decoding again.
+        advance: called with how many videos are decoded, of how many.
 
     Returns: the clips, by their videos' names; and a line for each video that cannot be read, to its end or at all.
     Raises: UsageError for no folder, an empty one, or when a process is killed; StorageError.
     """
     videos, failures = list_videos(folder)
-    known = _read(cache, warn)
+    known = _read(cache.path, warn)
     keys = {item.path: _key(item.path) for item in videos}
     missing = [item.path for item in videos if keys[item.path] not in known]
     found = {path: known[key] for path, key in keys.items() if key in known}
     saved_at = time.monotonic()
     try:
-        for number, (path, made) in enumerate(zip(missing, _compute(missing, cuts, option, workers)), start=1):
-            if made.reason:
-                failures.append(made.reason)
+        for number, (path, each) in enumerate(zip(missing, _compute(missing, cache)), start=1):
+            if each.reason:
+                failures.append(each.reason)
             else:
-                known[keys[path]] = made.starts, made.vectors
-            if len(made.starts):
-                found[path] = made.starts, made.vectors
+                known[keys[path]] = each.starts, each.vectors
+            if len(each.starts):
+                found[path] = each.starts, each.vectors
             advance(number, len(missing))
             if time.monotonic() > saved_at + SAVE_S:
-                _write(cache, known)
+                _write(cache.path, known)
                 saved_at = time.monotonic()
     finally:
         if missing:
-            _write(cache, known)
-    made_of = [(item, *found[item.path]) for item in videos if item.path in found]
+            _write(cache.path, known)
+    embedded = [(item, *found[item.path]) for item in videos if item.path in found]
     return [
         EmbeddedClip(item.path, int(start), f"{item.clip_id}-{start:06d}", vector)
-        for item, starts, vectors in made_of
+        for item, starts, vectors in embedded
         for start, vector in zip(starts, vectors)
     ], failures
 
@@ -131,21 +115,21 @@ def embed_folder(
 
 
 @dataclass(frozen=True, eq=False)
-class _Made:
+class _VideoVectors:
     starts: np.ndarray
     vectors: np.ndarray
     reason: str  # one line: why clips are missing; "" if none is
 
 
-def _compute(paths: Sequence[str], cuts: Cuts, option: str, workers: int) -> Iterator[_Made]:
-    """What `_embed` makes of each path, in their order."""
+def _compute(paths: Sequence[str], cache: VectorCache) -> Iterator[_VideoVectors]:
+    """The vectors of each path, in their order."""
     if not paths:
         return
     # "spawn": a copy of a process that has used torch's threads may hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(paths)), context, initializer=_load, initargs=(option,))
+    pool = ProcessPoolExecutor(min(cache.workers, len(paths)), context, initializer=_load, initargs=(cache.features,))
     try:
-        yield from pool.map(functools.partial(_embed, cuts), paths)
+        yield from pool.map(functools.partial(_embed, cache.spec), paths)
     except BrokenProcessPool as error:
         mend = "give fewer --workers, and run the same command again: it goes on from here"
         raise UsageError(f"a process that decodes videos was killed; {mend}") from error
@@ -161,21 +145,21 @@ def _load(option: str) -> None:
     _features = from_option(option)
 
 
-def _embed(cuts: Cuts, path: str) -> _Made:
+def _embed(spec: ClipSpec, path: str) -> _VideoVectors:
     """The clips of a video up to the first one that cannot be decoded."""
-    planned = clips.plan([path], num_frames=cuts.num_frames, fps=FPS, stride=cuts.stride)
+    planned = clips.plan([path], spec)
     starts: list[int] = []
     vectors: list[np.ndarray] = []
     reason = "".join(failure.reason for failure in planned.failures)
     wanted = [clip.start_frame for clip in planned.clips]
-    decoded = video.decode_each(path, wanted, num_frames=cuts.num_frames, fps=FPS, max_height=MAX_HEIGHT_PX)
+    decoded = video.decode_each(path, wanted, num_frames=spec.num_frames, fps=spec.fps, max_height=spec.max_height)
     for start, frames in zip(wanted, decoded):
         if isinstance(frames, video.VideoError):
             reason = f"{frames} ({len(starts)} of its {len(wanted)} clips are used)"
             break
         starts.append(start)
         vectors.append(embeddings([to_video(frames)], _features)[0].astype(np.float32))
-    return _Made(np.array(starts, np.int64), np.array(vectors), printable(reason))
+    return _VideoVectors(np.array(starts, np.int64), np.array(vectors), printable(reason))
 
 
 # -- the file

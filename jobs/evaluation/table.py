@@ -1,4 +1,4 @@
-"""What jobs/evaluate.py found, a row a clip and one of the corpus: as CSV, JSON, Markdown, and figures for MLflow."""
+"""The scores of clips, a row a clip and one of the corpus: as CSV, JSON, Markdown, and figures for MLflow."""
 
 from __future__ import annotations
 
@@ -11,35 +11,37 @@ from typing import Any
 
 import numpy as np
 
+from jobs.reports.table import markdown_table
 from model.metrics.scores import Score
 
 DIGITS = {"svfid": 1, "sifid": 4, "diversity": 2}  # by the first word of a figure; others have 3
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoredClip:
     """A clip. files: names of what was written into its folder. complaints: one line each."""
 
     clip_id: str
-    figures: Mapping[str, Score] = field(default_factory=dict)
+    scores: Mapping[str, Score] = field(default_factory=dict)
     complaints: Sequence[str] = ()
     files: Sequence[str] = ()
 
     @property
     def samples(self) -> int:
-        return max((figure.samples for figure in self.figures.values()), default=0)
+        """How many were scored."""
+        return max((score.samples for score in self.scores.values()), default=0)
 
 
-def of_corpus(rows: Sequence[Row]) -> dict[str, Score]:
-    """Each figure over the clips: its values are the clips' means."""
+def of_corpus(rows: Sequence[ScoredClip]) -> dict[str, Score]:
+    """Each score over the clips: its values are the clips' means."""
     means: dict[str, list[float]] = {}
     for row in rows:
-        for name, figure in row.figures.items():
-            means.setdefault(name, []).append(figure.mean)
+        for name, score in row.scores.items():
+            means.setdefault(name, []).append(score.mean)
     return {name: Score(values=tuple(values), samples=0) for name, values in means.items()}
 
 
-def tables(name: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, bytes]:
+def tables(name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip]) -> dict[str, bytes]:
     """results.csv, results.json and results.md by name. settings: n, seed and features."""
     return {
         "results.csv": _csv(rows).encode(),
@@ -48,35 +50,21 @@ def tables(name: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> dict[
     }
 
 
-def markdown(name: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> str:
+def markdown(name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip]) -> str:
     """A table that is as readable in a terminal, a line on how to read it, and one for each complaint."""
     corpus = of_corpus(rows)
-    lines = [["clip", "samples", *corpus]]
-    lines += [
-        [
-            _escaped(row.clip_id),
-            str(row.samples),
-            *(_cell(figure, row.figures.get(figure)) for figure in corpus),
-        ]
-        for row in rows
+    cells = [["clip", "samples", *corpus]]
+    cells += [
+        [row.clip_id, str(row.samples), *(_cell(column, row.scores.get(column)) for column in corpus)] for row in rows
     ]
     if len(rows) > 1:
-        scored = sum(bool(row.figures) for row in rows)
-        lines.append(
-            [f"mean of {scored} clip{'s' * (scored != 1)}", "", *(_cell(figure, corpus[figure]) for figure in corpus)]
-        )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        scored = sum(bool(row.scores) for row in rows)
+        means = [_cell(column, corpus[column]) for column in corpus]
+        cells.append([f"mean of {scored} clip{'s' * (scored != 1)}", "", *means])
     text = [f"# {name}", "", f"{', '.join(f'{key} {value}' for key, value in settings.items())}", ""]
-    for number, cells in enumerate(lines):
-        first, *others = (
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        text.append(f"| {' | '.join([first, *others])} |")
-        if number == 0:
-            text.append(f"|{'|'.join('-' * (w + 1) + (':' if i else '-') for i, w in enumerate(widths))}|")
+    text += markdown_table(cells, numbers=True)
     text += ["", "± is the standard deviation: of a clip over its samples, of the mean over the clips."]
-    if searched := {row.figures["nn_distance"].samples for row in rows if "nn_distance" in row.figures}:
+    if searched := {row.scores["nn_distance"].samples for row in rows if "nn_distance" in row.scores}:
         counts = " or ".join(map(str, sorted(searched)))
         text.append(f"nn_distance and nnfdiv are of the first samples only (--nn): {counts} a clip.")
     elif corpus:
@@ -86,46 +74,41 @@ def markdown(name: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> str
     return "\n".join(text) + "\n"
 
 
-def _escaped(text: str) -> str:
-    """For a cell of Markdown."""
-    return text.replace("|", "\\|")
-
-
-def _cell(name: str, figure: Score | None) -> str:
-    if figure is None:
+def _cell(name: str, score: Score | None) -> str:
+    if score is None:
         return ""
     digits = DIGITS.get(name.split("_")[0], 3)
-    return f"{figure.mean:.{digits}f}" + ("" if figure.std is None else f" ± {figure.std:.{digits}f}")
+    return f"{score.mean:.{digits}f}" + ("" if score.std is None else f" ± {score.std:.{digits}f}")
 
 
-def _csv(rows: Sequence[Row]) -> str:
+def _csv(rows: Sequence[ScoredClip]) -> str:
     """A line a clip; the last one, of the corpus, has the means and standard deviations over the clips."""
     corpus = of_corpus(rows)
     text = io.StringIO()
     columns = [column for name in corpus for column in (name, f"{name}_std")]
     writer = csv.DictWriter(text, ["clip_id", "samples", *columns, "nn_samples", "complaints"])
     writer.writeheader()
-    for row in [*rows, Row("corpus", corpus)] if len(rows) > 1 else rows:
-        searched = row.figures["nn_distance"].samples if "nn_distance" in row.figures else 0
+    for row in [*rows, ScoredClip("corpus", corpus)] if len(rows) > 1 else rows:
+        searched = row.scores["nn_distance"].samples if "nn_distance" in row.scores else 0
         own = {"clip_id": row.clip_id, "complaints": "; ".join(row.complaints)}
         counts = {"samples": row.samples or "", "nn_samples": searched or ""}
-        writer.writerow(own | counts | _flat(row.figures))
+        writer.writerow(own | counts | _flat(row.scores))
     return text.getvalue()
 
 
-def _flat(figures: Mapping[str, Score]) -> dict[str, float]:
-    means = {name: figure.mean for name, figure in figures.items()}
-    return means | {f"{name}_std": figure.std for name, figure in figures.items() if figure.std is not None}
+def _flat(scores: Mapping[str, Score]) -> dict[str, float]:
+    means = {name: score.mean for name, score in scores.items()}
+    return means | {f"{name}_std": score.std for name, score in scores.items() if score.std is not None}
 
 
-def _record(name: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+def _record(name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip]) -> dict[str, Any]:
     clips = [
         {
             "clip_id": row.clip_id,
             "complaints": list(row.complaints),
             "figures": {
-                name: {"mean": figure.mean, "std": figure.std, "samples": figure.samples, "values": figure.values}
-                for name, figure in row.figures.items()
+                name: {"mean": score.mean, "std": score.std, "samples": score.samples, "values": score.values}
+                for name, score in row.scores.items()
             },
         }
         for row in rows
@@ -134,16 +117,16 @@ def _record(name: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> dict
     return {"name": name, **settings, "clips": clips, "corpus": corpus}
 
 
-def metrics(row: Row) -> dict[str, float]:
-    """For a clip's run: eval_n50_svfid_lite0 …, after n how many samples a figure is of; without it, of the clip."""
+def metrics(row: ScoredClip) -> dict[str, float]:
+    """For a clip's run: eval_n50_svfid_lite0 …, after n how many samples a score is of; without it, of the clip."""
     named: dict[str, float] = {}
-    for name, figure in row.figures.items():
-        prefix = f"eval_n{figure.samples}" if figure.samples else "eval"
-        named |= {f"{prefix}_{key}": value for key, value in _flat({name: figure}).items()}
+    for name, score in row.scores.items():
+        prefix = f"eval_n{score.samples}" if score.samples else "eval"
+        named |= {f"{prefix}_{key}": value for key, value in _flat({name: score}).items()}
     return named
 
 
-def metrics_of_corpus(rows: Sequence[Row]) -> dict[str, float]:
+def metrics_of_corpus(rows: Sequence[ScoredClip]) -> dict[str, float]:
     """For the parent run: mean and standard deviation over the clips of what each clip's run has."""
     values: dict[str, list[float]] = {}
     for row in rows:

@@ -2,216 +2,209 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from infra.errors import UsageError, one_line, printable
+from jobs.experiment.experiment import Experiment
 from model.config import TrainConfig
 from model.pyramid import ladder
+from pipeline import clips, shards, video
+from pipeline.clips import ClipSpec
+from pipeline.prepare import fetch_all, prepare
+from pipeline.shards import ShardEntry
+from pipeline.sources import Failure
 
-if TYPE_CHECKING:
-    from pipeline.clips import Failure
-    from pipeline.shards import ShardEntry
-    from pipeline.sources import Video
-
-FPS = 24.0  # of every clip (paper §3.2)
+FPS = ClipSpec.fps  # of every clip (paper §3.2)
 FIRST_FRAME = re.compile(r"-\d{6}$")  # of a clip's id: what pipeline/clips.py adds where a video has several
 
 
 @dataclass(frozen=True)
-class Work:
-    """A clip that can be trained, or a long video: its chunks."""
+class Clip:
+    """A clip that can be trained, or a long video.
+
+    Attributes:
+        source: fit for one line of text, whatever the file's name holds.
+        height, width: px.
+        chunks: where the frames of each chunk are, of a clip one; none in a preview, which reads no frames.
+        num_chunks: how many there are, in a preview too.
+    """
 
     clip_id: str
-    source: str  # fit for one line of text, whatever the file's name holds
-    height: int  # px
-    width: int  # px
+    source: str
+    height: int
+    width: int
     num_frames: int
     fps: float
-    entries: tuple[ShardEntry, ...]  # where the frames of each chunk are; none in a dry run, which reads none
-    chunks: int = 1
+    chunks: tuple[ShardEntry, ...]
+    num_chunks: int = 1
 
 
 @dataclass(frozen=True)
-class Corpora:
-    """What was found in --corpus: clips to train, and sources that are no clips with the reason."""
+class Corpus:
+    """What --corpus holds.
 
-    works: tuple[Work, ...]
-    failures: tuple[tuple[str, str], ...]  # (source, one line)
-    dropped: Mapping[str, int]  # source → frames no clip uses
+    Attributes:
+        failures: (source, one line) of what is no clip.
+        dropped: source → frames that no clip uses.
+    """
+
+    clips: tuple[Clip, ...]
+    failures: tuple[tuple[str, str], ...]
+    dropped: Mapping[str, int]
 
 
-def find(corpus: str, base: Path, config: TrainConfig, *others: TrainConfig) -> Corpora:
-    """The clips of --corpus. Videos are decoded once, into shards in `base`, the experiment's folder.
+def clip_spec(config: TrainConfig) -> ClipSpec:
+    """How a model's clips are cut. Frames are kept as high as its finest scale needs, also of portrait videos on a
+    width ladder."""
+    height = max(256, config.max_size if config.ladder_side == "height" else 2 * config.max_size)
+    return ClipSpec(config.num_frames, FPS, config.stride, height)
 
-    Without a stride in `config` each clip is one to train. With k, chunks begin every k frames, and those of a video
-    are trained as one; of shards, the clips of a video are its chunks, whatever the stride was.
+
+def read_corpus(given: str, experiment: Experiment, config: TrainConfig, *others: TrainConfig) -> Corpus:
+    """The clips of --corpus. Videos are decoded once, into the experiment's shards.
+
+    Without a stride in `config` each clip is one to train. With stride k, chunks begin every k frames, and the chunks
+    of a video are trained as one model. Clips of a video that come in shards are its chunks, whatever their stride was.
 
     Args:
-        others: more that the clips are trained with, of the same `num_frames` and `stride`: frames are kept as high as
-            any needs, and a clip is left out if it fits none.
+        others: more configs that the clips are trained with, of the same `num_frames` and `stride`. Frames are kept as
+            high as any needs, and a clip is left out if it fits none.
 
     Raises UsageError for a corpus that cannot be fetched and for shards that cannot be used or written.
     """
-    from pipeline import clips, shards
-
-    local = _fetch(corpus, base / ".fetched")
+    local = _fetched(given, experiment.fetched)
     try:
         if shards.is_corpus(local):
-            return _without_misfits(Corpora(_gathered(_from_shards(local), config.stride), (), {}), config, *others)
-        planned = clips.plan([local], num_frames=config.num_frames, stride=config.stride)
-        failures = list(planned.failures)
-        works: tuple[Work, ...] = ()
-        if planned.clips:
-            height = max(map(max_height, (config, *others)))
-            failures += shards.write(planned.clips, base / ".shards", max_height=height).failures
-            wanted = {plan.clip_id for plan in planned.clips}
-            works = tuple(work for work in _from_shards(base / ".shards") if work.clip_id in wanted)
+            found = Corpus(_joined(_clips(shards.index(local)), config.stride), (), {})
+        else:
+            height = max(clip_spec(each).max_height for each in (config, *others))
+            prepared = prepare([local], experiment.shards, replace(clip_spec(config), max_height=height))
+            whole = _joined(_clips(prepared.entries), config.stride)
+            found = Corpus(whole, _printable_failures(prepared.failures), _printable_sources(prepared.dropped))
     except (shards.ShardError, OSError) as error:
         raise UsageError(one_line(error)) from error
-    return _without_misfits(_told(_gathered(works, config.stride), failures, planned.dropped), config, *others)
+    return _without_misfits(found, config, *others)
 
 
-def peek(corpus: str, config: TrainConfig, cache: Path) -> Corpora:
-    """What `find` would find, from the headers of the files alone. `cache` is for a corpus behind a URI."""
-    from pipeline import clips, shards, video
-
-    local = _fetch(corpus, cache)
+def preview_corpus(given: str, config: TrainConfig, cache: Path) -> Corpus:
+    """What `read_corpus` would read, from the headers of the files alone. cache: for a corpus behind a URI."""
+    local = _fetched(given, cache)
     try:
         if shards.is_corpus(local):
-            return _without_misfits(Corpora(_gathered(_from_shards(local), config.stride), (), {}), config)
+            return _without_misfits(Corpus(_joined(_clips(shards.index(local)), config.stride), (), {}), config)
     except shards.ShardError as error:
         raise UsageError(str(error)) from error
-    planned = clips.plan([local], num_frames=config.num_frames, stride=config.stride)
+    planned = clips.plan([local], clip_spec(config))
     infos = {source: video.probe(source) for source in {plan.source for plan in planned.clips}}
-    works = tuple(
-        Work(plan.clip_id, printable(plan.source), info.height, info.width, plan.num_frames, plan.fps, ())
+    found = tuple(
+        Clip(plan.clip_id, printable(plan.source), info.height, info.width, plan.num_frames, plan.fps, ())
         for plan in planned.clips
         for info in [infos[plan.source]]
     )
-    return _without_misfits(_told(_gathered(works, config.stride), planned.failures, planned.dropped), config)
+    dropped = _printable_sources(planned.dropped)
+    whole = Corpus(_joined(found, config.stride), _printable_failures(planned.failures), dropped)
+    return _without_misfits(whole, config)
 
 
-def frames_of(base: Path, corpus: str, stride: int | None) -> dict[str, tuple[ShardEntry, ...]]:
-    """Where the frames of an experiment's clips lie: in its .shards, or in the shards it was trained on. By the id of
-    each clip, and of each video those of all its chunks.
+def clip_frames(experiment: Experiment, corpus: str, stride: int | None) -> dict[str, tuple[ShardEntry, ...]]:
+    """Where the frames of an experiment's clips are: in its own shards, or in those it was trained on.
 
-    Args: stride: the experiment's; .shards may hold chunks of another one, from before `--fresh`.
+    Args: stride: the experiment's; its shards may hold chunks of another one, from before `--fresh`.
 
+    Returns: by the id of each clip its shard entry, and by that of each video those of all its chunks.
     Raises UsageError for shards that cannot be used.
     """
-    from pipeline import clips, shards
-
-    cut, folders = base / ".shards", [base / ".shards"]
-    with contextlib.suppress(ValueError, OSError):  # a corpus that is gone; what was cut from it is in .shards
-        folders.insert(0, Path(clips.fetch(corpus, base / ".fetched")))
+    own = experiment.shards
+    local, _ = fetch_all([corpus], experiment.fetched)  # the corpus may be gone; what was cut from it is in `own`
     try:
-        found = [work for folder in folders if shards.is_corpus(folder) for work in _from_shards(folder)]
+        entries = [e for folder in [*map(Path, local), own] if shards.is_corpus(folder) for e in shards.index(folder)]
     except shards.ShardError as error:
         raise UsageError(str(error)) from error
-    works = list({work.clip_id: work for work in found}.values())
-    frames = {work.clip_id: work.entries for work in [*_gathered(works, 1), *works]}
+    found = list({clip.clip_id: clip for clip in _clips(entries)}.values())
+    frames = {clip.clip_id: clip.chunks for clip in [*_joined(found, 1), *found]}
     if stride is None:
         return frames
     return {
-        clip_id: _of_stride(entries, stride) if Path(entries[0].shard).parent == cut else entries
-        for clip_id, entries in frames.items()
+        clip_id: chunks_at_stride(chunks, stride) if Path(chunks[0].shard).parent == own else chunks
+        for clip_id, chunks in frames.items()
     }
 
 
-def _of_stride(chunks: Sequence[ShardEntry], stride: int) -> tuple[ShardEntry, ...]:
+def chunks_at_stride(chunks: Sequence[ShardEntry], stride: int) -> tuple[ShardEntry, ...]:
     """Those that begin a multiple of the stride behind the first one."""
-    numbers = [FIRST_FRAME.search(chunk.clip_id) for chunk in chunks]
-    starts = [int(number.group()[1:]) if number else 0 for number in numbers]
-    return tuple(chunk for chunk, start in zip(chunks, starts, strict=True) if (start - min(starts)) % stride == 0)
+    first = min(chunk.start_frame for chunk in chunks)
+    return tuple(chunk for chunk in chunks if (chunk.start_frame - first) % stride == 0)
 
 
-def samples_of(videos: Sequence[Video]) -> list[Video]:
-    """Those that are samples, in a folder of them: one of files that differ in their ending only, as the .mp4 and .gif
-    of jobs/sample.py, and not `real` and `reconstruction`, which lie beside the samples of a trained clip."""
-    by_stem: dict[str, Video] = {}
-    for found in sorted(videos, key=lambda found: (found.path.lower().endswith(".gif"), found.path)):
-        path = Path(found.path)
-        if path.is_dir():  # of frames
-            by_stem[found.path] = found
-        elif path.stem not in ("real", "reconstruction"):
-            by_stem.setdefault(str(path.with_suffix("")), found)
-    return sorted(by_stem.values(), key=lambda found: found.path)
+def _fetched(given: str, cache: Path) -> str:
+    """--corpus on this machine. Raises UsageError."""
+    local, failures = fetch_all([given], cache)
+    if failures:
+        raise UsageError(failures[0].reason)
+    return local[0]
 
 
-def _told(works: tuple[Work, ...], failures: Sequence[Failure], dropped: Mapping[str, int]) -> Corpora:
-    """Names and reasons as they can be printed: a file's name may hold line ends and commands to a terminal."""
-    told = tuple((printable(failure.source), printable(failure.reason)) for failure in failures)
-    return Corpora(works, told, {printable(source): frames for source, frames in dropped.items()})
-
-
-def _fetch(corpus: str, cache: Path) -> str:
-    from pipeline import clips
-
-    try:
-        return clips.fetch(corpus, cache)
-    except (ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
-
-
-def _from_shards(folder: str | Path) -> tuple[Work, ...]:
-    from pipeline import shards
-
+def _clips(entries: Sequence[ShardEntry]) -> tuple[Clip, ...]:
     return tuple(
-        Work(e.clip_id, printable(e.source), e.height, e.width, e.num_frames, e.fps, (e,)) for e in shards.index(folder)
+        Clip(entry.clip_id, printable(entry.source), entry.height, entry.width, entry.num_frames, entry.fps, (entry,))
+        for entry in entries
     )
 
 
-def _gathered(works: Sequence[Work], stride: int | None) -> tuple[Work, ...]:
+def _joined(found: Sequence[Clip], stride: int | None) -> tuple[Clip, ...]:
     """With a stride, clips whose ids differ in the number of their first frame only, as one: the chunks of a video."""
     if stride is None:
-        return tuple(works)
-    by_video: dict[tuple[object, ...], list[Work]] = {}
-    for work in works:  # of one size, so that they can be one batch: the video's, unless shards say otherwise
-        video = FIRST_FRAME.sub("", work.clip_id)
-        by_video.setdefault((video, work.source, work.height, work.width, work.num_frames, work.fps), []).append(work)
+        return tuple(found)
+    by_video: dict[tuple[object, ...], list[Clip]] = {}
+    for clip in found:  # of one size, so that they can be one batch: the video's, unless shards say otherwise
+        name = FIRST_FRAME.sub("", clip.clip_id)
+        by_video.setdefault((name, clip.source, clip.height, clip.width, clip.num_frames, clip.fps), []).append(clip)
     return tuple(
         replace(
-            chunks[0],
-            clip_id=FIRST_FRAME.sub("", chunks[0].clip_id),
-            entries=tuple(entry for chunk in chunks for entry in chunk.entries),
-            chunks=len(chunks),
+            parts[0],
+            clip_id=FIRST_FRAME.sub("", parts[0].clip_id),
+            chunks=tuple(chunk for part in parts for chunk in part.chunks),
+            num_chunks=len(parts),
         )
-        if len(chunks) > 1
-        else chunks[0]
-        for chunks in by_video.values()
+        if len(parts) > 1
+        else parts[0]
+        for parts in by_video.values()
     )
 
 
-def _without_misfits(corpora: Corpora, *configs: TrainConfig) -> Corpora:
-    """Clips of another length or speed, and clips too narrow for every ladder, become failures before anything
-    starts."""
-    works, failures = [], list(corpora.failures)
-    for work in corpora.works:
-        misfits = [misfit for config in configs if (misfit := _misfit(work, config))]
+def _without_misfits(corpus: Corpus, *configs: TrainConfig) -> Corpus:
+    """Clips of another length or speed, and clips too narrow for every ladder, become failures."""
+    fitting, failures = [], list(corpus.failures)
+    for clip in corpus.clips:
+        misfits = [misfit for config in configs if (misfit := _misfit(clip, config))]
         if len(misfits) < len(configs):
-            works.append(work)
+            fitting.append(clip)
         else:
-            failures.append((work.source, f"{work.clip_id}: {misfits[0]}"))
-    return Corpora(tuple(works), tuple(failures), corpora.dropped)
+            failures.append((clip.source, f"{clip.clip_id}: {misfits[0]}"))
+    return Corpus(tuple(fitting), tuple(failures), corpus.dropped)
 
 
-def _misfit(work: Work, config: TrainConfig) -> str:
+def _misfit(clip: Clip, config: TrainConfig) -> str:
     """Why a clip cannot be trained so; '' if it can."""
-    if (work.num_frames, work.fps) != (config.num_frames, FPS):
+    if (clip.num_frames, clip.fps) != (config.num_frames, FPS):
         wanted = f"{config.num_frames} at {FPS:g} are needed; make its shard with these"
-        return f"has {work.num_frames} frames at {work.fps:g} FPS, {wanted}"
+        return f"has {clip.num_frames} frames at {clip.fps:g} FPS, {wanted}"
     try:
-        ladder(config, work.height, work.width)
+        ladder(config, clip.height, clip.width)
     except ValueError as error:
         return str(error)
     return ""
 
 
-def max_height(config: TrainConfig) -> int:
-    """Height in px that decoding keeps: enough for the finest scale, also of portrait videos on a width ladder."""
-    return max(256, config.max_size if config.ladder_side == "height" else 2 * config.max_size)
+# -- names and reasons as they can be printed: a file's name may hold line ends and commands to a terminal
+
+
+def _printable_failures(failures: Sequence[Failure]) -> tuple[tuple[str, str], ...]:
+    return tuple((printable(failure.source), printable(failure.reason)) for failure in failures)
+
+
+def _printable_sources(dropped: Mapping[str, int]) -> dict[str, int]:
+    return {printable(source): frames for source, frames in dropped.items()}

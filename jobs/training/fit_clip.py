@@ -1,17 +1,6 @@
-"""One clip, or one long video, from its frames to its results: the unit of work of corpus and sweep. It writes files
-and knows no server.
+"""One clip, or one long video, from its frames to its results: the unit of work of corpus and sweep.
 
-The folder of a clip, in the order it fills:
-    config.json      settings, sizes, precision, versions; written before work starts
-    metrics.jsonl    append-only: one line a logged point, {time_ms, scale, iteration, metrics}; iteration is null
-                     in the line of a finished scale, which scores a few of its samples
-    checkpoint.pt    everything training is (model/checkpoint.py), and checkpoint.previous.pt, the one before it
-    warnings.txt     only if there were any: a line for each time that the checkpoint before was used
-    samples/         scale_NN.png after each scale; real, reconstruction and sample_NN as mp4 and gif at the end
-    metrics.json     the final scores: svfid_lite0 (also of the reconstruction and of the blurred clip), diversity, …
-    result.json      written last: its presence with status "done" means done
-    error.txt        only of a failed clip: the traceback
-    tracked.json     written by jobs/tracking.py when all the others are in MLflow
+It writes files (infra/clip_folder.py lists them) and knows no server.
 """
 
 from __future__ import annotations
@@ -26,30 +15,33 @@ import numpy as np
 import torch
 from PIL import Image
 
+from infra import clip_folder
 from infra.files import append, replacing, write_json
 from infra.metrics_log import MetricsLog
 from jobs.experiment.corpus import FPS
 from jobs.experiment.result import Result, write_result
 from jobs.reports.pictures import SHOWN_SAMPLES, sheet
-from model import pyramid
 from model.config import TrainConfig
 from model.device import best_device, resolve
 from model.metrics.diversity import lightness
 from model.metrics.lite0 import Lite0Features
 from model.metrics.scores import chunks_to_score, score, score_of_blur
 from model.metrics.svfid import RealClip, svfid
-from model.pyramid import ladder, to_frames
+from model.pyramid import ladder, to_frames, training_pyramids
 from model.sampling.sample import frames_per_second, reconstruct, sample
 from model.training.loop import Progress, ScaleDone, train_clip
-from pipeline import augment, video
+from pipeline import video
 
 SHOWN_SEED, SCORED_SEED = 0, 1  # the samples in the pictures, and those that are scored and kept as videos
 
 
 @dataclass(frozen=True)
-class Clip:
-    """What a task is given. chunks: uint8 (13, H, W, 3) RGB at 24 FPS each, of a short clip one; tags: more of its
-    run's tags in MLflow.
+class ClipFrames:
+    """A clip with its frames.
+
+    Attributes:
+        chunks: uint8 (13, H, W, 3) RGB at 24 FPS each, of a short clip one.
+        tags: more of its run's tags in MLflow.
     """
 
     clip_id: str
@@ -59,7 +51,7 @@ class Clip:
 
 
 def fit_clip(
-    clip: Clip,
+    clip: ClipFrames,
     config: TrainConfig,
     folder: Path,
     *,
@@ -71,22 +63,22 @@ def fit_clip(
 
     Args:
         num_samples: random videos that are scored and kept, at least 2.
-        report: told every logged point, for a progress display.
-        scored: told each finished scale and the scores of a few of its samples, when they are in the folder.
+        report: called with every logged point, for a progress display.
+        scored: called after each scale with the scores of a few of its samples, when they are in the folder.
 
     Raises what training raises (NonFiniteLoss, CheckpointError, StorageError, MemoryError …): the caller decides what a
     failure is.
     """
-    sizes, pyramids = real_pyramids(clip, config)
-    samples_dir = folder / "samples"
+    pyramids = training_pyramids(clip.chunks, config)
+    samples_dir = folder / clip_folder.SAMPLES
     samples_dir.mkdir(parents=True, exist_ok=True)
-    _write_config(folder / "config.json", clip, config, sizes)
+    _write_config(folder / clip_folder.CONFIG, clip, config)
     chunks = chunks_to_score(pyramids[:: len(pyramids) // len(clip.chunks)])  # and not their augmented copies
     if all(lightness(torch.from_numpy(chunk[-1])).std() == 0 for chunk in chunks):
         raise ValueError(
             f"{clip.source}: every pixel has the same lightness, nothing can be learned; give another clip"
         )
-    log, warnings = MetricsLog(folder / "metrics.jsonl"), folder / "warnings.txt"
+    log, warnings = MetricsLog(folder / clip_folder.LOG), folder / clip_folder.WARNINGS
 
     def log_and_report(progress: Progress) -> None:
         log.append(progress.scale, progress.iteration, progress.metrics)
@@ -97,33 +89,32 @@ def fit_clip(
 
     features = Lite0Features()
     done: ScaleDone | None = None
-    for done in train_clip(
-        config, pyramids, clip_id=clip.clip_id, path=folder / "checkpoint.pt", log=log_and_report, warn=warn
-    ):
-        shown = sample(done.stack, SHOWN_SAMPLES, SHOWN_SEED)
+    checkpoint = folder / clip_folder.CHECKPOINT
+    for done in train_clip(config, pyramids, clip_id=clip.clip_id, path=checkpoint, log=log_and_report, warn=warn):
+        samples = sample(done.stack, SHOWN_SAMPLES, SHOWN_SEED)
         real = RealClip([chunk[done.n] for chunk in chunks], features)
-        scores = score(shown, real)
+        scores = score(samples, real)
         log.append(done.n, None, scores)
         reconstruction = reconstruct(done.stack, torch.from_numpy(chunks[0][0])[None])[0]
-        picture = sheet(np.asarray(real.video), reconstruction.numpy(), shown.numpy())
+        picture = sheet(np.asarray(real.video), reconstruction.numpy(), samples.numpy())
         with replacing(samples_dir / f"scale_{done.n:02d}.png") as file:
             Image.fromarray(picture).save(file, "PNG")
         scored(done.n, scores)
     assert done is not None  # a config has at least one scale
 
-    # -- what the trained model makes, and how it scores
+    # -- samples of the trained model, and their scores
     videos = sample(done.stack, num_samples, SCORED_SEED)
-    for name, made in _named_videos(torch.from_numpy(real.video), reconstruction, videos).items():
+    for name, each in _named_videos(torch.from_numpy(real.video), reconstruction, videos).items():
         for suffix in (".mp4", ".gif"):
             path = samples_dir / f"{name}{suffix}"
-            video.encode(to_frames(made.numpy()), path, fps=frames_per_second(done.stack, done.n, FPS))
+            video.encode(to_frames(each.numpy()), path, fps=frames_per_second(done.stack, done.n, FPS))
     metrics = {
         **score(videos, real),
         **score_of_blur(real),
         f"{real.metric}_reconstruction": svfid(real, reconstruction[None]).mean,
     }
-    write_json(folder / "metrics.json", {**metrics, "num_samples": num_samples, "seed": SCORED_SEED})
-    (folder / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
+    write_json(folder / clip_folder.METRICS, {**metrics, "num_samples": num_samples, "seed": SCORED_SEED})
+    (folder / clip_folder.ERROR).unlink(missing_ok=True)  # of an earlier attempt
     result = Result(
         clip.clip_id,
         "done",
@@ -138,23 +129,12 @@ def fit_clip(
     return result
 
 
-def real_pyramids(clip: Clip, config: TrainConfig) -> tuple[tuple[pyramid.ScaleSize, ...], list[pyramid.Pyramid]]:
-    """The ladder, and the samples to train on: each chunk, followed by its augmented copies."""
-    _, height, width, _ = clip.chunks[0].shape
-    sizes = ladder(config, height, width)
-    samples = [
-        copy
-        for place, chunk in enumerate(clip.chunks)
-        for copy in augment.copies(chunk, flip=config.flip, crops=config.crops, seed=config.seed + place)
-    ]
-    return sizes, [pyramid.Pyramid(frames, sizes) for frames in samples]
-
-
 def _named_videos(real: torch.Tensor, reconstruction: torch.Tensor, samples: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"real": real, "reconstruction": reconstruction} | {f"sample_{i:02d}": x for i, x in enumerate(samples)}
 
 
-def _write_config(path: Path, clip: Clip, config: TrainConfig, sizes: tuple[pyramid.ScaleSize, ...]) -> None:
+def _write_config(path: Path, clip: ClipFrames, config: TrainConfig) -> None:
+    _, height, width, _ = clip.chunks[0].shape
     packages = ("torch", "accelerate", "ray", "mlflow", "numpy")
     write_json(
         path,
@@ -164,7 +144,7 @@ def _write_config(path: Path, clip: Clip, config: TrainConfig, sizes: tuple[pyra
             "tags": dict(clip.tags),
             "clip_size_thw": list(clip.chunks[0].shape[:3]),
             "chunks": len(clip.chunks),
-            "sizes_thw": [[s.frames, s.height, s.width] for s in sizes],
+            "sizes_thw": [list(size) for size in ladder(config, height, width)],
             "config": config.to_dict(),
             "precision_used": resolve(config.precision, best_device()),
             "device": best_device().type,

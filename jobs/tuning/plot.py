@@ -9,13 +9,14 @@ from collections.abc import Collection, Sequence
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jobs.tuning.axes import ABLATION, METHOD, Axis, Line
+from jobs.tuning.axes import ABLATION, METHOD, Axis
+from jobs.tuning.summary import CombinationResult
 
 PANELS = {"svfid_lite0": "SVFID (Lite0), lower is better", "diversity": "diversity, higher is better"}
 OURS = "hp-VAE-GAN"
 
 
-def figure(found: Sequence[Line], axes: Sequence[Axis], title: str) -> bytes:
+def figure(found: Sequence[CombinationResult], axes: Sequence[Axis], title: str) -> bytes:
     """SVFID and diversity against the first axis, a line for each combination of the others, error bars over clips.
 
     A combination that has no value on the first axis, as gan_only beside vae_levels, is a straight line across.
@@ -26,7 +27,7 @@ def figure(found: Sequence[Line], axes: Sequence[Axis], title: str) -> bytes:
     done = [line for line in found if line.done]
     places = _places([line.values[x] for line in done if x in line.values], axes[0])
     numeric = all(place == _number(word) for word, place in places.items())
-    methods: dict[str, list[Line]] = {}
+    methods: dict[str, list[CombinationResult]] = {}
     for line in done:
         methods.setdefault(_label(line, {x} | ranges), []).append(line)
 
@@ -78,8 +79,8 @@ def _number(word: str) -> float:
         return float("nan")
 
 
-def _label(line: Line, shown: Collection[str]) -> str:
-    """The values of the axes that are not shown otherwise; the method itself by its name."""
-    others = {key: value for key, value in line.values.items() if key not in shown}
+def _label(line: CombinationResult, drawn: Collection[str]) -> str:
+    """The values of the axes that are not drawn otherwise; the method itself by its name."""
+    others = {key: value for key, value in line.values.items() if key not in drawn}
     ablation = others.pop(ABLATION, METHOD)
     return ", ".join([OURS if ablation == METHOD else ablation, *(f"{key}={value}" for key, value in others.items())])

@@ -1,4 +1,4 @@
-"""The figures of one clip's samples, and what a known damage of the clip itself scores beside them."""
+"""The scores of one clip's samples, and what a known damage of the clip itself scores beside them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def score_of_blur(real: RealClip) -> Mapping[str, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One figure of a clip: of each of its samples, of all of them together, or of the clip itself.
+    """One score of a clip: of each of its samples, of all of them together, or of the clip itself.
 
     Attributes:
         values: one a sample; a single one if it is of all of them together, or of the clip.
@@ -76,20 +76,20 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # arrays have no single truth value to compare by
 class ClipScores:
-    """The figures of a clip's samples, and what their pictures are made of.
+    """The scores of a clip's samples, and what their pictures are made of.
 
     Attributes:
-        figures: `RealClip.metric`, its `_blur`, and, where they can be had, diversity, nn_distance, nnfdiv.
+        scores: `RealClip.metric`, its `_blur`, and, where they can be had, diversity, nn_distance, nnfdiv.
         fields: of the first samples, (sample, the clip or its nearest chunk, the field between them at every position).
         spread: (T, H, W), `diversity_map`; None of fewer than 2 samples.
-        shown: the first samples, (3, T, H, W).
+        pictured: the first samples, (3, T, H, W).
         complaints: what could not be scored and why, one line each.
     """
 
-    figures: Mapping[str, Score]
+    scores: Mapping[str, Score]
     fields: Sequence[tuple[Tensor, Video, NearestNeighbourField]]
     spread: np.ndarray | None
-    shown: Sequence[Tensor]
+    pictured: Sequence[Tensor]
     complaints: Sequence[str]
 
 
@@ -98,15 +98,15 @@ def measure(
     real: RealClip,
     *,
     nn: int,
-    shown: int,
+    pictured: int,
     each: Callable[[int, Tensor], None] = lambda index, sample: None,
 ) -> ClipScores:
-    """All that can be told of a clip's samples; one that cannot be scored costs itself only. One is held at a time.
+    """Every score of a clip's samples; one that cannot be scored costs itself only. One is held at a time.
 
     Args:
         samples: name, and what reads or makes the sample: (3, T, H, W) float in [-1, 1], of the clip's size.
         nn: how many of the first ones are searched for their nearest neighbours: `nn_seconds` each.
-        shown: how many of the first ones are returned.
+        pictured: how many of the first ones are returned.
         each: given every sample that was scored, with its place among these.
     """
     distances: list[float] = []
@@ -133,28 +133,28 @@ def measure(
                     fields.append(min(found, key=lambda one: one[2].nn_distance))
                 except ValueError as error:
                     complaints.append(f"{name}: its nearest neighbours: {error}")
-            if len(first) < shown:
+            if len(first) < pictured:
                 first.append(video)
             yield video
 
     spread: np.ndarray | None = None
-    figures: dict[str, Score] = {}
+    scores: dict[str, Score] = {}
     try:
         spread = diversity_map(scored())
-        figures["diversity"] = Score(values=(relative_spread(spread, real.frames),), samples=len(distances))
+        scores["diversity"] = Score(values=(relative_spread(spread, real.frames),), samples=len(distances))
     except ValueError as error:  # fewer than 2 samples, or a clip of one lightness
         if distances:
             complaints.append(str(error))
     if distances:
         svfids = {real.metric: Score(values=tuple(distances), samples=len(distances))}
         blur = {name: Score(values=(value,), samples=0) for name, value in score_of_blur(real).items()}
-        figures = svfids | blur | figures
+        scores = svfids | blur | scores
     if fields:
         of_samples = [field for _, _, field in fields]
         distances_nn = tuple(field.nn_distance for field in of_samples)
-        figures["nn_distance"] = Score(values=distances_nn, samples=len(of_samples))
-        figures["nnfdiv"] = Score(values=tuple(map(nnfdiv, of_samples)), samples=len(of_samples))
-    return ClipScores(figures=figures, fields=fields, spread=spread, shown=first, complaints=complaints)
+        scores["nn_distance"] = Score(values=distances_nn, samples=len(of_samples))
+        scores["nnfdiv"] = Score(values=tuple(map(nnfdiv, of_samples)), samples=len(of_samples))
+    return ClipScores(scores=scores, fields=fields, spread=spread, pictured=first, complaints=complaints)
 
 
 def nn_seconds(frames: int, height: int, width: int) -> float:

@@ -48,10 +48,13 @@ class ShardEntry:
     width: int  # px
     num_frames: int
     fps: float
+    start_frame: int  # in the video, counted at `fps`
 
 
 @dataclass(frozen=True)
-class Clip:
+class StoredClip:
+    """A clip as it was read from a shard."""
+
     clip_id: str
     frames_thwc: np.ndarray  # (T, H, W, 3) uint8 RGB, C-contiguous
     meta: dict[str, Any]  # clip_id, source, start_frame, num_frames, fps, height (px), width (px), sha256
@@ -73,13 +76,14 @@ def index(path: str | os.PathLike[str]) -> tuple[ShardEntry, ...]:
             width=clip["width"],
             num_frames=clip["num_frames"],
             fps=clip["fps"],
+            start_frame=clip["start_frame"],
         )
         for sidecar, content in sidecars(Path(path)).items()
         for clip in content["clips"]
     )
 
 
-def read(path: str | os.PathLike[str]) -> Iterator[Clip]:
+def read(path: str | os.PathLike[str]) -> Iterator[StoredClip]:
     """All clips of a shard folder, one in memory at a time. Raises: ShardError."""
     return (read_clip(entry) for entry in index(path))
 
@@ -108,7 +112,7 @@ def sidecars(folder: Path) -> dict[Path, Mapping[str, Any]]:
     return contents
 
 
-def read_clip(entry: ShardEntry) -> Clip:
+def read_clip(entry: ShardEntry) -> StoredClip:
     """One clip, checked: names, type, shape and checksum. Raises: ShardError naming the shard."""
     shape = (entry.num_frames, entry.height, entry.width, 3)
     try:
@@ -130,7 +134,7 @@ def read_clip(entry: ShardEntry) -> Clip:
     except (OSError, ValueError, KeyError, TypeError, tarfile.TarError) as error:
         cause = f"clip {entry.clip_id} cannot be read ({type(error).__name__}: {error})"
         raise _shard_error(entry.shard, cause) from error
-    return Clip(entry.clip_id, frames.reshape(shape), meta)
+    return StoredClip(entry.clip_id, frames.reshape(shape), meta)
 
 
 def _members(file: BinaryIO, entry: ShardEntry, limits: Mapping[str, int]) -> dict[str, bytearray]:

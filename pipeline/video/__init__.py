@@ -6,7 +6,7 @@ Nothing outside this folder runs ffmpeg.
 from infra.errors import printable
 from pipeline.video.decoder import MAX_CLIP_BYTES, Damaged, count_frames, damage, decode, decode_each
 from pipeline.video.encoder import encode, writing
-from pipeline.video.ffmpeg import IMAGE_SUFFIXES, ffmpeg_exe, ffprobe_exe
+from pipeline.video.ffmpeg import IMAGE_SUFFIXES, MAX_PIXELS, ffmpeg_exe, ffprobe_exe
 from pipeline.video.header import VideoError, video_error
 from pipeline.video.info import MAX_FRAMES, VideoInfo, frame_files, probe
 
@@ -14,6 +14,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_CLIP_BYTES",
     "MAX_FRAMES",
+    "MAX_PIXELS",
     "Damaged",
     "VideoError",
     "VideoInfo",

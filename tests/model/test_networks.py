@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from model.networks.critic import Critic
 from model.networks.blocks import NormBlock, SpectralConv
+from model.networks.critic import Critic
 from model.networks.encoder import Encoder
 from model.networks.generators import Generator, GeneratorStack
 from model.presets import official, paper

@@ -18,8 +18,8 @@ import pytest
 
 from infra.errors import printable
 from pipeline import shards, video
-from pipeline.video import decoder
 from pipeline.clips import plan
+from pipeline.video import decoder
 from pipeline.video import ffmpeg as command
 
 pytestmark = pytest.mark.faults

@@ -10,8 +10,7 @@ import pytest
 
 from infra.errors import printable
 from pipeline import video
-from pipeline.video import decoder
-from pipeline.video import VideoError, decode, decode_each, encode, probe
+from pipeline.video import VideoError, decode, decode_each, decoder, encode, probe
 from pipeline.video import ffmpeg as command
 from pipeline.video.encoder import writing
 from pipeline.video.header import from_ffmpeg, telling_line

@@ -10,8 +10,8 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
-from model.patches import search
 from model.metrics.nnf import NearestNeighbourField, nearest_neighbour_distance, nearest_neighbour_field, nnfdiv
+from model.patches import search
 
 
 def video(seed, *size):

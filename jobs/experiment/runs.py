@@ -1,0 +1,91 @@
+"""An experiment in MLflow: its parent run, and what its folders hold and MLflow does not have yet."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+
+from infra.clip_folder import ClipFolder
+from infra.errors import UsageError, one_line
+from infra.tracking import forward, runs
+from infra.tracking.runs import ParentRun
+from jobs.experiment.experiment import Experiment
+from jobs.experiment.summary import Summary
+from model.config import RUN_SETTINGS
+
+NO_ANSWER = "it does not answer"
+TOTALS = "the totals"
+BULK = 1000  # clips whose markers are read at once
+
+
+def tracking_uri(experiment: Experiment, given: str | None) -> str:
+    """given: --tracking-uri; else the environment's, else the sqlite file in the storage folder."""
+    return runs.tracking_uri(given, experiment.storage.tracking_folder)
+
+
+def open_parent_run(experiment: Experiment, given: str | None, tags: Mapping[str, str]) -> ParentRun:
+    """The experiment's run in MLflow, made if it is not there. given: --tracking-uri. Raises UsageError."""
+    folder = experiment.storage.tracking_folder
+    try:
+        return runs.open_parent(runs.tracking_uri(given, folder), experiment.name, folder, tags)
+    except ConnectionError as error:
+        raise UsageError(str(error)) from error
+
+
+def check_tracking(experiment: Experiment, given: str | None) -> None:
+    """Raises UsageError if MLflow cannot be used. Changes nothing. given: --tracking-uri."""
+    uri = tracking_uri(experiment, given)
+    try:
+        runs.find_parent(uri, experiment.name)
+    except runs.ERRORS as error:
+        raise UsageError(str(runs.tracking_error(uri, error))) from error
+
+
+def forward_missing(
+    parent: ParentRun, experiment: Experiment, clip_ids: Sequence[str], *, again: bool = False
+) -> dict[str, str]:
+    """Send the clips that have a result and are not in MLflow, or all again. Returns clip_id → why of those missing."""
+    missing: dict[str, str] = {}
+    away = False
+    for start in range(0, len(clip_ids), BULK):
+        some = clip_ids[start : start + BULK]
+        there = set() if again else set(forward.runs_of(parent, experiment.store, some))
+        for clip_id in experiment.results(clip_id for clip_id in some if clip_id not in there):
+            if away:
+                missing[clip_id] = NO_ANSWER
+                continue
+            with ClipFolder(experiment.store, clip_id) as folder:
+                with forward.forwarding(parent, clip_id, folder.path, RUN_SETTINGS) as forwarder:
+                    pass
+                sent = forward.run_of(parent, folder.path)
+            if sent is None:
+                missing[clip_id] = forwarder.error or NO_ANSWER
+                away = not forwarder.answered
+    return missing
+
+
+def links(parent: ParentRun, experiment: Experiment) -> Callable[[Sequence[str]], Mapping[str, str]]:
+    """A function: clip ids → the pages of their runs; a clip that is not in MLflow has none."""
+
+    def pages(clip_ids: Sequence[str]) -> Mapping[str, str]:
+        found = forward.runs_of(parent, experiment.store, clip_ids)
+        return {clip_id: parent.link(run_id) for clip_id, run_id in found.items()}
+
+    return pages
+
+
+def close(parent: ParentRun, summary: Summary, missing: Mapping[str, str]) -> dict[str, str]:
+    """Send the totals and the table. Returns "the totals" → why if MLflow did not take them."""
+    if NO_ANSWER in missing.values():
+        return {TOTALS: NO_ANSWER}
+    try:
+        runs.close_parent(parent, failed=summary.failed > 0, metrics=summary.metrics(), table=summary.page())
+    except runs.ERRORS as error:
+        return {TOTALS: one_line(error)}
+    return {}
+
+
+def upload_command(experiment: Experiment, uri: str) -> str:
+    """The command line that sends what MLflow did not take, for a shell."""
+    options = ["--storage", experiment.storage.uri, "--experiment", experiment.name, "--tracking-uri", uri]
+    return shlex.join(["python", "jobs/upload.py", *options])

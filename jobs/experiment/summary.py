@@ -1,0 +1,113 @@
+"""What the results of an experiment add up to: the table, results.csv, and the totals."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from infra.errors import StorageError
+from jobs.experiment.experiment import Experiment, Submission
+from jobs.experiment.result import FIGURES, Result
+from jobs.reports.table import text_table
+
+RESULTS_CSV = "results.csv"
+BULK = 1000  # clips whose results are read at once
+SHOWN_ROWS = 200  # of the table; ten times as many lines below it
+
+
+class Summary:
+    """What many results add up to. It holds the sums, a line of results.csv each, and the rows of the table."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+        self._done = 0
+        self._values = dict.fromkeys(FIGURES, (0, 0.0))  # how many, their sum
+        self._rows: list[Mapping[str, Any]] = []
+        self._lines: list[str] = []
+        self._csv = io.StringIO()
+        self._writer = csv.DictWriter(self._csv, [field.name for field in dataclasses.fields(Result)])
+        self._writer.writeheader()
+
+    def add(self, result: Result, link: str) -> None:
+        """link: the page of its run; "" for a clip that is not in MLflow."""
+        self._writer.writerow(asdict(result))
+        if result.status == "done":
+            self._done += 1
+            for name, (count, total) in self._values.items():
+                if (value := getattr(result, name)) is not None:
+                    self._values[name] = count + 1, total + value
+        else:
+            self.failed += 1
+            self._lines.append(f"failed  {result.clip_id}: {result.reason}\n")
+        self._lines += [f"warning  {result.clip_id}: {line}\n" for line in result.warning.splitlines()]
+        if len(self._rows) < SHOWN_ROWS:
+            self._rows.append({**vars(result), "link": link})
+
+    def add_failure(self, source: str, reason: str) -> None:
+        """A source that is no clip, and why in one line."""
+        self.failed += 1
+        self._writer.writerow({"clip_id": Path(source).name, "status": "failed", "reason": reason})
+        self._lines.append(f"failed  {reason}\n")
+        if len(self._rows) < SHOWN_ROWS:
+            self._rows.append({"clip_id": Path(source).name, "status": "failed"})
+
+    def page(self) -> str:
+        """The results table, and below it a line for every failure with its reason and for every warning.
+
+        Of very many clips the first rows and lines; results.csv has all.
+        """
+        text = results_table(self._rows) + "".join(self._lines[: 10 * SHOWN_ROWS])
+        if self._done + self.failed > len(self._rows) or len(self._lines) > 10 * SHOWN_ROWS:
+            text += f"{self._done} done, {self.failed} failed in all; every one is in results.csv\n"
+        return text
+
+    def csv(self) -> bytes:
+        """The content of results.csv: a line a clip."""
+        return self._csv.getvalue().encode()
+
+    def metrics(self) -> Mapping[str, float]:
+        """clips_done, clips_failed, and the mean of every figure over the finished clips."""
+        means = {f"{name}_mean": total / count for name, (count, total) in self._values.items() if count}
+        return {"clips_done": float(self._done), "clips_failed": float(self.failed), **means}
+
+
+def summarise(
+    experiment: Experiment,
+    submission: Submission,
+    links: Callable[[Sequence[str]], Mapping[str, str]],
+    unwritten: Mapping[str, Result] | None = None,
+) -> Summary:
+    """The results of a submission; leaves results.csv in the experiment's folder.
+
+    Args:
+        links: clip ids → the pages of their runs, of those that have one.
+        unwritten: results by clip id that the store did not take.
+    """
+    summary = Summary()
+    for start in range(0, len(submission.clip_ids), BULK):
+        some = submission.clip_ids[start : start + BULK]
+        results, pages = experiment.results(some) | dict(unwritten or {}), links(some)
+        for clip_id in some:
+            if clip_id in results:
+                summary.add(results[clip_id], pages.get(clip_id, ""))
+    for source, reason in submission.failures:
+        summary.add_failure(source, reason)
+    with contextlib.suppress(StorageError):  # the table comes all the same
+        experiment.write(RESULTS_CSV, summary.csv())
+    return summary
+
+
+def results_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The final table as text: clip, status, its figures, run. A clip that failed has no figures."""
+    cells = []
+    for row in rows:
+        figures = [(row.get(name), spec) for name, spec in FIGURES.items()]
+        texts = ["" if value is None else format(value, spec) for value, spec in figures]
+        cells.append([row["clip_id"], row["status"], *texts, row.get("link", "")])
+    return text_table("results", ["clip", "status", *FIGURES, "run"], cells, numbers=FIGURES)

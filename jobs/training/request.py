@@ -1,0 +1,96 @@
+"""What was asked of a corpus job, checked. Other commands build a request directly."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from infra.errors import UsageError, one_line
+from infra.ray_cluster import ClipShare
+from jobs.command_line import check_samples, config_of, share_of
+from jobs.experiment.experiment import Experiment, clip_folders, experiment_name
+from model.config import TrainConfig
+from model.presets import ABLATIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """One submission of a corpus.
+
+    Attributes:
+        corpus: as --corpus names it.
+        preset: the name of the configuration, for tags and tables.
+        tracking_uri: None: the environment's, else the default.
+        num_samples: a clip, that are scored and kept; at least 2.
+        workers: how many processes train a long video together.
+        share: what a clip may take of the cluster.
+        fresh: whether earlier work on the corpus's clips is forgotten.
+    """
+
+    corpus: str
+    config: TrainConfig
+    preset: str
+    experiment: Experiment
+    tracking_uri: str | None = None
+    num_samples: int = 10
+    workers: int = 1
+    share: ClipShare = field(default_factory=ClipShare)
+    fresh: bool = False
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace) -> TrainRequest:
+        """Raises UsageError and ConfigError for what cannot work."""
+        config, preset = config_of(args), args.preset
+        if args.config:
+            config, preset = _read_config(args.config).with_overrides(args.set), Path(args.config).stem
+        if args.ablation:
+            config = ABLATIONS[args.ablation](config)
+        config = _with_chunks(config, args)
+        check_samples(args.n)
+        name = args.experiment or "-".join(filter(None, [experiment_name(args.corpus, preset), args.ablation]))
+        return cls(
+            corpus=args.corpus,
+            config=config,
+            preset=preset,
+            experiment=Experiment.open(args.storage, name),
+            tracking_uri=args.tracking_uri,
+            num_samples=args.n,
+            workers=args.workers_per_video,
+            share=share_of(args),
+            fresh=args.fresh,
+        )
+
+    def check(self) -> None:
+        """Raises UsageError for what would end the job before it reads the corpus. Changes nothing."""
+        from jobs.experiment.runs import check_tracking  # imports MLflow
+
+        self.experiment.check_writable()
+        self.experiment.check_definition(self.config, clip_folders(self.experiment.names()), ())
+        check_tracking(self.experiment, self.tracking_uri)
+
+
+def _read_config(path: str) -> TrainConfig:
+    """Raises UsageError."""
+    import fsspec
+
+    try:
+        with fsspec.open(path, "rb") as file:  # a path or a URI
+            return TrainConfig.from_dict(json.loads(file.read()))
+    except (OSError, ValueError, TypeError, AttributeError, ImportError) as error:
+        mend = "give a file such as an experiment.json"
+        raise UsageError(f"--config {path}: cannot be read ({one_line(error)}); {mend}") from error
+
+
+def _with_chunks(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
+    """The config with the stride between the chunks of a video, if there are to be any. Raises UsageError."""
+    if args.workers_per_video < 1 or (args.stride is not None and args.stride < 1):
+        raise UsageError("--workers-per-video and --stride must be 1 or more")
+    if args.long:
+        config = replace(config, stride=args.stride or config.stride or config.num_frames)
+    elif args.stride is not None or (args.workers_per_video > 1 and config.stride is None):
+        raise UsageError("--workers-per-video and --stride are for long videos; add --long")
+    if args.workers_per_video > 1 and args.gpus_per_clip < 1:
+        raise UsageError(f"--gpus-per-clip {args.gpus_per_clip:g}: each of several workers needs a whole GPU; give 1")
+    return config

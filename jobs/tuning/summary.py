@@ -1,0 +1,133 @@
+"""What the trials of a sweep add up to: its table, its CSV, the best combination."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from jobs.experiment.experiment import Trials, Values
+from jobs.experiment.result import FIGURES, Result
+from jobs.reports.table import text_table
+from jobs.tuning.axes import ABLATION, METHOD
+from jobs.tuning.request import MODES
+from model.presets import ABLATIONS_IN_PAPER
+
+NOTE = "A copy of the clip scores best in svfid; read it with diversity and nn_distance, which a copy has near 0."
+SHOWN = {name: spec for name, spec in FIGURES.items() if name != "svfid_lite0_blur"}
+
+
+@dataclass(frozen=True)
+class CombinationResult:
+    """One combination: its finished clips, and how many it was tried on."""
+
+    values: Values
+    done: Mapping[str, Result]  # by clip
+    tried: int
+
+    def figures(self, name: str) -> list[float]:
+        """One a clip that is done."""
+        return [value for result in self.done.values() if (value := getattr(result, name)) is not None]
+
+    def mean(self, name: str) -> float:
+        """Over the clips; NaN of none."""
+        return statistics.fmean(self.figures(name)) if self.figures(name) else float("nan")
+
+    def deviation(self, name: str) -> float:
+        """Standard deviation over the clips; 0 of fewer than two."""
+        figures = self.figures(name)
+        return statistics.stdev(figures) if len(figures) > 1 else 0.0
+
+    def objective(self, metric: str) -> float:
+        """Mean of the objective over the clips that are done, at least one."""
+        return statistics.fmean(objective(result, metric) for result in self.done.values())
+
+
+def lines(trials: Trials, results: Mapping[str, Result]) -> list[CombinationResult]:
+    """One a combination, in the order of the trials. results: by the names of the trials."""
+    groups: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+    for name, (clip, values) in trials.items():
+        groups.setdefault(tuple(values.items()), {})[clip] = name
+    ended = {name: result for name, result in results.items() if result.status == "done"}
+    return [
+        CombinationResult(
+            dict(values), {clip: ended[name] for clip, name in clips.items() if name in ended}, len(clips)
+        )
+        for values, clips in groups.items()
+    ]
+
+
+def objective(result: Result, metric: str) -> float:
+    """What is compared between combinations: svfid relative to that of the blurred clip, as svfid alone compares
+    within a clip only; other metrics as they are."""
+    value = getattr(result, metric)
+    assert value is not None  # of a finished clip
+    return float(value / result.svfid_lite0_blur if metric == "svfid_lite0" and result.svfid_lite0_blur else value)
+
+
+def best(found: Sequence[CombinationResult], metric: str) -> CombinationResult | None:
+    """The best mean objective among the combinations that finished on the most clips; None where none did."""
+    most = max((len(line.done) for line in found), default=0)
+    full = [line for line in found if most and len(line.done) == most]
+    choose = min if MODES[metric] == "min" else max
+    return choose(full, key=lambda line: line.objective(metric)) if full else None
+
+
+def table(found: Sequence[CombinationResult], keys: Sequence[str]) -> str:
+    """A row a combination: its figures, mean ± standard deviation over the clips that are done.
+
+    With the method among ablations, also the change against it on the clips that both finished, and the paper's words.
+    """
+    method = {_others(line.values): line for line in found if line.values.get(ABLATION) == METHOD}
+    heads = [*keys, "clips", *SHOWN, "svfid of blur"]
+    changes = ["svfid change", "diversity change"] if method else []
+    rows = []
+    for line in found:
+        cells = [line.values.get(key, "") for key in keys] + [f"{len(line.done)}/{line.tried}"]
+        for name, spec in SHOWN.items():
+            cells.append(f"{line.mean(name):{spec}} ± {line.deviation(name):{spec}}" if line.done else "")
+        cells.append(f"{line.objective('svfid_lite0'):.2f}" if line.done else "")
+        if method:
+            against = method.get(_others(line.values))
+            cells += [_change(line, against, name) for name in ("svfid_lite0", "diversity")]
+            cells.append(ABLATIONS_IN_PAPER.get(line.values[ABLATION], ""))
+        rows.append(cells)
+    heads += [*changes, "in the paper"] if method else []
+    return text_table("sweep", heads, rows, numbers=[*SHOWN, "svfid of blur", *changes])
+
+
+def notes_below_table(trials: Trials, results: Mapping[str, Result]) -> str:
+    """What stands below the table: how to read it, and a line for every trial that is not done, with the reason."""
+    text = f"mean ± standard deviation over the clips. {NOTE}\n"
+    for name in trials:
+        result = results.get(name, Result(name, "failed", "it has no result"))
+        if result.status != "done":
+            text += f"{result.status}  {name}: {result.reason}\n"
+        text += "".join(f"warning  {name}: {line}\n" for line in result.warning.splitlines())
+    return text
+
+
+def _others(values: Values) -> tuple[tuple[str, str], ...]:
+    return tuple((key, value) for key, value in values.items() if key != ABLATION)
+
+
+def _change(line: CombinationResult, method: CombinationResult | None, name: str) -> str:
+    both = line.done.keys() & method.done.keys() if method else set()
+    if method is None or line is method or not both:
+        return ""
+    ours, theirs = (sum(getattr(of.done[clip], name) for clip in both) for of in (line, method))
+    return f"{100 * (ours / theirs - 1):+.0f} %" if theirs else ""
+
+
+def to_csv(trials: Trials, results: Mapping[str, Result], keys: Sequence[str]) -> bytes:
+    """A line a trial: its clip, values and result."""
+    text = io.StringIO()
+    names = ["trial", "clip", *keys, *(name for name in asdict(Result("", "")) if name != "clip_id")]
+    writer = csv.DictWriter(text, names, extrasaction="ignore")
+    writer.writeheader()
+    for name, (clip, values) in trials.items():
+        fields = asdict(results[name]) if name in results else {}
+        writer.writerow({**fields, **values, "trial": name, "clip": clip})
+    return text.getvalue().encode()

@@ -1,0 +1,167 @@
+"""A sweep from its request to its table: what there is to do, the trials, and what they add up to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from infra import clip_folder
+from infra.errors import UsageError, one_line
+from infra.ray_cluster import ray_session
+from infra.tracking.runs import ERRORS, close_parent
+from jobs.experiment import runs
+from jobs.experiment.corpus import Corpus
+from jobs.experiment.experiment import SETTINGS, SWEEP, Experiment, Trials, clip_folders
+from jobs.training.corpus_job import find_clips
+from jobs.tuning import plot, summary, trials
+from jobs.tuning.axes import combinations, configured, trial_name
+from jobs.tuning.request import Sweep, SweepRequest
+
+
+def run(request: SweepRequest, console: Console) -> bool:
+    """Run the sweep. Returns whether any trial or source failed. Raises UsageError, ConfigError, StorageError."""
+    experiment = request.experiment
+    _check_restore(experiment, request.restore)
+    experiment.check_writable()
+    with experiment.driver(console.print):
+        # -- 1. what there is to do
+        tried = combinations(request.config, request.axes)
+        corpus = find_clips(
+            console, experiment, request.corpus, *(configured(request.config, values) for values in tried)
+        )
+        clip_ids = [clip.clip_id for clip in corpus.clips]
+        listed = {trial_name(clip, values): (clip, values) for values in tried for clip in clip_ids}
+        definition = {
+            "config": request.config.to_dict(),
+            "sweep": request.given,
+            "n": request.num_samples,
+            "corpus": request.corpus,
+            "clips": clip_ids,
+        }
+        _check_definition(experiment, definition)
+        if request.restore:
+            _forget(experiment, {"failed"} if request.asha else {"failed", "stopped"})
+        tags = {"corpus": request.corpus, "preset": request.preset, "sweep": " ".join(request.given)}
+        parent = runs.open_parent_run(experiment, request.tracking_uri, tags)
+        sweep = Sweep(request, {} if request.draws else listed, parent)
+
+        # -- 2. the trials
+        what = f"{request.draws} combinations from Optuna" if request.draws else f"{len(tried)} combinations"
+        console.print(f"{what} × {len(clip_ids)} clips, into {experiment.uri}")
+        drawn = _train(sweep, corpus, definition)
+
+        # -- 3. what they add up to
+        ended = sweep.listed or {**experiment.trials(), **drawn}  # one that failed early has no folder
+        return _print_results(console, sweep, corpus, ended)
+
+
+# -- what there is to do
+
+
+def _check_restore(experiment: Experiment, restore: bool) -> None:
+    names, uri = experiment.names(), experiment.uri
+    if restore and SWEEP not in names:
+        raise UsageError(f"--restore: {uri} holds no sweep; leave it out, or give the sweep's --storage and name")
+    if not restore and SWEEP in names:
+        raise UsageError(f"{uri}: holds a sweep; --restore goes on with it, --experiment NAME makes another")
+    if SWEEP not in names and SETTINGS in names:
+        raise UsageError(f"{uri}: holds models of train_corpus.py; use --experiment NAME")
+
+
+def _check_definition(experiment: Experiment, definition: Mapping[str, Any]) -> None:
+    """Raises UsageError if what defines the sweep that is there is another; it may have had fewer clips."""
+    before, uri = experiment.sweep() or definition, experiment.uri
+    if changed := [name for name in ("config", "sweep", "n") if before[name] != definition[name]]:
+        was = f"its {' and '.join(changed)} differ from those given"
+        raise UsageError(f"--restore: {uri}: {was}; give the same command, or use --experiment NAME")
+    if gone := [clip for clip in before["clips"] if clip not in definition["clips"]]:
+        mend = "bring it back, or use --experiment NAME"
+        raise UsageError(f"--restore: {uri}: {gone[0]} is not in the corpus now; {mend}")
+
+
+def _forget(experiment: Experiment, ends: Collection[str]) -> None:
+    """The results of trials that ended so: they go on."""
+    for name, result in experiment.results(clip_folders(experiment.names())).items():
+        if result.status in ends:
+            experiment.remove(f"{name}/{clip_folder.RESULT}")
+
+
+# -- the trials
+
+
+def _train(sweep: Sweep, corpus: Corpus, definition: Mapping[str, Any]) -> Trials:
+    """Run what has no result, and what ASHA and Optuna must see again. The definition is kept before it starts.
+
+    Returns the trials that Optuna drew.
+    """
+    request, experiment = sweep.request, sweep.request.experiment
+    if not request.asha:
+        ended = experiment.results(sweep.listed)
+        sweep = replace(sweep, listed={name: trial for name, trial in sweep.listed.items() if name not in ended})
+    if not sweep.listed and not request.draws:
+        return {}
+    begun = experiment.trials() if request.draws else {}
+    earlier = list({tuple(values.items()): values for _, values in begun.values()}.values())
+    with ray_session():
+        slots = request.share.slots(len(sweep.listed) or len(corpus.clips) * request.draws)
+        frames = trials.put_frames(corpus.clips)
+        experiment.begin_sweep(definition)
+        experiment.remove(trials.STATE)
+        try:
+            return trials.run(sweep, frames, slots, earlier)
+        finally:
+            with contextlib.suppress(OSError):
+                experiment.remove(trials.STATE)
+
+
+# -- what they add up to
+
+
+def _print_results(console: Console, sweep: Sweep, corpus: Corpus, ended: Trials) -> bool:
+    """Print table and failures, leave the files in the store and in MLflow. Returns whether anything failed."""
+    request, parent = sweep.request, sweep.parent
+    experiment, keys = request.experiment, [axis.key for axis in request.axes]
+    results = experiment.results(ended)
+    found = summary.lines(ended, results)
+    page = summary.table(found, keys) + summary.notes_below_table(ended, results)
+    page += "".join(f"failed  {reason}\n" for _, reason in corpus.failures)
+    files = {"sweep.csv": summary.to_csv(ended, results, keys)}
+    if chosen := summary.best(found, request.metric):
+        title = f"{experiment.name}: mean and standard deviation over the clips"
+        files["sweep.png"] = plot.figure(found, request.axes, title)
+        settings = configured(request.config, chosen.values).to_dict()
+        files["best.json"] = json.dumps(settings, indent=2).encode() + b"\n"
+        words = " ".join(f"{key}={value}" for key, value in chosen.values.items())
+        page += f"best by {request.metric}: {words}, done on {len(chosen.done)} of {chosen.tried} clips; "
+        page += f"train with --config {experiment.uri}/best.json\n"
+    for name, content in files.items():
+        experiment.write(name, content)
+    console.print(page, end="")
+
+    missing = runs.forward_missing(parent, experiment, list(ended))
+    ends = [results[name].status if name in results else "failed" for name in ended]
+    totals = {f"trials_{end}": float(ends.count(end)) for end in ("done", "stopped", "failed")}
+    failed = bool(totals["trials_failed"] or corpus.failures)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder) / name for name in files]
+            for path in paths:
+                path.write_bytes(files[path.name])
+            close_parent(parent, failed=failed, metrics=totals, table=page, files=paths)
+    except ERRORS as error:
+        missing[runs.TOTALS] = one_line(error)
+    if missing:
+        reason = next(iter(missing.values()))
+        mend = "the same command with --restore sends the rest"
+        console.print(f"warning: {len(missing)} not in MLflow ({reason}); {mend}")
+    if chosen:
+        console.print(f"plot: {experiment.uri}/sweep.png")
+    console.print(f"MLflow: {parent.link(parent.run_id)}")
+    return failed

@@ -1,0 +1,74 @@
+"""From sources to clips whose frames can be read: fetch what is remote, plan, decode into shards, index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.errors import printable
+from infra.remote import fetch
+from pipeline import shards
+from pipeline.clips import ClipSpec, plan
+from pipeline.shards import ShardEntry, Written
+from pipeline.sources import Failure
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` found and wrote.
+
+    Attributes:
+        entries: where the frames of each planned clip are, in the order of the shards.
+        written: what was decoded this time.
+        failures: sources and clips that cannot be used.
+        dropped: source → frames that no clip uses.
+    """
+
+    entries: tuple[ShardEntry, ...]
+    written: Written
+    failures: tuple[Failure, ...]
+    dropped: Mapping[str, int]
+
+
+def prepare(
+    sources: Sequence[str],
+    folder: Path,
+    spec: ClipSpec,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> Prepared:
+    """Cut sources on this machine into clips, and decode into shards in `folder` what is not there yet.
+
+    Args:
+        sources: as `clips.plan` takes them; see `fetch_all`.
+        advance: called with how many clips are written, failed or found to be there, and of how many.
+
+    Raises ShardError and OSError as `shards.write` does. Without a clip nothing is written.
+    """
+    planned = plan(sources, spec)
+    if not planned.clips:
+        return Prepared((), Written((), (), (), 0), planned.failures, planned.dropped)
+    wanted, finished = {clip.clip_id for clip in planned.clips}, 0
+
+    def count(_clip_id: str) -> None:
+        nonlocal finished
+        finished += 1
+        advance(finished, len(planned.clips))
+
+    written = shards.write(planned.clips, folder, max_height=spec.max_height, on_clip=count)
+    entries = tuple(entry for entry in shards.index(folder) if entry.clip_id in wanted)
+    return Prepared(entries, written, (*planned.failures, *written.failures), planned.dropped)
+
+
+def fetch_all(sources: Sequence[str], cache: Path) -> tuple[list[str], list[Failure]]:
+    """Sources with URIs replaced by local copies in `cache`, and the ones that could not be copied."""
+    local: list[str] = []
+    failures: list[Failure] = []
+    for source in sources:
+        try:
+            local.append(fetch(source, cache))
+        except ValueError as error:
+            failures.append(Failure(source, str(error)))
+        except OSError as error:
+            failures.append(Failure(source, f"{printable(source)}: {error}; check the URI"))
+    return local, failures
