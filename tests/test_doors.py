@@ -22,9 +22,10 @@ import psutil
 import pytest
 import torch
 
+from infra import LOOPBACK_ONLY
 from jobs import sample, train_corpus
-from jobs.training import schedule
 from pipeline import clips, shards
+from pipeline.clips import ClipSpec
 from tests.jobs.conftest import ROOT, TINY, _own_ray, make_video  # noqa: F401  a Ray of these tests' own
 from tests.model.test_official import Reference, write
 
@@ -76,7 +77,7 @@ def bombed_checkpoint(path: Path, bomb: Bomb) -> None:
 
 def bombed_shards(folder: Path, videos: Path, bomb: Bomb) -> tuple[str, str]:
     """Shards of two clips; the frames of the second are a pickle, and everything around them is right."""
-    shards.write(clips.plan([str(videos)]).clips, folder)
+    shards.write(clips.plan([str(videos)], ClipSpec()).clips, folder)
     tar, sidecar = folder / "000000.tar", folder / "000000.json"
     with tarfile.open(tar) as old:
         members = {info.name: old.extractfile(info).read() for info in old.getmembers()}  # type: ignore[union-attr]
@@ -113,7 +114,7 @@ def test_the_corpus_job_executes_nothing(
     name: str, bomb: Bomb, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = tmp_path / "shards"
-    shards.write(clips.plan([str(make_video(tmp_path / "clip.mp4"))]).clips, made)
+    shards.write(clips.plan([str(make_video(tmp_path / "clip.mp4"))], ClipSpec()).clips, made)
     (entry,) = shards.index(made)
     base = tmp_path / "storage" / "doors"
     hurt = {"sidecar": made / "000000.json", "result.json": base / entry.clip_id / name}.get(name, base / name)
@@ -158,7 +159,7 @@ def test_a_corpus_full_of_pickles_on_a_ray_that_only_this_machine_reaches(bomb: 
 
 def as_a_user() -> dict[str, str]:
     """The environment without what these tests tell Ray about addresses: the defaults count."""
-    return {name: value for name, value in os.environ.items() if name != schedule.LOOPBACK_ONLY}
+    return {name: value for name, value in os.environ.items() if name != LOOPBACK_ONLY}
 
 
 # -- how it is written
@@ -189,7 +190,7 @@ UNPICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "shelve", "
 LOADERS = {"torch.load": {"weights_only": "True"}, "np.load": {"allow_pickle": "False"}}
 LOADERS |= {"numpy.load": LOADERS["np.load"]}
 FORBIDDEN = {"eval", "exec", "os.system", "os.popen", "subprocess.getoutput", "torch.jit.load", "torch.hub.load"}
-SOURCES = sorted(path for room in ("pipeline", "model", "jobs") for path in (ROOT / room).rglob("*.py"))
+SOURCES = sorted(path for room in ("infra", "pipeline", "model", "jobs") for path in (ROOT / room).rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

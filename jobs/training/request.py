@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infra.errors import UsageError, one_line
 from infra.ray_cluster import ClipShare
+from infra.remote import fetch
 from jobs.command_line import check_samples, config_of, share_of
 from jobs.experiment.experiment import Experiment, clip_folders, experiment_name
 from model.config import TrainConfig
@@ -73,12 +75,11 @@ class TrainRequest:
 
 def _read_config(path: str) -> TrainConfig:
     """Raises UsageError."""
-    import fsspec
-
     try:
-        with fsspec.open(path, "rb") as file:  # a path or a URI
-            return TrainConfig.from_dict(json.loads(file.read()))
-    except (OSError, ValueError, TypeError, AttributeError, ImportError) as error:
+        with tempfile.TemporaryDirectory() as cache:
+            content = Path(fetch(path, Path(cache))).read_bytes()
+        return TrainConfig.from_dict(json.loads(content))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         mend = "give a file such as an experiment.json"
         raise UsageError(f"--config {path}: cannot be read ({one_line(error)}); {mend}") from error
 

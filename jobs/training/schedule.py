@@ -32,6 +32,7 @@ from jobs.training.task import ClipTask, fit_task, keep_failure
 from pipeline import shards
 
 POLL_S = 1.0
+Fit = Callable[[ClipTask, Sequence[Any], Any], Result]
 
 
 def run(
@@ -39,7 +40,8 @@ def run(
     task_of: Callable[[Clip], ClipTask],
     slots: Slots,
     display: ProgressDisplay,
-    fit: Callable[[ClipTask, Sequence[Any], Any], Result] = fit_task,
+    alone: Fit = fit_task,
+    together: Fit = fit_together,
 ) -> Iterator[Result]:
     """Fit every clip in a Ray task of its own; yields results in the order in which clips end.
 
@@ -47,12 +49,13 @@ def run(
     Ray must have been started.
 
     Args:
-        fit: the body of a task that trains a clip in one process.
+        alone: the body of a task that trains a clip in one process.
+        together: of one that leads several workers.
     """
     actor: Any = ProgressActor.remote()  # type: ignore[attr-defined]
-    single: Any = ray.remote(max_retries=MAX_RESTARTS, **slots.options)(fit)
-    together: Any = ray.remote(max_retries=MAX_RESTARTS, **slots.options)(fit_together)
-    leading = together.options(num_cpus=0, num_gpus=0)  # its workers take the slots
+    single: Any = ray.remote(max_retries=MAX_RESTARTS, **slots.options)(alone)
+    leading: Any = ray.remote(max_retries=MAX_RESTARTS, **slots.options)(together)
+    leading = leading.options(num_cpus=0, num_gpus=0)  # its workers take the slots
     waiting = iter(todo)
     in_flight: InFlight[tuple[ClipTask, Any]] = InFlight()  # the task, and its chunks in Ray's object store
 

@@ -19,8 +19,10 @@ import torch
 from infra.store import Store
 from jobs.experiment.result import Result
 from jobs.training import schedule
+from jobs.training.task import ClipTask, fit_task
 from model import checkpoint as ckpt
-from pipeline.clips import demo_sources
+from model.training.state import TrainState
+from pipeline.sources import demo_sources
 from tests.conftest import Injected
 
 from .conftest import ROOT, TINY, make_video, run_job, s3_server
@@ -181,19 +183,19 @@ def trainers_among(family: list[psutil.Process]) -> list[psutil.Process]:
     return alive
 
 
-def hungry_task(job: schedule.Job, chunks: Any, standings: Any) -> Result:
+def hungry_task(task: ClipTask, chunks: Any, actor: Any) -> Result:
     """The real task, in a process whose GAN iterations want more memory than there is, or than `low_memory` needs."""
-    from model.training import loop as train
+    from model.training import steps
 
-    step = train._gan_step
+    step = steps._gan_step
 
-    def hungry(state: train.TrainState, *arguments: Any) -> Any:
-        if not state.stack.config.low_memory or job.clip_id.startswith("always"):
+    def hungry(state: TrainState, *arguments: Any) -> Any:
+        if not state.stack.config.low_memory or task.clip_id.startswith("always"):
             torch.empty(2**50, dtype=torch.uint8)
         return step(state, *arguments)
 
-    train._gan_step = hungry  # type: ignore[assignment]
-    return schedule.fit_task(job, chunks, standings)
+    steps._gan_step = hungry  # type: ignore[assignment]
+    return fit_task(task, chunks, actor)
 
 
 def test_memory_that_runs_out_is_tried_once_more_with_less(

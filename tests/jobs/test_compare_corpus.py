@@ -15,14 +15,15 @@ import pytest
 import scipy.linalg
 
 from jobs import compare_corpus
-from jobs.comparison.tables import nearest_two, source_of
-from jobs.comparison.vectors import Cuts, embed_folder
+from jobs.comparison.neighbours import nearest_two, source_of
+from jobs.comparison.vectors import VectorCache, clip_vectors
 from model import checkpoint
 from model.metrics.lite0 import Lite0Features
 from model.metrics.svfid import RealClip, svfid
 from model.sampling.sample import sample
 from pipeline import video
-from pipeline.clips import demo_sources
+from pipeline.clips import ClipSpec
+from pipeline.sources import demo_sources
 from pipeline.video import ffmpeg_exe
 
 from .conftest import TINY, run_job
@@ -110,7 +111,8 @@ def test_vectors_are_kept_and_known_by_the_file(ucf: UcfSet, tmp_path: Path) -> 
     warned: list[str] = []
 
     def embedded() -> tuple[dict[str, np.ndarray], list[str]]:
-        clips, failures = embed_folder(str(folder), Cuts(13, 13), "lite0", cache, workers=1, warn=warned.append)
+        kept = VectorCache(cache, "lite0", ClipSpec(stride=13), workers=1)
+        clips, failures = clip_vectors(str(folder), kept, warn=warned.append)
         assert len({clip.clip_id for clip in clips}) == len(clips)
         return {f"{Path(clip.path).name} {clip.start}": clip.vector for clip in clips}, failures
 
@@ -144,7 +146,8 @@ def test_the_clips_before_a_damage_are_used(tmp_path: Path) -> None:
     (tmp_path / "videos" / "some").mkdir(parents=True)
     cut(demo_sources()[BIKES], tmp_path / "videos" / "some" / "%03d.png", "scale=64:48", frames=65)
     (tmp_path / "videos" / "some" / "030.png").write_bytes(b"\x89PNG no picture")
-    clips, failures = embed_folder(str(tmp_path / "videos"), Cuts(13, 13), "lite0", tmp_path / "v.npz", workers=1)
+    kept = VectorCache(tmp_path / "v.npz", "lite0", ClipSpec(stride=13), workers=1)
+    clips, failures = clip_vectors(str(tmp_path / "videos"), kept)
     assert [clip.start for clip in clips] == [0, 13]
     (line,) = failures
     assert "030.png: " in line and line.endswith("(2 of its 5 clips are used)")

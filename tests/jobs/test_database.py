@@ -25,6 +25,7 @@ from infra.metrics_log import MetricsLog
 from infra.tracking import forward as forwarding
 from infra.tracking import runs as tracking
 from jobs.experiment.result import Result, write_result
+from model.config import RUN_SETTINGS
 from model.presets import demo
 from tests.conftest import Injected
 
@@ -37,7 +38,7 @@ SCALES, POINTS_A_SCALE = 3, 30
 
 
 class Store(NamedTuple):
-    corpus: tracking.Corpus
+    corpus: tracking.ParentRun
     connection: Any  # to its database
     artifacts: Path
     logs: list[Path]  # what its server and its database said
@@ -91,7 +92,7 @@ def server_on_postgres(postgres: tuple[str, Path], tmp_path: Path) -> Iterator[S
     connection = psycopg2.connect(uri.replace("+psycopg2", ""))
     connection.autocommit = True
     try:
-        corpus = tracking.open_corpus(server.uri, "many", tmp_path, {})
+        corpus = tracking.open_parent(server.uri, "many", tmp_path, {})
         yield Store(corpus, connection, server.artifacts, [server.log, log])
     finally:
         connection.close()
@@ -100,20 +101,20 @@ def server_on_postgres(postgres: tuple[str, Path], tmp_path: Path) -> Iterator[S
 
 @pytest.fixture
 def sqlite(tmp_path: Path) -> Iterator[Store]:
-    corpus = tracking.open_corpus(tracking.default_uri(tmp_path), "many", tmp_path, {})
+    corpus = tracking.open_parent(tracking.default_uri(tmp_path), "many", tmp_path, {})
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         yield Store(corpus, connection, tmp_path / "mlartifacts", [])
     connection.close()
 
 
-def train(corpus: tracking.Corpus, folder: Path) -> None:
+def train(corpus: tracking.ParentRun, folder: Path) -> None:
     """What the task of a clip does, without the networks: it fills the folder while it is forwarded."""
     folder.mkdir()
     with open(folder.with_suffix(".log"), "wb") as said:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
     forwarding.FORWARD_S = 0.5
-    with forwarding.forwarding(corpus, folder.name, folder):
+    with forwarding.forwarding(corpus, folder.name, folder, RUN_SETTINGS):
         about = {"clip_id": folder.name, "source": f"{folder.name}.mp4", "precision_used": "float32"}
         write_json(folder / "config.json", {**about, "config": demo().to_dict()})
         (folder / "samples").mkdir()
@@ -131,7 +132,7 @@ def train(corpus: tracking.Corpus, folder: Path) -> None:
         write_result(folder, Result(folder.name, "done", minutes=0.1))
 
 
-def train_all(corpus: tracking.Corpus, base: Path) -> None:
+def train_all(corpus: tracking.ParentRun, base: Path) -> None:
     """In a process without threads, which imports once for all."""
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
@@ -171,6 +172,6 @@ def test_25_clips_at_once(kind: str, tmp_path: Path, request: pytest.FixtureRequ
         assert "locked" not in said.read_text() and "will try again" not in said.read_text(), said.read_text()
     for folder in folders[:3]:  # again: nothing twice
         assert json.loads((folder / "tracked.json").read_text())["corpus_run_id"] == store.corpus.run_id
-        with forwarding.forwarding(store.corpus, folder.name, folder):
+        with forwarding.forwarding(store.corpus, folder.name, folder, RUN_SETTINGS):
             pass
     check()

@@ -20,11 +20,15 @@ from infra.store import Store
 from infra.tracking import forward as forwarding
 from infra.tracking import runs as tracking
 from jobs import train_corpus
-from jobs.experiment.result import Result, read_results, write_result
-from jobs.training.schedule import Job, fit_job
+from jobs.experiment.experiment import Experiment
+from jobs.experiment.result import Result, write_result
+from jobs.training import corpus_job
+from jobs.training.task import ClipTask, fit_in_folder
 from model import checkpoint as ckpt
+from model.config import RUN_SETTINGS
 from model.training.loop import Progress, train_clip
 from pipeline import clips, shards
+from pipeline.clips import ClipSpec
 from tests.conftest import Injected
 from tests.model.conftest import CLIP_ID, assert_same, contents, one_thread, real_pyramid, tiny
 
@@ -150,7 +154,7 @@ def test_a_result_that_finds_no_room_leaves_the_old_one(small_disk: Path) -> Non
     with pytest.raises(StorageError) as caught:
         write_result(small_disk, Result(CLIP_ID, "done"))
     one_line(caught, small_disk / "result.json")
-    assert read_results(Store(str(small_disk.parent)), [small_disk.name]) == {small_disk.name: old}
+    assert Experiment(Store(str(small_disk.parent))).results([small_disk.name]) == {small_disk.name: old}
     assert {path.name for path in small_disk.iterdir()} == {"result.json", "ballast"}
 
 
@@ -159,7 +163,7 @@ def test_shards_that_find_no_room_leave_the_finished_ones(small_disk: Path, tmp_
     videos, made = tmp_path / "videos", small_disk / "disk" / ".shards"
     videos.mkdir()
     make_video(videos / "a_small.mp4")
-    shards.write(clips.plan([str(videos)]).clips, made)
+    shards.write(clips.plan([str(videos)], ClipSpec()).clips, made)
     before = {path.name: path.read_bytes() for path in made.iterdir()}
     assert set(before) == {"000000.tar", "000000.json"}
     make_video(videos / "b_large.mp4", size="480x256", source="mandelbrot")  # 13 frames of it take 4.8 MB
@@ -171,7 +175,7 @@ def test_shards_that_find_no_room_leave_the_finished_ones(small_disk: Path, tmp_
     after = {path.name: path.read_bytes() for path in made.iterdir()}
     injected("disk full while videos are decoded", before.items(), after.items())
     subprocess.run(["mount", "-o", "remount,size=16m", small_disk], check=True)
-    planned = clips.plan([str(videos)]).clips
+    planned = clips.plan([str(videos)], ClipSpec()).clips
     written = shards.write(planned, made)
     assert (written.skipped, len(written.clip_ids)) == (1, 1)
     assert sorted(clip.clip_id for clip in shards.read(made)) == sorted(plan.clip_id for plan in planned)
@@ -203,8 +207,8 @@ def test_a_copy_of_a_corpus_that_finds_no_room(small_disk: Path, tmp_path: Path)
 def test_an_experiment_that_cannot_be_noted_down_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shards.write(clips.plan([str(make_video(tmp_path / "clip.mp4"))]).clips, tmp_path / "made")
-    monkeypatch.setattr(train_corpus, "_open_tracking", lambda *_: None)  # nothing is logged before it is noted
+    shards.write(clips.plan([str(make_video(tmp_path / "clip.mp4"))], ClipSpec()).clips, tmp_path / "made")
+    monkeypatch.setattr(corpus_job, "_open_tracking", lambda *_: None)  # nothing is logged before it is noted
     monkeypatch.setattr(os, "fsync", no_space)
     storage = tmp_path / "storage"
     (storage / "disk").mkdir(parents=True)
@@ -216,16 +220,16 @@ def test_an_experiment_that_cannot_be_noted_down_is_one_line(
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> tracking.Corpus:
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tracking.ParentRun:
     storage = tmp_path_factory.mktemp("tracking")
-    return tracking.open_corpus(tracking.default_uri(storage), "disk", storage, {})
+    return tracking.open_parent(tracking.default_uri(storage), "disk", storage, {})
 
 
-def test_a_clip_whose_folder_takes_nothing_fails_and_says_so(corpus: tracking.Corpus, tmp_path: Path) -> None:
+def test_a_clip_whose_folder_takes_nothing_fails_and_says_so(corpus: tracking.ParentRun, tmp_path: Path) -> None:
     """The task ends with a result, not with an error that would end the corpus."""
     (tmp_path / "file").write_text("where a folder should be")
-    job = Job(CLIP_ID, "clip.mp4", CONFIG, Store(str(tmp_path / "file")), corpus, 2)
-    result = fit_job(job, [np.zeros((13, 48, 64, 3), np.uint8)])
+    task = ClipTask(CLIP_ID, "clip.mp4", CONFIG, Experiment(Store(str(tmp_path / "file"))), corpus, 2)
+    result = fit_in_folder(task, [np.zeros((13, 48, 64, 3), np.uint8)])
     assert result.status == "failed" and "Not a directory" in result.reason
     assert "its folder did not take the failure" in result.reason and "\n" not in result.reason
 
@@ -234,17 +238,17 @@ def test_a_file_that_mlflow_has_no_room_for_is_named_and_there_when_there_is_roo
     small_disk: Path, tmp_path: Path
 ) -> None:
     (small_disk / "mlartifacts").mkdir()
-    corpus = tracking.open_corpus(tracking.default_uri(tmp_path), "disk", small_disk, {})
+    corpus = tracking.open_parent(tracking.default_uri(tmp_path), "disk", small_disk, {})
     folder = tmp_path / CLIP_ID
     write_result(folder, Result(CLIP_ID, "failed", "some reason"))
     (folder / "error.txt").write_bytes(bytes(8192))
     fill(small_disk)
-    with forwarding.forwarding(corpus, CLIP_ID, folder) as forwarder:
+    with forwarding.forwarding(corpus, CLIP_ID, folder, RUN_SETTINGS) as forwarder:
         pass
     assert forwarding.run_of(corpus, folder) is None
     assert str(folder / "error.txt") in forwarder.error and "No space left" in forwarder.error
     (small_disk / "ballast").unlink()
-    with forwarding.forwarding(corpus, CLIP_ID, folder):
+    with forwarding.forwarding(corpus, CLIP_ID, folder, RUN_SETTINGS):
         pass
     assert forwarding.run_of(corpus, folder) is not None
 
@@ -272,7 +276,7 @@ def test_a_storage_that_cannot_be_written_is_refused_before_any_work(
 
 def test_a_clock_that_runs_backwards_harms_nothing(
     whole: ckpt.Checkpoint,
-    corpus: tracking.Corpus,
+    corpus: tracking.ParentRun,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     injected: Injected,
@@ -282,12 +286,12 @@ def test_a_clock_that_runs_backwards_harms_nothing(
     monkeypatch.setattr(time, "time_ns", lambda: now - next(hours) * 3_600_000_000_000)
     monkeypatch.setattr(time, "time", lambda: time.time_ns() / 1e9)
     for _ in range(2):
-        with forwarding.forwarding(corpus, CLIP_ID, tmp_path):
+        with forwarding.forwarding(corpus, CLIP_ID, tmp_path, RUN_SETTINGS):
             path, log = tmp_path / "checkpoint.pt", Trouble(tmp_path, "never", None)
             list(itertools.islice(train_clip(CONFIG, [real_pyramid()], clip_id=CLIP_ID, path=path, log=log), 2))
     assert_same(train(tmp_path), whole)
     write_result(tmp_path, Result(CLIP_ID, "failed"))
-    with forwarding.forwarding(corpus, CLIP_ID, tmp_path):
+    with forwarding.forwarding(corpus, CLIP_ID, tmp_path, RUN_SETTINGS):
         pass
     run_id = forwarding.run_of(corpus, tmp_path)
     assert run_id

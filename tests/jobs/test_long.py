@@ -20,18 +20,21 @@ import pytest
 import torch
 from rich.console import Console
 
+from infra.ray_cluster import Slots, ray_session
 from infra.store import Store
-from infra.tracking.runs import Corpus
-from jobs.experiment.corpus import Work, find, frames_of
-from jobs.experiment.result import OutOfMemory, Result
+from infra.tracking.runs import ParentRun
+from jobs.experiment.corpus import Clip, clip_frames, read_corpus
+from jobs.experiment.experiment import Experiment
+from jobs.experiment.result import OutOfMemoryResult, Result
 from jobs.train_corpus import main
 from jobs.training import schedule
-from jobs.training.fit_clip import Clip, real_pyramids
-from jobs.training.progress import Board
-from jobs.training.schedule import Job
+from jobs.training.progress import ProgressDisplay
+from jobs.training.task import ClipTask, fit_task
 from model import checkpoint as ckpt
 from model.presets import demo
+from model.pyramid import training_pyramids
 from model.training.loop import train_clip
+from model.training.state import TrainState
 from pipeline import shards
 
 from .conftest import ROOT, TINY, make_video, run_job
@@ -130,14 +133,14 @@ def test_more_workers_than_there_is_work_for_cost_the_video_only(corpus, tmp_pat
 def test_two_workers_train_what_one_process_does(trained, corpus, tmp_path) -> None:
     """Losses of the VAE scales, where rounding grows slowly: of three chunks, and each mirrored."""
     base, _ = trained
-    work = next(work for work in find(str(corpus), base, replace(CONFIG, stride=13)).works if work.chunks > 1)
-    assert work.chunks == 3 and work.clip_id == clip_folder(base, "film").name
-    chunks = [shards.read_clip(entry).frames_thwc for entry in work.entries]
-    _, pyramids = real_pyramids(Clip(work.clip_id, work.source, chunks), CONFIG)
+    found = read_corpus(str(corpus), Experiment(Store(str(base))), replace(CONFIG, stride=13)).clips
+    film = next(clip for clip in found if clip.num_chunks > 1)
+    assert film.num_chunks == 3 and film.clip_id == clip_folder(base, "film").name
+    pyramids = training_pyramids([shards.read_clip(entry).frames_thwc for entry in film.chunks], CONFIG)
     points = {}
     torch.set_num_threads(1)
     training = train_clip(
-        CONFIG, pyramids, clip_id=work.clip_id, path=tmp_path / "c.pt",
+        CONFIG, pyramids, clip_id=film.clip_id, path=tmp_path / "c.pt",
         log=lambda point: points.update({(point.scale, point.iteration): point.metrics}),
     )  # fmt: skip
     next(training), next(training)
@@ -164,29 +167,29 @@ def test_evaluation_of_a_video_equals_that_of_its_training(trained) -> None:
             assert rows[folder.name]["figures"][figure]["mean"] == pytest.approx(scores[figure], rel=1e-5)
 
 
-def stand_in(job: Job, chunks: Sequence[Any], standings: Any) -> Result:
-    """Tells when it ran."""
+def stand_in(task: ClipTask, chunks: Sequence[Any], actor: Any) -> Result:
+    """Leaves when it ran."""
     began = time.time()
     time.sleep(0.5)
-    job.store.write_json(f"{job.clip_id}.json", {"workers": job.workers, "began": began, "ended": time.time()})
-    return Result(job.clip_id, "done")
+    ran = {"workers": task.workers, "began": began, "ended": time.time()}
+    task.experiment.store.write_json(f"{task.clip_id}.json", ran)
+    return Result(task.clip_id, "done")
 
 
 def test_a_video_of_several_workers_starts_when_all_its_slots_are_free_and_is_not_overtaken(corpus, tmp_path) -> None:
     """Videos that want both slots, then clips of one. Their coordinators take no slot: the driver keeps count."""
     (tmp_path / "runs").mkdir()
-    work = next(work for work in find(str(corpus), tmp_path, CONFIG).works)
+    clip = read_corpus(str(corpus), Experiment(Store(str(tmp_path))), CONFIG).clips[0]
     todo = {f"clip-{i}": workers for i, workers in enumerate([2, 2, 1, 1, 1, 2, 1])}
-    store, mlflow = Store(str(tmp_path / "runs")), Corpus("sqlite:///nowhere", "0", "0")
+    experiment, parent = Experiment(Store(str(tmp_path / "runs"))), ParentRun("sqlite:///nowhere", "0", "0")
 
-    def job_of(work: Work) -> Job:
-        return Job(work.clip_id, work.source, CONFIG, store, mlflow, 2, todo[work.clip_id])
+    def task_of(clip: Clip) -> ClipTask:
+        return ClipTask(clip.clip_id, clip.source, CONFIG, experiment, parent, 2, todo[clip.clip_id])
 
-    with schedule.ray_session():
-        board = Board(Console(file=StringIO()), len(todo), 0, 1)
-        slots = schedule.Slots({"num_cpus": 1}, 2)
-        works = [replace(work, clip_id=clip_id) for clip_id in todo]
-        results = list(schedule.run(works, job_of, slots, board, stand_in))
+    with ray_session():
+        display = ProgressDisplay(Console(file=StringIO()), len(todo), 0, 1)
+        clips = [replace(clip, clip_id=clip_id) for clip_id in todo]
+        results = list(schedule.run(clips, task_of, Slots({"num_cpus": 1}, 2), display, stand_in, stand_in))
     assert sorted(result.clip_id for result in results) == sorted(todo)
     runs = [json.loads((tmp_path / "runs" / f"{clip_id}.json").read_text()) for clip_id in todo]
     assert [run["workers"] for run in runs] == list(todo.values())
@@ -201,30 +204,32 @@ def test_a_video_of_several_workers_starts_when_all_its_slots_are_free_and_is_no
 
 
 def test_memory_that_runs_out_halves_the_micro_batch_and_at_last_keeps_one_samples_activations() -> None:
-    job = Job("film", "film.mp4", CONFIG, Store("/nowhere"), Corpus("sqlite:///nowhere", "0", "0"), 2)
-    told = []
-    for at_once in (7, 3, 1):
-        job = job.leaner(OutOfMemory("film", reason="the GPU is full", micro_batch=at_once))
-        told.append((job.config.micro_batch, job.config.low_memory))
-        assert "out of memory (the GPU is full); went on from its checkpoint with " in job.warning
-    assert told == [(3, False), (1, False), (1, True)]
-    assert job.warning.endswith("with low_memory")
-    assert job.leaner(OutOfMemory("film", reason="the GPU is full", micro_batch=1)) is None
+    parent = ParentRun("sqlite:///nowhere", "0", "0")
+    task = ClipTask("film", "film.mp4", CONFIG, Experiment(Store("/nowhere")), parent, 2)
+    tried = []
+    for held in (7, 3, 1):
+        task = task.next_attempt(OutOfMemoryResult("film", reason="the GPU is full", micro_batch=held))
+        tried.append((task.config.micro_batch, task.config.low_memory))
+        assert "out of memory (the GPU is full); went on from its checkpoint with " in task.warning
+    assert tried == [(3, False), (1, False), (1, True)]
+    assert task.warning.endswith("with low_memory")
+    assert task.next_attempt(OutOfMemoryResult("film", reason="the GPU is full", micro_batch=1)) is None
+    assert task.next_attempt(Result("film", "failed", "for another reason")) is None
 
 
-def hungry_task(job: Job, chunks: Sequence[Any], standings: Any) -> Result:
+def hungry_task(task: ClipTask, chunks: Sequence[Any], actor: Any) -> Result:
     """The real task, in a process whose GAN iterations have memory for one sample at once."""
-    from model.training import loop as train
+    from model.training import steps
 
-    step = train._gan_step
+    step = steps._gan_step
 
-    def hungry(state: train.TrainState, batches: Sequence[Any], reals: Any) -> Any:
+    def hungry(state: TrainState, batches: Sequence[Any], reals: Any) -> Any:
         if max(map(len, batches)) > 1:
             torch.empty(2**50, dtype=torch.uint8)
         return step(state, batches, reals)
 
-    train._gan_step = hungry  # type: ignore[assignment]
-    return schedule.fit_task(job, chunks, standings)
+    steps._gan_step = hungry  # type: ignore[assignment]
+    return fit_task(task, chunks, actor)
 
 
 @pytest.mark.slow
@@ -253,11 +258,11 @@ def test_the_frames_of_a_video_are_its_chunks_of_the_experiments_stride(corpus, 
     given.write_text(f"clip_id,path,start_s\nlater,{corpus / 'film.mp4'},0.25\n")
     wanted = {}
     for stride in (13, 5):
-        (work,) = find(str(given), tmp_path, replace(CONFIG, stride=stride)).works
-        wanted[stride] = [entry.clip_id for entry in work.entries]
+        (clip,) = read_corpus(str(given), Experiment(Store(str(tmp_path))), replace(CONFIG, stride=stride)).clips
+        wanted[stride] = [entry.clip_id for entry in clip.chunks]
     assert wanted[13] == ["later-000006", "later-000019"] and len(wanted[5]) == 5
     for stride, chunks in wanted.items():
-        found = frames_of(tmp_path, str(given), stride)
+        found = clip_frames(Experiment(Store(str(tmp_path))), str(given), stride)
         assert sorted(entry.clip_id for entry in found["later"]) == chunks
 
 

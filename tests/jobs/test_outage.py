@@ -19,7 +19,8 @@ import pytest
 from infra.store import Store
 from infra.tracking import forward as forwarding
 from infra.tracking import runs as tracking
-from jobs.training.schedule import Job, fit_job
+from jobs.experiment.experiment import Experiment
+from jobs.training.task import ClipTask, fit_in_folder
 from model.config import TrainConfig
 from model.presets import demo
 from tests.conftest import Injected
@@ -80,10 +81,11 @@ def test_a_server_that_is_away_in_mid_training(
         server.start()
 
     frames = np.random.default_rng(0).integers(0, 256, (13, 48, 64, 3), np.uint8)
-    corpus = tracking.open_corpus(server.uri, "outage", tmp_path, {})
-    job = Job("clip", "clip.mp4", tiny(iters_per_scale="40", log_every="4"), Store(str(tmp_path)), corpus, 2)
+    corpus = tracking.open_parent(server.uri, "outage", tmp_path, {})
+    config = tiny(iters_per_scale="40", log_every="4")
+    task = ClipTask("clip", "clip.mp4", config, Experiment(Store(str(tmp_path))), corpus, 2)
     then = {(1, 12): server.kill, (2, 12): come_back}
-    result = fit_job(job, [frames], acting(then))
+    result = fit_in_folder(task, [frames], acting(then))
     assert result.status == "done", result.reason
     assert not then
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-import model.device
-import model.sampling.sample
 from jobs import sample
+from model import device
+from model.sampling import sample as sampling
 from pipeline import video
 from tests.model.test_official import ARGS, Reference, write
 
@@ -137,7 +137,7 @@ def test_the_clips_own_size_is_what_comes_without_it(alone: Path, tmp_path: Path
 
 def test_a_video_in_tiles_is_the_video(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run after run of frames into the file, against the whole at once; in float32, whose rounding is not seen."""
-    monkeypatch.setattr(model.precision, "resolve", lambda precision, device: "float32")
+    monkeypatch.setattr(device, "resolve", lambda precision, device: "float32")
     command = [str(alone), "--n", "1", "--size", "61x30x40"]
     assert sample.main([*command, "--out", str(tmp_path / "whole")]) == 0
     runs = []
@@ -147,8 +147,8 @@ def test_a_video_in_tiles_is_the_video(alone: Path, tmp_path: Path, monkeypatch:
             runs.append(made.shape[2])
             yield made
 
-    plain = model.sample.sample_in_parts
-    monkeypatch.setattr(model.sample, "sample_in_parts", sample_in_parts)
+    plain = sampling.sample_in_parts
+    monkeypatch.setattr(sampling, "sample_in_parts", sample_in_parts)
     assert sample.main([*command, "--out", str(tmp_path / "tiles")]) == 0
     assert len(runs) > 1 and sum(runs) == 61
     tiles, whole = (frames(tmp_path / name / "sample_000.mp4").astype(int) for name in ("tiles", "whole"))

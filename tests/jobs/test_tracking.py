@@ -17,7 +17,11 @@ from infra.store import Store
 from infra.tracking import forward as forwarding
 from infra.tracking import runs as tracking
 from jobs import upload
-from jobs.experiment.result import Result, Submission, write_result, write_submission
+from jobs.experiment.experiment import Experiment, Submission
+from jobs.experiment.result import Result, write_result
+from jobs.experiment.runs import NO_ANSWER, forward_missing
+from model.config import RUN_SETTINGS
+from model.presets import demo
 
 from .conftest import Trained
 
@@ -90,14 +94,14 @@ def test_forwarding_a_log_twice_stores_its_points_once(
     tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forwarding, "CHUNK", 200)  # two lines and a part of the next
-    corpus = tracking.open_corpus(uri, "again", tmp_path, {})
+    corpus = tracking.open_parent(uri, "again", tmp_path, {})
     folder = tmp_path / "clip"
     folder.mkdir()
     lines = [{"time_ms": 1000 + i, "scale": 1, "iteration": i, "metrics": {"rec_loss": 1 / i}} for i in range(1, 6)]
     whole = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "metrics.jsonl").write_text(whole + '{"time_ms": 2000, "sca')  # torn last line
     for _ in range(2):
-        with forwarding.forwarding(corpus, "clip", folder):
+        with forwarding.forwarding(corpus, "clip", folder, RUN_SETTINGS):
             pass
         assert forwarding.run_of(corpus, folder) is None  # not all of it can be there: it has no result
     (run,) = MlflowClient(corpus.uri).search_runs([corpus.experiment_id], "tags.clip_id = 'clip'")
@@ -107,7 +111,7 @@ def test_forwarding_a_log_twice_stores_its_points_once(
 
 
 def test_a_picture_is_stored_as_mlflow_stores_it(tmp_path: Path, uri: str) -> None:
-    corpus, client = tracking.open_corpus(uri, "pictures", tmp_path, {}), MlflowClient(uri)
+    corpus, client = tracking.open_parent(uri, "pictures", tmp_path, {}), MlflowClient(uri)
     folder = tmp_path / "clip"
     (folder / "samples").mkdir(parents=True)
     line = {"time_ms": 1234, "scale": 2, "iteration": None, "metrics": {}}
@@ -116,7 +120,7 @@ def test_a_picture_is_stored_as_mlflow_stores_it(tmp_path: Path, uri: str) -> No
     picture.save(folder / "samples" / "scale_02.png")
     for _ in range(2):
         write_result(folder, Result("clip", "failed", "some reason"))
-        assert upload.forward(corpus, Store(str(folder.parent)), [folder.name]) == {}
+        assert forward_missing(corpus, Experiment(Store(str(folder.parent))), [folder.name]) == {}
     theirs = client.create_run(corpus.experiment_id).info.run_id
     client.log_image(theirs, picture, key=forwarding.PICTURES, step=2, timestamp=1234, synchronous=True)
     stored = []
@@ -129,12 +133,12 @@ def test_a_picture_is_stored_as_mlflow_stores_it(tmp_path: Path, uri: str) -> No
 
 
 def test_reopening_a_corpus_finds_its_run_and_a_failure_is_a_tag(tmp_path: Path, uri: str) -> None:
-    first = tracking.open_corpus(uri, "reopened", tmp_path, {"preset": "demo"})
-    assert tracking.open_corpus(uri, "reopened", tmp_path, {"preset": "small"}) == first
+    first = tracking.open_parent(uri, "reopened", tmp_path, {"preset": "demo"})
+    assert tracking.open_parent(uri, "reopened", tmp_path, {"preset": "small"}) == first
     assert MlflowClient(uri).get_run(first.run_id).data.tags["preset"] == "small"
     write_result(tmp_path / "broken", Result("broken", "failed", "scale 1, iteration 7: rec_loss is nan"))
     (tmp_path / "broken" / "error.txt").write_text("Traceback …")
-    with forwarding.forwarding(first, "broken", tmp_path / "broken"):
+    with forwarding.forwarding(first, "broken", tmp_path / "broken", RUN_SETTINGS):
         pass
     run_id = forwarding.run_of(first, tmp_path / "broken")
     assert run_id
@@ -147,7 +151,7 @@ def test_only_the_runs_of_the_clips_named_are_forgotten(
     tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "SEARCHED", 3)  # runs a page
-    ours, other = (tracking.open_corpus(uri, name, tmp_path, {}) for name in ("ours", "other"))
+    ours, other = (tracking.open_parent(uri, name, tmp_path, {}) for name in ("ours", "other"))
     client = MlflowClient(uri)
     for corpus in (ours, other):
         for i in range(10):
@@ -163,7 +167,7 @@ def test_only_the_runs_of_the_clips_named_are_forgotten(
 
 def test_an_unreachable_server_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConnectionError, match=r"http://127\.0\.0\.1:9") as caught:
-        tracking.open_corpus("http://127.0.0.1:9", "none", tmp_path, {})
+        tracking.open_parent("http://127.0.0.1:9", "none", tmp_path, {})
     assert "\n" not in str(caught.value)
 
 
@@ -175,31 +179,33 @@ def test_a_server_that_takes_calls_and_never_answers_is_given_up(
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
-        corpus = tracking.Corpus(f"http://127.0.0.1:{deaf.getsockname()[1]}", "1", "2")
-        missing = upload.forward(corpus, Store(str(tmp_path)), ["clip"])  # MLflow itself would wait for minutes
-    assert missing == {"clip": upload.NO_ANSWER}
+        corpus = tracking.ParentRun(f"http://127.0.0.1:{deaf.getsockname()[1]}", "1", "2")
+        missing = forward_missing(
+            corpus, Experiment(Store(str(tmp_path))), ["clip"]
+        )  # MLflow itself would wait for minutes
+    assert missing == {"clip": NO_ANSWER}
 
 
 def test_a_run_made_twice_by_a_lost_answer_is_one_in_the_end(tmp_path: Path, uri: str) -> None:
-    corpus = tracking.open_corpus(uri, "twice", tmp_path, {})
+    corpus = tracking.open_parent(uri, "twice", tmp_path, {})
     client = MlflowClient(corpus.uri)
     for _ in range(2):
         client.create_run(corpus.experiment_id, tags={"clip_id": "clip", "mlflow.parentRunId": corpus.run_id})
     write_result(tmp_path / "clip", Result("clip", "failed", "some reason"))
-    assert upload.forward(corpus, Store(str(tmp_path)), ["clip"]) == {}
+    assert forward_missing(corpus, Experiment(Store(str(tmp_path))), ["clip"]) == {}
     (run,) = client.search_runs([corpus.experiment_id], "tags.clip_id = 'clip'")
     assert run.info.status == "FAILED" and run.info.run_id == forwarding.run_of(corpus, tmp_path / "clip")
 
 
 def test_a_new_result_and_one_of_another_corpus_are_not_in_mlflow_yet(tmp_path: Path, uri: str) -> None:
     folder = tmp_path / "clip"
-    first, second = (tracking.open_corpus(uri, name, tmp_path, {}) for name in ("first", "second"))
+    first, second = (tracking.open_parent(uri, name, tmp_path, {}) for name in ("first", "second"))
     write_result(folder, Result("clip", "failed", "some reason"))
-    assert upload.forward(first, Store(str(tmp_path)), ["clip"]) == {}
+    assert forward_missing(first, Experiment(Store(str(tmp_path))), ["clip"]) == {}
     assert forwarding.run_of(first, folder) and forwarding.run_of(second, folder) is None
     write_result(folder, Result("clip", "failed", "another reason"))
     assert forwarding.run_of(first, folder) is None
-    assert upload.forward(second, Store(str(tmp_path)), ["clip"]) == {}
+    assert forward_missing(second, Experiment(Store(str(tmp_path))), ["clip"]) == {}
     (run,) = MlflowClient(second.uri).search_runs([second.experiment_id], "tags.clip_id = 'clip'")
     assert run.data.tags["failure"] == "another reason"
 
@@ -208,7 +214,7 @@ def test_what_upload_cannot_use_is_one_line(tmp_path: Path, capsys: pytest.Captu
     assert upload.main(["--storage", str(tmp_path), "--experiment", "none"]) == 2
     assert f"{tmp_path / 'none'}: holds no experiment" in capsys.readouterr().out
     (tmp_path / "away").mkdir()
-    write_submission(Store(str(tmp_path / "away")), Submission("corpus", "demo", [], []))
+    Experiment(Store(str(tmp_path / "away"))).begin(demo(), Submission("corpus", "demo", [], []))
     arguments = ["--storage", str(tmp_path), "--experiment", "away", "--tracking-uri", "http://127.0.0.1:9"]
     assert upload.main(arguments) == 2
     (line,) = capsys.readouterr().out.splitlines()

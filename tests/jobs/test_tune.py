@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import psutil
@@ -23,13 +22,13 @@ from mlflow.entities import Run
 from PIL import Image
 
 from infra.errors import UsageError
-from infra.store import Store
-from infra.tracking.runs import Corpus
+from infra.tracking.runs import ParentRun
 from jobs import train_corpus, tune
 from jobs.experiment.result import Result
-from jobs.tuning import axes as sweep
-from jobs.tuning import plot as plots
-from jobs.tuning import trials
+from jobs.tuning import plot, summary
+from jobs.tuning.axes import combinations, configured, read_axes, trial_name
+from jobs.tuning.request import Sweep, SweepRequest
+from jobs.tuning.search import FINAL, TRIAL, OptunaSearch
 from model.config import ConfigError, TrainConfig
 from model.presets import ABLATIONS, ABLATIONS_IN_PAPER, demo
 
@@ -385,29 +384,29 @@ def test_a_corpus_experiment_is_not_taken_for_a_sweep(tmp_path: Path, capsys: py
     assert tune.main(argv) == 2 and "models of train_corpus.py" in capsys.readouterr().out
 
 
-def combinations(given: Sequence[str]) -> list[dict[str, str]]:
-    return [dict(values) for values in sweep.combinations(demo(), sweep.read_axes(given, demo()))]
+def combined(given: Sequence[str]) -> list[dict[str, str]]:
+    return [dict(values) for values in combinations(demo(), read_axes(given, demo()))]
 
 
 def test_combinations_are_every_one_once() -> None:
-    assert combinations(["vae_levels=1,2,1", "lr=0.001,1e-3,3e-3"]) == [
+    assert combined(["vae_levels=1,2,1", "lr=0.001,1e-3,3e-3"]) == [
         {"vae_levels": m, "lr": lr} for m in ("1", "2") for lr in ("0.001", "0.003")
     ]
-    lists = combinations(["adam_betas=0.5,0.999;0,0.9"])
-    assert [sweep.configured(demo(), values).adam_betas for values in lists] == [(0.5, 0.999), (0.0, 0.9)]
+    lists = combined(["adam_betas=0.5,0.999;0,0.9"])
+    assert [configured(demo(), values).adam_betas for values in lists] == [(0.5, 0.999), (0.0, 0.9)]
     # gan_only sets vae_levels itself
-    assert combinations(["vae_levels=1,2", "ablation=none,gan_only"]) == [
+    assert combined(["vae_levels=1,2", "ablation=none,gan_only"]) == [
         {"vae_levels": "1", "ablation": "none"},
         {"ablation": "gan_only"},
         {"vae_levels": "2", "ablation": "none"},
     ]
     # whatever the order
     for levels in ("1,6", "6,1"):
-        assert {"ablation": "vae_only"} in combinations([f"vae_levels={levels}", "ablation=none,vae_only"])
+        assert {"ablation": "vae_only"} in combined([f"vae_levels={levels}", "ablation=none,vae_only"])
     with pytest.raises(ConfigError, match="needs a VAE scale"):
-        combinations(["vae_levels=0,1", "ablation=none,patchvae"])
+        combined(["vae_levels=0,1", "ablation=none,patchvae"])
     with pytest.raises(UsageError, match="too long"):
-        sweep.trial_name("c" * 64, {"iters_per_scale": ",".join(["10000"] * 40)})
+        trial_name("c" * 64, {"iters_per_scale": ",".join(["10000"] * 40)})
 
 
 def result(name: str, svfid: float, diversity: float, blur: float = 100.0) -> Result:
@@ -424,57 +423,60 @@ def test_changes_compare_the_clips_that_both_finished_and_the_best_has_most_clip
         "ano_freezing": result("ano_freezing", 50, 0.1),
         "bno_freezing": Result("bno_freezing", "failed", "why"),
     }
-    found = sweep.lines(trials, results)
-    rows = {line.split()[1]: line for line in sweep.table(found, ["ablation"]).splitlines() if line.startswith("│")}
+    found = summary.lines(trials, results)
+    rows = {line.split()[1]: line for line in summary.table(found, ["ablation"]).splitlines() if line.startswith("│")}
     assert "550.0 ± 636.4" in rows["none"] and "0.75" in rows["none"]  # (1 + 0.5) / 2 of the blurred clips'
     assert "-5 %" in rows["gan_only"] and "-50 %" in rows["gan_only"]  # 1050 to 1100; 0.2 to 0.4
     assert "-50 %" in rows["no_freezing"] and "-75 %" in rows["no_freezing"] and "1/2" in rows["no_freezing"]
-    chosen = sweep.best(found, "svfid_lite0")
+    chosen = summary.best(found, "svfid_lite0")
     assert chosen and chosen.values == {"ablation": "none"}  # 0.75; gan_only 0.975; no_freezing not on both
-    assert "failed  bno_freezing: why" in sweep.remarks(trials, results)
-    assert sweep.best(sweep.lines(trials, {}), "svfid_lite0") is None
+    assert "failed  bno_freezing: why" in summary.notes_below_table(trials, results)
+    assert summary.best(summary.lines(trials, {}), "svfid_lite0") is None
 
 
 def test_optuna_learns_the_mean_over_the_clips_and_ranks_last_what_did_not_finish_on_all() -> None:
     """A search for log lr = -3, by two clips; the upper half of the range never finishes on the second one."""
-    axes = sweep.read_axes(["lr=1e-5..1e-1"], demo())
-    clips: dict[str, tuple[str, object]] = {"a": ("a.mp4", None), "b": ("b.mp4", None)}
-    plan = trials.Plan(demo(), axes, cast(Store, None), cast(Corpus, None), 2, "svfid_lite0", clips)
-    search = trials.Draws(plan, [{"lr": "0.09"}, {"lr": "0.002"}])
+    argv = ["--corpus", "demo", "--preset", "demo", "--sweep", "lr=1e-5..1e-1", "--experiment", "e"]
+    request, clips = SweepRequest.from_args(tune.parse(argv)), ["a", "b"]
+    assert request.draws == 20
+    sweep = Sweep(request, {}, ParentRun("sqlite:///nowhere", "0", "0"))
+    search = OptunaSearch(sweep, clips, [{"lr": "0.09"}, {"lr": "0.002"}])
     drawn = []
     for i in range(60):
-        (one, values), (two, same) = (search.suggest(f"{i}{clip}")[trials.TRIAL] for clip in clips)
+        (one, values), (two, same) = (search.suggest(f"{i}{clip}")[TRIAL] for clip in clips)
         assert {one, two} == set(clips) and values == same
         exponent = math.log10(float(values["lr"]))
         drawn.append(exponent)
         score = abs(exponent + 3)
-        search.on_trial_complete(f"{i}b", {trials.FINAL: score + 0.5 if exponent < -2 else math.nan})
-        search.on_trial_complete(f"{i}a", {trials.FINAL: score - 0.5 if exponent < -2 else -10.0}, error=False)
+        search.on_trial_complete(f"{i}b", {FINAL: score + 0.5 if exponent < -2 else math.nan})
+        search.on_trial_complete(f"{i}a", {FINAL: score - 0.5 if exponent < -2 else -10.0}, error=False)
     assert drawn[0] == math.log10(0.09) and drawn[1] == math.log10(0.002)  # those of before come first
     assert np.mean([exponent < -2 for exponent in drawn[30:]]) > 0.9
     assert np.median(np.abs(np.add(drawn[30:], 3))) < 0.5
 
 
 def test_draws_from_two_ranges_are_points_of_one_colour() -> None:
-    axes = sweep.read_axes(["vae_levels=1,2", "lr=1e-4..1e-2", "kl_weight=0.1..10"], demo())
+    axes = read_axes(["vae_levels=1,2", "lr=1e-4..1e-2", "kl_weight=0.1..10"], demo())
     found = [
-        sweep.Line({"vae_levels": str(1 + i % 2), "lr": f"{i}e-3", "kl_weight": f"{i}"}, {"a": result("a", i, 0.3)}, 1)
+        summary.CombinationResult(
+            {"vae_levels": str(1 + i % 2), "lr": f"{i}e-3", "kl_weight": f"{i}"}, {"a": result("a", i, 0.3)}, 1
+        )
         for i in range(1, 9)
     ]
-    pixels = np.asarray(Image.open(io.BytesIO(plots.figure(found, axes, "t"))).convert("RGB")).astype(int)
+    pixels = np.asarray(Image.open(io.BytesIO(plot.figure(found, axes, "t"))).convert("RGB")).astype(int)
     coloured = pixels[np.ptp(pixels, -1) > 60]
     assert len(coloured) > 100
     assert (coloured[:, 2] > coloured[:, 0]).all()  # blue, and no second colour
 
 
 def test_a_plot_has_a_line_a_method_and_a_straight_one_for_what_has_no_value() -> None:
-    axes = sweep.read_axes(["vae_levels=1,2,3", "ablation=none,gan_only"], demo())
+    axes = read_axes(["vae_levels=1,2,3", "ablation=none,gan_only"], demo())
     trials, results = {}, {}
-    for values in sweep.combinations(demo(), axes):
+    for values in combinations(demo(), axes):
         for clip, svfid in (("a", 100.0), ("b", 200.0)):
-            name = sweep.trial_name(clip, values)
+            name = trial_name(clip, values)
             trials[name], results[name] = (clip, values), result(name, svfid * (1 + len(values)), 0.3)
-    pixels = np.asarray(Image.open(io.BytesIO(plots.figure(sweep.lines(trials, results), axes, "t"))).convert("RGB"))
+    pixels = np.asarray(Image.open(io.BytesIO(plot.figure(summary.lines(trials, results), axes, "t"))).convert("RGB"))
     orange = (pixels == (0xFF, 0x7F, 0x0E)).all(-1)
     left = orange[:, : orange.shape[1] // 2]
     rows = np.flatnonzero(left.sum(1) > 100)

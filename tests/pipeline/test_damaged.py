@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import clips, shards, video
+from pipeline.clips import ClipSpec
 from pipeline.video import decoder
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -56,7 +57,7 @@ def test_a_sound_video_is_read_as_before_and_from_any_place(whole: Path) -> None
 
 def test_the_damage_of_a_file_is_one_line_with_its_time(whole: Path, tmp_path: Path) -> None:
     film = damage(whole, tmp_path / whole.name, (0.40, 0.50))
-    planned = clips.plan([str(film)], stride=13)
+    planned = clips.plan([str(film)], ClipSpec(stride=13))
     written = shards.write(planned.clips, tmp_path / "shards")
     (failure,) = written.failures
     lost = len(planned.clips) - len(written.clip_ids)
@@ -72,7 +73,7 @@ def test_the_damage_of_a_file_is_one_line_with_its_time(whole: Path, tmp_path: P
 def test_damage_without_end_is_soon_done_with(lavfi: Callable[..., Path], tmp_path: Path) -> None:
     """Ten minutes, of which all but the first second is noise: some twenty tries, not a thousand."""
     film = lavfi(tmp_path / "film.mkv", "testsrc=size=32x32:rate=24", 14_400, "-g", 24, "-pix_fmt", "yuv420p")
-    planned = clips.plan([str(film)], stride=13)
+    planned = clips.plan([str(film)], ClipSpec(stride=13))
     damage(film, film, (0.01, 1.0))
     starts = range(0, 14_000, 13)
     tries = []

@@ -18,7 +18,7 @@ import pytest
 
 from infra.errors import printable
 from pipeline import shards, video
-from pipeline.clips import plan
+from pipeline.clips import ClipSpec, plan
 from pipeline.video import decoder
 from pipeline.video import ffmpeg as command
 
@@ -70,7 +70,7 @@ def test_every_file_is_a_clip_or_a_line_with_its_cause(tools, corpus, tmp_path, 
     peak_before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     own_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.monotonic()
-    planned = plan([str(root)])
+    planned = plan([str(root)], ClipSpec())
     written = shards.write(planned.clips, tmp_path / "store")
     took_s = time.monotonic() - started
 
@@ -153,8 +153,10 @@ def test_what_may_not_be_read_costs_only_itself(lavfi, injected):
         (top / "closed").chmod(0)
         (top / "unseen").chmod(0o644)  # may be listed, not entered
         with _anyone():
-            planned = plan([str(top)])
-            direct = plan([str(top / "closed" / "x.mp4"), str(top / "unseen" / "list.csv"), str(top / "closed")])
+            planned = plan([str(top)], ClipSpec())
+            direct = plan(
+                [str(top / "closed" / "x.mp4"), str(top / "unseen" / "list.csv"), str(top / "closed")], ClipSpec()
+            )
         assert [Path(clip.source).name for clip in planned.clips] == ["b.mp4"]
         told = {Path(failure.source).name: failure.reason for failure in planned.failures}
         assert "a_locked.mp4: may not be read (permission denied); change its permissions" in told["a_locked.mp4"]
@@ -216,7 +218,7 @@ def test_a_file_that_names_another_opens_neither_it_nor_an_address(tools, tmp_pa
                 (folder / f"{kind}{suffix}{disguise}").write_text(text)
                 (folder / f"{kind}{suffix}.binary{disguise}").write_text(f"{text}#\x01")  # not taken for text
     files = sorted(str(path) for path in folder.iterdir())
-    planned = plan(files, num_frames=1)
+    planned = plan(files, ClipSpec(num_frames=1))
     assert not planned.clips and [failure.source for failure in planned.failures] == files
     for file in files:
         with pytest.raises(video.VideoError):
@@ -253,13 +255,13 @@ def test_paths_in_a_manifest_are_only_file_names(tools, tmp_path, lavfi, listene
     ]
     rows = "".join(f'clip-{number},"{path}",0\n' for number, path in enumerate(paths))
     (tmp_path / "list.csv").write_text(f"clip_id,path,start_s\n{rows}good,secret.ts,0\n")
-    planned = plan(["list.csv"])
+    planned = plan(["list.csv"], ClipSpec())
     assert [clip.clip_id for clip in planned.clips] == ["good"] and len(planned.failures) == len(paths)
     assert all("no such file; check the path" in failure.reason for failure in planned.failures), planned.failures
     for number, name in enumerate(("concat:secret.ts|secret.ts", "-i secret.ts", "data:video,x.ts", "file:secret.ts")):
         shutil.copy(secret, tmp_path / name)  # where there is a file of that name, it is the file
         (tmp_path / "list.csv").write_text(f'clip_id,path,start_s\nclip-{number},"{name}",0\n')
-        (clip,) = plan(["list.csv"]).clips
+        (clip,) = plan(["list.csv"], ClipSpec()).clips
         assert video.decode(clip.source, num_frames=13).shape == (13, 48, 64, 3)
     assert not asked
 

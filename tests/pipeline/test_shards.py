@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline import shards, video
-from pipeline.clips import ClipPlan, plan
+from pipeline.clips import ClipPlan, ClipSpec, plan
 from pipeline.shards import ShardEntry, ShardError
 
 
@@ -28,14 +28,14 @@ def source(tmp_path_factory, lossless):
 @pytest.fixture
 def made(tmp_path, source):
     """A folder with three clips in two shards."""
-    planned = plan([str(source[0])], stride=13)
+    planned = plan([str(source[0])], ClipSpec(stride=13))
     shards.write(planned.clips, tmp_path / "made", clips_per_shard=2)
     return tmp_path / "made"
 
 
 def test_round_trip(tmp_path, source):
     path, frames = source
-    planned = plan([str(path)], stride=13)
+    planned = plan([str(path)], ClipSpec(stride=13))
     seen = []
     written = shards.write(planned.clips, tmp_path, clips_per_shard=2, on_clip=seen.append)
     ids = tuple(clip.clip_id for clip in planned.clips)
@@ -67,13 +67,13 @@ def test_webdataset_reads_them(made, source):
 
 
 def test_max_height_shrinks(tmp_path, source):
-    shards.write(plan([str(source[0])]).clips, tmp_path, max_height=10)
+    shards.write(plan([str(source[0])], ClipSpec()).clips, tmp_path, max_height=10)
     (clip,) = shards.read(tmp_path)
     assert clip.frames_thwc.shape == (13, 10, 18, 3) and (clip.meta["height"], clip.meta["width"]) == (10, 18)
 
 
 def test_again_does_only_what_is_missing(tmp_path, source, monkeypatch):
-    clips = plan([str(source[0])], stride=13).clips
+    clips = plan([str(source[0])], ClipSpec(stride=13)).clips
     shards.write(clips[:1], tmp_path)
     before = (tmp_path / "000000.tar").read_bytes()
     (tmp_path / "000001.tar").write_bytes(b"a run that was killed left this without a sidecar")
@@ -92,14 +92,14 @@ def test_again_does_only_what_is_missing(tmp_path, source, monkeypatch):
 
 
 def test_same_clips_make_the_same_bytes(tmp_path, source):
-    clips = plan([str(source[0])], stride=13).clips
+    clips = plan([str(source[0])], ClipSpec(stride=13)).clips
     for name in ("one", "two"):
         shards.write(clips, tmp_path / name)
     assert (tmp_path / "one/000000.tar").read_bytes() == (tmp_path / "two/000000.tar").read_bytes()
 
 
 def test_other_settings_are_refused(made, source):
-    clips = plan([str(source[0])], stride=13).clips
+    clips = plan([str(source[0])], ClipSpec(stride=13)).clips
     with pytest.raises(
         ShardError, match=r"was made with \{'max_height': 256\}, not \{'max_height': 128\}; give the same"
     ):
@@ -130,7 +130,7 @@ def test_a_clip_that_fails_does_not_stop_the_others(tmp_path, source):
 
 
 def test_a_killed_run_leaves_no_finished_shard(tmp_path, source, monkeypatch):
-    clips = plan([str(source[0])], stride=13).clips
+    clips = plan([str(source[0])], ClipSpec(stride=13)).clips
     real, calls = os.replace, []
 
     def killed(one, other):
