@@ -66,18 +66,22 @@ class Store:
         return store
 
     def below(self, name: str) -> Store:
+        """A folder in this one."""
         return Store(f"{self.uri}/{name}")
 
     @property
     def parent(self) -> Store:
+        """The folder that this one is in."""
         return Store(self.uri.rsplit("/", 1)[0])
 
     @property
     def name(self) -> str:
+        """The last part of the URI."""
         return self.uri.rsplit("/", 1)[1]
 
     @property
     def is_local(self) -> bool:
+        """Whether it is a path, and not an object store."""
         return "://" not in self.uri
 
     @functools.cached_property

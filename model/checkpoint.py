@@ -132,7 +132,7 @@ def resume(path: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     """What a training goes on from: `path`, else the checkpoint before it, which then takes its place.
 
     Args:
-        warn: told one line when `path` is damaged or gone and the one before it is used.
+        warn: called with one line when `path` is damaged or gone and the one before it is used.
 
     Returns None if there is neither. Raises CheckpointError as `load` does, and if both are damaged.
     """

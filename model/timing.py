@@ -42,7 +42,7 @@ def needed_gflops(config: TrainConfig, sizes: Sequence[ScaleSize], n: int) -> fl
     """10⁹ operations that one iteration of scale n needs in its convolutions, whatever is executed.
 
     Each convolution counts 2 · kernel³ · in · out · T · H · W a sample: once forward, once for the gradient of its
-    weight, once for that of its input, where those are needed (PAPER.md §3; E is not run at GAN scales, where it is
+    weight, once for that of its input, where those are needed (E is not run at GAN scales, where it is
     frozen). Without freezing the gradient of G⁰'s input is counted for both samples, as they are one batch.
     """
 
@@ -145,7 +145,7 @@ def conv_gflops_per_s(config: TrainConfig, size: ScaleSize, seconds: float = 1.0
 
 
 def plain_iterate(state: TrainState, training_set: TrainingSet) -> None:
-    """A GAN iteration the published code's way, in float32 (PAPER.md §6); at VAE scales `iterate` does the same."""
+    """A GAN iteration the published code's way, in float32; at VAE scales `iterate` does the same."""
     stack, n, config = state.stack, state.scale, state.stack.config
     if n < config.vae_levels:
         iterate(state, training_set)

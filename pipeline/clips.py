@@ -52,6 +52,8 @@ class ClipPlan:
 
 @dataclass(frozen=True)
 class Planned:
+    """What `plan` read in its sources: clips to cut, and what cannot be used."""
+
     clips: tuple[ClipPlan, ...]
     failures: tuple[Failure, ...]
     dropped: Mapping[str, int]  # source -> frames (at fps) that no clip uses; sources without any are left out
@@ -85,7 +87,7 @@ def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
             total = _usable_frames(found, spec)
             cut = _cut(found, total, spec)
         except video.VideoError as error:
-            failures.append(Failure(found.told_as or found.path, _blame(found, str(error))))
+            failures.append(Failure(found.named_as or found.path, _blame(found, str(error))))
             continue
         totals[found.path] = total
         if taken := [clip.clip_id for clip in cut if owners.setdefault(clip.clip_id, found) is not found]:
@@ -130,17 +132,17 @@ def _cut(found: Video, total: int, spec: ClipSpec) -> list[ClipPlan]:
 
 def _same(one: Video, other: Video) -> bool:
     """Whether the two are one video, given twice. Two rows of a manifest never are."""
-    if one.told_as or other.told_as:
+    if one.named_as or other.named_as:
         return False
     return os.path.realpath(one.path) == os.path.realpath(other.path)
 
 
 def _same_id(found: Video, owner: Video, clip_id: str) -> Failure:
-    cause = f"its clip id {clip_id} is already that of {printable(owner.told_as or owner.path)}"
-    mend = "rename one" if found.told_as else "rename one, or give the folder that holds both"
+    cause = f"its clip id {clip_id} is already that of {printable(owner.named_as or owner.path)}"
+    mend = "rename one" if found.named_as else "rename one, or give the folder that holds both"
     reason = str(video.video_error(found.path, cause, mend))
-    return Failure(found.told_as or found.path, _blame(found, reason))
+    return Failure(found.named_as or found.path, _blame(found, reason))
 
 
 def _blame(found: Video, reason: str) -> str:
-    return f"{found.told_as}: {reason}" if found.told_as else reason
+    return f"{found.named_as}: {reason}" if found.named_as else reason

@@ -40,10 +40,11 @@ class Video:
     numbered: bool  # the start frame always goes into the id; not for ids that a manifest chose
     start_s: float = 0.0
     duration_s: float | None = None  # None: to the end
-    told_as: str = ""  # the manifest row to blame, if any
+    named_as: str = ""  # the manifest row to blame, if any
 
 
 def expand(source: str) -> Iterator[Video | Failure]:
+    """The videos of a source on this machine; what cannot be used is a Failure, and nothing raises."""
     path = Path(source)
     try:
         if source == "demo":
@@ -60,8 +61,8 @@ def expand(source: str) -> Iterator[Video | Failure]:
         else:
             yield _named(path, PurePosixPath(path.name))
     except (OSError, ValueError, csv.Error) as error:
-        told = isinstance(error, video.VideoError) or source == "demo"
-        reason = str(error) if told else str(video.video_error(source, f"cannot be read ({error})", "check it"))
+        is_line = isinstance(error, video.VideoError) or source == "demo"
+        reason = str(error) if is_line else str(video.video_error(source, f"cannot be read ({error})", "check it"))
         yield Failure(source, reason)
 
 
@@ -100,7 +101,7 @@ def _holds_frames(entries: Sequence[Path]) -> bool:
 
 
 def _named(path: Path, relative: PurePosixPath) -> Video:
-    """The video with its id: readable, and told apart by where it lies under its source's root."""
+    """The video with its id: readable, and distinct by where it lies under its source's root."""
     stem = relative.name if os.path.isdir(path) else relative.stem
     ascii_stem = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", ascii_stem).strip("-")[:40].strip("-") or "clip"
@@ -123,16 +124,16 @@ def _manifest(manifest: Path) -> Iterator[Video | Failure]:
         empty = True
         for row in rows:
             empty = False
-            told_as = f"{printable(manifest)} row {rows.line_num}"
+            named_as = f"{printable(manifest)} row {rows.line_num}"
             try:
-                yield _manifest_row(manifest.parent, row, told_as)
+                yield _manifest_row(manifest.parent, row, named_as)
             except ValueError as error:
-                yield Failure(told_as, f"{told_as}: {error}")
+                yield Failure(named_as, f"{named_as}: {error}")
         if empty:
             raise video.video_error(manifest, "has no rows", "add a row clip_id,path,start_s for each clip")
 
 
-def _manifest_row(folder: Path, row: Mapping[str | None, str | None], told_as: str) -> Video:
+def _manifest_row(folder: Path, row: Mapping[str | None, str | None], named_as: str) -> Video:
     if None in row or None in row.values():
         raise ValueError("has another number of fields than the header; quote fields that hold commas")
     fields = {name: (value or "").strip() for name, value in row.items() if name is not None}
@@ -143,7 +144,7 @@ def _manifest_row(folder: Path, row: Mapping[str | None, str | None], told_as: s
         raise ValueError("path is empty; name a video file")
     start_s = _seconds(fields, "start_s")
     duration_s = _seconds(fields, "duration_s") if fields.get("duration_s") else None
-    return Video(str(folder / path), clip_id, False, start_s, duration_s, told_as)
+    return Video(str(folder / path), clip_id, False, start_s, duration_s, named_as)
 
 
 def _seconds(fields: Mapping[str, str], name: str) -> float:

@@ -129,7 +129,7 @@ def test_a_library_has_one_owner(library: str) -> None:
 
 
 def test_environment_comes_before_the_libraries_that_read_it() -> None:
-    """infra/__init__.py sets what Ray and MLflow read when they are imported: it imports neither, and jobs imports it."""
+    """infra/__init__.py sets what Ray and MLflow read on import: it imports neither, and jobs imports it first."""
     assert not {name.split(".")[0] for name in imports(ROOT / "infra" / "__init__.py")} - {"os"}
     assert "infra" in set(imports(ROOT / "jobs" / "__init__.py"))
 

@@ -1,4 +1,8 @@
-"""What the README says can be done, can be done: its commands, targets, files and presets exist and work."""
+"""What the pages say can be done, can be done: their commands, targets, files, modules and presets exist and work.
+
+A page is a Markdown file of the root, of a room or of tests/. A room's page has a table row for each of its modules,
+`| `store.py` | …`, relative to the page's folder.
+"""
 
 from __future__ import annotations
 
@@ -17,69 +21,134 @@ from model.presets import ABLATIONS, PRESETS
 from tests.jobs.conftest import ROOT, Trained, make_video, mixed_corpus, run_job, trained  # noqa: F401
 from tests.test_doors import LOOPBACK, listening
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-COMMANDS = [
-    shlex.split(line, comments=True)
-    for block in BLOCKS
-    for line in block.replace("\\\n", " ").splitlines()
-    if line.startswith(("python ", "ray job submit ", "make "))
-]
+ROOMS = ("infra", "pipeline", "model", "jobs")
+FOLDERS = (ROOT, *(ROOT / name for name in (*ROOMS, "tests")))
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for folder in FOLDERS
+    for path in sorted(folder.glob("*.md") if folder == ROOT else folder.rglob("*.md"))
+}
+README = PAGES["README.md"]
+MAX_README_LINES = 160
+STARTS = ("python ", "ray job submit ", "make ")
 
 
-def job_of(command: list[str]) -> tuple[str, list[str]]:
+def blocks_of(page: str) -> list[str]:
+    """The fenced blocks of a page."""
+    return re.findall(r"^```\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands_of(page: str) -> list[list[str]]:
+    """What a page says to type, in fenced blocks and in the text; a line that ends in a backslash goes on."""
+    fenced = [line for block in blocks_of(page) for line in block.replace("\\\n", " ").splitlines()]
+    prose = re.sub(r"^```.*?^```", "", page, flags=re.DOTALL | re.MULTILINE)
+    inline = [code.replace("\n", " ") for code in re.findall(r"`([^`]+)`", prose)]
+    return [shlex.split(line, comments=True) for line in fenced + inline if line.startswith(STARTS)]
+
+
+COMMANDS = sorted({(page, *command) for page, text in PAGES.items() for command in commands_of(text)})
+JOBS = [command for command in COMMANDS if any(word.startswith("jobs/") for word in command[1:])]
+MAKES = [command for command in COMMANDS if command[1] == "make"]
+OTHERS = [command for command in COMMANDS if command not in JOBS and command not in MAKES]
+
+
+def job_of(command: tuple[str, ...]) -> tuple[str, list[str]]:
     """(train_corpus, arguments) of `python jobs/train_corpus.py …`, alone or behind `ray job submit … --`."""
-    start = next(i for i, word in enumerate(command) if word.startswith("jobs/"))
-    return Path(command[start]).stem, command[start + 1 :]
+    start = next(i for i, word in enumerate(command) if i and word.startswith("jobs/"))
+    return Path(command[start]).stem, list(command[start + 1 :])
 
 
-def test_the_readme_has_commands() -> None:
-    assert len([c for c in COMMANDS if c[0] == "make"]) >= 3
-    assert {job_of(c)[0] for c in COMMANDS if c[0] != "make"} >= {"train_corpus", "sample"}
+def anchors_of(page: str) -> set[str]:
+    """What `#…` of a link to the page may name: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] != "make"], ids=" ".join)
-def test_every_job_command_is_understood(command: list[str]) -> None:
+def test_every_room_has_a_page() -> None:
+    assert {f"{room}/README.md" for room in (*ROOMS, "tests")} <= set(PAGES)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= MAX_README_LINES
+
+
+def test_the_pages_have_commands() -> None:
+    assert len({command[2] for command in MAKES if command[0] == "README.md"}) >= 2
+    assert {job_of(c)[0] for c in JOBS if c[0] == "README.md"} >= {"train_corpus", "sample", "evaluate", "tune"}
+    assert {command[0] for command in JOBS} >= {"infra/cluster/README.md", "model/RESULTS.md", "jobs/README.md"}
+
+
+@pytest.mark.parametrize("command", JOBS, ids=" ".join)
+def test_every_job_command_is_understood(command: tuple[str, ...]) -> None:
     job, arguments = job_of(command)
-    module = importlib.import_module(f"jobs.{job}")
-    (module.parse if hasattr(module, "parse") else module.parse_args)(arguments)
+    importlib.import_module(f"jobs.{job}").parse(arguments)
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "make"], ids=" ".join)
-def test_every_make_target_exists(command: list[str]) -> None:
-    shown = subprocess.run(["make", "help"], cwd=ROOT, text=True, capture_output=True, check=True).stdout
-    assert f"make {command[1]} " in shown
+@pytest.mark.parametrize("command", MAKES, ids=" ".join)
+def test_every_make_target_exists(command: tuple[str, ...]) -> None:
+    listed = subprocess.run(["make", "help"], cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    targets = [word for word in command[2:] if "=" not in word]
+    assert targets
+    for target in targets:
+        assert f"make {target} " in listed
 
 
-def test_the_tree_names_every_module_and_nothing_else() -> None:
-    (tree,) = [block for block in BLOCKS if block.startswith("pipeline/ ")]
-    named, folder = set(), ""
-    for line in tree.splitlines():
-        word = line.split()[0]
-        folder = word if not line.startswith(" ") else folder
-        named.add(word if not line.startswith(" ") else folder + word)
-    there = {
-        str(path.relative_to(ROOT))
-        for room in ("pipeline", "model", "jobs", "infra")
-        for path in (ROOT / room).glob("*.py")
-    }
-    assert {name for name in named if name.endswith(".py")} == {name for name in there if "__init__" not in name}
-    assert all((ROOT / name).exists() for name in named)
+@pytest.mark.parametrize("command", OTHERS, ids=" ".join)
+def test_every_other_command_names_what_exists(command: tuple[str, ...]) -> None:
+    """`python -m pytest FILE::TEST`, and `python -m MODULE` of this project."""
+    _, python, minus_m, module, *arguments = command
+    assert (python, minus_m) == ("python", "-m")
+    if module != "pytest":
+        assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file()
+        return
+    for argument in arguments:
+        if not argument.startswith("-"):
+            path, _, test = argument.partition("::")
+            assert f"def {test}(" in (ROOT / path).read_text() if test else (ROOT / path).exists(), argument
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_rooms_page_names_every_module_and_nothing_else(room: str) -> None:
+    named = re.findall(r"^\| `([\w/]+\.py)` \|", PAGES[f"{room}/README.md"], flags=re.MULTILINE)
+    modules = [path for path in (ROOT / room).rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(named) == sorted(str(path.relative_to(ROOT / room)) for path in modules)
+
+
+def test_the_readme_names_every_room() -> None:
+    rooms = re.findall(r"^\| \[(\w+)/\]\(\w+/README\.md\) \|", README, flags=re.MULTILINE)
+    assert sorted(rooms) == sorted((*ROOMS, "tests"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_of_the_project_that_a_page_names_exist(page: str) -> None:
+    """In the text, `room/…/file.py`, from the root, from the page's folder or from its room."""
+    places = (ROOT, (ROOT / page).parent, ROOT / Path(page).parts[0])
+    for name in re.findall(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|sh|json|png|md))`", PAGES[page]):
+        if not re.search(r"NAME|NOUN|^samples/", name):
+            assert any((place / name).exists() for place in places), name
 
 
 def test_the_table_of_presets_is_complete() -> None:
-    assert set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)) == set(PRESETS)
+    rows = re.findall(r"^\| `(\w+)` \|", PAGES["model/README.md"], flags=re.MULTILINE)
+    assert sorted(rows) == sorted(PRESETS)
 
 
 def test_the_table_of_ablations_is_complete() -> None:
-    assert set(re.findall(r"^\|.*\| `--ablation (\w+)` \|$", README, flags=re.MULTILINE)) == set(ABLATIONS)
+    rows = re.findall(r"^\|.*\| `--ablation (\w+)` \|$", PAGES["model/README.md"], flags=re.MULTILINE)
+    assert sorted(rows) == sorted(ABLATIONS)
 
 
-def test_links_and_pictures_exist() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
-    assert targets
-    for target in targets:
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_pictures_exist(page: str) -> None:
+    prose = re.sub(r"^```.*?^```", "", PAGES[page], flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)]+)\)", prose):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors_of(PAGES[str(file.relative_to(ROOT))]), target
 
 
 def test_the_steps_for_own_videos(tmp_path: Path) -> None:
@@ -87,7 +156,7 @@ def test_the_steps_for_own_videos(tmp_path: Path) -> None:
     videos = tmp_path / "my_videos"
     videos.mkdir()
     make_video(videos / "clip.mp4")
-    block = next(block for block in BLOCKS if "--dry-run" in block)
+    block = next(block for block in blocks_of(README) if "--dry-run" in block)
     plan, train, sample = (shlex.split(line, comments=True) for line in block.strip().splitlines())
     tiny = [f"--set={s}" for s in ("channels=4", "latent_dim=4", "iters_per_scale=1", "max_size=24")]
     assert run_job(Path(plan[1]).name, *plan[2:], *tiny, cwd=tmp_path).returncode == 0

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A Ray head on this machine to submit jobs to, as to a cluster. It stays in the foreground; Ctrl-C ends it.
-#     infra/local_head.sh                      # further arguments go to `ray start`, e.g. --num-gpus 4
+#     infra/cluster/local_head.sh              # further arguments go to `ray start`, e.g. --num-gpus 4
 # and in another terminal:
 #     export RAY_AUTH_MODE=token
 #     ray job submit --address http://127.0.0.1:8265 --working-dir . -- python jobs/train_corpus.py --corpus demo
@@ -10,7 +10,7 @@
 # RAY_AUTH_MODE=disabled opts out. To let other machines join, set the variable to 1, keep the token, and let a
 # firewall close the ports to strangers.
 set -euo pipefail
-BIN="$(dirname "$0")/../.venv/bin"
+BIN="$(dirname "$0")/../../.venv/bin"
 [ -x "$BIN/ray" ] || { echo "no $BIN/ray; run: make setup" >&2; exit 2; }
 PATH="$(cd "$BIN" && pwd):$PATH"
 export PATH RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"

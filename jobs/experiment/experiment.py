@@ -1,6 +1,6 @@
 """An experiment: one folder of the storage, and all that is known of its layout.
 
-experiment = Experiment.open(None, "demo-demo")     # runs/demo-demo
+experiment = Experiment.open(None, "demo")          # runs/demo
 experiment.results(["bikes-1b0f76-000000"])         # by clip id, of those that have one
 
 runs/

@@ -59,7 +59,7 @@ def field_sheet(sample: np.ndarray, real: np.ndarray, field: NearestNeighbourFie
     wheel = np.where(outside[..., None], 0, _direction(wheel_dy, wheel_dx, 1)).astype(np.uint8)
     ramp = np.linspace(-1, 1, KEY)[:, None].repeat(KEY // 4, axis=1)
     columns = [
-        Column("sample", to_frames(sample[:, 1:-1, 1:-1, 1:-1])[rows], _told_rows([row + 1 for row in rows], sample)),
+        Column("sample", to_frames(sample[:, 1:-1, 1:-1, 1:-1])[rows], _rows_key([row + 1 for row in rows], sample)),
         Column("of nearest patches", to_frames(nearest)[rows]),
         Column(
             "from where (dy, dx)",
@@ -83,10 +83,10 @@ def spread_sheet(samples: Sequence[np.ndarray], real: np.ndarray, spread: np.nda
     Returns uint8 (H', W', 3). Black is no difference.
     """
     rows = _rows(len(spread))
-    columns = [Column("real", to_frames(real)[rows], _told_rows(rows, real))]
+    columns = [Column("real", to_frames(real)[rows], _rows_key(rows, real))]
     columns += [Column(f"sample {i}", to_frames(sample)[rows]) for i, sample in enumerate(samples)]
-    told = "standard deviation\nof lightness (0 to\n100), all samples"
-    return _page([*columns, _heat_column("how much samples differ", spread[rows], FULL_SPREAD, told)])
+    text = "standard deviation\nof lightness (0 to\n100), all samples"
+    return _page([*columns, _heat_column("how much samples differ", spread[rows], FULL_SPREAD, text)])
 
 
 # -- colours; each uint8 (…, 3)
@@ -116,9 +116,9 @@ def _bytes(rgb: np.ndarray) -> np.ndarray:
     return np.rint(rgb * 255).astype(np.uint8)
 
 
-def _heat_column(label: str, values: np.ndarray, full: float, told: str) -> Column:
+def _heat_column(label: str, values: np.ndarray, full: float, text: str) -> Column:
     ramp = np.linspace(full, 0, KEY)[:, None].repeat(KEY // 4, axis=1)
-    return Column(label, _heat(values, full), (_heat(ramp, full), f"{full:g} or more\n{told}\n0"))
+    return Column(label, _heat(values, full), (_heat(ramp, full), f"{full:g} or more\n{text}\n0"))
 
 
 # -- the page
@@ -128,7 +128,7 @@ def _rows(frames: int) -> list[int]:
     return [0, frames // 2, frames - 1]
 
 
-def _told_rows(rows: Sequence[int], video: np.ndarray) -> tuple[np.ndarray, str]:
+def _rows_key(rows: Sequence[int], video: np.ndarray) -> tuple[np.ndarray, str]:
     numbers = ", ".join(str(row + 1) for row in rows)
     return np.zeros((KEY, 1, 3), np.uint8), f"rows: frames {numbers}\nof {video.shape[1]}"
 
@@ -146,8 +146,8 @@ def _page(columns: Sequence[Column]) -> np.ndarray:
         left = number * (width + 2) * zoom + 3
         draw.text((left, 1), column.label, fill=WHITE)
         if column.key:
-            key, told = column.key
+            key, text = column.key
             top = HEADER + picture.shape[0] + 4
             page.paste(Image.fromarray(key), (left, top))
-            draw.multiline_text((left + key.shape[1] + 6, top), told, fill=WHITE, spacing=1)
+            draw.multiline_text((left + key.shape[1] + 6, top), text, fill=WHITE, spacing=1)
     return np.asarray(page)

@@ -21,7 +21,7 @@ def figure(found: Sequence[CombinationResult], axes: Sequence[Axis], title: str)
 
     A combination that has no value on the first axis, as gan_only beside vae_levels, is a straight line across.
     An axis of words gets a tick each, and no line between them; nor is there one between draws from a range, of
-    which others than the first are not told apart.
+    which axes other than the first have no sign of their own.
     """
     x, ranges = axes[0].key, {axis.key for axis in axes if axis.ends}
     done = [line for line in found if line.done]

@@ -44,19 +44,24 @@ class AshaPerClip(FIFOScheduler):
         return self._schedulers[clip]
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Tune has a new trial: its clip's ASHA gets it."""
         self._of(trial).on_trial_add(tune_controller, trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """A trial failed."""
         self._of(trial).on_trial_error(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> Any:
+        """A trial has reported: whether it goes on."""
         decision = self._of(trial).on_trial_result(tune_controller, trial, result)
         return TrialScheduler.CONTINUE if result[AGAIN] else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """A trial has ended by itself."""
         self._of(trial).on_trial_complete(tune_controller, trial, result)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """Tune has dropped a trial."""
         self._of(trial).on_trial_remove(tune_controller, trial)
 
 
@@ -90,6 +95,7 @@ class OptunaSearch(Searcher):
         self._todo: list[tuple[str, Draw]] = []
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
+        """The next trial: the next clip of the combination that was drawn last, or the first clip of a new one."""
         if not self._todo:
             draw = Draw(self._study.ask(self._space))
             self._todo = [(clip, draw) for clip in self._clips]
@@ -100,6 +106,7 @@ class OptunaSearch(Searcher):
         return {TRIAL: (clip, values)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial has ended. Once its combination has ended on all clips, Optuna gets the mean of the scores."""
         from optuna.trial import TrialState
 
         draw = self._open.pop(trial_id, None)

@@ -120,7 +120,7 @@ class C3dFeatures:
     of processor time each, with its distance, and 0.3 GiB beside the 0.1 GiB of weights, whatever its length and size.
 
     Network: Tran, Bourdev, Fergus, Torresani, Paluri 2015, "Learning Spatiotemporal Features with 3D Convolutional
-    Networks", §3.3. The weights come from a file, see `fed` and the README.
+    Networks", §3.3. The weights come from a file, see `fed` and model/README.md.
 
     Example:
         svfid(RealClip([real_cthw], C3dFeatures("conv3d_deepnetA_ucf.npz")), samples_ncthw).features  # c3d_ucf101_…

@@ -15,7 +15,7 @@ def lab_diversity(samples_ncthw: Video | Iterable[Video], real_cthw: Video) -> f
     """Spread of the samples' lightness at a pixel, relative to the real clip's spread over all its pixels.
 
     The mean of `diversity_map` over pixels (t, y, x), divided by the standard deviation of L (CIELAB) over all pixels
-    of the real clip. PAPER.md §5; paper §4.2; introduced in SinGAN (Shaham et al. 2019, §3). Both deviations divide by
+    of the real clip. Paper §4.2; introduced in SinGAN (Shaham et al. 2019, §3). Both deviations divide by
     n, not n - 1.
 
     Args:

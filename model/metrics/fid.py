@@ -41,7 +41,7 @@ def embeddings(videos: Iterable[Video], features: VideoFeatures) -> np.ndarray:
 def fid(samples_nd: np.ndarray, test_set_nd: np.ndarray, *, trials: int = 50, drawn: int = 50, seed: int = 0) -> Fid:
     """FID of samples against a test set, from few samples: mean over trials on features drawn at random.
 
-    PAPER.md §5; paper A.3. 50 samples give a covariance of 512 features a rank of 49 at most, so each trial takes 50
+    Paper A.3. 50 samples give a covariance of 512 features a rank of 49 at most, so each trial takes 50
     of the 512, the same of samples and test set, without repetition. As 50 vectors minus their mean span 49
     dimensions, one is still missing; `frechet_distance` is right for that. Compare only with the same numbers.
 

@@ -13,7 +13,7 @@ from model.metrics.features import Video, checked_video, one_thread
 class Lite0Features:
     """EfficientNet-Lite0 features of a frame joined with their change to the next: 80 numbers a location.
 
-    Takes the place of C3D where no C3D file is at hand (PAPER.md §5; paper A.2 takes 512 channels of C3D, see
+    Takes the place of C3D where no C3D file is at hand (paper A.2 takes 512 channels of C3D, see
     `c3d.C3dFeatures`), hence its own metric name. Frames are resized to 128 px high and run up to the last
     block with 40 channels (stride 8): 16 rows of locations a frame, so thousands of vectors for 80
     dimensions, where the 512 channels of C3D on 13 frames leave the covariance rank deficient.

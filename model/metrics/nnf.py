@@ -1,6 +1,6 @@
 """The nearest-neighbour field of a sample: which patch of the real clip each of its patches comes from, and how near.
 
-SinFusion (Nikankin, Haim, Irani 2023) §7.2; beyond hp-VAE-GAN's own metrics (PAPER.md §5).
+SinFusion (Nikankin, Haim, Irani 2023) §7.2; beyond hp-VAE-GAN's own metrics.
 """
 
 from __future__ import annotations

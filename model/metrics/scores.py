@@ -66,6 +66,7 @@ class Score:
 
     @property
     def mean(self) -> float:
+        """Over the samples."""
         return float(np.mean(self.values))
 
     @property
@@ -164,4 +165,5 @@ def nn_seconds(frames: int, height: int, width: int) -> float:
 
 
 def size_of(video: Video) -> str:
+    """T×H×W of a video (3, T, H, W), for a line of text."""
     return "×".join(map(str, video.shape[1:]))

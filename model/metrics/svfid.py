@@ -91,7 +91,7 @@ class Svfid:
 def svfid(real: RealClip, samples_ncthw: Video | Iterable[Video]) -> Svfid:
     """Single-video FID: the Fréchet distance of real and fake location vectors, mean over the samples.
 
-    PAPER.md §5; paper §4.1 "Single Video FID" and A.2. Differs from the paper in the feature network only,
+    Paper §4.1 "Single Video FID" and A.2. Differs from the paper in the feature network only,
     which the caller chooses and the result names. Only one sample's vectors are in memory at a time.
 
     Args:
@@ -110,7 +110,7 @@ def svfid(real: RealClip, samples_ncthw: Video | Iterable[Video]) -> Svfid:
 def sifid(real_chw: Video, samples_nchw: Video | Iterable[Video], features: VideoFeatures) -> Svfid:
     """Single-image FID: the same of images, over the positions of the feature map of one image.
 
-    PAPER.md §5; paper §4.2 "Image Generation"; introduced in SinGAN (Shaham et al. 2019, §3) with Inception features.
+    Paper §4.2 "Image Generation"; introduced in SinGAN (Shaham et al. 2019, §3) with Inception features.
 
     Args:
         real_chw: float RGB in [-1, 1], (3, H, W).

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MEND = 'give a file named in the README under "Features by file"'
+MEND = 'give a file named in model/README.md under "Features by file"'
 NAMED = 3  # tensors that a refusal names
 
 

@@ -64,6 +64,7 @@ class NormBlock(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in, T, H, W) → (B, out, T, H, W), each sample normalised by its own statistics."""
         y = self.convolved(x)
         # batch_norm on one sample at a time: its kernels keep bf16 and channels_last_3d, with float32 statistics;
         # group_norm and instance_norm copy or convert (3 to 10 times slower backward on a CPU).
@@ -101,6 +102,7 @@ class SpectralConv(nn.Module):
 
     @torch.no_grad()
     def refine(self) -> None:
+        """One step of power iteration: u and v come nearer to the leading singular vectors."""
         matrix = self.weight.flatten(1)
         self.v.copy_(F.normalize(matrix.T @ self.u, dim=0))
         self.u.copy_(F.normalize(matrix @ self.v, dim=0))

@@ -52,6 +52,7 @@ class Encoder(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> Posterior:
+        """q(z|x) of x⁰: (B, 3, T, H, W) → maps of (B, latent, T, H, W)."""
         features = self.features(x)
         return Posterior(self.mu(features).float(), self.logvar(features).float())
 

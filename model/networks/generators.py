@@ -42,9 +42,11 @@ class Generator(nn.Module):
         self.tail = conv(channels, 3, kernel)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in, T, H, W) → (B, 3, T, H, W) float32, without the tanh."""
         return self.rgb(self.blocks(x))
 
     def block(self, i: int) -> NormBlock:
+        """Convolution i with its normalisation, from 0."""
         return cast(NormBlock, self.blocks[i])
 
     def rgb(self, features: Tensor) -> Tensor:
@@ -82,6 +84,7 @@ class GeneratorStack(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the networks are."""
         return next(self.parameters()).device
 
     def grow(self) -> None:
@@ -130,6 +133,7 @@ class GeneratorStack(nn.Module):
         return torch.tanh(up + residual) if self.config.tanh_after_sum else up + torch.tanh(residual)
 
     def generator(self, n: int) -> Generator:
+        """Gⁿ."""
         return cast(Generator, self.generators[n])
 
     def level(self, below: Tensor, n: int, noise: Tensor | None = None) -> Tensor:

@@ -63,6 +63,7 @@ class PatchEncoder(Encoder):
         self.occupancy = conv(channels, 1, kernel)
 
     def forward(self, x: Tensor) -> PatchPosterior:  # type: ignore[override]
+        """q(z|x) of x⁰, (B, 3, T, H, W)."""
         features = self.features(x)
         logits = convolve(features, self.occupancy.weight, self.occupancy.bias).float()
         present = features * torch.sigmoid(logits)

@@ -50,18 +50,18 @@ def stretched_ladder(stack: GeneratorStack, size: tuple[int, int, int]) -> list[
 
     field = 2 * stack.config.generator_convs + 1  # voxels
     smallest = [min(field, side) for side in trained[0]]
-    told = f"{_written(size)}: "
+    wanted = f"{_written(size)}: "
     frames = next(t for t in range(1 + step, trained[-1][0] + 1, step) if at(0, (t, 1, 1))[0] >= smallest[0])
     height = next(h for h in range(1, trained[-1][1] + 1) if at(0, (1, h, 1))[1] >= smallest[1])
     width = next(w for w in range(1, trained[-1][2] + 1) if at(0, (1, 1, w))[2] >= smallest[2])
     if any(side < low for side, low in zip(size, (frames, height, width), strict=True)):
         least = _written((frames, height, width))
-        raise ValueError(f"{told}smaller than what the networks see at the coarsest scale; {least} is the least")
+        raise ValueError(f"{wanted}smaller than what the networks see at the coarsest scale; {least} is the least")
     if (size[0] - 1) % step:
         below = size[0] - (size[0] - 1) % step
         near = min(below, below + step, key=lambda t: abs(t - size[0]))
         cause = f"{size[0]} frames cannot be divided among the scales"
-        raise ValueError(f"{told}{cause}; give 1 + a multiple of {step}, such as {_written((near, *size[1:]))}")
+        raise ValueError(f"{wanted}{cause}; give 1 + a multiple of {step}, such as {_written((near, *size[1:]))}")
     return [at(n, size) for n in range(len(trained))]
 
 

@@ -83,7 +83,7 @@ def evaluate(
     Args:
         x: (1, in, T, H, W) float32, on any device: the host's memory, where that is larger.
         limit: voxels of a tile, its surroundings included.
-        tick: told after every tile how many convolutions of it have been computed.
+        tick: called after every tile with how many convolutions of it have been computed.
 
     Yields (1, 3, t, H, W) float32 on x's device; the t add up to T. Raises ValueError as `cut` does.
     """

@@ -1,4 +1,4 @@
-"""The loss terms of paper §3: KL divergence, gradient penalty. All are means over elements (PAPER.md §3)."""
+"""The loss terms of paper §3: KL divergence, gradient penalty. All are means over elements."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ FILE = url("FILE")  # the one file of a graph, read or written: `ffmpeg_args` pu
 
 
 def input_options(path: AnyPath) -> dict[str, str]:
-    """What ffmpeg and ffprobe are told before they open `path`."""
+    """Options that ffmpeg and ffprobe get before they open `path`."""
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
     if Path(path).suffix.lower() in IMAGE_SUFFIXES:
         options |= {"f": "image2", "pattern_type": "none"}  # else '%' in the name is read as a number pattern
@@ -141,15 +141,15 @@ class Running:
         return raw
 
     def complained(self) -> bool:
-        """Whether it has told of damage in what came before the last byte that was read."""
+        """Whether it has reported damage in what came before the last byte that was read."""
         assert self._process.stderr is not None
         deadline = time.monotonic() + 1
         while True:
             pending = array.array("i", [0])
             with self._draining:
                 fcntl.ioctl(self._process.stderr, termios.FIONREAD, pending)
-                told = bytes(self.messages)
-            if any(line and not HARMLESS.search(line) for line in told.splitlines()):
+                printed = bytes(self.messages)
+            if any(line and not HARMLESS.search(line) for line in printed.splitlines()):
                 return True
             if pending[0] == 0 or time.monotonic() > deadline:
                 return pending[0] > 0

@@ -1,4 +1,4 @@
-"""What ffmpeg and ffprobe print, read into one `Header`; what goes wrong with a file, told in one line.
+"""What ffmpeg and ffprobe print, read into one `Header`; what goes wrong with a file, in one line.
 
 Text in, facts out: nothing is run here, so any version's output can be tried on it.
 """

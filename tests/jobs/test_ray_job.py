@@ -21,7 +21,7 @@ from .conftest import ROOT, TINY, make_video
 pytestmark = pytest.mark.slow
 
 
-AUTH = {"RAY_AUTH_MODE": "token"}  # as infra/local_head.sh; the token is in this test's own HOME
+AUTH = {"RAY_AUTH_MODE": "token"}  # as infra/cluster/local_head.sh; the token is in this test's own HOME
 
 
 def free_port() -> int:
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 
 class Head(NamedTuple):
-    """A head started by infra/local_head.sh."""
+    """A head started by infra/cluster/local_head.sh."""
 
     pid: int
     address: str  # of its job server
@@ -41,7 +41,7 @@ class Head(NamedTuple):
 def head() -> Iterator[Head]:
     port, dashboard = free_port(), free_port()
     env = {**as_a_user(), **AUTH, "RAY_PORT": str(port), "RAY_DASHBOARD_PORT": str(dashboard)}
-    script = [str(ROOT / "infra" / "local_head.sh"), "--num-cpus", "2", "--num-gpus", "2"]
+    script = [str(ROOT / "infra" / "cluster" / "local_head.sh"), "--num-cpus", "2", "--num-gpus", "2"]
     process = subprocess.Popen(script, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while True:

@@ -49,7 +49,7 @@ def real_pyramid(sizes=SIZES, clip=None):
 
 
 def ladder_16_9(config):
-    """Sizes of a 16:9 clip for a config whose ladder is geometric in the height (PAPER.md §1)."""
+    """Sizes of a 16:9 clip for a config whose ladder is geometric in the height."""
     assert (config.ladder_side, config.scale_factor) == ("height", None)
     last = config.num_scales - 1
     sizes = []

@@ -1,4 +1,4 @@
-"""One training iteration of hp-VAE-GAN and its ablations, slow and plain, in float64, from the paper (PAPER.md §2-4).
+"""One training iteration of hp-VAE-GAN and its ablations, slow and plain, in float64, from the paper (§3, A.1).
 
 Nothing of model/ is used: weights come as dictionaries of tensors (the names of a checkpoint), every pass is a call of
 its own, gradients are torch.autograd.grad's, normalisation, interpolation, clipping and Adam are written out.

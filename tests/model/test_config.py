@@ -11,7 +11,7 @@ import pytest
 from model.config import ConfigError, TrainConfig
 from model.presets import PRESETS, official, paper
 
-SHARED = {  # what paper and published code agree on (PAPER.md §1-3)
+SHARED = {  # what paper and published code agree on
     "num_scales": 10,
     "min_size": 32,
     "max_size": 256,
