@@ -106,7 +106,7 @@ def test_a_node_is_lost_and_its_clip_goes_on_elsewhere(
     whole = run_job("train_corpus.py", *command, "--storage", tmp_path, "--experiment", "whole")
     assert whole.returncode == 0, whole.stdout
 
-    store = Store.open(f"{bucket}/lost")
+    store = Store.open(f"{bucket}/lost", "--storage")
     process = start(tmp_path, *command, "--storage", bucket, "--experiment", "lost")
 
     def victim() -> tuple[Any, str, bytes] | None:

@@ -19,6 +19,7 @@ from infra.clip_folder import ClipFolder, Mirror
 from infra.errors import StorageError, TakenOver, UsageError
 from infra.lease import Lease
 from infra.store import Store
+from jobs.experiment.experiment import Experiment
 
 from .conftest import ROOT, s3_server
 
@@ -32,11 +33,11 @@ def endpoint() -> Iterator[str]:
 @pytest.fixture(params=["path", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "path":
-        return Store.open(str(tmp_path / "store"))
+        return Store.open(str(tmp_path / "store"), "--storage")
     address = request.getfixturevalue("endpoint")
     bucket = f"b{os.getpid()}-{time.monotonic_ns()}"
     s3fs.S3FileSystem(endpoint_url=address).mkdir(bucket)
-    return Store.open(f"s3://{bucket}/runs")
+    return Store.open(f"s3://{bucket}/runs", "--storage")
 
 
 def test_small_files_come_back_by_name_and_what_is_not_there_is_left_out(store: Store) -> None:
@@ -88,7 +89,7 @@ def test_the_process_that_entered_last_owns_the_clip(store: Store) -> None:
 def test_the_store_never_holds_a_checkpoint_without_its_points(endpoint: str, tmp_path: Path) -> None:
     """A trainer appends a point, then saves; whatever is copied meanwhile, the log holds what the checkpoint counts."""
     s3fs.S3FileSystem(endpoint_url=endpoint).mkdir("order")
-    store = Store.open("s3://order/runs")
+    store = Store.open("s3://order/runs", "--storage")
     (tmp_path / "metrics.jsonl").touch()
     stop = threading.Event()
 
@@ -125,13 +126,13 @@ def test_the_store_never_holds_a_checkpoint_without_its_points(endpoint: str, tm
 
 def test_shards_go_before_their_sidecars_and_come_back(endpoint: str, tmp_path: Path) -> None:
     s3fs.S3FileSystem(endpoint_url=endpoint).mkdir("shards")
-    store = Store.open("s3://shards/runs")
+    store = Store.open("s3://shards/runs", "--storage")
     folder = store.path / ".shards"
     folder.mkdir(parents=True)
     (folder / "000000.tar").write_bytes(b"tar")
     (folder / "000000.json").write_bytes(b"{}")
     (folder / ".000001.tar.tmp").write_bytes(b"half")
-    store.push(".shards")
+    Experiment(store).push_shards()
     assert store.names(".shards") == {"000000.tar", "000000.json"}
     store.pull(".shards", tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere" / "000000.tar").read_bytes() == b"tar"
@@ -139,16 +140,16 @@ def test_shards_go_before_their_sidecars_and_come_back(endpoint: str, tmp_path: 
 
 def test_a_store_that_cannot_be_used_is_one_line(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="--storage nowhere://x") as caught:
-        Store.open("nowhere://x")
+        Store.open("nowhere://x", "--storage")
     assert "\n" not in str(caught.value)
-    store = Store.open("s3://no-such-bucket-here/runs")
+    store = Store.open("s3://no-such-bucket-here/runs", "--storage")
     with pytest.raises(StorageError, match="s3://no-such-bucket-here/runs/a") as failed:
         store.write("a", b"")
     assert "\n" not in str(failed.value)
 
 
 def test_a_name_in_the_store_cannot_leave_the_folder(endpoint: str, tmp_path: Path) -> None:
-    store = Store.open("s3://names/runs")
+    store = Store.open("s3://names/runs", "--storage")
     client = s3fs.S3FileSystem(endpoint_url=endpoint)
     client.mkdir("names")
     client.pipe_file("names/runs/clip/../../../evil", b"evil")

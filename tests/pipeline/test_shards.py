@@ -45,7 +45,8 @@ def test_round_trip(tmp_path, source):
     assert shards.is_corpus(tmp_path)
     tars = [str(tmp_path / name) for name in ("000000.tar", "000000.tar", "000001.tar")]
     assert shards.index(tmp_path) == tuple(
-        ShardEntry(clip_id, tar, "noise.mkv", 20, 36, 13, 24.0) for clip_id, tar in zip(ids, tars, strict=True)
+        ShardEntry(clip_id, tar, "noise.mkv", 20, 36, 13, 24.0, start)
+        for clip_id, tar, start in zip(ids, tars, (0, 13, 26), strict=True)
     )
     for clip, start in zip(shards.read(tmp_path), (0, 13, 26), strict=True):
         assert np.array_equal(clip.frames_thwc, frames[start : start + 13])
@@ -170,7 +171,7 @@ def test_damage_is_told_in_one_line(made):
     with pytest.raises(ShardError, match="cannot be read"):
         shards.index(made)
     tar.write_bytes(whole)
-    _refused(ShardEntry("not-there", str(tar), "noise.mkv", 20, 36, 13, 24.0), "holds nothing of it")
+    _refused(ShardEntry("not-there", str(tar), "noise.mkv", 20, 36, 13, 24.0, 0), "holds nothing of it")
     for content in ("{", "[]", '{"clips": [{"clip_id": "a"}], "bytes": 1}', '{"clips": 3}'):
         (made / "000000.json").write_text(content)
         with pytest.raises(ShardError, match=r"000000\.tar: "):
@@ -194,7 +195,7 @@ def _tar(path, members):
             else:
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
-    return ShardEntry("clip", str(path), "a.mp4", 3, 4, 2, 24.0)
+    return ShardEntry("clip", str(path), "a.mp4", 3, 4, 2, 24.0, 0)
 
 
 def _npy(array):
@@ -311,7 +312,7 @@ def test_extended_headers_rename_nothing(tmp_path):
                 info = tarfile.TarInfo(name)
                 info.size, info.pax_headers = len(content), headers
                 tar.addfile(info, io.BytesIO(content))
-        _refused(ShardEntry("clip", str(tmp_path / "bad.tar"), "a.mp4", 3, 4, 2, 24.0))
+        _refused(ShardEntry("clip", str(tmp_path / "bad.tar"), "a.mp4", 3, 4, 2, 24.0, 0))
 
 
 def test_hostile_sidecars(made):
