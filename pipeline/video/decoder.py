@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from fractions import Fraction
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.video import ffmpeg as command
+from pipeline.video.cut import Cut, Cutter
 from pipeline.video.ffmpeg import AnyPath
 from pipeline.video.header import VideoError, from_ffmpeg, read_failure, round_half_up, video_error
 from pipeline.video.info import MAX_FRAMES, VideoInfo, frame_files, probe
@@ -91,10 +93,11 @@ def decode_each(
     """The clips that begin at each of `starts` (ascending), in one pass over the video and one clip's memory.
 
     Each item is what `decode` of that clip returns, or the VideoError that it raises; a Damaged where ffmpeg tells of
-    damage before the clip's end, which it would cover with repeated or smeared frames. Behind the damage decoding
-    begins anew, at the next clip that can be sought and read without a complaint: after PATIENCE tries by twos, fours,
-    …, so that a file that is all damage is soon done with. What is lost without a complaint, such as whole packets of
-    an MPEG transport stream, is not seen.
+    damage in the clip or between its key frame and its end, which it would cover with repeated or smeared frames. A
+    clip beside damage is decoded from its own packets alone, as ffmpeg complains of what is before and behind it, too.
+    Behind the damage decoding begins anew, at the next clip that can be read without a complaint: after PATIENCE tries
+    by twos, fours, …, so that a file that is all damage is soon done with. What is lost without a complaint, such as
+    whole packets of an MPEG transport stream, is not seen.
     """
     _check(min(starts, default=0), num_frames, fps, max_height)
     if list(starts) != sorted(starts):
@@ -102,6 +105,7 @@ def decode_each(
     if not starts:
         return
     waiting = deque(starts)
+    cutter = Cutter(path, fps)
     from_the_start, tries = True, 0
     while waiting:
         before = len(waiting)
@@ -110,6 +114,12 @@ def decode_each(
         except Damaged:
             if len(waiting) < before or from_the_start:  # good up to here; the next one may be, too: try it by itself
                 from_the_start, tries = False, 0
+                continue
+            clip = _cut_out(cutter, waiting[0], num_frames, fps, max_height)
+            if clip is not None:
+                waiting.popleft()
+                tries = 0
+                yield clip
                 continue
             for _ in range(min(2 ** max(0, tries - PATIENCE), len(waiting))):
                 yield Damaged(waiting.popleft(), num_frames, fps, path)
@@ -147,6 +157,46 @@ def _clean(
         total = first + seen if seen else _count_by_decoding(path, fps)
         yield from (_too_short(path, total, start, num_frames, fps) for start in waiting)
         waiting.clear()
+
+
+def _cut_out(cutter: Cutter, start: int, num_frames: int, fps: float, max_height: int | None) -> np.ndarray | None:
+    """The clip from its own packets alone; None where some of them are missing, or ffmpeg complains of one.
+
+    Raises: VideoError when ffmpeg stalls or the clip is too large for memory.
+    """
+    cut = cutter.cut(start, num_frames)
+    if cut is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        file = cutter.write(cut, folder)
+        return None if file is None else _whole_cut(cutter.info, file, cut, num_frames, fps, max_height)
+
+
+def _whole_cut(
+    info: VideoInfo, file: Path, cut: Cut, num_frames: int, fps: float, max_height: int | None
+) -> np.ndarray | None:
+    """The last `num_frames` frames of a cut of the video `info`; None where ffmpeg complains of any packet of it."""
+    width, height, scaler = _fit(info, max_height)
+    shape = (num_frames, height, width, 3)
+    _check_memory(info.path, np.broadcast_to(np.uint8(0), shape[1:]), num_frames)
+    # A key frame that is none, as an index may call it, is found out by its type: unknown or I (0 or 1), else not.
+    is_key = "if(eq(n,0),st(0,lte(pict_type,1)),ld(0))"
+    node = (
+        command.input_node(file, threads=1)["V:0"]
+        .filter("select", is_key)  # all frames or none
+        .filter("setpts", f"PTS-STARTPTS+round({cut.first_pts_s.numerator}/{cut.first_pts_s.denominator}/TB)")
+        .filter("fps", fps=fps)
+        .filter("tpad", stop=num_frames, stop_mode="clone")  # the last frame's time may end in a packet that is not cut
+        .filter("trim", start_frame=cut.skipped, end_frame=cut.skipped + num_frames)
+        .filter("setpts", "N/FRAME_RATE/TB")
+        .filter("scale", width, height, flags=scaler)
+        .output("pipe:1", format="rawvideo", pix_fmt="rgb24")
+    )
+    timeout_s = command.COMMAND_TIMEOUT_S + FRAME_TIMEOUT_S * cut.count
+    with command.Running(info.path, command.ffmpeg_args(file, node), timeout_s=timeout_s) as running:
+        raw = running.read(int(np.prod(shape)))
+        is_clean = running.wait() == 0 and not command.complaints(bytes(running.messages))
+    return np.frombuffer(raw, np.uint8).reshape(shape) if is_clean and len(raw) == np.prod(shape) else None
 
 
 class Damaged(VideoError):

@@ -94,6 +94,11 @@ def ffmpeg_args(path: AnyPath, node: Any, loglevel: str = "error") -> list[str]:
     return [ffmpeg_exe(), "-hide_banner", "-nostdin", "-y", "-v", loglevel, *args]
 
 
+def complaints(messages: bytes) -> list[bytes]:
+    """The lines of what ffmpeg printed that tell of damage."""
+    return [line for line in messages.splitlines() if line and not HARMLESS.search(line)]
+
+
 class Running:
     """A command on `path` that has been started; the `with` block that holds it ends with its death.
 
@@ -149,7 +154,7 @@ class Running:
             with self._draining:
                 fcntl.ioctl(self._process.stderr, termios.FIONREAD, pending)
                 printed = bytes(self.messages)
-            if any(line and not HARMLESS.search(line) for line in printed.splitlines()):
+            if complaints(printed):
                 return True
             if pending[0] == 0 or time.monotonic() > deadline:
                 return pending[0] > 0
