@@ -166,16 +166,16 @@ def plan(listing: Listing, seek_s: float, first: int, num_frames: int, fps: Frac
     if not wanted or not packets[0].flags & KEY or place(packets[0].pts) > first:
         return None
     used = packets[: wanted[-1] + 1]
-    shown = sorted(used, key=lambda packet: packet.pts)
-    if shown[0] is not packets[0] or any(packet.flags & CORRUPT for packet in used):
+    if min(packet.pts for packet in used) < packets[0].pts or any(packet.flags & CORRUPT for packet in used):
         return None
+    shown = sorted((packets[number] for number in wanted), key=lambda packet: packet.pts)
     ends = [packet.pts + Fraction(3, 2) * packet.duration for packet in shown]  # half a frame for rounded times
     is_whole = all(end >= after.pts for end, after in zip(ends, shown[1:]))
-    goes_on = any(place(packet.pts) > last for packet in packets)
+    lasts, goes_on = place(ends[-1]) > last, len(wanted) < len(packets)
     if command.complaints(listing.messages):
-        if not is_whole or (place(shown[-1].pts) <= last and place(ends[-1]) <= last):
+        if not (is_whole and lasts):
             return None
-    elif not goes_on and place(ends[-1]) <= last:
+    elif not (goes_on or lasts):
         return None
     return Cut(seek_s, len(used), packets[0].pts * listing.tick_s, first - place(packets[0].pts))
 

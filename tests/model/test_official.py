@@ -22,7 +22,7 @@ from model.presets import official as preset
 from model.pyramid import ladder
 from model.sampling.sample import reconstruct, sample
 
-# What the authors' code prints, four of ten scales of a 256×144 clip; ladder() is tested against the whole table elsewhere.
+# What the authors' code prints, four of ten scales of a 256×144 clip; test_pyramid.py has the whole table.
 SIZES = ((4, 18, 33), (4, 23, 41), (4, 28, 51), (5, 36, 65))
 AMPS = [1, 0.04, 0.03, 0.02]
 ARGS = {

@@ -214,18 +214,35 @@ def test_vp9_with_alpha_and_sound(tools, tmp_path, ffmpeg):
     assert frames.shape == (13, 48, 64, 3) and frames.std() > 40
 
 
-def test_both_ways_of_probing_agree(tmp_path, lavfi, turn, monkeypatch):
-    if not video.ffprobe_exe():
-        pytest.skip("no system ffprobe")
-    files = [
-        lavfi(tmp_path / "a b.mp4", "testsrc=s=66x34:r=30000/1001", 20, "-pix_fmt", "yuv420p10le"),
-        lavfi(tmp_path / "sar.mkv", "testsrc=s=66x34:r=24000/1001", 20, "-vf", "setsar=8/9"),
-        lavfi(tmp_path / "q.mov", "testsrc=s=66x34:r=25,format=argb", 20, "-c:v", "qtrle"),
-        lavfi(tmp_path / "t.avi", "testsrc=s=66x34:r=15", 20, "-c:v", "mpeg4"),
-        lavfi(tmp_path / "turned.mp4", "testsrc=s=66x34:r=24", 20, "-pix_fmt", "yuv420p"),
-        lavfi(tmp_path / "one.png", "testsrc=s=66x34:r=24", 1),
+@pytest.fixture
+def headers(tmp_path, lavfi, turn):
+    """Files of several formats, and what each is by how it was made; None: as the encoder likes."""
+    made = [
+        ("a b.mp4", "30000/1001", ["-pix_fmt", "yuv420p10le"], (66, 34, 29.97, 20 * 1001 / 30000, 0, "yuv420p10le")),
+        ("sar.mkv", "24000/1001", ["-vf", "setsar=8/9"], (59, 34, 23.98, 20 * 1001 / 24000, 0, None)),
+        ("q.mov", "25", ["-vf", "format=argb", "-c:v", "qtrle"], (66, 34, 25.0, 20 / 25, 0, "argb")),
+        ("t.avi", "15", ["-c:v", "mpeg4"], (66, 34, 15.0, 20 / 15, 0, "yuv420p")),
+        ("turned.mp4", "24", ["-pix_fmt", "yuv420p"], (34, 66, 24.0, 20 / 24, 270, "yuv420p")),
     ]
-    turn(files[4], 270)
+    files = {
+        lavfi(tmp_path / name, f"testsrc=s=66x34:r={rate}", 20, *args): expected for name, rate, args, expected in made
+    }
+    turn(tmp_path / "turned.mp4", 270)
+    return files
+
+
+def test_a_header_says_what_was_made(tools, headers):
+    for path, (width, height, fps, duration_s, rotation_deg, pix_fmt) in headers.items():
+        found = probe(path)
+        assert (found.width, found.height, found.fps, found.rotation_deg) == (width, height, fps, rotation_deg), path
+        assert found.duration_s == pytest.approx(duration_s, abs=0.002) and not found.has_audio, path
+        assert pix_fmt in (None, found.pix_fmt), path
+
+
+def test_both_ways_of_probing_agree(headers, tmp_path, lavfi, monkeypatch):
+    if not video.ffprobe_exe():
+        pytest.skip("no system ffprobe to compare with")
+    files = [*headers, lavfi(tmp_path / "one.png", "testsrc=s=66x34:r=24", 1)]
     with_probe = [probe(path) for path in files]
     monkeypatch.setattr(command, "ffprobe_exe", lambda: None)
     for path, expected in zip(files, with_probe, strict=True):
