@@ -22,9 +22,15 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def ray_session() -> Iterator[None]:
-    """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), else start Ray on this machine."""
+    """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), else start Ray on this machine.
+
+    A process that is connected already stays so: whoever connected it ends the connection.
+    """
     import ray
 
+    if ray.is_initialized():
+        yield
+        return
     address = os.environ.get("RAY_ADDRESS")
     runtime_env = None
     if address is None:

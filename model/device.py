@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import inspect
 import os
 import platform
 import resource
@@ -47,6 +48,26 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 def use_assigned_threads() -> None:
     """As many threads as OMP_NUM_THREADS says, which Ray sets to the CPUs of a task; one where it says nothing."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+def skip_compiler_import() -> None:
+    """Keep torch from importing its compiler, for the whole process: 3 s at the start of every clip's process.
+
+    The first optimizer imports torch._dynamo, only to exclude the optimizer's methods from compilation (torch 2.13,
+    torch/_compile.py). Nothing here is compiled. A method that carries itself as its excluded form needs no import.
+    """
+    for method in (
+        getattr(torch.optim.Optimizer, name)
+        for name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    ):
+        plain = inspect.unwrap(method)
+        plain.__dict__.setdefault("__dynamo_disable", plain)
+
+
+def adam_step(optimizer: torch.optim.Adam) -> None:
+    """`optimizer.step()` without its wrapper, which imports torch's compiler too: it has no step hooks to call."""
+    with torch.no_grad():
+        inspect.unwrap(torch.optim.Adam.step)(optimizer)
 
 
 def keep_freed_memory() -> None:

@@ -23,7 +23,7 @@ from jobs.experiment.result import OutOfMemoryResult, Result, write_result
 from jobs.training.fit_clip import ClipFrames, fit_clip
 from jobs.training.progress import reporter
 from model.config import RUN_SETTINGS, TrainConfig
-from model.device import keep_freed_memory, use_assigned_threads
+from model.device import keep_freed_memory, skip_compiler_import, use_assigned_threads
 from model.training import memory
 from model.training.workers import PeerLost
 
@@ -126,6 +126,7 @@ def setup_process(config: TrainConfig) -> None:
     """Make this process the one of a clip: its threads, and its part of the GPU."""
     if not config.low_memory:
         keep_freed_memory()
+    skip_compiler_import()
     use_assigned_threads()
     share = ray.get_runtime_context().get_assigned_resources().get("GPU", 1) if ray.is_initialized() else 1
     if torch.cuda.is_available() and share < 1:  # else the first clip there would take what the others need

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.device import autocast
+from model.device import adam_step, autocast
 from model.networks.blocks import refine_spectral
 from model.networks.critic import FixedCritic, checkpointed
 from model.networks.patchvae import AnyPosterior
@@ -151,4 +151,4 @@ def _step(optimizer: torch.optim.Adam, workers: Workers, grad_clip: float = math
     workers.sum_gradients(parameters)
     if grad_clip < math.inf:
         torch.nn.utils.clip_grad_norm_(parameters, grad_clip)
-    optimizer.step()
+    adam_step(optimizer)
