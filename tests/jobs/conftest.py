@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import io
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
+from mlflow import MlflowClient
 
+from infra.ray_cluster import ray_session
+from infra.tracking import runs
+from infra.tracking.runs import ParentRun
 from pipeline.video import ffmpeg_exe
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -49,8 +58,53 @@ def _own_ray(tmp_path_factory: pytest.TempPathFactory) -> None:
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_ray(_own_ray: None) -> Iterator[None]:
+    """One Ray for all the jobs that `run_job` runs in this process, which the first of them starts."""
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """MLflow creates the schema of a sqlite file, which takes seconds, once: later files of this process are copies."""
+    template = tmp_path_factory.mktemp("schema") / "mlflow.db"
+    plain = runs.open_parent
+
+    def with_schema(uri: str, *arguments: Any) -> ParentRun:
+        path = Path(uri.removeprefix("sqlite:///"))
+        if uri.startswith("sqlite:///") and not path.exists():
+            if not template.exists():
+                MlflowClient(f"sqlite:///{template}").search_experiments()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(template, path)
+        return plain(uri, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "open_parent", with_schema)
+        yield
+
+
 def run_job(job: str, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """A job as a user runs it; stdout and stderr together in `stdout`."""
+    """A job's `main` in this process, on the Ray that such jobs share; stdout and stderr together in `stdout`."""
+    main = importlib.import_module(f"jobs.{Path(job).stem}").main
+    words, printed = [str(argument) for argument in arguments], io.StringIO()
+    if not ray.is_initialized():
+        ray_session().__enter__()
+    before = Path.cwd()
+    os.chdir(cwd or before)
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            code = main(words)
+    except SystemExit as error:  # of argparse
+        code = error.code
+    finally:
+        os.chdir(before)
+    return subprocess.CompletedProcess([job, *words], code, printed.getvalue())
+
+
+def run_process(job: str, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A job as a user runs it, with a Ray of its own; stdout and stderr together in `stdout`."""
     command = [sys.executable, str(ROOT / "jobs" / job), *map(str, arguments)]
     return subprocess.run(
         command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500, check=False
@@ -108,7 +162,7 @@ def trained(mixed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Tra
         *("--corpus", mixed_corpus, *TINY, "--set", "iters_per_scale=4", "--storage", storage),
         *("--experiment", "mixed", "--cpus-per-clip", "1"),
     )
-    done = run_job("train_corpus.py", *command)
+    done = run_process("train_corpus.py", *command)
     return Trained(storage, done.stdout, done.returncode, command)
 
 

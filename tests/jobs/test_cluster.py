@@ -25,7 +25,7 @@ from model.training.state import TrainState
 from pipeline.sources import demo_sources
 from tests.conftest import Injected
 
-from .conftest import ROOT, TINY, make_video, run_job, s3_server
+from .conftest import ROOT, TINY, make_video, run_process, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -103,7 +103,7 @@ def test_a_node_is_lost_and_its_clip_goes_on_elsewhere(
     """The demo's real clips, each on its own node, their files in an object store: no node has another's files."""
     tracking = ("--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}")
     command = ("--corpus", "demo", *TINY, *LONG, "--cpus-per-clip", "1", *tracking)
-    whole = run_job("train_corpus.py", *command, "--storage", tmp_path, "--experiment", "whole")
+    whole = run_process("train_corpus.py", *command, "--storage", tmp_path, "--experiment", "whole")
     assert whole.returncode == 0, whole.stdout
 
     store = Store.open(f"{bucket}/lost", "--storage")
@@ -148,14 +148,14 @@ def test_a_node_is_lost_and_its_clip_goes_on_elsewhere(
 def test_a_driver_is_killed_and_another_goes_on_but_not_two_at_once(tmp_path: Path, injected: Injected) -> None:
     make_video(tmp_path / "clip.mp4")
     corpus = ("--corpus", tmp_path / "clip.mp4", *TINY, *LONG, "--cpus-per-clip", "1", "--storage", tmp_path / "runs")
-    assert run_job("train_corpus.py", *corpus, "--experiment", "whole").returncode == 0
+    assert run_process("train_corpus.py", *corpus, "--experiment", "whole").returncode == 0
     (whole,) = (tmp_path / "runs" / "whole").glob("clip-*")
 
     command = (*corpus, "--experiment", "killed")
     process = start(tmp_path, *command)
     base = tmp_path / "runs" / "killed"
     wait_until(lambda: list(base.glob("clip-*/checkpoint.pt")), process)
-    second = run_job("train_corpus.py", *command)
+    second = run_process("train_corpus.py", *command)
     assert second.returncode == 2
     (line,) = second.stdout.splitlines()
     assert f"process {process.pid} on" in line and "trains this experiment" in line and str(base) in line
@@ -163,7 +163,7 @@ def test_a_driver_is_killed_and_another_goes_on_but_not_two_at_once(tmp_path: Pa
     family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    third = run_job("train_corpus.py", *command)
+    third = run_process("train_corpus.py", *command)
     assert third.returncode == 0, third.stdout
     assert not any(member.is_running() for member in trainers_among(family))
     (clip,) = base.glob("clip-*")

@@ -27,7 +27,7 @@ from model.metrics.diversity import diversity_map
 from model.metrics.nnf import nearest_neighbour_field
 from pipeline import video
 
-from .conftest import TINY, Trained, make_video, run_job
+from .conftest import TINY, Trained, make_video, run_job, run_process
 from .test_s3 import bucket  # noqa: F401
 
 ALONE = ("--cpus-per-clip", "1")  # as the clips were trained: the same threads give the same bits
@@ -189,7 +189,7 @@ def test_an_experiment_in_an_object_store(trained: Trained, bucket: str, tmp_pat
 
     store = s3fs.S3FileSystem(endpoint_url=os.environ["AWS_ENDPOINT_URL"], use_listings_cache=False)
     store.put(str(trained.base), f"{bucket}/runs/mixed", recursive=True)
-    done = run_job("evaluate.py", f"{bucket}/runs/mixed", "--n", "2", "--nn", "0", *ALONE, cwd=tmp_path)
+    done = run_process("evaluate.py", f"{bucket}/runs/mixed", "--n", "2", "--nn", "0", *ALONE, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     figures = {
         c["clip_id"]: c["figures"]
