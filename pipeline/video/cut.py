@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pipeline.video import ffmpeg as command
 from pipeline.video.ffmpeg import AnyPath
@@ -21,6 +22,7 @@ from pipeline.video.info import VideoInfo, probe
 SEEK_LATE_S = (3 / 23 + 0.005, 0.005)
 LISTED_BEFORE_S = 5.0  # before a clip, where its key frame is looked for
 LISTED_BEHIND_S = 1.0  # behind a clip's last frame: frames that are shown earlier may be stored later
+AVI_AHEAD_S = 30.0  # in which another key frame has to be
 KEY, CORRUPT = 1, 2  # flags of a packet
 _CONTAINERS = {"mov": ("mov", "mp4"), "matroska": ("matroska",)}  # those that keep rotation and colours
 
@@ -89,17 +91,40 @@ class Cutter:
                     return cut
         return None
 
+    def ends_before(self, start_frame: int) -> bool:
+        """Whether nothing that ffmpeg can find is at this resampled frame or behind it. Raises: as `cut`."""
+        if self._origin is None or self._beginning is None:
+            return True
+        first, block = self._origin + start_frame, b""
+        node = _listing_node(self._path, ss=f"{float(first / self._fps):.6f}", copyts=None, start_at_zero=None)
+        args = command.ffmpeg_args(self._path, node)
+        with command.Running(self._path, args, timeout_s=command.COMMAND_TIMEOUT_S) as running:
+            while more := running.read(1 << 16):
+                block = block[-200:] + more  # a line may be in two blocks
+                found = Listing(self._beginning.tick_s, _packets(block), b"")
+                if any(found.place(packet.pts, self._fps) >= first for packet in found.packets):
+                    return False
+        return True
+
     def _plan(self, listing: Listing, seek_s: float, first: int, num_frames: int) -> Cut | None:
         """As `plan`, and None where the times cannot be trusted.
 
         An AVI holds no times: ffmpeg counts, from the key frame of its index that it has sought. Where that one is
-        destroyed, it gives another packet a time near it, and the same one to who seeks an earlier time than that.
+        destroyed, the first packet behind the damage is given its time. It has another when a later time is sought,
+        or the next key frame is not found by its own time.
         """
         cut = plan(listing, seek_s, first, num_frames, self._fps)
-        if cut is None or self._kind != "avi" or listing.packets[0].pts <= 0:
+        if cut is None or self._kind != "avi":
             return cut
-        earlier = self._list(float((listing.packets[0].pts - 1) * listing.tick_s), LISTED_BEHIND_S)
-        return None if earlier and earlier.packets[0] == listing.packets[0] else cut
+        ahead = self._list(seek_s, AVI_AHEAD_S)
+        after = next((packet for packet in ahead.packets[1:] if packet.flags & KEY), None) if ahead else None
+        if after is None:
+            return None
+        for ticks, expected in ((after.pts - 1, listing.packets[0]), (after.pts, after)):
+            found = self._list(float(ticks * listing.tick_s), LISTED_BEHIND_S)
+            if found is None or found.packets[0] != expected:
+                return None
+        return cut
 
     def _list(self, seek_s: float, length_s: float) -> Listing | None:
         return _list(self._path, ss=f"{seek_s:.6f}", t=f"{length_s:.6f}", copyts=None, start_at_zero=None)
@@ -180,13 +205,21 @@ def plan(listing: Listing, seek_s: float, first: int, num_frames: int, fps: Frac
     return Cut(seek_s, len(used), packets[0].pts * listing.tick_s, first - place(packets[0].pts))
 
 
+def _listing_node(path: AnyPath, **options: str | None) -> Any:
+    return command.input_node(path, **options)["V:0"].output("pipe:1", format="framecrc", c="copy")
+
+
+def _packets(text: bytes) -> list[Packet]:
+    rows = re.findall(rb"^0, +-?\d+, +(-?\d+), +(\d+), +\d+, (0x\w+)(?:, F=0x(\w+))?", text, re.MULTILINE)
+    return [Packet(int(pts), int(length), int(flags, 16) if flags else KEY, crc) for pts, length, crc, flags in rows]
+
+
 def _list(path: AnyPath, loglevel: str = "error", **options: str | None) -> Listing | None:
     """The packets of the video stream from a key frame on, without decoding. None when there is none with a time."""
-    node = command.input_node(path, **options)["V:0"].output("pipe:1", format="framecrc", c="copy")
-    done = command.run(path, command.ffmpeg_args(path, node, loglevel=loglevel), max_bytes=command.MAX_MESSAGES_BYTES)
+    args = command.ffmpeg_args(path, _listing_node(path, **options), loglevel=loglevel)
+    done = command.run(path, args, max_bytes=command.MAX_MESSAGES_BYTES)
     tick = re.search(rb"^#tb 0: (\d+)/(\d+)$", done.stdout, re.MULTILINE)
-    rows = re.findall(rb"^0, +-?\d+, +(-?\d+), +(\d+), +\d+, (0x\w+)(?:, F=0x(\w+))?", done.stdout, re.MULTILINE)
-    packets = [Packet(int(pts), int(length), int(flags, 16) if flags else KEY, crc) for pts, length, crc, flags in rows]
+    packets = _packets(done.stdout)
     if tick is None or not packets or any(packet.pts <= -(1 << 62) for packet in packets):
         return None
     return Listing(Fraction(int(tick[1]), int(tick[2])), packets, done.stderr)

@@ -106,27 +106,33 @@ def decode_each(
         return
     waiting = deque(starts)
     cutter = Cutter(path, fps)
+    lead = round(SEEK_MARGIN_S * fps)
     from_the_start, tries = True, 0
+    sound_from: int | None = None  # the first of the clips behind the damage that are good so far
     while waiting:
-        before = len(waiting)
         try:
-            yield from _clean(path, waiting, num_frames, fps, max_height, from_the_start)
-        except Damaged:
-            if len(waiting) < before or from_the_start:  # good up to here; the next one may be, too: try it by itself
-                from_the_start, tries = False, 0
+            if from_the_start or (sound_from is not None and waiting[0] - lead >= sound_from):
+                yield from _clean(path, waiting, num_frames, fps, max_height, from_the_start)
                 continue
             clip = _cut_out(cutter, waiting[0], num_frames, fps, max_height)
-            if clip is not None:
-                waiting.popleft()
-                tries = 0
-                yield clip
-                continue
-            for _ in range(min(2 ** max(0, tries - PATIENCE), len(waiting))):
-                yield Damaged(waiting.popleft(), num_frames, fps, path)
-            tries += 1
+        except Damaged:  # good up to here; the next one may be, too: try it by itself
+            from_the_start, sound_from = False, None
         except VideoError as error:
             yield from (error for _ in waiting)
             return
+        else:
+            if clip is not None:
+                start = waiting.popleft()
+                sound_from, tries = start if sound_from is None else sound_from, 0
+                yield clip
+                continue
+            if cutter.ends_before(waiting[0]):
+                total = _count_by_decoding(path, fps)
+                yield from (_too_short(path, total, start, num_frames, fps) for start in waiting)
+                return
+            for _ in range(min(2 ** max(0, tries - PATIENCE), len(waiting))):
+                yield Damaged(waiting.popleft(), num_frames, fps, path)
+            sound_from, tries = None, tries + 1
 
 
 def _clean(

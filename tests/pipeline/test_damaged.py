@@ -14,6 +14,7 @@ import pytest
 from pipeline import clips, shards, video
 from pipeline.clips import ClipSpec
 from pipeline.video import decoder
+from pipeline.video.cut import Cutter
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KINDS = {"mp4": ("-g", 24), "mkv": ("-g", 24), "ts": ("-g", 24), "avi": ("-c:v", "mpeg4", "-g", 12)}
@@ -59,6 +60,30 @@ def test_clips_beside_the_damage_are_those_of_the_whole_file_and_no_other_is_giv
     for place, (clip, same) in enumerate(zip(found, sound, strict=True)):
         if place not in lost:
             np.testing.assert_array_equal(clip, same)
+
+
+def test_a_clip_beside_damage_is_turned_and_resampled_as_the_whole_file_is(
+    tools: str,
+    lavfi: Callable[..., Path],
+    ffmpeg: Callable[..., None],
+    turn: Callable[[Path, int], None],
+    tmp_path: Path,
+) -> None:
+    """Of 25 frames a second, by its own packets: a rotated mp4, and a picture that begins behind its sound."""
+    options = ("-pix_fmt", "yuv420p", "-g", 25)
+    turned = lavfi(tmp_path / "turned.mp4", "mandelbrot=size=96x64:rate=25", 200, *options)
+    late = tmp_path / "late.mkv"
+    tone = ["-f", "lavfi", "-t", 8, "-i", "sine"]
+    ffmpeg(*tone, "-itsoffset", "0.52", "-i", turned, "-map", "1:v", "-map", "0:a", "-c:v", "copy", late)
+    turn(turned, 90)
+    for path in (turned, late):
+        film = damage(path, tmp_path / f"bad{path.suffix}", (0.40, 0.50))
+        whole = video.decode(path)
+        cutter = Cutter(film, 24.0)
+        cut_out = {start: decoder._cut_out(cutter, start, 13, 24.0, None) for start in (0, 36, 120, 150)}
+        assert cut_out.keys() == {start for start, clip in cut_out.items() if clip is not None}
+        for start, clip in cut_out.items():
+            np.testing.assert_array_equal(clip, whole[start : start + 13])
 
 
 def test_a_sound_video_is_read_as_before_and_from_any_place(whole: Path) -> None:
