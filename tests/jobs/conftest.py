@@ -58,11 +58,16 @@ def _own_ray(tmp_path_factory: pytest.TempPathFactory) -> None:
     )
 
 
+SHARED: list[contextlib.ExitStack] = []  # what ends with the session
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_ray(_own_ray: None) -> Iterator[None]:
     """One Ray for all the jobs that `run_job` runs in this process, which the first of them starts."""
-    yield
-    ray.shutdown()
+    with contextlib.ExitStack() as stack:
+        SHARED.append(stack)
+        yield
+        SHARED.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -90,7 +95,7 @@ def run_job(job: str, *arguments: str | Path, cwd: Path | None = None) -> subpro
     main = importlib.import_module(f"jobs.{Path(job).stem}").main
     words, printed = [str(argument) for argument in arguments], io.StringIO()
     if not ray.is_initialized():
-        ray_session().__enter__()
+        SHARED[0].enter_context(ray_session())
     before = Path.cwd()
     os.chdir(cwd or before)
     try:
