@@ -119,12 +119,17 @@ def several_pyramids(count):
     return [real_pyramid(clip=np.ascontiguousarray(each)) for each in clips]
 
 
+def in_default_type(pyramids):
+    """As networks made now would have them: float64 in float64.py's context, else as they are."""
+    kind = np.float64 if torch.get_default_dtype() == torch.float64 else np.float32
+    return [[real.astype(kind, copy=False) for real in pyramid] for pyramid in pyramids]
+
+
 def train(config, path, reals=None, *, samples=1, stop_at=None, scales=None):
     """Run train_clip over all scales, or only `scales` of them, or until the point `stop_at`; returns the Recorder."""
     recorder = Recorder(path, stop_at)
-    iterator = train_clip(
-        config, [reals] if reals else several_pyramids(samples), clip_id=CLIP_ID, path=path, log=recorder
-    )
+    pyramids = in_default_type([reals] if reals else several_pyramids(samples))
+    iterator = train_clip(config, pyramids, clip_id=CLIP_ID, path=path, log=recorder)
     try:
         for done, _ in enumerate(iterator, start=1):
             if done == scales:

@@ -164,7 +164,7 @@ def adam(w, gradients, moments, rates, config):
 def gradients_of(loss, w, names, clip=None):
     found = dict(zip(names, torch.autograd.grad(loss, [w[name] for name in names]), strict=True))
     norm = math.sqrt(sum(float((g**2).sum()) for g in found.values()))
-    factor = min(1.0, clip / norm) if clip else 1.0
+    factor = min(1.0, clip / (norm + 1e-6)) if clip else 1.0  # PyTorch's clipping, as the authors'
     return {name: g * factor for name, g in found.items()}
 
 
