@@ -1,8 +1,9 @@
-"""The same training in float64: what a test compares to many digits must not hang on how a machine rounds.
+"""Training in float64: what a test compares to many digits must not hang on how a machine rounds.
 
-In float32 a training magnifies rounding a hundred thousand times and more: an activation next to LeakyReLU's kink falls
-to its other side, and Adam makes whole steps out of gradients that are 0 but for rounding. In float64 the same two are
-a billion times rarer and smaller.
+In float32 a training magnifies rounding ten thousand times and more: an activation next to LeakyReLU's kink falls to its
+other side, and Adam makes whole steps out of gradients that are 0 but for rounding. In float64 rounding is a billion
+times smaller, and so is the chance of the first. Random numbers are float64 too: the last digit of a float32 normal one
+depends on the machine.
 """
 
 from __future__ import annotations
@@ -14,24 +15,14 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-DRAWN = {torch.randn, torch.rand}
-FILLED = {torch.nn.init.kaiming_uniform_, torch.nn.init.uniform_}  # what nn.Conv3d initialises itself with
 
-
-class _Widened(TorchFunctionMode):
-    """Random numbers are those of float32, so a training starts and draws as it does there; `float` never narrows."""
+class _FloatNeverNarrows(TorchFunctionMode):
+    """`Tensor.float`, with which the networks leave bf16, keeps float64."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if function in DRAWN:
-            return function(*args, **{"dtype": torch.float32, **kwargs}).double()
-        if function in FILLED:
-            tensor, *args = (kwargs.pop("tensor"), *args) if "tensor" in kwargs else args
-            with torch.no_grad():
-                return tensor.copy_(function(torch.empty(tensor.shape, dtype=torch.float32), *args, **kwargs))
         if function is torch.Tensor.float:
-            return args[0].to(torch.promote_types(args[0].dtype, torch.float64))
-        return function(*args, **kwargs)
+            return args[0].double()
+        return function(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -40,7 +31,7 @@ def in_float64() -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with _Widened():
+        with _FloatNeverNarrows():
             yield
     finally:
         torch.set_default_dtype(before)

@@ -244,15 +244,17 @@ def gan_iteration(n, w, c, moments, critic_moments, amps, samples, sizes, config
 class Draws:
     """The random numbers of one sample in one iteration (0: measuring the noise amplitude), as float64.
 
-    They are float32 draws of a generator whose seed is a function of (seed, scale, iteration, sample).
+    They are draws, of the type that the training has, of a generator whose seed is a function of (seed, scale,
+    iteration, sample).
     """
 
-    def __init__(self, seed, scale, iteration, sample=0):
+    def __init__(self, seed, scale, iteration, sample=0, dtype=torch.float32):
         place = np.random.SeedSequence(seed, spawn_key=(scale, iteration, sample))
         self.generator = torch.Generator().manual_seed(int(place.generate_state(1, np.uint64)[0]) // 2)
+        self.dtype = dtype
 
     def normal(self, shape):
-        return torch.randn(tuple(shape), generator=self.generator).double()
+        return torch.randn(tuple(shape), generator=self.generator, dtype=self.dtype).double()
 
     def uniform(self, shape=(1, 1, 1, 1, 1)):
-        return torch.rand(tuple(shape), generator=self.generator).double()
+        return torch.rand(tuple(shape), generator=self.generator, dtype=self.dtype).double()

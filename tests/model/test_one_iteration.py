@@ -50,10 +50,11 @@ def moments_of(optimizer, names):
 def iterate(before, n, config):
     """The reference's iteration from a checkpoint: losses, weights, moments (G's and D's as one dictionary each)."""
     w = reference.double(before.generators)
+    dtype = before.generators["generators.0.tail.weight"].dtype
     samples = [
         (
             [torch.from_numpy(real)[None].double() for real in pyramid],
-            reference.Draws(config.seed, n, before.iteration + 1, sample),
+            reference.Draws(config.seed, n, before.iteration + 1, sample, dtype),
         )
         for sample, pyramid in enumerate(several_pyramids(before.samples))
     ]
