@@ -1,9 +1,9 @@
 """Training in float64: what a test compares to many digits must not hang on how a machine rounds.
 
-In float32 a training magnifies rounding ten thousand times and more: an activation next to LeakyReLU's kink falls to
-its other side, and Adam makes whole steps out of gradients that are 0 but for rounding. In float64 rounding is a billion
-times smaller, and so is the chance of the first. Random numbers are float64 too: the last digit of a normal one depends
-on the machine in float32.
+In float32 a training magnifies rounding ten thousand times and more. An activation next to LeakyReLU's kink falls to
+its other side, and Adam makes whole steps out of gradients that are 0 but for rounding. In float64 rounding is a
+billion times smaller, and so is the chance of the first. Random numbers are drawn in float64 too, as the last digit of
+a normal one depends on the machine in float32.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One iteration of each kind equals the plain float64 reference: every loss, gradient moment and parameter.
 
-The checkpoints of a tiny training give weights, Adam's moments and the random generator's state before and after an
-iteration; tests/model/reference.py computes the same iteration from the state before.
+The checkpoints of a tiny training in float64 give weights and Adam's moments before and after an iteration;
+tests/model/reference.py computes the same iteration from the state before.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def check(config, recorder, final, n):
     logged = recorder.losses()[n, last]
     assert logged.keys() == losses.keys()
     for name, value in losses.items():
-        assert logged[name] == pytest.approx(value.item(), rel=EXACT, abs=EXACT * 1e-2), name
+        assert logged[name] == pytest.approx(value.item(), rel=EXACT, abs=EXACT), name
 
     for name, (step, m, v), (step_r, m_r, v_r) in moments:
         assert step == step_r == last, name
@@ -134,7 +134,7 @@ def check(config, recorder, final, n):
         assert ours.dtype == before.dtype == torch.float64, name
         theirs = theirs.detach()
         if name == ZERO_GRADIENT:
-            assert (ours - before).abs().max() < 1e-6 * config.lr  # so small a gradient is lost in Adam's 1e-8
+            assert (ours - before).abs().max() < 1e-5 * config.lr  # so small a gradient is lost in Adam's 1e-8
         elif name in trained:
             level = {"encoder": "0", "critic": n}.get(name.split(".")[0], name.split(".")[1])
             rate = config.lr * config.vae_lr_decay ** (n - int(level))
