@@ -3,10 +3,11 @@ PYTHON ?= python3
 STORAGE ?= runs
 PORT ?= 5000
 BIN := .venv/bin
+TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast faults lint ui clean
+.PHONY: help setup demo ui test test-fast faults lint hooks clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,18 +33,21 @@ ui: setup  ## MLflow on 127.0.0.1 over what demo produced
 	  --host 127.0.0.1 --port $(PORT) --workers 1
 
 test: setup  ## the whole test suite, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest $(TWO_AT_A_TIME)
 
-test-fast: setup  ## without the tests marked slow
-	$(BIN)/python -m pytest -m "not slow"
+test-fast: setup  ## the suite without the tests marked slow or faults, which it counts at the end
+	$(BIN)/python -m pytest $(TWO_AT_A_TIME) -m "not slow and not faults"
 
 faults: setup  ## the tests that break things on purpose, and a table of what was lost
 	$(BIN)/python -m pytest -m faults
 
-lint: setup  ## ruff and mypy
+lint: setup  ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+hooks: setup  ## have git run the linters before each commit
+	$(BIN)/pre-commit install
 
 clean:  ## remove .venv and caches; storage folders stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,32 +1,45 @@
-"""For all tests: the table of what was broken on purpose, whether one process runs them or, in `make test`, two."""
+"""For all tests: the table of what was broken on purpose, and what a run left out; of one process or, as usual, two."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 
 import pytest
 import torch
 
 Injected = Callable[..., None]
 TABLE = pytest.StashKey[dict[str, list[int]]]()  # fault → times, lost, duplicated
+LEFT_OUT = pytest.StashKey[dict[str, int]]()  # file → tests that -m deselected
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[TABLE] = {}
+    config.stash[LEFT_OUT] = {}
     if hasattr(config, "workerinput"):  # one of several processes, which share the cores
         torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    before = list(items)
+    result = yield
+    kept = set(items)
+    config.stash[LEFT_OUT] |= Counter(item.nodeid.split("::")[0] for item in before if item not in kept)
+    return result
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["faults"] = session.config.stash[TABLE]
+        session.config.workeroutput["left_out"] = session.config.stash[LEFT_OUT]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: pytest.Session, error: object) -> None:
     """Add a process's table to that of the run."""
     table = node.config.stash[TABLE]
+    node.config.stash[LEFT_OUT] |= getattr(node, "workeroutput", {}).get("left_out", {})  # each process collects all
     for fault, counts in getattr(node, "workeroutput", {}).get("faults", {}).items():
         table[fault] = [a + b for a, b in zip(table.get(fault, [0, 0, 0]), counts)]
 
@@ -60,6 +73,10 @@ def injected(request: pytest.FixtureRequest) -> Injected:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if left_out := config.stash[LEFT_OUT]:
+        terminalreporter.section("left out")
+        files = ", ".join(f"{file.removeprefix('tests/')} {count}" for file, count in sorted(left_out.items()))
+        terminalreporter.line(f"-m {config.option.markexpr!r} leaves out {sum(left_out.values())} tests: {files}")
     table = config.stash[TABLE]
     if not table:
         return

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import logging
 import os
 import shutil
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ import pytest
 import ray
 from mlflow import MlflowClient
 
+from infra import ray_cluster
 from infra.ray_cluster import ray_session
 from infra.tracking import runs
 from infra.tracking.runs import ParentRun
@@ -63,11 +62,21 @@ SHARED: list[contextlib.ExitStack] = []  # what ends with the session
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_ray(_own_ray: None) -> Iterator[None]:
-    """One Ray for all the jobs that `run_job` runs in this process, which the first of them starts."""
-    with contextlib.ExitStack() as stack:
+    """One Ray for all the jobs that `run_job` runs in this process, which the first of them starts.
+
+    Its processes take one clip after the other; `own_processes` gives a test's clips a process each, as users have it.
+    """
+    with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_cluster, "OWN_PROCESS", {"max_calls": 0})
         SHARED.append(stack)
         yield
         SHARED.clear()
+
+
+@pytest.fixture
+def own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test that changes the process in which a clip is trained."""
+    monkeypatch.setattr(ray_cluster, "OWN_PROCESS", {"max_calls": 1})
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -167,35 +176,5 @@ def trained(mixed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Tra
         *("--corpus", mixed_corpus, *TINY, "--set", "iters_per_scale=4", "--storage", storage),
         *("--experiment", "mixed", "--cpus-per-clip", "1"),
     )
-    done = run_process("train_corpus.py", *command)
+    done = run_job("train_corpus.py", *command)
     return Trained(storage, done.stdout, done.returncode, command)
-
-
-@contextlib.contextmanager
-def s3_server() -> Iterator[str]:
-    """A real S3 endpoint (moto's) on loopback, which this process and those it starts use; its address."""
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    reset = urllib.request.Request(f"{settings['AWS_ENDPOINT_URL']}/moto-api/reset", method="POST")
-    urllib.request.urlopen(reset).close()  # the buckets of an earlier test in this process
-    s3fs.S3FileSystem.clear_instance_cache()  # clients of an earlier test's endpoint
-    try:
-        yield settings["AWS_ENDPOINT_URL"]
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-        s3fs.S3FileSystem.clear_instance_cache()
-        server.stop()

@@ -24,8 +24,9 @@ from model import checkpoint as ckpt
 from model.training.state import TrainState
 from pipeline.sources import demo_sources
 from tests.conftest import Injected
+from tests.infra.s3 import s3_server
 
-from .conftest import ROOT, TINY, make_video, run_process, s3_server
+from .conftest import ROOT, TINY, make_video, run_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -199,7 +200,7 @@ def hungry_task(task: ClipTask, chunks: Any, actor: Any) -> Result:
 
 
 def test_memory_that_runs_out_is_tried_once_more_with_less(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, injected: Injected
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, injected: Injected, own_processes: None
 ) -> None:
     from jobs import train_corpus
 

@@ -233,7 +233,9 @@ def hungry_task(task: ClipTask, chunks: Sequence[Any], actor: Any) -> Result:
 
 
 @pytest.mark.slow
-def test_chunks_that_do_not_fit_together_are_trained_one_after_the_other(corpus, tmp_path, monkeypatch) -> None:
+def test_chunks_that_do_not_fit_together_are_trained_one_after_the_other(
+    corpus, tmp_path, monkeypatch, own_processes
+) -> None:
     run = schedule.run
     monkeypatch.setattr(schedule, "run", lambda *arguments: run(*arguments, hungry_task))
     words = [

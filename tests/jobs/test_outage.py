@@ -24,9 +24,9 @@ from jobs.training.task import ClipTask, fit_in_folder
 from model.config import TrainConfig
 from model.presets import demo
 from tests.conftest import Injected
+from tests.infra.mlflow_server import EVERYTHING, POINTS, RUNS, Server, assert_files_are_there_once, files, logged, rows
 
 from .conftest import ROOT, TINY, make_video
-from .mlflow_server import EVERYTHING, POINTS, RUNS, Server, assert_files_are_there_once, files, logged, rows
 from .test_interrupted import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import TINY, make_video, run_process, s3_server
+from tests.infra.s3 import s3_server
+
+from .conftest import TINY, make_video, run_process
 
 pytestmark = pytest.mark.slow
 

@@ -18,10 +18,11 @@ import s3fs
 from infra.clip_folder import ClipFolder, Mirror
 from infra.errors import StorageError, TakenOver, UsageError
 from infra.lease import Lease
+from infra.ray_cluster import ROOT
 from infra.store import Store
 from jobs.experiment.experiment import Experiment
 
-from .conftest import ROOT, s3_server
+from .s3 import s3_server
 
 
 @pytest.fixture(scope="module")
