@@ -128,7 +128,9 @@ def setup_process(config: TrainConfig) -> None:
         keep_freed_memory()
     skip_compiler_import()
     use_assigned_threads()
-    share = ray.get_runtime_context().get_assigned_resources().get("GPU", 1) if ray.is_initialized() else 1
+    share = 1.0
+    if ray.is_initialized() and (context := ray.get_runtime_context()).worker.mode == ray.WORKER_MODE:
+        share = context.get_assigned_resources().get("GPU", 1)
     if torch.cuda.is_available() and share < 1:  # else the first clip there would take what the others need
         torch.cuda.set_per_process_memory_fraction(share)
 

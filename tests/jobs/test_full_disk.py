@@ -16,6 +16,7 @@ import pytest
 
 from infra.errors import StorageError
 from infra.metrics_log import MetricsLog
+from infra.remote import fetch
 from infra.store import Store
 from infra.tracking import forward as forwarding
 from infra.tracking import runs as tracking
@@ -187,7 +188,7 @@ def test_a_copy_of_a_corpus_that_finds_no_room(small_disk: Path, tmp_path: Path)
         (tmp_path / "videos" / name).write_bytes(bytes(size))
     uri = f"file://{tmp_path / 'videos'}"
     with pytest.raises(ValueError) as caught:
-        clips.fetch(uri, small_disk)
+        fetch(uri, small_disk)
     told = str(caught.value)
     assert "b.mp4: cannot be written (No space left on device); make room" in told and "\n" not in told
     assert [path.name for path in small_disk.rglob("*") if path.is_file()] == ["a.mp4"]
@@ -196,7 +197,7 @@ def test_a_copy_of_a_corpus_that_finds_no_room(small_disk: Path, tmp_path: Path)
     for part in (killed, going_on):
         part.write_bytes(b"half of it")
     os.utime(killed, (0, 0))
-    fetched = Path(clips.fetch(uri, small_disk))
+    fetched = Path(fetch(uri, small_disk))
     assert {path.name: path.stat().st_size for path in fetched.iterdir() if path != going_on} == {
         "a.mp4": 1 << 20,
         "b.mp4": 8 << 20,
