@@ -18,7 +18,15 @@ from pathlib import Path
 import pytest
 
 from model.presets import ABLATIONS, PRESETS
-from tests.jobs.conftest import ROOT, Trained, make_video, mixed_corpus, run_process, trained  # noqa: F401
+from tests.jobs.conftest import (  # noqa: F401  fixtures of these tests too
+    ROOT,
+    Trained,
+    _own_ray,
+    make_video,
+    mixed_corpus,
+    run_process,
+    trained,
+)
 from tests.test_doors import LOOPBACK, listening
 
 ROOMS = ("infra", "pipeline", "model", "jobs")

@@ -176,5 +176,5 @@ def trained(mixed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Tra
         *("--corpus", mixed_corpus, *TINY, "--set", "iters_per_scale=4", "--storage", storage),
         *("--experiment", "mixed", "--cpus-per-clip", "1"),
     )
-    done = run_job("train_corpus.py", *command)
+    done = run_process("train_corpus.py", *command)
     return Trained(storage, done.stdout, done.returncode, command)
