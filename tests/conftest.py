@@ -73,7 +73,7 @@ def injected(request: pytest.FixtureRequest) -> Injected:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if left_out := config.stash[LEFT_OUT]:
+    if config.option.markexpr and (left_out := config.stash[LEFT_OUT]):
         terminalreporter.section("left out")
         files = ", ".join(f"{file.removeprefix('tests/')} {count}" for file, count in sorted(left_out.items()))
         terminalreporter.line(f"-m {config.option.markexpr!r} leaves out {sum(left_out.values())} tests: {files}")

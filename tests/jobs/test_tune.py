@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,14 +69,6 @@ def blue(png: bytes) -> np.ndarray:
     """Where a picture has the colour of the first line: bool (H, W)."""
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
     return np.asarray((pixels == BLUE).all(-1))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_actor_after_the_other() -> Iterator[None]:
-    """Sweeps in this process have actors that take one trial after the other; a process a trial is the killed one's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jobs.tuning.trials.REUSE_ACTORS", True)
-        yield
 
 
 # -- a sweep
