@@ -235,13 +235,13 @@ class Forwarder:
         self._forward()
         try:
             result = json.loads((self._folder / clip_folder.RESULT).read_text())
-            status, reason = result["status"], result["reason"]
+            status, reason = result["status"], result.get("reason", "")
         except FileNotFoundError:  # stopped: it goes on later
             return
         if status == "done":
             scores = json.loads((self._folder / clip_folder.METRICS).read_text())
             scores = {name: value for name, value in scores.items() if isinstance(value, float)}  # not the seed
-            scores["train_minutes"] = result["minutes"]
+            scores["train_minutes"] = result.get("minutes", 0.0)
             self._send_metrics([Metric(name, value, self._time_ms, 0) for name, value in scores.items()])
             for path in sorted((self._folder / clip_folder.SAMPLES).iterdir()):
                 if path.suffix in (".mp4", ".gif"):
