@@ -162,8 +162,8 @@ def test_a_name_in_the_store_cannot_leave_the_folder(endpoint: str, tmp_path: Pa
 HOLD = """
 import sys, time
 sys.path.insert(0, {root!r})
-from jobs.lease import Lease
-from jobs.storage import Store
+from infra.lease import Lease
+from infra.store import Store
 with Lease(Store({uri!r})):
     print("holds it", flush=True)
     time.sleep(300)
