@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, get_args
 
 from infra.errors import StorageError, UsageError, printable
 from infra.ray_cluster import ClipShare
-from model.config import ConfigError, TrainConfig
+from model.config import ConfigError, Method, TrainConfig
 from model.presets import PRESETS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+METHODS: tuple[str, ...] = get_args(Method)
+RIVALS = METHODS[1:]  # of the project's own method
 DONE, SOME_FAILED, BAD_ARGUMENTS, STOPPED = 0, 1, 2, 130
 
 
@@ -76,9 +79,21 @@ def add_set(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=overrides)
 
 
+def add_method(parser: argparse.ArgumentParser) -> None:
+    """--method."""
+    text = "vgpnn: no training, videos are made of the clip's patches alone (default: the preset's, hpvaegan)"
+    parser.add_argument("--method", choices=METHODS, help=text)
+
+
 def config_of(args: argparse.Namespace) -> TrainConfig:
-    """The preset with its overrides. Raises ConfigError."""
-    return PRESETS[args.preset]().with_overrides(args.set)
+    """The preset with its overrides and the method. Raises ConfigError."""
+    return with_method(PRESETS[args.preset]().with_overrides(args.set), args)
+
+
+def with_method(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
+    """The config with --method, if that was given."""
+    method = vars(args).get("method")
+    return replace(config, method=method) if method else config
 
 
 def add_storage(parser: argparse.ArgumentParser, experiment: str) -> None:

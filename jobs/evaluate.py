@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from infra.errors import UsageError
 from jobs import command_line
-from jobs.command_line import DONE, SOME_FAILED
+from jobs.command_line import DONE, RIVALS, SOME_FAILED
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -42,6 +42,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--features", default="lite0", help="lite0, c3d:FILE or inception:FILE: model/README.md, Features by file")
     add("--nn", type=int, help="how many samples are searched for nearest neighbours (default: 2 or none, see above)")
     add("--samples", metavar="DIR", help="score the videos in this folder, all of them, against --real")
+    add("--method", choices=RIVALS, help="score this method on the same clips too, a row beside each model's")
     add("--real", metavar="CLIP", help="the real video, of --samples or of a checkpoint: its first frames at 24 FPS")
     add("--out", help="folder or URI for the results (default: evaluation/ in what is given)")
     add("--keep", action="store_true", help="keep the samples too, as mp4")
@@ -73,10 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             num_samples=args.n,
             seed=args.seed,
             nn=args.nn,
+            method=args.method,
             keep=args.keep,
             tracking_uri=args.tracking_uri,
             share=command_line.share_of(args),
         )
+        if args.samples and args.method:
+            raise UsageError("--method is for experiments and checkpoints; --samples are of one method")
         if args.samples:
             failed = evaluation.run_on_folder(request, args.samples, console)
         else:

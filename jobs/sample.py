@@ -1,6 +1,9 @@
-"""Videos from a checkpoint: everything they need is in that one file.
+"""Videos from a checkpoint.
 
     python jobs/sample.py runs/demo/bikes-…/checkpoint.pt --n 10 --seed 0 --out samples/
+
+Where the clip's patches make the fine scales (patch_scale, --method vgpnn), the clip's frames are read from the
+experiment around the checkpoint; --real names the video where there is none. Else the one file is enough.
 
 A folder is read as one of the authors' published code: netG.pth, Noise_Amps.pth and the args.txt saved with them,
 which holds the clip's aspect and the number of VAE scales (without it: 16:9 and 3).
@@ -14,19 +17,23 @@ Exit code: 0 done; 1 a video could not be written; 2 bad arguments.
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from infra.errors import UsageError
 from jobs import command_line
 from jobs.command_line import BAD_ARGUMENTS, DONE, SOME_FAILED
 
-VOLUMES = 3  # of the whole output that the host holds: what is below, its noise, the residual
+if TYPE_CHECKING:
+    import numpy as np
+
+    from model.load import LoadedModel
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -41,6 +48,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="0 or more")
     size = "frames x height x width of the videos, such as 13x256x1024 (default: the clip's)"
     add("--size", help=size, metavar="TxHxW")
+    add("--real", metavar="CLIP", help="the clip's video, for a checkpoint outside its experiment: its first frames")
     add("--out", required=True, help="folder for sample_NNN.mp4 and, of the clip's size, .gif")
     return parser.parse_args(argv)
 
@@ -58,6 +66,26 @@ def size_from(text: str) -> tuple[int, int, int]:
     return (frames, height, width)
 
 
+def frames_for(checkpoint: str, real: str | None, loaded: LoadedModel) -> list[np.ndarray]:
+    """The clip that a checkpoint's videos are made of, uint8 (T, H, W, 3) a chunk.
+
+    Raises ValueError, one line, if it is nowhere, VideoError for a --real that cannot be read.
+    """
+    from infra.store import Store
+    from jobs.experiment.corpus import FPS, clip_spec
+    from jobs.experiment.models import chunks_of_checkpoint
+    from pipeline import shards, video
+
+    if real is not None:
+        spec = clip_spec(loaded.config)
+        return [video.decode(real, num_frames=spec.num_frames, fps=FPS, max_height=spec.max_height)]
+    entries = chunks_of_checkpoint(Store.open(checkpoint, "CHECKPOINT"), loaded.name)
+    if not entries:
+        cause = f"its videos are made of patches of the clip {loaded.name}, whose frames no experiment around it has"
+        raise ValueError(f"{checkpoint}: {cause}; give --real CLIP")
+    return [shards.read_clip(entry).frames_thwc for entry in entries]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code."""
     args = parse(argv)
@@ -66,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from model.device import best_device, host_bytes, keep_freed_memory
     from model.load import load
     from model.pyramid import to_frames
-    from model.sampling.sample import count_convolutions, frames_per_second, sample_in_parts, stretched_ladder
+    from model.sampling.sample import frames_per_second
+    from pipeline.shards import ShardError
     from pipeline.video import VideoError, writing
 
     console = command_line.console(live=True)
@@ -77,26 +106,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         loaded = load(args.checkpoint)
         if loaded.note:
             console.print(loaded.note, soft_wrap=True)
-        stack = loaded.stack
-        trained = stack.sizes[stack.num_scales - 1]
-        sizes = stretched_ladder(stack, asked or trained)
-        needed, there = VOLUMES * 12 * math.prod(sizes[-1]), host_bytes()  # float32 RGB
+        chunks = frames_for(args.checkpoint, args.real, loaded) if loaded.needs_clip else []
+        sampler = loaded.sampler(chunks, best_device())
+        sizes = sampler.ladder_to(asked or sampler.size)
+        needed, there = sampler.needed_bytes(sizes), host_bytes()
         if needed > there:
+            wanted = args.size or "x".join(map(str, sampler.size))
             cause = f"needs {needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there"
-            raise ValueError(f"--size {args.size}: {cause}; make it smaller")
+            raise ValueError(f"--size {wanted}: {cause}; make it smaller")
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, UsageError, VideoError, ShardError) as error:
         command_line.print_error(console, error)
         return BAD_ARGUMENTS
-    if sizes[-1] == trained:
+    if sizes[-1] == sampler.size:
         keep_freed_memory()  # would nearly double the peak of a large video, whose tiles leave gaps
-    stack = stack.to(best_device())
-    fps = frames_per_second(stack, len(sizes) - 1)
+    # twice the gaps between frames play twice as long
+    fps = frames_per_second(loaded.config, sampler.size.frames)
     _, height, width = sizes[-1]
-    suffixes = (".mp4", ".gif") if sizes[-1] == trained else (".mp4",)  # a GIF's palette needs all frames at once
+    suffixes = (".mp4", ".gif") if sizes[-1] == sampler.size else (".mp4",)  # a GIF's palette needs all frames at once
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=args.n * count_convolutions(stack, sizes))
+        bar = progress.add_task("", total=args.n * sampler.steps(sizes))
 
         def tick(done: int) -> None:
             progress.advance(bar, done)
@@ -109,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         files.enter_context(writing(out / f"sample_{index:03d}{suffix}", height, width, fps=fps))
                         for suffix in suffixes
                     ]
-                    for part in sample_in_parts(stack, sizes, args.seed, index, tick=tick):
+                    for part in sampler.parts(sizes, args.seed, index, tick):
                         for write in writers:
                             write(to_frames(part[0].numpy()))
         except (VideoError, OSError) as error:

@@ -34,6 +34,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     command_line.add_preset(start)
     start.add_argument("--config", metavar="FILE", help="one as JSON: an experiment.json, or best.json of jobs/tune.py")
     command_line.add_set(parser)
+    command_line.add_method(parser)
     add("--ablation", choices=sorted(ABLATIONS), help="one of the paper's alternatives, applied last")
     command_line.add_storage(parser, "name of this corpus in storage and MLflow (default: corpus, preset, ablation)")
     add("--long", action="store_true", help="train each video whole: one model on all its chunks, losses summed")

@@ -31,6 +31,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--corpus", required=True, help="as train_corpus.py takes it")
     command_line.add_preset(parser)
     command_line.add_set(parser)
+    command_line.add_method(parser)
     add("--sweep", action="append", default=[], metavar="KEY=VALUES", help="values or a range; may be repeated")
     add("--ablations", action="store_true", help="the method and every alternative of the paper: an axis of the sweep")
     trials = f"combinations that Optuna draws, each for all clips (default with a range: {DRAWS})"

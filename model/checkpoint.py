@@ -37,7 +37,10 @@ class DamagedCheckpoint(CheckpointError):
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a file holds. `iteration` counts finished iterations of `scale`; a finished scale has all of them."""
+    """What a file holds. `iteration` counts finished iterations of `scale`; a finished scale has all of them.
+
+    Of a method without networks it names the clip and the settings; `scale` is -1.
+    """
 
     config: TrainConfig
     sizes: tuple[tuple[int, int, int], ...]  # (T, H, W) of every scale
@@ -46,7 +49,7 @@ class Checkpoint:
     scale: int
     iteration: int
     train_s: float  # seconds of training so far
-    noise_amps: tuple[float, ...]  # as many as there are generators: scale + 1
+    noise_amps: tuple[float, ...]  # as many as there are generators: scale + 1; none of a method without networks
     generators: dict[str, Tensor]  # state of the GeneratorStack
     critic: dict[str, Tensor] | None  # None at VAE scales
     optimizers: tuple[dict[str, Any], ...]  # generator's, then the critic's at GAN scales
@@ -54,10 +57,17 @@ class Checkpoint:
     @property
     def done(self) -> bool:
         """Whether every iteration of every scale is in it."""
-        return self.scale == len(self.sizes) - 1 and self.iteration == self.config.iterations[self.scale]
+        return len(self.noise_amps) == self.config.trained_scales and (
+            not self.noise_amps or self.iteration == self.config.iterations[self.scale]
+        )
 
-    def stack(self) -> GeneratorStack:
-        """The encoder and the generators trained so far, on the CPU, without gradients, as they were saved."""
+    def stack(self) -> GeneratorStack | None:
+        """The encoder and the generators trained so far, on the CPU, without gradients, as they were saved.
+
+        None of a method without networks.
+        """
+        if not self.noise_amps:
+            return None
         return rebuild(self.config, [ScaleSize(*size) for size in self.sizes], self.generators, self.noise_amps)
 
 

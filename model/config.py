@@ -25,6 +25,7 @@ RUN_SETTINGS = (
 LadderSide = Literal["height", "width"]
 Precision = Literal["auto", "bf16", "float32"]
 Latent = Literal["gaussian", "patchvae"]
+Method = Literal["hpvaegan", "vgpnn"]
 
 
 class ConfigError(ValueError):
@@ -34,6 +35,10 @@ class ConfigError(ValueError):
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One model's definition and training. Units and sources are beside each field; "§" refers to the paper."""
+
+    # vgpnn: no network; random videos are made of the clip's patches (model/patches/vgpnn.py). Of this config it takes
+    # the frames and the size of the finest scale only
+    method: Method = "hpvaegan"
 
     # -- pyramid (§3.2, A.1)
     ladder_side: LadderSide  # which side min_size and max_size measure
@@ -84,6 +89,13 @@ class TrainConfig:
     encoder_kernel: int = 3  # side of every convolution of E, M and S; 1: "encoder with r = 1"
     latent: Latent = "gaussian"  # patchvae: that of Gupta et al. for E and G⁰, A.4 (networks/patchvae.py)
 
+    # -- patches in place of the fine scales (model/patches/refine.py); not in the paper
+    patch_scale: int | None = None  # scales from it on are not trained: the clip's patches make their detail
+    patch_size: tuple[int, int, int] = (3, 7, 7)  # frames, height, width (VGPNN)
+    patch_alpha: float = 0.005  # completeness: mean squared difference of a value; large: nearest patches alone (GPNN)
+    patch_passes: int = 2  # a scale
+    patch_coarse_passes: int = 4  # before that, at the finest trained scale: its samples become the clip's patches too
+
     # -- how it runs; never changes what is computed, but for rounding
     precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else float32
     micro_batch: int | None = (
@@ -129,12 +141,25 @@ class TrainConfig:
                 len(iters) == self.num_scales,
                 f"iters_per_scale has {len(iters)} numbers: one number for all scales, or {self.num_scales}",
             )
-        need(all(k >= 1 for k in self.iterations), f"iters_per_scale={iters}: every scale needs at least 1")
+        least = min(iters) if isinstance(iters, tuple) else iters
+        need(least >= 1, f"iters_per_scale={iters}: every scale needs at least 1")
         for name in ("lr", "rec_weight", "grad_clip", "vae_lr_decay"):
             need(0 < getattr(self, name) < math.inf, f"{name}={getattr(self, name)}: a finite number above 0")
         for name in ("kl_weight", "adv_weight", "gp_weight", "noise_amp"):
             need(0 <= getattr(self, name) < math.inf, f"{name}={getattr(self, name)}: a finite number, 0 or more")
         need(0 < self.lr_final <= 1, f"lr_final={self.lr_final}: above 0, at most 1")
+        patch = self.patch_scale
+        need(
+            patch is None or 1 <= patch < self.num_scales,
+            f"patch_scale={patch}: from 1 to {self.num_scales - 1}, the finest scale, or None",
+        )
+        need(
+            len(self.patch_size) == 3 and min(self.patch_size) >= 1,
+            f"patch_size={self.patch_size}: three numbers from 1: frames, height, width",
+        )
+        need(0 < self.patch_alpha < math.inf, f"patch_alpha={self.patch_alpha}: a finite number above 0")
+        need(self.patch_passes >= 1, f"patch_passes={self.patch_passes}: 1 or more")
+        need(self.patch_coarse_passes >= 0, f"patch_coarse_passes={self.patch_coarse_passes}: 0 or more")
         need(
             len(self.adam_betas) == 2 and all(0 <= b < 1 for b in self.adam_betas),
             f"adam_betas={self.adam_betas}: two numbers from 0 to below 1",
@@ -149,10 +174,23 @@ class TrainConfig:
         )
 
     @property
+    def trained_scales(self) -> int:
+        """How many scales have networks; patches make the others."""
+        if self.method == "vgpnn":
+            return 0
+        return self.num_scales if self.patch_scale is None else self.patch_scale
+
+    @property
+    def made_of_patches(self) -> bool:
+        """Whether videos of a finished model are made of the clip's patches, so that it needs the clip."""
+        return self.trained_scales < self.num_scales
+
+    @property
     def iterations(self) -> tuple[int, ...]:
-        """Iterations of every scale, coarsest first."""
+        """Iterations of every trained scale, coarsest first."""
         iters = self.iters_per_scale
-        return iters if isinstance(iters, tuple) else (iters,) * self.num_scales
+        every = iters if isinstance(iters, tuple) else (iters,) * self.num_scales
+        return every[: self.trained_scales]
 
     def generator_kernel(self, n: int) -> int:
         """Side of the convolutions of Gⁿ: `vae_kernel` is that of the patch-VAE generators only."""

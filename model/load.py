@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+import torch
 
 from infra.remote import fetch
 from model import checkpoint, official, presets
+from model.config import Method, TrainConfig
 from model.networks.generators import GeneratorStack
-from model.pyramid import ladder
+from model.pyramid import ScaleSize, ladder, training_pyramids
+from model.sampling.sampler import NetworkSampler, Sampler, sampler_of
 
 
 @dataclass(frozen=True)
@@ -17,14 +23,46 @@ class LoadedModel:
     """What `load` returns.
 
     Attributes:
-        stack: encoder and generators on the CPU, without gradients.
+        stack: encoder and generators on the CPU, without gradients; None of a method without networks.
         name: the clip's id, or the path of the authors' folder.
+        sizes: (T, H, W) of every scale of the clip.
         note: one line on what had to be assumed; "" if nothing had to be.
     """
 
-    stack: GeneratorStack
+    config: TrainConfig
+    stack: GeneratorStack | None
     name: str
+    sizes: Sequence[ScaleSize]
     note: str = ""
+
+    @property
+    def needs_clip(self) -> bool:
+        """Whether its videos are made of the clip's patches too."""
+        trained = self.stack.num_scales if self.stack else 0
+        return self.config.made_of_patches and trained == self.config.trained_scales
+
+    def rival(self, method: Method) -> LoadedModel:
+        """A method without networks, of the same clip at the same size."""
+        return replace(self, config=replace(self.config, method=method), stack=None)
+
+    def sampler(self, chunks_thwc: Sequence[np.ndarray], device: torch.device) -> Sampler:
+        """What its videos come from, on a device.
+
+        Args: chunks_thwc: the clip, uint8 (T, H, W, 3) each; none where the model does not need it.
+
+        Raises ValueError, one line, for frames that cannot be those of its clip.
+        """
+        stack = self.stack.to(device) if self.stack else None
+        if stack is not None and not self.needs_clip:
+            return NetworkSampler(stack)
+        if not chunks_thwc:
+            raise ValueError(f"{self.name}: its videos are made of the clip's patches, and its frames are not there")
+        _, height, width, _ = chunks_thwc[0].shape
+        sizes = ladder(self.config, height, width)
+        if list(sizes) != list(self.sizes):
+            cause = f"frames of {height}×{width} px have a finest scale of {sizes[-1]}, its clip {self.sizes[-1]}"
+            raise ValueError(f"{self.name}: {cause}: they are of another clip; give its own")
+        return sampler_of(self.config, stack, training_pyramids(chunks_thwc, self.config), device)
 
 
 def load(path: str) -> LoadedModel:
@@ -39,10 +77,11 @@ def load(path: str) -> LoadedModel:
             raise checkpoint.CheckpointError(str(error)) from error
         if not Path(local).is_dir():
             saved = checkpoint.load(local)
-            return LoadedModel(saved.stack(), saved.clip_id)
+            sizes = [ScaleSize(*size) for size in saved.sizes]
+            return LoadedModel(saved.config, saved.stack(), saved.clip_id, sizes)
         published = official.load(local, presets.official())
     note = ""
     if published.aspect is None:
         note = f"no args.txt in {path}: taken as a 16:9 clip with {published.config.vae_levels} VAE scales"
-    sizes = ladder(published.config, *(published.aspect or (9, 16)))
-    return LoadedModel(published.stack(sizes), path, note)
+    sizes = list(ladder(published.config, *(published.aspect or (9, 16))))
+    return LoadedModel(published.config, published.stack(sizes), path, sizes, note)

@@ -37,7 +37,8 @@ def ladder(config: TrainConfig, height: int, width: int) -> tuple[ScaleSize, ...
     ladder is geometric and ends at max_size; on a width ladder sizes are rounded as in the authors' code, up along the
     width and down along the height. config.frame_rates are indexed linearly over the scales.
 
-    Raises ValueError, one line, for a clip that would have fewer than SMALLEST_SIDE_PX on a side of a scale.
+    Raises ValueError, one line, for a clip that would have fewer than SMALLEST_SIDE_PX on a side of a scale, or a scale
+    that patches make and that is smaller than one.
     """
     if min(height, width) < 1:
         raise ValueError(f"a clip of {width}x{height} px has no ladder")
@@ -55,6 +56,13 @@ def ladder(config: TrainConfig, height: int, width: int) -> tuple[ScaleSize, ...
             )
         rate = config.frame_rates[int(n / last * (len(config.frame_rates) - 1)) if last else -1]
         sizes.append(ScaleSize((config.num_frames - 1) // rate + 1, scale_height, scale_width))
+    patched = config.trained_scales - bool(config.patch_coarse_passes)
+    for size in sizes[patched:] if config.patch_scale is not None else []:
+        if any(side < part for side, part in zip(size, config.patch_size, strict=True)):
+            raise ValueError(
+                f"a scale of {size} is smaller than a patch of {ScaleSize(*config.patch_size)} (T×H×W); "
+                "set a larger max_size, a later patch_scale or a smaller patch_size"
+            )
     return tuple(sizes)
 
 

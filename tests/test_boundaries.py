@@ -22,7 +22,7 @@ MAY_IMPORT = {
 }
 ORDER = {
     "model": [
-        {"config"},
+        {"config", "patches"},
         {"pyramid", "device", "presets"},
         {"networks"},
         {"checkpoint", "sampling"},

@@ -16,14 +16,17 @@ from infra.files import replacing
 from jobs.comparison.vectors import EmbeddedClip, read_clip
 from jobs.evaluation.sample_folder import read_whole
 from jobs.experiment.experiment import Experiment
+from jobs.experiment.models import trained_models
 from model.checkpoint import CheckpointError
 from model.device import best_device
 from model.load import load
 from model.metrics.features import VideoFeatures
 from model.metrics.fid import embeddings
 from model.metrics.svfid import RealClip, svfid
-from model.sampling.sample import sample
+from model.sampling.sampler import random_videos
 from pipeline.clips import ClipSpec
+from pipeline.shards import ShardError
+from pipeline.shards import read_clip as read_shard
 from pipeline.video import VideoError
 
 UCF_NAME = re.compile(r"v_(\w+_g\d+)_c\d+")
@@ -104,16 +107,19 @@ class Comparer:
 
         Args: trained: path of that sample, its nn1, its nn2; the model of nn1 is there.
         """
+        models = trained_models(self.experiment)
         rows: list[ComparedSample] = []
         for path, nn1, nn2 in trained:
             number = sum(row.nn1 is nn1 for row in rows)
             try:
-                stack = load(self.experiment.checkpoint(nn1.clip_id)).stack
-                ours = sample(stack.to(best_device()), 1, self.seed, first=number)[0]
+                loaded = load(self.experiment.checkpoint(nn1.clip_id))
+                entries = models.chunks_of(nn1.clip_id) if models and loaded.needs_clip else ()
+                chunks = [read_shard(entry).frames_thwc for entry in entries]
+                ours = random_videos(loaded.sampler(chunks, best_device()), 1, self.seed, first=number)[0]
                 videos = {"baseline": read_whole(path, self.spec.max_height), "ours": ours.numpy()}
                 pair = {"nn1": nn1, "nn2": nn2}
                 reals = {name: read_clip(clip.path, clip.start, self.spec) for name, clip in pair.items()}
-            except (CheckpointError, VideoError) as error:
+            except (CheckpointError, VideoError, ShardError, ValueError) as error:
                 self.fail(str(error))
                 continue
             scores = svfids(videos, reals, self.features)

@@ -21,14 +21,16 @@ from jobs.evaluation.sample_folder import list_samples, read_whole
 from jobs.evaluation.table import ScoredClip
 from jobs.experiment.corpus import FPS, clip_spec
 from jobs.reports.pictures import field_sheet, spread_sheet
+from model.config import Method
 from model.device import best_device, use_assigned_threads
 from model.load import load
 from model.metrics.features import VideoFeatures
-from model.metrics.scores import measure, nn_seconds
+from model.metrics.scores import chunks_to_score, measure, nn_seconds
 from model.metrics.svfid import RealClip
 from model.patches.search import PATCH
 from model.pyramid import ScaleSize, build, to_frames
-from model.sampling.sample import frames_per_second, sample
+from model.sampling.sample import frames_per_second
+from model.sampling.sampler import random_videos
 from pipeline import sources, video
 from pipeline.shards import ShardEntry
 
@@ -55,7 +57,14 @@ class ScoringTask:
     checkpoint: str  # path or URI
     chunks: tuple[ShardEntry, ...] = ()
     real: str | None = None
+    all_chunks: bool = False  # whether its videos are made of all chunks, and not only scored against some
+    method: Method | None = None  # in place of the checkpoint's own
     reason: str = ""  # why it cannot be scored
+
+    @property
+    def row(self) -> str:
+        """The name of its row, and of its folder of pictures."""
+        return f"{self.clip_id}--{self.method}" if self.method else self.clip_id
 
 
 def score_clip(
@@ -67,26 +76,28 @@ def score_clip(
     """
     use_assigned_threads()
     try:
-        stack = load(task.checkpoint).stack
+        loaded = load(task.checkpoint)
+        if task.method:
+            loaded = loaded.rival(task.method)
+        config = loaded.config
         if not chunks:
-            count, height = stack.config.num_frames, clip_spec(stack.config).max_height
-            chunks = [video.decode(str(task.real), num_frames=count, fps=FPS, max_height=height)]
-        scale = stack.num_scales - 1
-        stack = stack.to(best_device())
-        size = stack.sizes[scale]
-        real = RealClip([build(frames, [size])[0] for frames in chunks], features)
+            spec = clip_spec(config)
+            chunks = [video.decode(str(task.real), num_frames=spec.num_frames, fps=FPS, max_height=spec.max_height)]
+        sampler = loaded.sampler(chunks, best_device())
+        real = RealClip([build(frames, [sampler.size])[0] for frames in chunks_to_score(chunks)], features)
 
         def make(index: int) -> Tensor:
-            return sample(stack, 1, options.seed, first=index)[0]
+            return random_videos(sampler, 1, options.seed, first=index)[0]
 
         samples = [(f"sample_{index:02d}", partial(make, index)) for index in range(options.num_samples)]
-        row = _score(task.clip_id, samples, real, options, frames_per_second(stack, scale, FPS))
+        row = _score(task.row, samples, real, options, frames_per_second(config, sampler.size.frames, FPS))
+        row = replace(row, clip_id=printable(task.clip_id), method=task.method or "")
         if row.scores or not row.complaints:
             return row
         return replace(row, complaints=[f"none of {options.num_samples} samples can be scored: {row.complaints[0]}"])
     except Exception as error:  # the boundary where a failure becomes data: this clip's, and only its
         kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
-        return ScoredClip(task.clip_id, complaints=[kind + one_line(error)])
+        return ScoredClip(task.clip_id, method=task.method or "", complaints=[kind + one_line(error)])
 
 
 def score_folder(folder: Path, real: str, features: VideoFeatures, options: ScoringOptions) -> ScoredClip:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from jobs.evaluation.table import ScoredClip, metrics, metrics_of_corpus, tables
 from jobs.evaluation.targets import EvaluationRequest, Group, resolve_targets
 from jobs.experiment.experiment import EVALUATION
 from jobs.experiment.runs import tracking_uri
+from model.config import Method
 from model.metrics.scores import chunks_to_score
 from pipeline import shards
 
@@ -61,8 +63,12 @@ def run_on_folder(request: EvaluationRequest, samples: str, console: Console) ->
 
 def score_all(request: EvaluationRequest, groups: Sequence[Group], console: Console) -> list[list[ScoredClip]]:
     """The scores of each group, in the order of its clips: a Ray task a clip, as many at once as there is room for."""
+    groups = [_with_rivals(group, request.method) for group in groups]
     todo = [(group, task) for group in groups for task in group.tasks]
-    rows = {(group.out, task.clip_id): ScoredClip(task.clip_id, complaints=[task.reason]) for group, task in todo}
+    rows = {
+        (group.out, task.row): ScoredClip(task.clip_id, method=task.method or "", complaints=[task.reason])
+        for group, task in todo
+    }
     waiting = iter([(group, task) for group, task in todo if not task.reason])
     in_flight: InFlight[tuple[Group, ScoringTask]] = InFlight()
     with ray_session(), console.status("scoring") as status:
@@ -72,23 +78,33 @@ def score_all(request: EvaluationRequest, groups: Sequence[Group], console: Cons
         while True:
             while len(in_flight) < slots.count + SPARE_TASKS and (following := next(waiting, None)):
                 group, task = following
+                needed = task.chunks if task.all_chunks else chunks_to_score(task.chunks)
                 try:
-                    chunks = [shards.read_clip(entry).frames_thwc for entry in chunks_to_score(task.chunks)]
+                    chunks = [shards.read_clip(entry).frames_thwc for entry in needed]
                 except shards.ShardError as error:
-                    rows[group.out, task.clip_id] = ScoredClip(task.clip_id, complaints=[one_line(error)])
+                    rows[group.out, task.row] = replace(rows[group.out, task.row], complaints=[one_line(error)])
                     continue
                 reference = body.remote(task, chunks, features, _options(request, group.out))
                 in_flight.items[reference] = following
             if not in_flight:
                 break
-            status.update(f"scoring {next(iter(in_flight.items.values()))[1].clip_id}")
+            status.update(f"scoring {next(iter(in_flight.items.values()))[1].row}")
             for (group, task), reference in in_flight.ended():
                 try:
                     scored = ray.get(reference)
                 except RayError as error:
-                    scored = ScoredClip(task.clip_id, complaints=[f"its task died: {one_line(error)}"])
-                rows[group.out, task.clip_id] = scored
-    return [[rows[group.out, task.clip_id] for task in group.tasks] for group in groups]
+                    died = [f"its task died: {one_line(error)}"]
+                    scored = ScoredClip(task.clip_id, method=task.method or "", complaints=died)
+                rows[group.out, task.row] = scored
+    return [[rows[group.out, task.row] for task in group.tasks] for group in groups]
+
+
+def _with_rivals(group: Group, method: Method | None) -> Group:
+    """With a task for the rival behind each model's."""
+    if method is None:
+        return group
+    both = [(task, replace(task, method=method, all_chunks=True)) for task in group.tasks]
+    return replace(group, tasks=[task for pair in both for task in pair])
 
 
 def _options(request: EvaluationRequest, out: Store) -> ScoringOptions:
@@ -120,7 +136,7 @@ def _track(
     """Add scores and files to the runs in MLflow that are there; a warning names those that are not."""
     if group.experiment is None:
         return
-    scored = [row for row in rows if row.scores]
+    scored = [row for row in rows if row.scores and not row.method]  # a rival has no run of its own
     uri = tracking_uri(group.experiment, request.tracking_uri)
     try:
         parent = runs.find_parent(uri, group.experiment.name)
@@ -135,6 +151,6 @@ def _track(
                 pictures = {name.rpartition("/")[2]: content for name, content in files.items()}
                 runs.log_evaluation(parent, clip_runs[row.clip_id], metrics(row), pictures)
         if parent and group.whole:
-            runs.log_evaluation(parent, parent.run_id, metrics_of_corpus(rows), written)
+            runs.log_evaluation(parent, parent.run_id, metrics_of_corpus(scored), written)
     except runs.ERRORS as error:
         console.print(f"warning: not all is in MLflow ({uri}): {one_line(error)}; run this again when it answers")

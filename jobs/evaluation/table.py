@@ -19,12 +19,18 @@ DIGITS = {"svfid": 1, "sifid": 4, "diversity": 2}  # by the first word of a figu
 
 @dataclass(frozen=True)
 class ScoredClip:
-    """A clip. files: names of what was written into its folder. complaints: one line each."""
+    """A clip. files: names of what was written into its folder. complaints: one line each. method: of a rival."""
 
     clip_id: str
     scores: Mapping[str, Score] = field(default_factory=dict)
     complaints: Sequence[str] = ()
     files: Sequence[str] = ()
+    method: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of its row."""
+        return f"{self.clip_id} ({self.method})" if self.method else self.clip_id
 
     @property
     def samples(self) -> int:
@@ -41,6 +47,14 @@ def of_corpus(rows: Sequence[ScoredClip]) -> dict[str, Score]:
     return {name: Score(values=tuple(values), samples=0) for name, values in means.items()}
 
 
+def by_method(rows: Sequence[ScoredClip]) -> dict[str, list[ScoredClip]]:
+    """The rows of the models, "", and of each rival."""
+    methods: dict[str, list[ScoredClip]] = {}
+    for row in rows:
+        methods.setdefault(row.method, []).append(row)
+    return methods
+
+
 def tables(name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip]) -> dict[str, bytes]:
     """results.csv, results.json and results.md by name. settings: n, seed and features."""
     return {
@@ -55,12 +69,13 @@ def markdown(name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip])
     corpus = of_corpus(rows)
     cells = [["clip", "samples", *corpus]]
     cells += [
-        [row.clip_id, str(row.samples), *(_cell(column, row.scores.get(column)) for column in corpus)] for row in rows
+        [row.name, str(row.samples), *(_cell(column, row.scores.get(column)) for column in corpus)] for row in rows
     ]
-    if len(rows) > 1:
-        scored = sum(bool(row.scores) for row in rows)
-        means = [_cell(column, corpus[column]) for column in corpus]
-        cells.append([f"mean of {scored} clip{'s' * (scored != 1)}", "", *means])
+    for method, some in by_method(rows).items():
+        if len(some) > 1:
+            scored, means = sum(bool(row.scores) for row in some), of_corpus(some)
+            label = f"mean of {scored} clip{'s' * (scored != 1)}" + (f" ({method})" if method else "")
+            cells.append([label, "", *(_cell(column, means.get(column)) for column in corpus)])
     text = [f"# {name}", "", f"{', '.join(f'{key} {value}' for key, value in settings.items())}", ""]
     text += markdown_table(cells, numbers=True)
     text += ["", "± is the standard deviation: of a clip over its samples, of the mean over the clips."]
@@ -69,7 +84,7 @@ def markdown(name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip])
         text.append(f"nn_distance and nnfdiv are of the first samples only (--nn): {counts} a clip.")
     elif corpus:
         text.append("nn_distance and nnfdiv are of no sample (--nn).")
-    if complaints := [f"- {row.clip_id}: {complaint}" for row in rows for complaint in row.complaints]:
+    if complaints := [f"- {row.name}: {complaint}" for row in rows for complaint in row.complaints]:
         text += ["", "What could not be scored:", "", *complaints]
     return "\n".join(text) + "\n"
 
@@ -88,9 +103,14 @@ def _csv(rows: Sequence[ScoredClip]) -> str:
     columns = [column for name in corpus for column in (name, f"{name}_std")]
     writer = csv.DictWriter(text, ["clip_id", "samples", *columns, "nn_samples", "complaints"])
     writer.writeheader()
-    for row in [*rows, ScoredClip("corpus", corpus)] if len(rows) > 1 else rows:
+    means = [
+        ScoredClip("corpus", of_corpus(some), method=method)
+        for method, some in by_method(rows).items()
+        if len(some) > 1
+    ]
+    for row in [*rows, *means]:
         searched = row.scores["nn_distance"].samples if "nn_distance" in row.scores else 0
-        own = {"clip_id": row.clip_id, "complaints": "; ".join(row.complaints)}
+        own = {"clip_id": row.name, "complaints": "; ".join(row.complaints)}
         counts = {"samples": row.samples or "", "nn_samples": searched or ""}
         writer.writerow(own | counts | _flat(row.scores))
     return text.getvalue()
@@ -105,6 +125,7 @@ def _record(name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip]) 
     clips = [
         {
             "clip_id": row.clip_id,
+            **({"method": row.method} if row.method else {}),
             "complaints": list(row.complaints),
             "figures": {
                 name: {"mean": score.mean, "std": score.std, "samples": score.samples, "values": score.values}
@@ -113,8 +134,13 @@ def _record(name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip]) 
         }
         for row in rows
     ]
-    corpus = {name: {"mean": f.mean, "std": f.std, "clips": len(f.values)} for name, f in of_corpus(rows).items()}
-    return {"name": name, **settings, "clips": clips, "corpus": corpus}
+    corpora = {
+        method: {name: {"mean": f.mean, "std": f.std, "clips": len(f.values)} for name, f in of_corpus(some).items()}
+        for method, some in by_method(rows).items()
+    }
+    rivals = {method: corpus for method, corpus in corpora.items() if method}
+    record = {"name": name, **settings, "clips": clips, "corpus": corpora.get("", {})}
+    return record | ({"rivals": rivals} if rivals else {})
 
 
 def metrics(row: ScoredClip) -> dict[str, float]:

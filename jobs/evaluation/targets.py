@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infra.errors import UsageError
 from infra.ray_cluster import ClipShare
 from infra.store import Store
 from jobs.evaluation.clip import ScoringTask
-from jobs.experiment.corpus import clip_frames
 from jobs.experiment.experiment import EVALUATION, Experiment
+from jobs.experiment.models import TrainedModels, trained_models
+from model.config import Method
 from model.metrics.features import VideoFeatures
-from pipeline.shards import ShardEntry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,7 @@ class EvaluationRequest:
         out: --out, None for evaluation/ in what is given.
         num_samples, seed: of each clip.
         nn: how many samples are searched for nearest neighbours; None: 2 or none, by how long it takes.
+        method: a rival that is scored on the same clips too; None for none.
         keep: whether the samples are kept, as mp4.
         tracking_uri: None: the environment's, else the default.
     """
@@ -37,6 +38,7 @@ class EvaluationRequest:
     num_samples: int = 50
     seed: int = 1
     nn: int | None = None
+    method: Method | None = None
     keep: bool = False
     tracking_uri: str | None = None
     share: ClipShare
@@ -57,38 +59,6 @@ class Group:
     tasks: Sequence[ScoringTask]
     experiment: Experiment | None
     whole: bool
-
-
-@dataclass(frozen=True)
-class TrainedModels:
-    """The models that an experiment was to train.
-
-    Attributes:
-        clips: by combination ("" where there is no sweep), the clip of each model.
-    """
-
-    corpus: str
-    stride: int | None
-    clips: Mapping[str, Mapping[str, str]]
-
-    def clip_of(self, model: str) -> str:
-        """The clip of a model; of one it does not know, its own name."""
-        return next((models[model] for models in self.clips.values() if model in models), model)
-
-
-def trained_models(experiment: Experiment) -> TrainedModels | None:
-    """None for a folder of neither train_corpus.py nor tune.py. Raises UsageError for a damaged file."""
-    if experiment.has_submission():
-        config, submission = experiment.config(), experiment.submission()
-        clips = {clip_id: clip_id for clip_id in submission.clip_ids}
-        return TrainedModels(submission.corpus, config.stride if config else None, {"": clips})
-    defined = experiment.sweep()
-    if defined is None:
-        return None
-    combinations: dict[str, dict[str, str]] = {}
-    for name, (clip, _) in experiment.trials().items():
-        combinations.setdefault(name.removeprefix(f"{clip}--"), {})[name] = clip
-    return TrainedModels(defined["corpus"], defined["config"].get("stride"), combinations)
 
 
 def resolve_targets(given: str, request: EvaluationRequest) -> list[Group]:
@@ -115,15 +85,15 @@ def resolve_targets(given: str, request: EvaluationRequest) -> list[Group]:
         return [Group(folder.name, out, [task], None, whole=False)]
     experiment = Experiment(folder.parent)
     models = trained_models(experiment)
-    frames = _frames(experiment, models) if models else {}
-    chunks = frames.get(models.clip_of(folder.name), ()) if models else ()
-    if not chunks:
+    chunks = models.chunks_of(folder.name) if models else ()
+    if not models or not chunks:
         raise UsageError(f"{given}: no experiment around it has the frames of its clip; give --real CLIP")
-    return [Group(folder.name, out, [ScoringTask(folder.name, store.uri, chunks)], experiment, whole=False)]
+    task = ScoringTask(folder.name, store.uri, chunks, all_chunks=models.patches)
+    return [Group(folder.name, out, [task], experiment, whole=False)]
 
 
 def _experiment_groups(experiment: Experiment, models: TrainedModels, out: Store) -> list[Group]:
-    frames, groups = _frames(experiment, models), []
+    frames, groups = models.frames(), []
     for combination, clips in models.clips.items():
         results, tasks = experiment.results(clips), []
         for model, clip in clips.items():
@@ -134,14 +104,11 @@ def _experiment_groups(experiment: Experiment, models: TrainedModels, out: Store
                 reason = "is not trained to its end; train it again"
             elif clip not in frames:
                 reason = "no frames of it are in .shards or the corpus; give its checkpoint.pt and --real CLIP"
-            tasks.append(ScoringTask(model, experiment.checkpoint(model), frames.get(clip, ()), reason=reason))
+            chunks = frames.get(clip, ())
+            checkpoint = experiment.checkpoint(model)
+            tasks.append(ScoringTask(model, checkpoint, chunks, all_chunks=models.patches, reason=reason))
         if tasks or not combination:
             name = " ".join(filter(None, [experiment.name, combination]))
             place = out.below(combination) if combination else out
             groups.append(Group(name, place, tasks, experiment, whole=not combination))
     return groups
-
-
-def _frames(experiment: Experiment, models: TrainedModels) -> Mapping[str, tuple[ShardEntry, ...]]:
-    experiment.pull_shards()
-    return clip_frames(experiment, models.corpus, models.stride)

@@ -19,6 +19,8 @@ FIGURES = {
     "svfid_lite0_blur": ".1f",
     "diversity": ".2f",
     "nn_distance": ".3f",
+    "nnfdiv": ".2f",
+    "coherence": ".2f",
 }
 OUT_OF_MEMORY = "out of memory"
 
@@ -35,6 +37,8 @@ class Result:
     svfid_lite0_blur: float | None = None
     diversity: float | None = None
     nn_distance: float | None = None
+    nnfdiv: float | None = None  # of the first sample; None of a large clip, whose search would take too long
+    coherence: float | None = None
     warning: str = ""  # what warnings.txt holds
 
     @classmethod

@@ -122,7 +122,11 @@ def _print_plan(console: Console, corpus: Corpus, request: TrainRequest) -> None
     for _, reason in corpus.failures:
         console.print(f"not usable: {reason}", soft_wrap=True)
     iterations, share = config.iterations, request.share
-    console.print(f"iterations a clip: {' + '.join(map(str, iterations))} = {sum(iterations)}")
+    if iterations:
+        console.print(f"iterations a clip: {' + '.join(map(str, iterations))} = {sum(iterations)}")
+    if config.made_of_patches:
+        first = f"scale {config.trained_scales} on" if iterations else "noise on, without training (VGPNN)"
+        console.print(f"made of the clip's patches: from {first}")
     console.print(f"iterations in all: at most {sum(iterations) * len(todo)}, for {len(todo)} clips")
     cores = share.cores(os.cpu_count() or 1, len(todo))
     console.print(f"resources a clip: {share.gpus} GPU where the cluster has GPUs, else {cores} CPU cores")

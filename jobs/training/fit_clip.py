@@ -25,10 +25,11 @@ from model.config import TrainConfig
 from model.device import best_device, resolve
 from model.metrics.diversity import lightness
 from model.metrics.lite0 import Lite0Features
-from model.metrics.scores import chunks_to_score, score, score_of_blur
+from model.metrics.scores import chunks_to_score, score, score_of_blur, score_of_novelty
 from model.metrics.svfid import RealClip, svfid
 from model.pyramid import ladder, to_frames, training_pyramids
-from model.sampling.sample import frames_per_second, reconstruct, sample
+from model.sampling.sample import frames_per_second
+from model.sampling.sampler import NetworkSampler, Sampler, random_videos, sampler_of
 from model.training.loop import Progress, ScaleDone, train_clip
 from pipeline import video
 
@@ -88,28 +89,40 @@ def fit_clip(
         append(warnings, line)  # kept there until the clip is done, which may be in another process
 
     features = Lite0Features()
-    done: ScaleDone | None = None
-    checkpoint = folder / clip_folder.CHECKPOINT
-    for done in train_clip(config, pyramids, clip_id=clip.clip_id, path=checkpoint, log=log_and_report, warn=warn):
-        samples = sample(done.stack, SHOWN_SAMPLES, SHOWN_SEED)
-        real = RealClip([chunk[done.n] for chunk in chunks], features)
+
+    def show(sampler: Sampler, n: int) -> tuple[RealClip, torch.Tensor]:
+        """Score and picture a few samples of scale n. Returns the clip at that scale, and its reconstruction."""
+        samples = random_videos(sampler, SHOWN_SAMPLES, SHOWN_SEED)
+        real = RealClip([chunk[n] for chunk in chunks], features)
         scores = score(samples, real)
-        log.append(done.n, None, scores)
-        reconstruction = reconstruct(done.stack, torch.from_numpy(chunks[0][0])[None])[0]
+        log.append(n, None, scores)
+        reconstruction = sampler.reconstruction()[0]
         picture = sheet(np.asarray(real.video), reconstruction.numpy(), samples.numpy())
-        with replacing(samples_dir / f"scale_{done.n:02d}.png") as file:
+        with replacing(samples_dir / f"scale_{n:02d}.png") as file:
             Image.fromarray(picture).save(file, "PNG")
-        scored(done.n, scores)
-    assert done is not None  # a config has at least one scale
+        scored(n, scores)
+        return real, reconstruction
+
+    done: ScaleDone | None = None
+    checkpoint, last = folder / clip_folder.CHECKPOINT, config.num_scales - 1
+    real_zero = torch.from_numpy(chunks[0][0])[None]
+    for done in train_clip(config, pyramids, clip_id=clip.clip_id, path=checkpoint, log=log_and_report, warn=warn):
+        shown = show(NetworkSampler(done.stack, real_zero), done.n)
+    device = done.stack.device if done else best_device()
+    sampler = sampler_of(config, done.stack if done else None, pyramids, device)
+    if done is None or done.n < last:  # patches make the rest
+        shown = show(sampler, last)
 
     # -- samples of the trained model, and their scores
-    videos = sample(done.stack, num_samples, SCORED_SEED)
+    real, reconstruction = shown
+    videos = random_videos(sampler, num_samples, SCORED_SEED)
     for name, each in _named_videos(torch.from_numpy(real.video), reconstruction, videos).items():
         for suffix in (".mp4", ".gif"):
             path = samples_dir / f"{name}{suffix}"
-            video.encode(to_frames(each.numpy()), path, fps=frames_per_second(done.stack, done.n, FPS))
+            video.encode(to_frames(each.numpy()), path, fps=frames_per_second(config, sampler.size.frames, FPS))
     metrics = {
         **score(videos, real),
+        **score_of_novelty(videos[0], real),
         **score_of_blur(real),
         f"{real.metric}_reconstruction": svfid(real, reconstruction[None]).mean,
     }
@@ -118,11 +131,13 @@ def fit_clip(
     result = Result(
         clip.clip_id,
         "done",
-        minutes=done.train_s / 60,
+        minutes=done.train_s / 60 if done else 0.0,
         svfid_lite0=metrics["svfid_lite0"],
         svfid_lite0_blur=metrics["svfid_lite0_blur"],
         diversity=metrics["diversity"],
         nn_distance=metrics["nn_distance"],
+        nnfdiv=metrics.get("nnfdiv"),
+        coherence=metrics.get("coherence"),
         warning=warnings.read_text() if warnings.exists() else "",
     )
     write_result(folder, result)

@@ -11,7 +11,7 @@ from pathlib import Path
 from infra.errors import UsageError, one_line
 from infra.ray_cluster import ClipShare
 from infra.remote import fetch
-from jobs.command_line import check_samples, config_of, share_of
+from jobs.command_line import check_samples, config_of, share_of, with_method
 from jobs.experiment.experiment import Experiment, clip_folders, experiment_name
 from model.config import TrainConfig
 from model.presets import ABLATIONS
@@ -46,12 +46,15 @@ class TrainRequest:
         """Raises UsageError and ConfigError for what cannot work."""
         config, preset = config_of(args), args.preset
         if args.config:
-            config, preset = _read_config(args.config).with_overrides(args.set), Path(args.config).stem
+            config = with_method(_read_config(args.config).with_overrides(args.set), args)
+            preset = Path(args.config).stem
         if args.ablation:
             config = ABLATIONS[args.ablation](config)
         config = _with_chunks(config, args)
         check_samples(args.n)
-        name = args.experiment or "-".join(filter(None, [experiment_name(args.corpus, preset), args.ablation]))
+        name = args.experiment or "-".join(
+            filter(None, [experiment_name(args.corpus, preset), args.method, args.ablation])
+        )
         return cls(
             corpus=args.corpus,
             config=config,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DRAWS = 20  # combinations that Optuna draws where --trials is not given
 MODES = {"svfid_lite0": "min", "diversity": "max", "nn_distance": "max"}  # figures of a scale too, by which is better
-LADDER = {"ladder_side", "min_size", "max_size", "scale_factor", "num_scales", "frame_rates"}
+LADDER = {"ladder_side", "min_size", "max_size", "scale_factor", "num_scales", "frame_rates", "method", "patch_scale"}
 CUT = {"num_frames", "stride"}  # settings that say how videos are cut into clips, which is done once
 
 
@@ -68,7 +68,9 @@ class SweepRequest:
         if args.asha and (ladder := [axis.key for axis in axes if axis.key in LADDER]):
             cause = f"{ladder[0]} changes what a scale is, so scales do not compare"
             raise UsageError(f"--asha: {cause}; leave out --asha")
-        name = args.experiment or "-".join([experiment_name(args.corpus, args.preset), *(axis.key for axis in axes)])
+        name = args.experiment or "-".join(
+            [*filter(None, [experiment_name(args.corpus, args.preset), args.method]), *(axis.key for axis in axes)]
+        )
         return cls(
             corpus=args.corpus,
             config=config,

@@ -35,7 +35,8 @@ class AshaPerClip(FIFOScheduler):
         clip, _ = trial.config[TRIAL]
         if clip not in self._schedulers:
             request = self._sweep.request
-            metric, scales = request.metric, request.config.num_scales
+            metric, config = request.metric, request.config
+            scales = config.trained_scales + config.made_of_patches  # patches make the others at once
             self._schedulers[clip] = ASHAScheduler(
                 # not after the last scale, when everything but the final scores is done
                 time_attr=SCALES, max_t=max(1, scales - 1), stop_last_trials=False,

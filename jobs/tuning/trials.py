@@ -31,6 +31,7 @@ from jobs.tuning.summary import objective
 from pipeline import shards
 
 MAX_RESTARTS = 2  # of a trial whose process or node died; it goes on from its checkpoint
+REUSE_ACTORS = False  # a process a trial, so that one trial's memory or crash is never another's
 STATE = ".tune"  # Tune's folder in the experiment's
 Frames = Mapping[str, tuple[str, Any]]  # clip id → its source, and its chunks in Ray's object store
 
@@ -135,6 +136,7 @@ def run(sweep: Sweep, frames: Frames, slots: Slots, earlier: Sequence[Values]) -
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial that fails has a line of ours
     space: dict[str, Any] = {TRIAL: tune.grid_search(list(sweep.listed.values()))}
     settings: dict[str, Any] = {"scheduler": AshaPerClip(sweep) if sweep.request.asha else None}
+    settings["reuse_actors"] = REUSE_ACTORS
     drawn: Trials = {}
     if draws := sweep.request.draws:
         search = OptunaSearch(sweep, list(frames), earlier)

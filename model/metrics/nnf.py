@@ -91,6 +91,32 @@ def nearest_neighbour_distance(sample_cthw: Video, real_cthw: Video) -> float:
     return nearest_neighbour_field(sample_cthw, real_cthw, step=PATCH).nn_distance
 
 
+def coherence(field: NearestNeighbourField) -> float:
+    """How much is copied in large pieces: the share of neighbouring patches that come from neighbouring patches.
+
+    A pair is a patch and the next one along frames, height or width. It counts if both have the same displacement.
+    Ours; it is what Ashikhmin 2001 and GPNN's figures call coherent regions, as a number.
+
+    Args:
+        field: of step 1.
+
+    Returns:
+        From 0 to 1: 1 for a copy or a translation of the clip, near 0 for noise.
+
+    Raises:
+        ValueError: a field of another step, or of one patch.
+    """
+    if field.step != 1:
+        raise ValueError(f"coherence needs the field at every position (step 1), got one of step {field.step}")
+    same = pairs = 0
+    for axis in (1, 2, 3):
+        equal = (np.diff(field.displacement, axis=axis) == 0).all(axis=0)
+        same, pairs = same + int(equal.sum()), pairs + equal.size
+    if not pairs:
+        raise ValueError("coherence needs two patches, got a field of one")
+    return same / pairs
+
+
 def nnfdiv(field: NearestNeighbourField) -> float:
     """NNFDIV: compressed size of the displacement field / its raw size. SinFusion §7.2, Table 1.
 

@@ -12,12 +12,20 @@ from torch import Tensor
 
 from model.metrics.diversity import diversity_map, lab_diversity, relative_spread
 from model.metrics.features import Video
-from model.metrics.nnf import NearestNeighbourField, nearest_neighbour_distance, nearest_neighbour_field, nnfdiv
+from model.metrics.nnf import (
+    NearestNeighbourField,
+    coherence,
+    nearest_neighbour_distance,
+    nearest_neighbour_field,
+    nnfdiv,
+)
 from model.metrics.svfid import RealClip, svfid
+from model.patches.search import PATCH
 
 T = TypeVar("T")
 BLUR_PX = 1.0  # sigma of the blurred clip that svfid is read against
 SCORED_CHUNKS = 8
+NN_PATIENCE_S = 20.0  # that a training waits for the nearest neighbours of one sample
 NN_PAIR_S = 3.4e-9  # of one core for a pair of patches: 10 s a sample of 13×54×96, 39 s of 13×76×136
 
 
@@ -39,6 +47,18 @@ def score(samples: Tensor, real: RealClip) -> Mapping[str, float]:
         "diversity": lab_diversity(samples, real.frames),
         "nn_distance": float(np.mean([_nn_distance(sample, real) for sample in samples])),
     }
+
+
+def score_of_novelty(sample: Tensor, real: RealClip) -> Mapping[str, float]:
+    """nnfdiv and coherence of one sample, (3, T, H, W), against the chunk that is nearest as a whole.
+
+    None of a clip so large that the search takes more than NN_PATIENCE_S.
+    """
+    if len(real.chunks) * nn_seconds(*real.video.shape[1:]) > NN_PATIENCE_S or min(real.video.shape[1:]) <= PATCH:
+        return {}
+    fields = [nearest_neighbour_field(sample, chunk) for chunk in real.chunks]
+    field = min(fields, key=lambda one: one.nn_distance)
+    return {"nnfdiv": nnfdiv(field), "coherence": coherence(field)}
 
 
 def _nn_distance(sample: Tensor, real: RealClip) -> float:
@@ -80,7 +100,8 @@ class ClipScores:
     """The scores of a clip's samples, and what their pictures are made of.
 
     Attributes:
-        scores: `RealClip.metric`, its `_blur`, and, where they can be had, diversity, nn_distance, nnfdiv.
+        scores: `RealClip.metric`, its `_blur`, and, where they can be had, diversity, nn_distance, nnfdiv,
+            coherence.
         fields: of the first samples, (sample, the clip or its nearest chunk, the field between them at every position).
         spread: (T, H, W), `diversity_map`; None of fewer than 2 samples.
         pictured: the first samples, (3, T, H, W).
@@ -155,6 +176,8 @@ def measure(
         distances_nn = tuple(field.nn_distance for field in of_samples)
         scores["nn_distance"] = Score(values=distances_nn, samples=len(of_samples))
         scores["nnfdiv"] = Score(values=tuple(map(nnfdiv, of_samples)), samples=len(of_samples))
+        if of_samples[0].distance.size > 1:
+            scores["coherence"] = Score(values=tuple(map(coherence, of_samples)), samples=len(of_samples))
     return ClipScores(scores=scores, fields=fields, spread=spread, pictured=first, complaints=complaints)
 
 

@@ -15,35 +15,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.config import TrainConfig
 from model.device import autocast
 from model.networks.generators import GeneratorStack
 from model.pyramid import ScaleSize
 from model.sampling import tiling
 
+VOLUMES = 3  # of the whole output that the host holds: what is below, its noise, the residual
 
-def frames_per_second(stack: GeneratorStack, n: int, fps: float = 24.0) -> float:
-    """FPS of scale n at which the clip plays as long as it does: coarse scales have fewer frames.
 
-    Also that of videos of another size: twice the gaps between frames play twice as long.
+def frames_per_second(config: TrainConfig, frames: int, fps: float = 24.0) -> float:
+    """FPS at which a scale of so many frames plays as long as the clip: coarse scales have fewer frames.
+
+    Also that of videos of another length: twice the gaps between frames play twice as long.
     """
-    return fps * (stack.sizes[n][0] - 1) / (stack.config.num_frames - 1)
+    return fps * (frames - 1) / (config.num_frames - 1)
 
 
-def stretched_ladder(stack: GeneratorStack, size: tuple[int, int, int]) -> list[ScaleSize]:
-    """The ladder of the scales there are generators for, so that the finest has this size: the trained one, stretched.
+def stretched_ladder(stack: GeneratorStack, size: Sequence[int], scales: int | None = None) -> list[ScaleSize]:
+    """The ladder's first scales so that the last of them has this size: the trained ladder, stretched.
 
-    Heights and widths are rounded. Frames are not: T - 1 must divide as the clip's does, so that each scale keeps
-    the first and the last one. The trained size gives the trained ladder.
+    Heights and widths are rounded. Frames are not: T - 1 must divide as the clip's does, so that each scale keeps the
+    first and the last one. The trained size gives the trained ladder.
+
+    Args: scales: how many; None: those there are generators for.
 
     Raises ValueError, one line that names what would do, for other T, and for a size whose coarsest scale has a side
     below what a generator sees around a voxel (or the clip's, if that is below it).
     """
-    trained = stack.sizes[: stack.num_scales]
+    trained = stack.sizes[: scales or stack.num_scales]
     gaps = [frames - 1 for frames, _, _ in trained]
     # T - 1 is a multiple of it: then T_n - 1 = gaps[n] · (T - 1) / gaps[-1] is whole.
     step = gaps[-1] // math.gcd(*gaps)
 
-    def at(n: int, size: tuple[int, int, int]) -> ScaleSize:
+    def at(n: int, size: Sequence[int]) -> ScaleSize:
         frames = gaps[n] * (size[0] - 1) // gaps[-1] + 1
         height, width = (round(trained[n][i] * size[i] / trained[-1][i]) for i in (1, 2))
         return ScaleSize(frames, height, width)
@@ -65,7 +70,7 @@ def stretched_ladder(stack: GeneratorStack, size: tuple[int, int, int]) -> list[
     return [at(n, size) for n in range(len(trained))]
 
 
-def _written(size: tuple[int, int, int]) -> str:
+def _written(size: Sequence[int]) -> str:
     return "x".join(map(str, size))
 
 

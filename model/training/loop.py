@@ -28,7 +28,7 @@ from model.config import TrainConfig
 from model.device import peak_gib, resolve
 from model.networks.generators import GeneratorStack
 from model.training.memory import OutOfMemory, is_out_of_memory
-from model.training.state import TrainState, first_state, next_scale, restore, set_learning_rate
+from model.training.state import TrainState, first_state, next_scale, restore, set_learning_rate, untrained
 from model.training.steps import iterate
 from model.training.training_set import Pyramid, TrainingSet
 from model.training.workers import Workers
@@ -73,6 +73,7 @@ def train_clip(
 ) -> Iterator[ScaleDone]:
     """Train every scale of one model, from `path` on if it holds a checkpoint; yields after each finished scale.
 
+    Scales that patches make (`config.trained_scales`) are not trained; of a method without networks there is none.
     Where several processes train it together, all call this with the same pyramids; the leading one alone reads and
     writes `path`, and calls `log` and `warn`.
 
@@ -97,6 +98,10 @@ def train_clip(
     if device.type == "cuda" and resolve(config.precision, device) == "float32":
         torch.backends.cudnn.allow_tf32 = False  # else "float32" convolutions round their inputs to 10 bits
     training_set = TrainingSet(pyramids, config, workers)
+    if config.trained_scales == 0:
+        if workers.leads:
+            ckpt.save(untrained(training_set, clip_id), path)
+        return
     saved = workers.from_leader(ckpt.resume(path, warn) if workers.leads else None)
     state = restore(saved, training_set, clip_id, path) if saved else first_state(config, training_set.sizes, device)
 
@@ -108,7 +113,7 @@ def train_clip(
         with _counting_examples(training_set, state.scale):
             train_scale(state, training_set, log if workers.leads else lambda _: None, save)
         yield ScaleDone(state.scale, state.stack, state.train_s)
-        if state.scale == config.num_scales - 1:
+        if state.scale == config.trained_scales - 1:
             return
         with _counting_examples(training_set, state.scale + 1):
             state = next_scale(state, training_set)

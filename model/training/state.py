@@ -53,6 +53,23 @@ class TrainState:
         )
 
 
+def untrained(training_set: TrainingSet, clip_id: str) -> ckpt.Checkpoint:
+    """What a method without networks keeps of a clip: its id and size, and the settings."""
+    return ckpt.Checkpoint(
+        config=training_set.config,
+        sizes=tuple((t, h, w) for t, h, w in training_set.sizes),
+        clip_id=clip_id,
+        samples=len(training_set),
+        scale=-1,
+        iteration=0,
+        train_s=0.0,
+        noise_amps=(),
+        generators={},
+        critic=None,
+        optimizers=(),
+    )
+
+
 def first_state(config: TrainConfig, sizes: Sequence[ScaleSize], device: torch.device) -> TrainState:
     """Before the first iteration of scale 0; sizes: (T, H, W) of every scale."""
     with torch.random.fork_rng(devices=[]):
@@ -91,7 +108,9 @@ def restore(saved: ckpt.Checkpoint, training_set: TrainingSet, clip_id: str, pat
     if saved.samples != len(training_set):
         cause = f"of {saved.samples} samples, there are {len(training_set)} now"
         raise ckpt.CheckpointError(f"{path}: {cause}; use another experiment name, or --fresh")
-    stack = saved.stack().to(device)
+    stack = saved.stack()
+    assert stack is not None  # of this config, which has networks
+    stack = stack.to(device)
     stack.config = config
     critic = None
     if saved.critic is not None:

@@ -28,11 +28,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # A few iterations of narrow networks on a short ladder: everything happens, nothing takes long.
 TINY = [
     *("--preset", "demo"),
-    *("--set", "channels=8"),
-    *("--set", "latent_dim=8"),
+    *("--set", "channels=4"),
+    *("--set", "latent_dim=4"),
     *("--set", "num_scales=4"),
     *("--set", "vae_levels=2"),
-    *("--set", "max_size=30"),
+    *("--set", "min_size=12"),
+    *("--set", "max_size=16"),
     *("--set", "log_every=2"),
     *("--set", "iters_per_scale=1"),  # a later --set wins
     *("--n", "2"),
@@ -174,6 +175,7 @@ def trained(mixed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Tra
     storage = tmp_path_factory.mktemp("storage")
     command = (
         *("--corpus", mixed_corpus, *TINY, "--set", "iters_per_scale=4", "--storage", storage),
+        *("--set", "min_size=18", "--set", "max_size=30"),  # videos that others can read, and enlarge
         *("--experiment", "mixed", "--cpus-per-clip", "1"),
     )
     done = run_process("train_corpus.py", *command)

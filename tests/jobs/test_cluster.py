@@ -26,13 +26,13 @@ from pipeline.sources import demo_sources
 from tests.conftest import Injected
 from tests.infra.s3 import s3_server
 
-from .conftest import ROOT, TINY, make_video, run_process
+from .conftest import ROOT, TINY, make_video, run_job, run_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 NODES = 3
-# Long enough that a checkpoint is in the store before the end, whatever the machine.
-LONG = ("--set", "iters_per_scale=60,60,200,60", "--set", "checkpoint_every=20", "--set", "log_every=10")
+# Scale 2 is long enough that what it has is in the store before its end, whatever the machine.
+LONG = ("--set", "iters_per_scale=20,20,400,20", "--set", "checkpoint_every=20", "--set", "log_every=10")
 QUICK_DEATHS = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "2000",
@@ -99,13 +99,14 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_a_node_is_lost_and_its_clip_goes_on_elsewhere(
-    bucket: str, cluster: Any, tmp_path: Path, injected: Injected
+    bucket: str, tmp_path: Path, injected: Injected, request: pytest.FixtureRequest
 ) -> None:
     """The demo's real clips, each on its own node, their files in an object store: no node has another's files."""
     tracking = ("--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}")
     command = ("--corpus", "demo", *TINY, *LONG, "--cpus-per-clip", "1", *tracking)
-    whole = run_process("train_corpus.py", *command, "--storage", tmp_path, "--experiment", "whole")
+    whole = run_job("train_corpus.py", *command, "--storage", tmp_path, "--experiment", "whole")
     assert whole.returncode == 0, whole.stdout
+    cluster = request.getfixturevalue("cluster")
 
     store = Store.open(f"{bucket}/lost", "--storage")
     process = start(tmp_path, *command, "--storage", bucket, "--experiment", "lost")
@@ -149,7 +150,7 @@ def test_a_node_is_lost_and_its_clip_goes_on_elsewhere(
 def test_a_driver_is_killed_and_another_goes_on_but_not_two_at_once(tmp_path: Path, injected: Injected) -> None:
     make_video(tmp_path / "clip.mp4")
     corpus = ("--corpus", tmp_path / "clip.mp4", *TINY, *LONG, "--cpus-per-clip", "1", "--storage", tmp_path / "runs")
-    assert run_process("train_corpus.py", *corpus, "--experiment", "whole").returncode == 0
+    assert run_job("train_corpus.py", *corpus, "--experiment", "whole").returncode == 0
     (whole,) = (tmp_path / "runs" / "whole").glob("clip-*")
 
     command = (*corpus, "--experiment", "killed")

@@ -17,12 +17,12 @@ from model import checkpoint
 from tests.conftest import Injected
 from tests.model.conftest import contents
 
-from .conftest import ROOT, TINY, make_video, run_process
+from .conftest import ROOT, TINY, make_video, run_job
 
 # Scales 1 and 2 are long: a process that is to be stopped there has not left them when it is.
-ITERATIONS = "20,400,400,20"
+ITERATIONS = "20,800,400,20"
 SETTINGS = ("--set", f"iters_per_scale={ITERATIONS}", "--set", "checkpoint_every=10", "--set", "log_every=5")
-IN_SCALE_1, IN_SCALE_2 = 7, 5 + 81 + 2  # lines of metrics.jsonl: 20/5 + 1 and 400/5 + 1 for whole scales
+IN_SCALE_1, IN_SCALE_2 = 7, 5 + 161 + 2  # lines of metrics.jsonl: 20/5 + 1 and 800/5 + 1 for whole scales
 
 
 def command(tmp_path: Path, storage: str) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ def test_interrupted_and_killed_runs_end_with_the_weights_of_an_undisturbed_one(
     tmp_path: Path, injected: Injected
 ) -> None:
     make_video(tmp_path / "clip.mp4")
-    assert run_process("train_corpus.py", *command(tmp_path, "whole")).returncode == 0
+    assert run_job("train_corpus.py", *command(tmp_path, "whole")).returncode == 0
     whole = the_clip(tmp_path, "whole")
 
     # (1) Ctrl-C in the second scale
@@ -131,7 +131,7 @@ def test_interrupted_and_killed_runs_end_with_the_weights_of_an_undisturbed_one(
 @pytest.mark.faults
 def test_a_clip_whose_loss_is_not_finite_fails_with_scale_iteration_and_term(tmp_path: Path) -> None:
     make_video(tmp_path / "clip.mp4")
-    failed = run_process("train_corpus.py", *command(tmp_path, "nan"), "--set", "lr=1e30")
+    failed = run_job("train_corpus.py", *command(tmp_path, "nan"), "--set", "lr=1e30")
     assert failed.returncode == 1
     (line,) = [line for line in failed.stdout.splitlines() if line.startswith("failed  ")]
     assert "NonFiniteLoss: scale 0, iteration" in line and "_loss is" in line

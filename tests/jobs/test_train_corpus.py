@@ -59,7 +59,7 @@ def test_storage_holds_what_the_readme_says(trained: Trained) -> None:
     folder = trained.clips["good"]
     config = json.loads((folder / "config.json").read_text())
     assert config["precision_used"] in ("bf16", "float32")
-    assert config["config"]["channels"] == 8
+    assert config["config"]["channels"] == 4
     assert config["sizes_thw"][0][0] == 4 and config["sizes_thw"][-1] == [13, 30, 40]
     points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(p["scale"], p["iteration"]) for p in points] == [(n, i) for n in range(4) for i in (2, 4, None)]

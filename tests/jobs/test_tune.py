@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,14 @@ def blue(png: bytes) -> np.ndarray:
     """Where a picture has the colour of the first line: bool (H, W)."""
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
     return np.asarray((pixels == BLUE).all(-1))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_actor_after_the_other() -> Iterator[None]:
+    """Sweeps in this process have actors that take one trial after the other; a process a trial is the killed one's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobs.tuning.trials.REUSE_ACTORS", True)
+        yield
 
 
 # -- a sweep
@@ -159,11 +167,11 @@ def test_train_corpus_takes_the_best_configuration(
         return float(np.mean([float(str(r["svfid_lite0"])) / float(str(r["svfid_lite0_blur"])) for r in some]))
 
     config = TrainConfig.from_dict(json.loads((swept.base / "best.json").read_text()))
-    assert str(config.vae_levels) == min("12", key=score) and config.channels == 8
+    assert str(config.vae_levels) == min("12", key=score) and config.channels == 4
     argv = ["--corpus", str(videos), "--config", str(swept.base / "best.json"), "--storage", str(tmp_path)]
     assert train_corpus.main([*argv, "--dry-run"]) == 0
     told = capsys.readouterr().out
-    assert "1 + 1 + 1 + 1 = 4" in told and "13×30×40" in told
+    assert "1 + 1 + 1 + 1 = 4" in told and "13×16×21" in told
     assert train_corpus.main([*argv[:3], str(swept.base / "sweep.csv"), "--dry-run"]) == 2
     assert "sweep.csv: cannot be read" in capsys.readouterr().out.replace("\n", "")
 
@@ -310,13 +318,13 @@ def test_optuna_draws_from_a_range_for_all_clips_and_goes_on_with_other_draws(vi
 
 @pytest.mark.slow
 def test_a_draw_that_fails_before_it_begins_is_told(tmp_path: Path) -> None:
-    """12 px high the clip would be 6 px wide, and 8 are the least; 18 px high it is 9 px wide."""
+    """12 px high the clip would be 6 px wide, and 8 are the least; 16 px high it is 8 px wide."""
     make_video(tmp_path / "narrow.mp4", size="48x96")
-    axes = ("--sweep", "lr=1e-4..1e-2", "--sweep", "min_size=12,18", "--trials", "3")
+    axes = ("--sweep", "lr=1e-4..1e-2", "--sweep", "min_size=12,16", "--trials", "3")
     done = run_job("tune.py", *command(tmp_path / "narrow.mp4", tmp_path / "storage", *axes))
     assert done.returncode == 1 and "Traceback" not in done.stdout, done.stdout
     ends = [(name[-2:], result["status"]) for name, result in results_of(tmp_path / "storage" / "s").items()]
-    assert set(ends) == {("12", "failed"), ("18", "done")} and len(ends) == 3
+    assert set(ends) == {("12", "failed"), ("16", "done")} and len(ends) == 3
     told = [line for line in done.stdout.splitlines() if line.startswith("failed  ")]
     assert len(told) == ends.count(("12", "failed")) and "would be 6x12 px" in told[0]
     assert runs_of(tmp_path / "storage")["corpus"].data.metrics["trials_failed"] == len(told)

@@ -35,6 +35,12 @@ SHARED = {  # what paper and published code agree on
     "vae_kernel": 3,
     "encoder_kernel": 3,
     "latent": "gaussian",
+    "method": "hpvaegan",
+    "patch_scale": None,  # so that the other settings of patches, which follow, say nothing
+    "patch_size": (3, 7, 7),
+    "patch_alpha": 0.005,
+    "patch_passes": 2,
+    "patch_coarse_passes": 4,
 }
 PAPER = SHARED | {
     "ladder_side": "height",

@@ -1,0 +1,89 @@
+"""Nearest-neighbour fields: for every patch of a video, the place of one patch of the clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.patches.space import Patch
+
+Size = Sequence[int]  # (T, H, W)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the patches of a clip are: its chunks are of one size."""
+
+    chunks: int
+    size: tuple[int, int, int]  # of a chunk, (T, H, W)
+    patch: Patch
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Patches of a chunk along frames, height and width."""
+        t, h, w = (side - patch + 1 for side, patch in zip(self.size, self.patch, strict=True))
+        return t, h, w
+
+    def __len__(self) -> int:
+        t, h, w = self.shape
+        return self.chunks * t * h * w
+
+
+def fits(size: Size, patch: Patch) -> bool:
+    """Whether a video of `size` holds a patch."""
+    return all(side >= part for side, part in zip(size, patch, strict=True))
+
+
+def index(field: Tensor, grid: Grid) -> Tensor:
+    """Numbers of a field's patches, in order of chunk, frame, row, column: (4, …) → (…)."""
+    _, rows, columns = grid.shape
+    chunk, t, y, x = field
+    return ((chunk * grid.shape[0] + t) * rows + y) * columns + x
+
+
+def places(numbers: Tensor, grid: Grid) -> Tensor:
+    """Inverse of `index`: (…) → (4, …): chunk, frame, row, column."""
+    frames, rows, columns = grid.shape
+    x, rest = numbers % columns, numbers // columns
+    y, rest = rest % rows, rest // rows
+    return torch.stack([rest // frames, rest % frames, y, x])
+
+
+def clamp(field: Tensor, grid: Grid) -> Tensor:
+    """Places beyond a chunk, moved to its nearest patch; in place."""
+    for axis, side in enumerate(grid.shape, 1):
+        field[axis].clamp_(0, side - 1)
+    return field
+
+
+def carry(field: Tensor, below: Size, size: Size, keys_below: Grid, keys: Grid) -> Tensor:
+    """The field of a video, for the same video enlarged and the clip's next scale.
+
+    A patch of the enlarged video takes the neighbour of the patch that its centre was in, and as far from it in the
+    clip as it was from that patch's centre.
+
+    Args:
+        field: (4, T', H', W') of a video of size `below`, in `keys_below`.
+        size: of the enlarged video. Corners coincide, as everywhere in a pyramid.
+
+    Returns (4, T'', H'', W'') in `keys`.
+    """
+    device = field.device
+    taken, offsets = [], []
+    half = [(side - 1) / 2 for side in keys.patch]
+    for axis in range(3):
+        centres = torch.arange(size[axis] - keys.patch[axis] + 1, device=device) + half[axis]
+        exact = centres * ((below[axis] - 1) / max(size[axis] - 1, 1)) - half[axis]
+        nearest = exact.round().clamp(0, field.shape[axis + 1] - 1)
+        taken.append(nearest.long())
+        offsets.append((exact - nearest).reshape([-1 if i == axis else 1 for i in range(3)]))
+    found = field[:, taken[0]][:, :, taken[1]][:, :, :, taken[2]]
+    moved = [found[0]]
+    for axis in range(3):
+        centre = found[axis + 1] + half[axis] + offsets[axis]
+        ratio = (keys.size[axis] - 1) / max(keys_below.size[axis] - 1, 1)
+        moved.append((centre * ratio - half[axis]).round().long())
+    return clamp(torch.stack(moved), keys)

@@ -1,0 +1,184 @@
+"""A video made of a clip's patches, scale by scale: its layout stays, its detail becomes the clip's.
+
+At each scale the video is enlarged; every 3×7×7 patch of it is replaced by the clip's that suits it best, and where
+patches overlap they are averaged. Values are the clip at this scale. Keys of the first pass are the clip's scale below,
+enlarged, which is as blurred as the video is; from the second pass on keys are the values, as for a video that comes at
+the size of the scale (Haim et al. 2022, VGPNN; their published code takes the median where this takes the mean).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.patches.field import Grid, Size, carry, fits
+from model.patches.match import exact_field, spread_field
+from model.patches.space import COMPONENTS, Patch, PatchSpace, principal_components
+
+EXACT_PAIRS = 10**8  # of queries and keys: up to so many all are compared
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How a patch of the clip is chosen.
+
+    Attributes:
+        patch: frames, height, width; 3×7×7 in VGPNN.
+        alpha: of completeness, mean squared difference of a value in [-1, 1]; 0.005 in GPNN.
+    """
+
+    patch: Patch = (3, 7, 7)
+    alpha: float = 0.005
+
+
+@dataclass(frozen=True)
+class Step:
+    """One scale: patches of the clip's scale n, for a video of `size`, so many times."""
+
+    n: int
+    size: Size
+    passes: int
+
+
+@dataclass(frozen=True)
+class Keys:
+    """A clip's patches at one scale, as vectors: (N, D)."""
+
+    space: PatchSpace
+    vectors: Tensor
+
+
+@dataclass
+class ClipPatches:
+    """The patches of a clip at every scale, of a long video those of all its chunks.
+
+    Attributes:
+        sizes: (T, H, W) of every scale, coarsest first.
+        level: the clip at a scale: n → (chunks, 3, T, H, W) float32 in [-1, 1].
+        device: where the search runs.
+    """
+
+    sizes: Sequence[tuple[int, int, int]]
+    level: Callable[[int], Tensor]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def __post_init__(self) -> None:
+        self._keys: dict[tuple[int, bool, Patch], Keys] = {}
+        self._values: dict[int, Tensor] = {}
+
+    def values(self, n: int) -> Tensor:
+        """The clip at scale n: (chunks, 3, T, H, W)."""
+        if n not in self._values:
+            self._values[n] = self.level(n).to(self.device)
+        return self._values[n]
+
+    def keys(self, n: int, patch: Patch, *, sharp: bool) -> Keys:
+        """sharp: of the clip at scale n; else of its scale below, enlarged. Scale 0 has none below."""
+        sharp = sharp or n == 0
+        if (n, sharp, patch) not in self._keys:
+            videos = self.values(n) if sharp else enlarged(self.values(n - 1), self.sizes[n])
+            space = principal_components(videos, patch)
+            self._keys[n, sharp, patch] = Keys(space, space.project(videos).reshape(-1, len(space.filters)))
+        return self._keys[n, sharp, patch]
+
+    def grid(self, n: int, patch: Patch) -> Grid:
+        """Where its patches at scale n are."""
+        t, h, w = self.sizes[n]
+        return Grid(len(self.values(n)), (t, h, w), patch)
+
+
+def enlarged(videos: Tensor, size: Size) -> Tensor:
+    """(B, 3, T, H, W) at another size, corners kept."""
+    return F.interpolate(videos, size=tuple(size), mode="trilinear", align_corners=True)
+
+
+@torch.no_grad()
+def refine(
+    video: Tensor,
+    clip: ClipPatches,
+    steps: Sequence[Step],
+    how: Matching,
+    random: torch.Generator,
+    tick: Callable[[int], None] = lambda passes: None,
+) -> Tensor:
+    """The video, brought to the size of each step and made of the clip's patches there.
+
+    Args:
+        video: (1, 3, T, H, W) float32 in [-1, 1].
+        steps: coarsest first. Their sizes may differ from the clip's.
+        random: for the search; on the CPU.
+        tick: called after every pass.
+
+    Returns (1, 3, *steps[-1].size) float32 on the clip's device. Raises ValueError for a size that holds no patch.
+    """
+    for size in [size for step in steps for size in (step.size, clip.sizes[step.n])]:
+        if not fits(size, how.patch):
+            raise ValueError(f"{_written(size)} is smaller than a patch of {_written(how.patch)} (T×H×W)")
+    found: Tensor | None = None  # the field of the pass before
+    x, before = video.to(clip.device), steps[0]
+    for step in steps:
+        grid = clip.grid(step.n, how.patch)
+        enlarges = tuple(x.shape[2:]) != tuple(step.size)
+        if enlarges:
+            x = enlarged(x, step.size)
+        if found is not None:
+            found = carry(found, before.size, step.size, clip.grid(before.n, how.patch), grid)
+        for turn in range(step.passes):
+            keys = clip.keys(step.n, how.patch, sharp=turn > 0 or not enlarges)
+            queries = keys.space.project(x)[0]
+            alpha = how.alpha * keys.space.values
+            if found is None or math.prod(queries.shape[:3]) * len(grid) <= EXACT_PAIRS:
+                found = exact_field(queries, keys.vectors, grid, alpha)
+            else:
+                found = spread_field(queries, keys.vectors, grid, found, alpha, random)
+            x = assemble(clip.values(step.n), found, step.size, how.patch)
+            tick(1)
+        before = step
+    return x
+
+
+def assemble(values: Tensor, found: Tensor, size: Size, patch: Patch) -> Tensor:
+    """The video whose patches are those of a field, averaged where they overlap.
+
+    Args:
+        values: (chunks, 3, T, H, W), the clip; found: (4, T', H', W'), places of its patches.
+
+    Returns (1, 3, *size), size = (T' + t - 1, H' + h - 1, W' + w - 1) of patches of t×h×w.
+    """
+    _, _, frames, rows, columns = values.shape
+    pixels = values.movedim(1, -1).reshape(-1, 3).contiguous()
+    chunk, t, y, x = found
+    first = (((chunk * frames + t) * rows + y) * columns + x).reshape(-1)
+    count, height, width = found.shape[1:]
+    total = values.new_zeros((*size, 3))
+    for dt in range(patch[0]):
+        for dy in range(patch[1]):
+            for dx in range(patch[2]):
+                part = pixels.index_select(0, first + (dt * rows + dy) * columns + dx)
+                total[dt : dt + count, dy : dy + height, dx : dx + width] += part.view(count, height, width, 3)
+    return (total / _overlaps(size, patch, values.device)).permute(3, 0, 1, 2)[None].contiguous()
+
+
+def _overlaps(size: Size, patch: Patch, device: torch.device) -> Tensor:
+    """How many patches each pixel is in: (T, H, W, 1)."""
+    along = []
+    for side, part in zip(size, patch, strict=True):
+        at = torch.arange(side, device=device)
+        along.append(torch.minimum(at + 1, side - at).clamp_max(min(part, side - part + 1)).float())
+    return (along[0][:, None, None] * along[1][:, None] * along[2])[..., None]
+
+
+def needed_bytes(sizes: Sequence[Size], clip_sizes: Sequence[Size], chunks: int) -> int:
+    """Estimate of the memory that `refine` takes at most: vectors of queries and of all scales' keys, and the field."""
+    queries = math.prod(sizes[-1])
+    keys = chunks * sum(math.prod(size) for size in clip_sizes)
+    return queries * (4 * COMPONENTS + 8 * 4 * 4) + keys * 4 * (COMPONENTS + 3)
+
+
+def _written(size: Size) -> str:
+    return "×".join(map(str, size))

@@ -1,0 +1,213 @@
+"""What random videos of one clip come from: its networks, its networks and then its patches, or its patches alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.config import TrainConfig
+from model.networks.generators import GeneratorStack
+from model.patches.field import Size, fits
+from model.patches.refine import ClipPatches, Matching, Step, needed_bytes, refine
+from model.patches.vgpnn import Vgpnn
+from model.pyramid import ScaleSize
+from model.sampling.sample import (
+    VOLUMES,
+    count_convolutions,
+    reconstruct,
+    sample_in_parts,
+    stretched_ladder,
+)
+
+Tick = Callable[[int], None]
+Pyramids = Sequence[Sequence[np.ndarray]]  # of the clip or its chunks: float32 (3, T_n, H_n, W_n), coarsest first
+
+
+def _ignore(steps: int) -> None:
+    pass
+
+
+class Sampler(Protocol):
+    """Random videos of one model; video i of a seed is the same whatever else is asked for.
+
+    Attributes:
+        size: (T, H, W) of a video as large as the clip.
+    """
+
+    size: ScaleSize
+
+    def ladder_to(self, size: Size) -> Sequence[ScaleSize]:
+        """The scales of a video of another size, coarsest first. Raises ValueError, one line, if it cannot be."""
+
+    def steps(self, sizes: Sequence[ScaleSize]) -> int:
+        """What `parts` counts for `tick`. sizes: of `ladder_to`."""
+
+    def needed_bytes(self, sizes: Sequence[ScaleSize]) -> int:
+        """Estimate of the memory that one video takes, on the host or the device."""
+
+    def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = _ignore) -> Iterator[Tensor]:
+        """Video `index` of a seed, a run of frames after the other: (1, 3, t, H, W) float32 in [-1, 1] on the CPU."""
+
+    def reconstruction(self) -> Tensor:
+        """The clip as the model gives it back: (1, 3, T, H, W) float32 in [-1, 1] on the CPU."""
+
+
+class NetworkSampler:
+    """The generators of a stack up to the finest that is trained: the paper's method."""
+
+    def __init__(self, stack: GeneratorStack, real_zero: Tensor | None = None) -> None:
+        """real_zero: (1, 3, *sizes[0]), the clip at scale 0; needed for its reconstruction only."""
+        self.stack, self._real_zero = stack, real_zero
+        self.size = stack.sizes[stack.num_scales - 1]
+
+    def ladder_to(self, size: Size) -> list[ScaleSize]:
+        """See `Sampler`."""
+        return stretched_ladder(self.stack, size, self.stack.num_scales)
+
+    def steps(self, sizes: Sequence[ScaleSize]) -> int:
+        """Convolutions."""
+        return count_convolutions(self.stack, sizes)
+
+    def needed_bytes(self, sizes: Sequence[ScaleSize]) -> int:
+        """See `Sampler`."""
+        return VOLUMES * 12 * int(np.prod(sizes[-1]))  # float32 RGB
+
+    def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = _ignore) -> Iterator[Tensor]:
+        """See `Sampler`."""
+        return sample_in_parts(self.stack, sizes, seed, index, tick=tick)
+
+    def reconstruction(self) -> Tensor:
+        """See `Sampler`."""
+        if self._real_zero is None:
+            raise ValueError("a reconstruction needs the clip")
+        return reconstruct(self.stack, self._real_zero)
+
+
+class FinishedSampler:
+    """The generators of the coarse scales, then the clip's patches, from scale `config.patch_scale` on."""
+
+    def __init__(self, stack: GeneratorStack, clip: Pyramids) -> None:
+        """clip: what the model was trained on."""
+        config, self.stack = stack.config, stack
+        self.size = stack.sizes[-1]
+        self._first = config.trained_scales
+        self._coarse = NetworkSampler(stack, torch.from_numpy(clip[0][0])[None])
+        self._how = Matching(config.patch_size, config.patch_alpha)
+        self._chunks = len(clip)
+        self._patches = ClipPatches(
+            stack.sizes, lambda n: torch.stack([torch.from_numpy(pyramid[n]) for pyramid in clip]), stack.device
+        )
+
+    def ladder_to(self, size: Size) -> list[ScaleSize]:
+        """See `Sampler`."""
+        sizes = stretched_ladder(self.stack, size, len(self.stack.sizes))
+        steps = self._steps(sizes)
+        for own in [*(ScaleSize(*step.size) for step in steps), *(self.stack.sizes[step.n] for step in steps)]:
+            _check_patch(own, self._how)
+        return sizes
+
+    def _steps(self, sizes: Sequence[ScaleSize]) -> list[Step]:
+        """First at the finest trained scale, whose sample has that size already."""
+        config, coarse = self.stack.config, self._first - 1
+        every = [Step(n, size, config.patch_passes) for n, size in enumerate(sizes)]
+        steps = [Step(coarse, sizes[coarse], config.patch_coarse_passes), *every[self._first :]]
+        return [step for step in steps if step.passes]
+
+    def steps(self, sizes: Sequence[ScaleSize]) -> int:
+        """Convolutions and passes."""
+        coarse = self._coarse.steps(sizes[: self._first])
+        return coarse + sum(step.passes for step in self._steps(sizes))
+
+    def needed_bytes(self, sizes: Sequence[ScaleSize]) -> int:
+        """See `Sampler`."""
+        return needed_bytes(sizes, self.stack.sizes[self._first - 1 :], self._chunks)
+
+    def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = _ignore) -> Iterator[Tensor]:
+        """See `Sampler`; one run, as every patch may come from anywhere."""
+        coarse = torch.cat(list(self._coarse.parts(sizes[: self._first], seed, index, tick)), dim=2)
+        yield self._finished(coarse, sizes, _stream(seed, index), tick)
+
+    def reconstruction(self) -> Tensor:
+        """See `Sampler`."""
+        return self._finished(self._coarse.reconstruction(), self.stack.sizes, _stream(0, 0), _ignore)
+
+    def _finished(self, coarse: Tensor, sizes: Sequence[ScaleSize], random: torch.Generator, tick: Tick) -> Tensor:
+        return refine(coarse, self._patches, self._steps(sizes), self._how, random, tick).cpu()
+
+
+class VgpnnSampler:
+    """The clip's patches alone, from noise: VGPNN."""
+
+    def __init__(self, config: TrainConfig, clip: Pyramids, device: torch.device) -> None:
+        finest = torch.stack([torch.from_numpy(pyramid[config.num_scales - 1]) for pyramid in clip])
+        self.size = ScaleSize(*finest.shape[2:])
+        self._chunks = len(clip)
+        self._vgpnn = Vgpnn(finest, device)
+
+    def ladder_to(self, size: Size) -> list[ScaleSize]:
+        """See `Sampler`: VGPNN's own ladder."""
+        sizes = [ScaleSize(*scale) for scale in self._vgpnn.ladder_to(size)]
+        for own in [*sizes, *(ScaleSize(*scale) for scale in self._vgpnn.sizes)]:
+            _check_patch(own, self._vgpnn.how)
+        return sizes
+
+    def steps(self, sizes: Sequence[ScaleSize]) -> int:
+        """Passes."""
+        return self._vgpnn.steps(len(sizes))
+
+    def needed_bytes(self, sizes: Sequence[ScaleSize]) -> int:
+        """See `Sampler`."""
+        return needed_bytes(sizes, self._vgpnn.sizes, self._chunks)
+
+    def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = _ignore) -> Iterator[Tensor]:
+        """See `Sampler`; one run."""
+        yield self._vgpnn.sample(sizes, _stream(seed, index), tick=tick).clamp(-1, 1).cpu()
+
+    def reconstruction(self) -> Tensor:
+        """What it makes of the clip itself, without noise."""
+        return self._vgpnn.sample(self._vgpnn.sizes, _stream(0, 0), noise=0).cpu()
+
+
+def sampler_of(config: TrainConfig, stack: GeneratorStack | None, clip: Pyramids, device: torch.device) -> Sampler:
+    """What the videos of a finished training come from.
+
+    Args:
+        stack: None where `config.method` has no networks.
+        clip: the examples it was trained on.
+
+    Raises ValueError, one line, for a clip that is smaller than a patch.
+    """
+    sampler: Sampler
+    if config.method == "vgpnn":
+        sampler = VgpnnSampler(config, clip, device)
+    else:
+        assert stack is not None
+        real_zero = torch.from_numpy(clip[0][0])[None]
+        finished = config.made_of_patches and stack.num_scales == config.trained_scales
+        sampler = FinishedSampler(stack, clip) if finished else NetworkSampler(stack, real_zero)
+    sampler.ladder_to(sampler.size)
+    return sampler
+
+
+def random_videos(sampler: Sampler, count: int, seed: int, *, first: int = 0) -> Tensor:
+    """Random videos `first` … `first + count - 1` of a seed, as large as the clip: (count, 3, T, H, W) float32."""
+    sizes = sampler.ladder_to(sampler.size)
+    return torch.cat(
+        [torch.cat(list(sampler.parts(sizes, seed, index)), dim=2) for index in range(first, first + count)]
+    )
+
+
+def _check_patch(size: ScaleSize, how: Matching) -> None:
+    if not fits(size, how.patch):
+        patch = ScaleSize(*how.patch)
+        raise ValueError(f"a scale of {size} is smaller than a patch of {patch} (T×H×W); make it larger, or patch_size")
+
+
+def _stream(seed: int, index: int) -> torch.Generator:
+    """The search's random numbers for one video, apart from those that its noise is drawn from."""
+    (state,) = np.random.SeedSequence([seed, index], spawn_key=(1,)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state >> 1))

@@ -1,0 +1,339 @@
+"""Patches of a clip: the search against brute force, what it makes of a video, VGPNN, and what videos come from."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from model import checkpoint as ckpt
+from model.config import ConfigError, TrainConfig
+from model.load import LoadedModel
+from model.metrics.nnf import coherence, nearest_neighbour_field
+from model.networks.generators import GeneratorStack
+from model.patches.field import Grid, carry, index, places
+from model.patches.match import exact_field, spread_field
+from model.patches.refine import ClipPatches, Matching, Step, assemble, enlarged, refine
+from model.patches.space import principal_components
+from model.patches.vgpnn import Vgpnn, vgpnn_ladder
+from model.presets import demo
+from model.pyramid import ladder, training_pyramids
+from model.sampling.sampler import FinishedSampler, NetworkSampler, VgpnnSampler, random_videos, sampler_of
+from model.training.loop import train_clip
+
+PATCH = (2, 3, 3)
+CPU = torch.device("cpu")
+
+
+def random(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def smooth(size: tuple[int, int, int], seed: int = 0, chunks: int = 1) -> Tensor:
+    """A clip with structure: (chunks, 3, T, H, W) in [-1, 1]."""
+    coarse = torch.rand((chunks, 3, 3, 5, 6), generator=random(seed)) * 2 - 1
+    return enlarged(coarse, size) * 0.9 + 0.1 * (torch.rand((chunks, 3, *size), generator=random(seed + 1)) * 2 - 1)
+
+
+def all_patches(videos: Tensor, patch: tuple[int, int, int]) -> Tensor:
+    """Every patch by plain loops, in order of chunk, frame, row, column: (N, values) float64."""
+    _, _, frames, height, width = videos.shape
+    t, h, w = patch
+    return torch.stack(
+        [
+            videos[c, :, f : f + t, y : y + h, x : x + w].reshape(-1)
+            for c in range(len(videos))
+            for f in range(frames - t + 1)
+            for y in range(height - h + 1)
+            for x in range(width - w + 1)
+        ]
+    ).double()
+
+
+def identity(grid: Grid) -> Tensor:
+    t, h, w = grid.shape
+    return places(torch.arange(t * h * w).reshape(t, h, w), grid)
+
+
+# -- the search
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 0.05, 1e6])
+def test_the_exact_search_is_that_of_brute_force(alpha: float) -> None:
+    """A patch of 1×3×3 has 27 values: its 27 components lose nothing."""
+    patch = (1, 3, 3)
+    clip, video = smooth((3, 8, 9), chunks=2), smooth((3, 7, 8), seed=5)
+    space = principal_components(clip, patch)
+    grid = Grid(2, (3, 8, 9), patch)
+    keys = space.project(clip).reshape(-1, 27)
+    found = exact_field(space.project(video)[0], keys, grid, alpha)
+    queries, patches = all_patches(video, patch), all_patches(clip, patch)
+    assert len(patches) == len(keys) == len(grid)
+    distances = (queries[:, None] - patches).square().sum(-1)
+    scores = distances / (alpha + distances.amin(0))
+    chosen = scores[torch.arange(len(queries)), index(found, grid).reshape(-1)]
+    assert torch.allclose(chosen, scores.amin(1), rtol=1e-3, atol=1e-5)
+    if alpha == 1e6:  # the nearest patches alone
+        nearest = distances[torch.arange(len(queries)), index(found, grid).reshape(-1)]
+        assert torch.allclose(nearest, distances.amin(1), rtol=1e-3, atol=1e-5)
+
+
+def test_completeness_uses_more_of_the_clip() -> None:
+    clip, video = smooth((4, 16, 20)), smooth((4, 16, 20), seed=9) * 0.3
+    space, grid = principal_components(clip, PATCH), Grid(1, (4, 16, 20), PATCH)
+    keys, queries = space.project(clip).reshape(-1, 32), space.project(video)[0]
+    used = [len(index(exact_field(queries, keys, grid, alpha), grid).unique()) for alpha in (1e-3, 1e6)]
+    assert used[0] > 1.5 * used[1]
+
+
+@pytest.mark.parametrize("sides", [(1, 2, 2), (3, 5, 5)])
+def test_components_keep_distances(sides: tuple[int, int, int]) -> None:
+    """All of those of a small patch; of a large one of a smooth clip, to a few per cent."""
+    clip = enlarged(torch.rand((1, 3, 3, 6, 7), generator=random()) * 2 - 1, (6, 18, 21))
+    space = principal_components(clip, sides)
+    rows = space.filters.reshape(len(space.filters), -1)
+    assert torch.allclose(rows @ rows.T, torch.eye(len(rows)), atol=1e-5)
+    projected = torch.cdist(*[space.project(clip).reshape(-1, len(rows)).double()] * 2)
+    whole = torch.cdist(*[all_patches(clip, sides)] * 2)
+    assert (projected <= whole * (1 + 1e-3) + 1e-3).all()
+    far = whole > whole.median()
+    assert (projected[far] / whole[far]).min() > (0.999 if len(rows) == 12 else 0.9)
+
+
+def test_a_spread_field_is_nearly_as_good_as_the_exact_one() -> None:
+    """Begun from the field of the scale below, as in `refine`."""
+    sizes = [(4, 16, 20), (5, 24, 30)]
+    clip, video = smooth(sizes[1]), smooth(sizes[1], seed=3)
+    grids = [Grid(1, size, PATCH) for size in sizes]
+    fields, queries, keys = [], [], []
+    for size, grid in zip(sizes, grids, strict=True):
+        space = principal_components(enlarged(clip, size), PATCH)
+        keys.append(space.project(enlarged(clip, size)).reshape(-1, 32))
+        queries.append(space.project(enlarged(video, size))[0])
+        fields.append(exact_field(queries[-1], keys[-1], grid, 0.1))
+    begun = carry(fields[0], *sizes, *grids)
+    spread = spread_field(queries[1], keys[1], grids[1], begun, 0.1, random())
+    again = spread_field(queries[1], keys[1], grids[1], begun, 0.1, random())
+    assert torch.equal(spread, again)  # of one seed
+    distances = torch.cdist(queries[1].reshape(-1, 32), keys[1]).square()
+    scores = distances / (0.1 + distances.amin(0))
+
+    def mean(field: Tensor) -> float:
+        return float(scores.gather(1, index(field, grids[1]).reshape(-1, 1)).mean())
+
+    best, found, first = mean(fields[1]), mean(spread), mean(begun)
+    assert best <= found < best + 0.6 * (first - best)
+
+
+def test_a_carried_field_keeps_displacements_in_proportion() -> None:
+    sizes, grids = [(3, 9, 11), (5, 17, 21)], []
+    for size in sizes:
+        grids.append(Grid(1, size, (1, 3, 3)))
+    same = carry(identity(grids[0]), *sizes, *grids)
+    assert torch.equal(same, identity(grids[1]))
+    moved = identity(grids[0])
+    moved[2] = (moved[2] - 2).clamp_min(0)
+    carried = carry(moved, *sizes, *grids)
+    shift = (carried - identity(grids[1]))[2]
+    assert (shift[:, 6:] == -4).all() and (carried[[1, 3]] == identity(grids[1])[[1, 3]]).all()
+
+
+# -- what is made of patches
+
+
+def test_overlapping_patches_are_averaged() -> None:
+    clip = smooth((4, 7, 8), chunks=2)
+    grid = Grid(2, (4, 7, 8), PATCH)
+    assert torch.allclose(assemble(clip, identity(grid), (4, 7, 8), PATCH)[0], clip[0], atol=1e-6)
+    field = places(torch.randint(len(grid), (2, 3, 4), generator=random()), grid)
+    size = (3, 5, 6)
+    total, count = torch.zeros((3, *size)), torch.zeros(size)
+    for t, y, x in itertools.product(*map(range, (2, 3, 4))):
+        c, f, row, column = field[:, t, y, x].tolist()
+        total[:, t : t + 2, y : y + 3, x : x + 3] += clip[c, :, f : f + 2, row : row + 3, column : column + 3]
+        count[t : t + 2, y : y + 3, x : x + 3] += 1
+    assert torch.allclose(assemble(clip, field, size, PATCH)[0], total / count, atol=1e-5)
+
+
+def clip_patches(sizes: list[tuple[int, int, int]], clip: Tensor) -> ClipPatches:
+    return ClipPatches(sizes, lambda n: enlarged(clip, sizes[n]))
+
+
+def test_the_clips_own_coarse_scale_becomes_the_clip() -> None:
+    sizes, clip = [(4, 12, 15), (5, 17, 21), (7, 24, 30)], smooth((7, 24, 30))
+    patches = clip_patches(sizes, clip)
+    steps = [Step(n, sizes[n], 1) for n in (1, 2)]
+    made = refine(patches.values(0), patches, steps, Matching((3, 7, 7)), random())
+    assert torch.allclose(made, patches.values(2), atol=1e-4)
+
+
+def test_a_video_is_made_of_the_clip_and_keeps_its_layout() -> None:
+    """A mirrored clip: nothing of it is in place, all of its layout stays."""
+    sizes = [(4, 12, 15), (7, 24, 30)]
+    clip = smooth(sizes[1])
+    mirrored = enlarged(clip, sizes[0]).flip(-1)
+    patches, before = clip_patches(sizes, clip), enlarged(mirrored, sizes[1])
+    made = refine(mirrored, patches, [Step(0, sizes[0], 2), Step(1, sizes[1], 2)], Matching((3, 5, 5)), random())
+    near = [nearest_neighbour_field(video[0], clip[0], step=3).nn_distance for video in (made, before)]
+    assert near[0] < 0.75 * near[1]
+    flipped = clip.flip(-1)
+    assert (made - flipped).square().mean() < (made - clip).square().mean()
+
+
+def test_a_video_of_another_size_and_one_that_holds_no_patch() -> None:
+    sizes, clip = [(4, 12, 15), (7, 24, 30)], smooth((7, 24, 30))
+    patches = clip_patches(sizes, clip)
+    wide = refine(enlarged(clip, (4, 12, 30)), patches, [Step(1, (13, 24, 60), 1)], Matching(), random())
+    assert wide.shape == (1, 3, 13, 24, 60) and wide.isfinite().all() and wide.abs().max() <= clip.abs().max() + 1e-5
+    with pytest.raises(ValueError, match="2×24×30 is smaller than a patch of 3×7×7"):
+        refine(clip, patches, [Step(1, (2, 24, 30), 1)], Matching(), random())
+
+
+# -- VGPNN
+
+
+def test_the_ladder_of_vgpnn_shrinks_by_15_per_cent_to_3_frames_and_15_px() -> None:
+    sizes = vgpnn_ladder((13, 54, 96))
+    assert sizes[-1] == (13, 54, 96) and sizes[-2] == (11, 46, 82) and sizes[0] == (3, 15, 27)
+    assert len(set(sizes)) == len(sizes) and sizes == sorted(sizes)
+
+
+def test_vgpnn_without_noise_is_the_clip_and_with_it_another_video_of_its_patches() -> None:
+    clip = smooth((5, 20, 24))
+    vgpnn = Vgpnn(clip, CPU)
+    assert torch.allclose(vgpnn.sample(vgpnn.sizes, random(), noise=0), clip, atol=1e-3)
+    first, again, second = (vgpnn.sample(vgpnn.sizes, random(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, second)
+    assert (first - clip).abs().mean() > 0.02
+    assert nearest_neighbour_field(first[0], clip[0], step=3).nn_distance < 0.15
+    wide = vgpnn.ladder_to((5, 20, 48))
+    assert vgpnn.sample(wide, random()).shape == (1, 3, 5, 20, 48)
+
+
+# -- what videos come from
+
+TINY = ["channels=4", "latent_dim=4", "num_scales=4", "vae_levels=1", "min_size=12", "max_size=24"]
+FRAMES = np.random.default_rng(0).integers(0, 256, (13, 48, 64, 3), dtype=np.uint8)
+
+
+def tiny(*more: str) -> TrainConfig:
+    return demo().with_overrides([*TINY, "iters_per_scale=2", *more])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> ckpt.Checkpoint:
+    config, path = tiny("patch_scale=2"), tmp_path_factory.mktemp("clip") / "checkpoint.pt"
+    pyramids = training_pyramids([FRAMES], config)
+    scales = [done.n for done in train_clip(config, pyramids, clip_id="a", path=path, log=lambda point: None)]
+    assert scales == [0, 1]
+    assert not list(train_clip(config, pyramids, clip_id="a", path=path, log=lambda point: None))[:-1]  # goes on: done
+    return ckpt.load(path)
+
+
+def test_only_the_coarse_scales_are_trained(trained: ckpt.Checkpoint) -> None:
+    stack = trained.stack()
+    assert trained.done and stack is not None and stack.num_scales == 2 and len(stack.sizes) == 4
+
+
+def test_the_clips_patches_make_the_other_scales_the_same_whatever_is_asked_for(trained: ckpt.Checkpoint) -> None:
+    stack = trained.stack()
+    assert stack is not None
+    sampler = FinishedSampler(stack, training_pyramids([FRAMES], stack.config))
+    assert sampler.size == stack.sizes[-1]
+    three = random_videos(sampler, 3, 7)
+    assert three.shape == (3, 3, *stack.sizes[-1]) and three.abs().max() <= 1
+    assert torch.equal(three[1:2], random_videos(sampler, 1, 7, first=1))
+    assert not torch.equal(three[0], three[1])
+    sizes = sampler.ladder_to((25, 24, 64))
+    ticks: list[int] = []
+    (wide,) = sampler.parts(sizes, 7, 0, ticks.append)
+    assert wide.shape == (1, 3, 25, 24, 64) and sum(ticks) == sampler.steps(sizes)
+    with pytest.raises(ValueError, match="9x24x64: 9 frames|smaller"):
+        sampler.ladder_to((10, 24, 64))
+    assert sampler.reconstruction().shape == (1, 3, *stack.sizes[-1])
+
+
+def test_before_its_last_trained_scale_a_model_has_samples_of_its_networks(trained: ckpt.Checkpoint) -> None:
+    stack = GeneratorStack(trained.config, [*ladder(trained.config, 48, 64)])
+    sampler = sampler_of(trained.config, stack, training_pyramids([FRAMES], trained.config), CPU)
+    assert isinstance(sampler, NetworkSampler) and sampler.size == stack.sizes[0]
+
+
+def test_a_loaded_model_needs_its_clip_and_no_other(trained: ckpt.Checkpoint) -> None:
+    stack = trained.stack()
+    loaded = LoadedModel(trained.config, stack, "a", [*ladder(trained.config, 48, 64)])
+    assert loaded.needs_clip
+    assert isinstance(loaded.sampler([FRAMES], CPU), FinishedSampler)
+    with pytest.raises(ValueError, match="a: its videos are made of the clip's patches, and its frames are not there"):
+        loaded.sampler([], CPU)
+    with pytest.raises(ValueError, match="of another clip; give its own"):
+        loaded.sampler([FRAMES[:, :40]], CPU)
+    assert isinstance(loaded.rival("vgpnn").sampler([FRAMES], CPU), VgpnnSampler)
+    pure = LoadedModel(replace(trained.config, patch_scale=None), stack, "a", loaded.sizes)
+    assert not pure.needs_clip and isinstance(pure.sampler([], CPU), NetworkSampler)
+
+
+def test_all_chunks_lend_their_patches(trained: ckpt.Checkpoint) -> None:
+    """Of a black chunk and a white one, videos have both."""
+    config = replace(trained.config, patch_coarse_passes=0)
+    stack = trained.stack()
+    assert stack is not None
+    stack.config = config
+    chunks = [np.full_like(FRAMES, value) for value in (0, 255)]
+    video = random_videos(FinishedSampler(stack, training_pyramids(chunks, config)), 1, 0)
+    assert video.min() < -0.9 and video.max() > 0.9
+
+
+def test_vgpnn_trains_nothing_and_keeps_a_checkpoint(tmp_path: pytest.TempPathFactory) -> None:
+    config, path = tiny("method=vgpnn"), tmp_path / "checkpoint.pt"  # type: ignore[operator]
+    pyramids = training_pyramids([FRAMES], config)
+    assert not list(train_clip(config, pyramids, clip_id="a", path=path, log=lambda point: None))
+    saved = ckpt.load(path)
+    assert saved.done and saved.stack() is None and config.iterations == ()
+    sampler = sampler_of(config, None, pyramids, CPU)
+    assert random_videos(sampler, 2, 0).shape == (2, 3, 13, 24, 32)
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("patch_scale=0", "patch_scale=0: from 1 to 3, the finest scale, or None"),
+        ("patch_scale=4", "patch_scale=4: from 1 to 3"),
+        ("patch_size=3,7", "three numbers"),
+        ("patch_size=0,7,7", "three numbers from 1"),
+        ("patch_alpha=0", "patch_alpha=0.0: a finite number above 0"),
+        ("patch_passes=0", "patch_passes=0: 1 or more"),
+        ("patch_coarse_passes=-1", "0 or more"),
+        ("method=singen", "not a value of type hpvaegan or vgpnn"),
+    ],
+)
+def test_settings_out_of_range_are_told(setting: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        tiny(setting)
+
+
+def test_a_clip_smaller_than_a_patch_is_told() -> None:
+    with pytest.raises(ValueError, match="a scale of 13×24×32 is smaller than a patch of 3×25×7"):
+        ladder(tiny("patch_scale=3", "patch_size=3,25,7", "patch_coarse_passes=0"), 48, 64)
+
+
+# -- coherence
+
+
+def test_coherence_of_copies_halves_and_noise() -> None:
+    clip = torch.rand((3, 5, 14, 20), generator=random()) * 2 - 1
+    assert coherence(nearest_neighbour_field(clip, clip)) == 1
+    assert coherence(nearest_neighbour_field(clip[:, :, 2:, 3:], clip)) == 1
+    swapped = torch.cat([clip[..., 10:], clip[..., :10]], dim=-1)
+    field = nearest_neighbour_field(swapped, clip)
+    pairs = 3 * 12 * 17 + 3 * 11 * 18 + 2 * 12 * 18
+    # the two columns of patches across the seam may come from anywhere: at least the pairs without them
+    inside = 3 * 12 * (7 + 7) + 3 * 11 * 16 + 2 * 12 * 16
+    assert inside / pairs <= coherence(field) < 1
+    assert coherence(nearest_neighbour_field(torch.rand(clip.shape, generator=random(1)) * 2 - 1, clip)) < 0.1
+    with pytest.raises(ValueError, match="step 1"):
+        coherence(nearest_neighbour_field(clip, clip, step=3))
