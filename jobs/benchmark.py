@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = command_line.config_of(args)
         sizes = ladder(config, *_numbers("--clip-size", args.clip_size, "x", count=2))
-        scales = _numbers("--scales", args.scales, ",") if args.scales else list(range(len(sizes)))
+        scales = _numbers("--scales", args.scales, ",") if args.scales else list(range(config.trained_scales))
         if any(not 0 <= n < len(sizes) for n in scales):
             raise ConfigError(f"--scales {args.scales}: the preset's scales are 0 to {len(sizes) - 1}")
         together = _numbers("--together", args.together, ",") if args.together else []

@@ -154,6 +154,11 @@ class TrainConfig:
             f"patch_scale={patch}: from 1 to {self.num_scales - 1}, the finest scale, or None",
         )
         need(
+            self.made_of_patches is False or self.vae_levels <= max(1, self.trained_scales),
+            f"vae_levels={self.vae_levels}: only the scales below patch_scale={patch} are trained; "
+            "set patch_scale=none, or a later one",
+        )
+        need(
             len(self.patch_size) == 3 and min(self.patch_size) >= 1,
             f"patch_size={self.patch_size}: three numbers from 1: frames, height, width",
         )

@@ -62,41 +62,75 @@ def official() -> TrainConfig:
 #   130 and 199 at 3e-3. The paper's 20,000 iterations need no such thing.
 # - lr_final 0.1: so few iterations end in noise at a constant rate.
 # Tried without gain: adv_weight 0.3, noise_amp 0.5.
-_SHORT: dict[str, Any] = {"vae_levels": 1, "kl_weight": 5.0, "lr": 3e-3, "lr_final": 0.1}
+_SHORT: dict[str, Any] = {"vae_levels": 1, "kl_weight": 5.0, "lr": 1.25e-3, "lr_final": 0.1}
+
+# Where the minutes go in `demo`, `small` and `fast`: the patch-VAE of the coarsest scale is trained, and the clip's
+# patches make all others. It is the paper's first block, and then not the paper's method (patches/refine.py).
+# Measured at `demo` size with 7 scales from 12 px, seed 0: svfid_lite0 over that of blur, and diversity
+# (RESULTS.md, "Patches"; seconds on one core in float32).
+#                              bikes        bigbuckbunny  carphone     seconds
+#   scale 0, 800 iterations    0.39  0.86   0.14  0.68    0.11  0.39   54 to 88
+#   and scale 1 (GAN), 300     0.44  0.85   0.14  0.48                 97 to 124
+#   scales 0 and 1, 400, 1500               0.11  0.42    copy (0.05)  153 to 178
+#   VGPNN, without training    0.37  0.49   0.11  0.34    0.16  0.36   0
+# A GAN scale brings samples nearer to the clip: less diversity at about the same svfid.
+# - patch_coarse_passes 4: bigbuckbunny after 400 iterations 0.26 without, 0.24 with 1, 0.20 with 2, 0.17 with 4.
+# - patch_passes 2: 0.36 with 1, 0.26 with 2, 0.23 with 3, 0.21 with 5 (without coarse passes); each takes as long.
+# - patch_alpha 0.005, of GPNN: 0.55 at 0.001, 0.36 at 0.005, 0.35 at 0.02 with less diversity.
+_PATCHES: dict[str, Any] = {"patch_scale": 1, "patch_passes": 2, "patch_coarse_passes": 4, "patch_alpha": 0.005}
 
 
 def small() -> TrainConfig:
-    """For a laptop or a first look at a corpus: the paper's networks on a shorter ladder."""
+    """For a laptop or a first look at a corpus: the paper's networks at the coarsest scale, patches up to 96 px."""
     return replace(
         paper(),
         **_SHORT,
-        min_size=20,
+        **_PATCHES,
+        min_size=12,
         max_size=96,
         scale_factor=None,
-        num_scales=7,
-        iters_per_scale=(600, 1500, 1200, 800, 500, 300, 120),
+        num_scales=8,
+        # With patch_scale=None all scales are trained, as the paper does: 55 minutes a clip and more on two cores.
+        iters_per_scale=(600, 1500, 1500, 1200, 800, 500, 300, 120),
+        checkpoint_every=250,
+    )
+
+
+def fast() -> TrainConfig:
+    """The paper's size, 256 px wide, in minutes: its networks at the coarsest scale, patches on its ladder."""
+    return replace(
+        paper(),
+        **_SHORT,
+        **_PATCHES,
+        ladder_side="width",
+        min_size=24,
+        max_size=256,
+        scale_factor=None,
+        num_scales=10,
+        iters_per_scale=600,
         checkpoint_every=250,
     )
 
 
 def demo() -> TrainConfig:
-    """Minutes on two CPU cores: a small ladder, half the channels, samples that are recognisably the clip."""
+    """A minute a clip on two CPU cores: half the channels, the coarsest scale alone, patches up to 54 px."""
     return replace(
         paper(),
         **_SHORT,
-        min_size=18,
+        **_PATCHES,
+        min_size=12,
         max_size=54,
         scale_factor=None,
-        num_scales=6,
+        num_scales=7,
         channels=32,
-        # About as many seconds at each scale: the coarse ones cost a twentieth of the finest an iteration.
-        iters_per_scale=(250, 450, 280, 180, 110, 40),
+        # With patch_scale=None all scales are trained, as the paper does.
+        iters_per_scale=(600, 450, 450, 280, 180, 110, 40),
         checkpoint_every=200,
         log_every=10,
     )
 
 
-PRESETS: dict[str, Callable[[], TrainConfig]] = {f.__name__: f for f in (paper, official, small, demo)}
+PRESETS: dict[str, Callable[[], TrainConfig]] = {f.__name__: f for f in (paper, official, fast, small, demo)}
 
 # The paper's ablations: name → what it changes in a configuration of any size. Applied after `--set`, as vae_only
 # depends on the number of scales. Fig. 9 shows r = 1 and PatchVAE at the end of five VAE scales (vae_levels=5).
@@ -106,7 +140,7 @@ ABLATIONS: dict[str, Callable[[TrainConfig], TrainConfig]] = {
     "r1_encoder": lambda config: replace(config, encoder_kernel=1),  # §4.2 (iii), Fig. 9c
     "patchvae": lambda config: replace(config, latent="patchvae"),  # §4.2 (iv), Fig. 9d, A.4
     "gan_only": lambda config: replace(config, vae_levels=0),  # §1, "patch-GAN for all levels"
-    "vae_only": lambda config: replace(config, vae_levels=config.num_scales),  # Fig. 5, Fig. 6 row 3
+    "vae_only": lambda config: replace(config, vae_levels=config.trained_scales),  # Fig. 5, Fig. 6 row 3
 }
 # What the paper tells of each, against its method.
 ABLATIONS_IN_PAPER = {

@@ -22,7 +22,7 @@ from model.device import best_device, keep_freed_memory, peak_gib, resolve
 from model.networks.blocks import refine_spectral
 from model.networks.critic import FixedCritic
 from model.pyramid import ScaleSize
-from model.sampling.sample import sample
+from model.sampling.sampler import random_videos, sampler_of
 from model.training.losses import gradient_penalty
 from model.training.state import TrainState, first_state, next_scale
 from model.training.steps import iterate
@@ -183,12 +183,17 @@ def plain_iterate(state: TrainState, training_set: TrainingSet) -> None:
 
 
 def measure_sampling(config: TrainConfig, sizes: Sequence[ScaleSize], count: int) -> float:
-    """Seconds that `count` videos take from untrained networks; the first video, not counted, warms up."""
+    """Seconds that `count` videos take from untrained networks and, where the config has them, patches of noise.
+
+    The first video, not counted, warms up.
+    """
     keep_freed_memory()
-    stack = state_at(config, sizes, len(sizes) - 1)[0].stack
-    sample(stack, 1, seed=0)
+    state, training_set = state_at(config, sizes, config.trained_scales - 1)
+    clip = [training_set.at(n, [0])[0].cpu().numpy() for n in range(len(sizes))]
+    sampler = sampler_of(config, state.stack, [clip], training_set.workers.device)
+    random_videos(sampler, 1, seed=0)
     started = time.perf_counter()
-    sample(stack, count, seed=1)
+    random_videos(sampler, count, seed=1)
     return time.perf_counter() - started
 
 

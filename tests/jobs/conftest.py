@@ -35,6 +35,7 @@ TINY = [
     *("--set", "min_size=12"),
     *("--set", "max_size=16"),
     *("--set", "log_every=2"),
+    *("--set", "patch_scale=none"),  # all scales are trained
     *("--set", "iters_per_scale=1"),  # a later --set wins
     *("--n", "2"),
 ]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ from model.presets import ABLATIONS, ABLATIONS_IN_PAPER, demo
 
 from .conftest import ROOT, TINY, make_video, run_job
 
+PURE = replace(demo(), patch_scale=None)  # all scales are trained
 BLUE = (0x1F, 0x77, 0xB4)  # of matplotlib's first line
 
 
@@ -351,7 +352,7 @@ def test_one_command_runs_the_ablations_and_tells_the_papers_words_beside(videos
     [
         (["--sweep", "vae_level=1,2"], "did you mean vae_levels?"),
         (["--sweep", "vae_levels=1,two"], "vae_levels=two: not a value of type int"),
-        (["--sweep", "vae_levels=1,9"], "vae_levels=9: from 0 to num_scales=6"),
+        (["--sweep", "vae_levels=1,9"], "vae_levels=9: from 0 to num_scales=7"),
         (["--sweep", "vae_levels="], "no values"),
         (["--sweep", "vae_levels"], "no values"),
         ([], "nothing to sweep"),
@@ -393,7 +394,7 @@ def test_a_corpus_experiment_is_not_taken_for_a_sweep(tmp_path: Path, capsys: py
 
 
 def combined(given: Sequence[str]) -> list[dict[str, str]]:
-    return [dict(values) for values in combinations(demo(), read_axes(given, demo()))]
+    return [dict(values) for values in combinations(PURE, read_axes(given, PURE))]
 
 
 def test_combinations_are_every_one_once() -> None:
@@ -401,7 +402,7 @@ def test_combinations_are_every_one_once() -> None:
         {"vae_levels": m, "lr": lr} for m in ("1", "2") for lr in ("0.001", "0.003")
     ]
     lists = combined(["adam_betas=0.5,0.999;0,0.9"])
-    assert [configured(demo(), values).adam_betas for values in lists] == [(0.5, 0.999), (0.0, 0.9)]
+    assert [configured(PURE, values).adam_betas for values in lists] == [(0.5, 0.999), (0.0, 0.9)]
     # gan_only sets vae_levels itself
     assert combined(["vae_levels=1,2", "ablation=none,gan_only"]) == [
         {"vae_levels": "1", "ablation": "none"},
@@ -464,7 +465,7 @@ def test_optuna_learns_the_mean_over_the_clips_and_ranks_last_what_did_not_finis
 
 
 def test_draws_from_two_ranges_are_points_of_one_colour() -> None:
-    axes = read_axes(["vae_levels=1,2", "lr=1e-4..1e-2", "kl_weight=0.1..10"], demo())
+    axes = read_axes(["vae_levels=1,2", "lr=1e-4..1e-2", "kl_weight=0.1..10"], PURE)
     found = [
         summary.CombinationResult(
             {"vae_levels": str(1 + i % 2), "lr": f"{i}e-3", "kl_weight": f"{i}"}, {"a": result("a", i, 0.3)}, 1
@@ -478,9 +479,9 @@ def test_draws_from_two_ranges_are_points_of_one_colour() -> None:
 
 
 def test_a_plot_has_a_line_a_method_and_a_straight_one_for_what_has_no_value() -> None:
-    axes = read_axes(["vae_levels=1,2,3", "ablation=none,gan_only"], demo())
+    axes = read_axes(["vae_levels=1,2,3", "ablation=none,gan_only"], PURE)
     trials, results = {}, {}
-    for values in combinations(demo(), axes):
+    for values in combinations(PURE, axes):
         for clip, svfid in (("a", 100.0), ("b", 200.0)):
             name = trial_name(clip, values)
             trials[name], results[name] = (clip, values), result(name, svfid * (1 + len(values)), 0.3)

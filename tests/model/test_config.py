@@ -89,12 +89,12 @@ def test_preset_survives_json(name):
     config = PRESETS[name]()
     again = TrainConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config
-    assert len(again.iterations) == again.num_scales
+    assert len(again.iterations) == again.trained_scales
     assert {type(v) for v in dataclasses.astuple(again)} == {type(v) for v in dataclasses.astuple(config)}
 
 
-def test_there_are_the_four_presets_and_they_differ():
-    assert set(PRESETS) >= {"paper", "official", "small", "demo"}
+def test_there_are_the_five_presets_and_they_differ():
+    assert set(PRESETS) >= {"paper", "official", "fast", "small", "demo"}
     assert len({str(preset().to_dict()) for preset in PRESETS.values()}) == len(PRESETS)
 
 
