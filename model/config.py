@@ -22,7 +22,7 @@ RUN_SETTINGS = (
     "checkpoint_every",
     "log_every",
 )  # may change when a training is resumed
-LadderSide = Literal["height", "width"]
+LadderSide = Literal["height", "width", "shorter"]
 Precision = Literal["auto", "bf16", "float32"]
 Latent = Literal["gaussian", "patchvae"]
 Method = Literal["hpvaegan", "vgpnn"]
@@ -41,7 +41,7 @@ class TrainConfig:
     method: Method = "hpvaegan"
 
     # -- pyramid (§3.2, A.1)
-    ladder_side: LadderSide  # which side min_size and max_size measure
+    ladder_side: LadderSide  # which side min_size and max_size measure; shorter: of the two
     min_size: int  # px of that side at scale 0
     max_size: int  # px of that side at the finest scale
     scale_factor: float | None  # growth a scale, capped at max_size; None: geometric from min_size to max_size
@@ -94,7 +94,7 @@ class TrainConfig:
     patch_size: tuple[int, int, int] = (3, 7, 7)  # frames, height, width (VGPNN)
     patch_alpha: float = 0.005  # completeness: mean squared difference of a value; large: nearest patches alone (GPNN)
     patch_passes: int = 2  # a scale
-    patch_coarse_passes: int = 4  # before that, at the finest trained scale: its samples become the clip's patches too
+    patch_coarse_passes: int = 6  # before that, at the finest trained scale: its samples become the clip's patches too
 
     # -- how it runs; never changes what is computed, but for rounding
     precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else float32

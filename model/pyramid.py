@@ -45,8 +45,10 @@ def ladder(config: TrainConfig, height: int, width: int) -> tuple[ScaleSize, ...
     sizes, last = [], config.num_scales - 1
     for n in range(config.num_scales):
         along = _along(config, n)
-        if config.ladder_side == "height":
+        if config.ladder_side == "height" or (config.ladder_side == "shorter" and height <= width):
             scale_height, scale_width = along, round(along * width / height)
+        elif config.ladder_side == "shorter":
+            scale_height, scale_width = round(along * height / width), along
         else:
             scale_height, scale_width = int(along * (height / width)), along
         if min(scale_height, scale_width) < SMALLEST_SIDE_PX:

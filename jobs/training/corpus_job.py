@@ -117,7 +117,8 @@ def _print_plan(console: Console, corpus: Corpus, request: TrainRequest) -> None
         console.print(f"{clip.clip_id}  {clip.height}×{clip.width} px{chunks}  {state}")
         sizes = " ".join(map(str, ladder(config, clip.height, clip.width)))
         console.print(f"    ladder T×H×W: {sizes}", soft_wrap=True)
-        if config.max_size > (clip.height if config.ladder_side == "height" else clip.width):
+        measured = {"height": clip.height, "width": clip.width, "shorter": min(clip.height, clip.width)}
+        if config.max_size > measured[config.ladder_side]:
             console.print("    the source is smaller than the finest scale, which will be enlarged")
     for _, reason in corpus.failures:
         console.print(f"not usable: {reason}", soft_wrap=True)

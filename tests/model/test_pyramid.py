@@ -75,6 +75,10 @@ def test_geometric_height_ladder_and_single_scale():
     assert [s.height for s in ladder(geometric(5), 72, 128)] == [16, 23, 32, 45, 64]
     assert [s.width for s in ladder(geometric(5), 72, 128)] == [28, 41, 57, 80, 114]
     assert ladder(geometric(1), 72, 128) == (ScaleSize(13, 64, 114),)
+    shorter = replace(geometric(5), ladder_side="shorter")
+    assert ladder(shorter, 72, 128) == ladder(geometric(5), 72, 128)
+    upright = ladder(shorter, 128, 72)
+    assert [s.width for s in upright] == [16, 23, 32, 45, 64] and [s.height for s in upright] == [28, 41, 57, 80, 114]
     assert [s.frames for s in ladder(geometric(4), 72, 128)] == [4, 5, 7, 13]
 
 
