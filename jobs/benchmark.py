@@ -79,8 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = command_line.config_of(args)
         sizes = ladder(config, *_numbers("--clip-size", args.clip_size, "x", count=2))
         scales = _numbers("--scales", args.scales, ",") if args.scales else list(range(config.trained_scales))
-        if any(not 0 <= n < len(sizes) for n in scales):
-            raise ConfigError(f"--scales {args.scales}: the preset's scales are 0 to {len(sizes) - 1}")
+        if config.trained_scales == 0:
+            raise ConfigError(f"method={config.method}: trains no scale, there is nothing to measure")
+        if any(not 0 <= n < config.trained_scales for n in scales):
+            all_of_them = "; set patch_scale=none to train all" if config.made_of_patches else ""
+            trained = f"the scales that are trained are 0 to {config.trained_scales - 1}"
+            raise ConfigError(f"--scales {args.scales}: {trained}{all_of_them}")
         together = _numbers("--together", args.together, ",") if args.together else []
         chunks = _numbers("--chunks", args.chunks, ",") if args.chunks else []
         if 0 in together + chunks:

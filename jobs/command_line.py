@@ -85,6 +85,11 @@ def add_method(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=METHODS, help=text)
 
 
+def rival_of(args: argparse.Namespace) -> str:
+    """--method where it is not the project's own, for the name of an experiment; else ''."""
+    return args.method if args.method in RIVALS else ""
+
+
 def config_of(args: argparse.Namespace) -> TrainConfig:
     """The preset with its overrides and the method. Raises ConfigError."""
     return with_method(PRESETS[args.preset]().with_overrides(args.set), args)

@@ -72,13 +72,16 @@ def frames_for(checkpoint: str, real: str | None, loaded: LoadedModel) -> list[n
     Raises ValueError, one line, if it is nowhere, VideoError for a --real that cannot be read.
     """
     from infra.store import Store
-    from jobs.experiment.corpus import FPS, clip_spec
+    from jobs.experiment.corpus import frames_of_video
     from jobs.experiment.models import chunks_of_checkpoint
-    from pipeline import shards, video
+    from pipeline import shards
 
+    if not loaded.needs_clip:
+        if real is not None:
+            raise ValueError("--real: a model of networks alone needs no clip; leave it out")
+        return []
     if real is not None:
-        spec = clip_spec(loaded.config)
-        return [video.decode(real, num_frames=spec.num_frames, fps=FPS, max_height=spec.max_height)]
+        return frames_of_video(real, loaded.config)
     entries = chunks_of_checkpoint(Store.open(checkpoint, "CHECKPOINT"), loaded.name)
     if not entries:
         cause = f"its videos are made of patches of the clip {loaded.name}, whose frames no experiment around it has"
@@ -91,10 +94,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     from rich.progress import Progress
 
-    from model.device import best_device, host_bytes, keep_freed_memory
+    from model.device import HOST, best_device, keep_freed_memory
     from model.load import load
     from model.pyramid import to_frames
     from model.sampling.sample import frames_per_second
+    from model.sampling.sampler import check_bytes
     from pipeline.shards import ShardError
     from pipeline.video import VideoError, writing
 
@@ -106,14 +110,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         loaded = load(args.checkpoint)
         if loaded.note:
             console.print(loaded.note, soft_wrap=True)
-        chunks = frames_for(args.checkpoint, args.real, loaded) if loaded.needs_clip else []
+        chunks = frames_for(args.checkpoint, args.real, loaded)
         sampler = loaded.sampler(chunks, best_device())
         sizes = sampler.ladder_to(asked or sampler.size)
-        needed, there = sampler.needed_bytes(sizes), host_bytes()
-        if needed > there:
-            wanted = args.size or "x".join(map(str, sampler.size))
-            cause = f"needs {needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there"
-            raise ValueError(f"--size {wanted}: {cause}; make it smaller")
+        try:
+            check_bytes(sampler.needed_bytes(sizes), best_device() if loaded.needs_clip else HOST, "make it smaller")
+        except ValueError as error:
+            raise ValueError(f"a video of {sizes[-1]} {error}") from error
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError, UsageError, VideoError, ShardError) as error:

@@ -36,7 +36,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     command_line.add_set(parser)
     command_line.add_method(parser)
     add("--ablation", choices=sorted(ABLATIONS), help="one of the paper's alternatives, applied last")
-    command_line.add_storage(parser, "name of this corpus in storage and MLflow (default: corpus, preset, ablation)")
+    command_line.add_storage(
+        parser, "name of this corpus in storage and MLflow (default: corpus, preset, rival, ablation)"
+    )
     add("--long", action="store_true", help="train each video whole: one model on all its chunks, losses summed")
     add("--stride", type=int, help="with --long, frames from one chunk's start to the next (default: 13, no overlap)")
     add("--workers-per-video", type=int, default=1, help="with --long: as many train a video together, each as a clip")

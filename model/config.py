@@ -154,7 +154,7 @@ class TrainConfig:
             f"patch_scale={patch}: from 1 to {self.num_scales - 1}, the finest scale, or None",
         )
         need(
-            self.made_of_patches is False or self.vae_levels <= max(1, self.trained_scales),
+            patch is None or self.method == "vgpnn" or self.vae_levels <= patch,
             f"vae_levels={self.vae_levels}: only the scales below patch_scale={patch} are trained; "
             "set patch_scale=none, or a later one",
         )

@@ -95,6 +95,9 @@ def peak_gib(device: torch.device) -> float:
     return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes on macOS, KiB on Linux
 
 
+HOST = torch.device("cpu")
+
+
 def memory_bytes(device: torch.device) -> float:
     """What this process may use: its share of the GPU; on a CPU as large a part of the memory as of the cores."""
     if device.type == "cuda":

@@ -15,7 +15,7 @@ from model import checkpoint, official, presets
 from model.config import Method, TrainConfig
 from model.networks.generators import GeneratorStack
 from model.pyramid import ScaleSize, ladder, training_pyramids
-from model.sampling.sampler import NetworkSampler, Sampler, sampler_of
+from model.sampling.sampler import NetworkSampler, Sampler, is_finished, sampler_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class LoadedModel:
         stack: encoder and generators on the CPU, without gradients; None of a method without networks.
         name: the clip's id, or the path of the authors' folder.
         sizes: (T, H, W) of every scale of the clip.
+        examples: how many chunks and copies of them it was trained on; None where that is not known.
         note: one line on what had to be assumed; "" if nothing had to be.
     """
 
@@ -33,17 +34,18 @@ class LoadedModel:
     stack: GeneratorStack | None
     name: str
     sizes: Sequence[ScaleSize]
+    examples: int | None = None
     note: str = ""
 
     @property
     def needs_clip(self) -> bool:
         """Whether its videos are made of the clip's patches too."""
-        trained = self.stack.num_scales if self.stack else 0
-        return self.config.made_of_patches and trained == self.config.trained_scales
+        return is_finished(self.config, self.stack)
 
     def rival(self, method: Method) -> LoadedModel:
-        """A method without networks, of the same clip at the same size."""
-        return replace(self, config=replace(self.config, method=method), stack=None)
+        """A method without networks, of the same clip at the same size; of the clip itself, without its copies."""
+        config = replace(self.config, method=method, flip=False, crops=0)
+        return replace(self, config=config, stack=None, examples=None)
 
     def sampler(self, chunks_thwc: Sequence[np.ndarray], device: torch.device) -> Sampler:
         """What its videos come from, on a device.
@@ -53,16 +55,21 @@ class LoadedModel:
         Raises ValueError, one line, for frames that cannot be those of its clip.
         """
         stack = self.stack.to(device) if self.stack else None
-        if stack is not None and not self.needs_clip:
+        if not self.needs_clip:
+            assert stack is not None
             return NetworkSampler(stack)
         if not chunks_thwc:
             raise ValueError(f"{self.name}: its videos are made of the clip's patches, and its frames are not there")
         _, height, width, _ = chunks_thwc[0].shape
-        sizes = ladder(self.config, height, width)
-        if list(sizes) != list(self.sizes):
-            cause = f"frames of {height}×{width} px have a finest scale of {sizes[-1]}, its clip {self.sizes[-1]}"
+        finest = ladder(self.config, height, width)[-1]
+        if any(abs(side - own) > 1 for side, own in zip(finest, self.sizes[-1], strict=True)):  # px that rounding makes
+            cause = f"frames of {height}×{width} px have a finest scale of {finest}, its clip {self.sizes[-1]}"
             raise ValueError(f"{self.name}: {cause}: they are of another clip; give its own")
-        return sampler_of(self.config, stack, training_pyramids(chunks_thwc, self.config), device)
+        clip = training_pyramids(chunks_thwc, self.config, self.sizes)
+        if self.examples not in (None, len(clip)):
+            cause = f"trained on {self.examples} chunks and copies of them, there are {len(clip)}"
+            raise ValueError(f"{self.name}: {cause}: chunks are lost, or of another clip; give all of its own")
+        return sampler_of(self.config, stack, clip, device)
 
 
 def load(path: str) -> LoadedModel:
@@ -78,10 +85,10 @@ def load(path: str) -> LoadedModel:
         if not Path(local).is_dir():
             saved = checkpoint.load(local)
             sizes = [ScaleSize(*size) for size in saved.sizes]
-            return LoadedModel(saved.config, saved.stack(), saved.clip_id, sizes)
+            return LoadedModel(saved.config, saved.stack(), saved.clip_id, sizes, saved.samples)
         published = official.load(local, presets.official())
     note = ""
     if published.aspect is None:
         note = f"no args.txt in {path}: taken as a 16:9 clip with {published.config.vae_levels} VAE scales"
     sizes = list(ladder(published.config, *(published.aspect or (9, 16))))
-    return LoadedModel(published.config, published.stack(sizes), path, sizes, note)
+    return LoadedModel(published.config, published.stack(sizes), path, sizes, note=note)

@@ -58,13 +58,13 @@ def ladder(config: TrainConfig, height: int, width: int) -> tuple[ScaleSize, ...
             )
         rate = config.frame_rates[int(n / last * (len(config.frame_rates) - 1)) if last else -1]
         sizes.append(ScaleSize((config.num_frames - 1) // rate + 1, scale_height, scale_width))
-    patched = config.trained_scales - bool(config.patch_coarse_passes)
-    for size in sizes[patched:] if config.patch_scale is not None else []:
-        if any(side < part for side, part in zip(size, config.patch_size, strict=True)):
-            raise ValueError(
-                f"a scale of {size} is smaller than a patch of {ScaleSize(*config.patch_size)} (T×H×W); "
-                "set a larger max_size, a later patch_scale or a smaller patch_size"
-            )
+    if config.made_of_patches and config.method == "hpvaegan":
+        for size in sizes[config.trained_scales - bool(config.patch_coarse_passes) :]:
+            if any(side < part for side, part in zip(size, config.patch_size, strict=True)):
+                raise ValueError(
+                    f"a scale of {size} is smaller than a patch of {ScaleSize(*config.patch_size)} (T×H×W); "
+                    "set a larger max_size, a later patch_scale or a smaller patch_size"
+                )
     return tuple(sizes)
 
 
@@ -113,18 +113,21 @@ def build(frames_thwc: np.ndarray, sizes: Sequence[ScaleSize]) -> list[np.ndarra
     return list(Pyramid(frames_thwc, sizes))
 
 
-def training_pyramids(chunks_thwc: Sequence[np.ndarray], config: TrainConfig) -> list[Pyramid]:
+def training_pyramids(
+    chunks_thwc: Sequence[np.ndarray], config: TrainConfig, sizes: Sequence[ScaleSize] | None = None
+) -> list[Pyramid]:
     """The examples a model is trained on: each chunk of a video, followed by its augmented copies (eq. 5).
 
     Args:
         chunks_thwc: uint8 (T, H, W, 3) each, of one size; of a short clip one.
+        sizes: None: those of `ladder`.
 
     Raises ValueError as `ladder` and `build` do.
     """
     _, height, width, _ = chunks_thwc[0].shape
-    sizes = ladder(config, height, width)
+    scales = sizes or ladder(config, height, width)
     return [
-        Pyramid(copy, sizes)
+        Pyramid(copy, scales)
         for place, chunk in enumerate(chunks_thwc)
         for copy in augmented_copies(chunk, flip=config.flip, crops=config.crops, seed=config.seed + place)
     ]

@@ -108,13 +108,13 @@ class Comparer:
         Args: trained: path of that sample, its nn1, its nn2; the model of nn1 is there.
         """
         models = trained_models(self.experiment)
+        frames = models.frames() if models and models.patches else {}
         rows: list[ComparedSample] = []
         for path, nn1, nn2 in trained:
             number = sum(row.nn1 is nn1 for row in rows)
             try:
                 loaded = load(self.experiment.checkpoint(nn1.clip_id))
-                entries = models.chunks_of(nn1.clip_id) if models and loaded.needs_clip else ()
-                chunks = [read_shard(entry).frames_thwc for entry in entries]
+                chunks = [read_shard(entry).frames_thwc for entry in frames.get(nn1.clip_id, ())]
                 ours = random_videos(loaded.sampler(chunks, best_device()), 1, self.seed, first=number)[0]
                 videos = {"baseline": read_whole(path, self.spec.max_height), "ours": ours.numpy()}
                 pair = {"nn1": nn1, "nn2": nn2}

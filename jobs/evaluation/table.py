@@ -81,9 +81,9 @@ def markdown(name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip])
     text += ["", "± is the standard deviation: of a clip over its samples, of the mean over the clips."]
     if searched := {row.scores["nn_distance"].samples for row in rows if "nn_distance" in row.scores}:
         counts = " or ".join(map(str, sorted(searched)))
-        text.append(f"nn_distance and nnfdiv are of the first samples only (--nn): {counts} a clip.")
+        text.append(f"nn_distance, nnfdiv and coherence are of the first samples only (--nn): {counts} a clip.")
     elif corpus:
-        text.append("nn_distance and nnfdiv are of no sample (--nn).")
+        text.append("nn_distance, nnfdiv and coherence are of no sample (--nn).")
     if complaints := [f"- {row.name}: {complaint}" for row in rows for complaint in row.complaints]:
         text += ["", "What could not be scored:", "", *complaints]
     return "\n".join(text) + "\n"
@@ -97,7 +97,7 @@ def _cell(name: str, score: Score | None) -> str:
 
 
 def _csv(rows: Sequence[ScoredClip]) -> str:
-    """A line a clip; the last one, of the corpus, has the means and standard deviations over the clips."""
+    """A line a clip; the last ones, of the corpus, one a method, have means and standard deviations over the clips."""
     corpus = of_corpus(rows)
     text = io.StringIO()
     columns = [column for name in corpus for column in (name, f"{name}_std")]

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from infra.errors import UsageError, one_line, printable
 from jobs.experiment.experiment import Experiment
 from model.config import TrainConfig
@@ -107,6 +109,19 @@ def preview_corpus(given: str, config: TrainConfig, cache: Path) -> Corpus:
     dropped = _printable_sources(planned.dropped)
     whole = Corpus(_joined(found, config.stride), _printable_failures(planned.failures), dropped)
     return _without_misfits(whole, config)
+
+
+def frames_of_video(path: str, config: TrainConfig) -> list[np.ndarray]:
+    """What a model is trained on if `path` is its video: the first clip, or with a stride all chunks.
+
+    uint8 (T, H, W, 3) RGB each. Raises VideoError.
+    """
+    spec = clip_spec(config)
+    if spec.stride is None:
+        return [video.decode(path, num_frames=spec.num_frames, fps=FPS, max_height=spec.max_height)]
+    whole = video.decode(path, fps=FPS, max_height=spec.max_height)
+    starts = range(0, max(1, len(whole) - spec.num_frames + 1), spec.stride)
+    return [whole[start : start + spec.num_frames] for start in starts]
 
 
 def clip_frames(experiment: Experiment, corpus: str, stride: int | None) -> dict[str, tuple[ShardEntry, ...]]:

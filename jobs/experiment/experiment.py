@@ -157,7 +157,9 @@ class Experiment:
             read = json.loads(found) if found else None
             if read is not None and not {"config", "sweep", "n", "corpus", "clips"} <= read.keys():
                 raise ValueError("of an earlier version, or damaged")
-        except (ValueError, AttributeError) as error:
+            if read is not None:
+                TrainConfig.from_dict(read["config"])
+        except (ValueError, TypeError, AttributeError) as error:  # ConfigError is a ValueError
             mend = "begin another sweep"
             raise UsageError(f"{self.uri}/{SWEEP}: cannot be read ({one_line(error)}); {mend}") from error
         return read

@@ -29,7 +29,7 @@ from model.metrics.scores import chunks_to_score, score, score_of_blur, score_of
 from model.metrics.svfid import RealClip, svfid
 from model.pyramid import ladder, to_frames, training_pyramids
 from model.sampling.sample import frames_per_second
-from model.sampling.sampler import NetworkSampler, Sampler, random_videos, sampler_of
+from model.sampling.sampler import NetworkSampler, Sampler, check_memory, random_videos, sampler_of
 from model.training.loop import Progress, ScaleDone, train_clip
 from pipeline import video
 
@@ -71,6 +71,7 @@ def fit_clip(
     failure is.
     """
     pyramids = training_pyramids(clip.chunks, config)
+    check_memory(config, ladder(config, *clip.chunks[0].shape[1:3]), len(pyramids), best_device())
     samples_dir = folder / clip_folder.SAMPLES
     samples_dir.mkdir(parents=True, exist_ok=True)
     _write_config(folder / clip_folder.CONFIG, clip, config)

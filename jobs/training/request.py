@@ -11,7 +11,7 @@ from pathlib import Path
 from infra.errors import UsageError, one_line
 from infra.ray_cluster import ClipShare
 from infra.remote import fetch
-from jobs.command_line import check_samples, config_of, share_of, with_method
+from jobs.command_line import check_samples, config_of, rival_of, share_of, with_method
 from jobs.experiment.experiment import Experiment, clip_folders, experiment_name
 from model.config import TrainConfig
 from model.presets import ABLATIONS
@@ -44,16 +44,17 @@ class TrainRequest:
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> TrainRequest:
         """Raises UsageError and ConfigError for what cannot work."""
-        config, preset = config_of(args), args.preset
         if args.config:
             config = with_method(_read_config(args.config).with_overrides(args.set), args)
             preset = Path(args.config).stem
+        else:
+            config, preset = config_of(args), args.preset
         if args.ablation:
             config = ABLATIONS[args.ablation](config)
         config = _with_chunks(config, args)
         check_samples(args.n)
         name = args.experiment or "-".join(
-            filter(None, [experiment_name(args.corpus, preset), args.method, args.ablation])
+            filter(None, [experiment_name(args.corpus, preset), rival_of(args), args.ablation])
         )
         return cls(
             corpus=args.corpus,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from infra.errors import UsageError
 from infra.ray_cluster import ClipShare
-from jobs.command_line import check_samples, config_of, share_of
+from jobs.command_line import check_samples, config_of, rival_of, share_of
 from jobs.experiment.experiment import Experiment, Trials, experiment_name
 from jobs.tuning.axes import ABLATION, METHOD, Axis, combinations, read_axes
 from model.config import TrainConfig
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DRAWS = 20  # combinations that Optuna draws where --trials is not given
 MODES = {"svfid_lite0": "min", "diversity": "max", "nn_distance": "max"}  # figures of a scale too, by which is better
 LADDER = {"ladder_side", "min_size", "max_size", "scale_factor", "num_scales", "frame_rates", "method", "patch_scale"}
+PATCHES = {"patch_size", "patch_alpha", "patch_passes", "patch_coarse_passes"}  # of the finest scale alone
 CUT = {"num_frames", "stride"}  # settings that say how videos are cut into clips, which is done once
 
 
@@ -68,8 +69,10 @@ class SweepRequest:
         if args.asha and (ladder := [axis.key for axis in axes if axis.key in LADDER]):
             cause = f"{ladder[0]} changes what a scale is, so scales do not compare"
             raise UsageError(f"--asha: {cause}; leave out --asha")
+        if args.asha and (config.method != "hpvaegan" or any(axis.key in PATCHES for axis in axes)):
+            raise UsageError("--asha: goes by trained scales, and these trials do not differ in them; leave out --asha")
         name = args.experiment or "-".join(
-            [*filter(None, [experiment_name(args.corpus, args.preset), args.method]), *(axis.key for axis in axes)]
+            [*filter(None, [experiment_name(args.corpus, args.preset), rival_of(args)]), *(axis.key for axis in axes)]
         )
         return cls(
             corpus=args.corpus,

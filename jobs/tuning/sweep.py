@@ -23,6 +23,7 @@ from jobs.training.corpus_job import find_clips
 from jobs.tuning import plot, summary, trials
 from jobs.tuning.axes import combinations, configured, trial_name
 from jobs.tuning.request import Sweep, SweepRequest
+from model.config import TrainConfig
 
 
 def run(request: SweepRequest, console: Console) -> bool:
@@ -78,6 +79,7 @@ def _check_restore(experiment: Experiment, restore: bool) -> None:
 def _check_definition(experiment: Experiment, definition: Mapping[str, Any]) -> None:
     """Raises UsageError if what defines the sweep that is there is another; it may have had fewer clips."""
     before, uri = experiment.sweep() or definition, experiment.uri
+    before = {**before, "config": TrainConfig.from_dict(before["config"]).to_dict()}  # settings that are new since
     if changed := [name for name in ("config", "sweep", "n") if before[name] != definition[name]]:
         was = f"its {' and '.join(changed)} differ from those given"
         raise UsageError(f"--restore: {uri}: {was}; give the same command, or use --experiment NAME")

@@ -51,17 +51,17 @@ def put_frames(clips: Sequence[Clip]) -> Frames:
 def fit_trial(config: Mapping[str, Any], sweep: Sweep, frames: Frames) -> None:
     """The body of a trial. It reports to Tune the scores after each scale, then the final ones if it does not fail."""
     clip, values = config[TRIAL]
-    name, reported = trial_name(clip, values), -1
+    name, reported, scales = trial_name(clip, values), -1, 0
     request, experiment = sweep.request, sweep.request.experiment
     result = experiment.results([name]).get(name)
     again = {AGAIN: result is not None and result.status == "done"}
 
     def report(scale: int, scores: Mapping[str, float]) -> None:
-        nonlocal reported
+        nonlocal reported, scales
         if scale > reported:
-            reported = scale
+            reported, scales = scale, scales + 1
             figures = {figure: scores[figure] for figure in MODES}
-            tune.report({**figures, **again, SCALES: scale + 1, FINAL: math.nan, FINISHED: False})
+            tune.report({**figures, **again, SCALES: scales, FINAL: math.nan, FINISHED: False})
 
     log = f"{name}/{clip_folder.LOG}"
     for line in experiment.store.read([log]).get(log, b"").split(b"\n")[:-1]:
@@ -80,7 +80,7 @@ def fit_trial(config: Mapping[str, Any], sweep: Sweep, frames: Frames) -> None:
     if result.status == "done":
         figures = {figure: getattr(result, figure) for figure in MODES}
         final = objective(result, request.metric)
-        tune.report({**figures, **again, SCALES: reported + 2, FINAL: final, FINISHED: True})
+        tune.report({**figures, **again, SCALES: scales + 1, FINAL: final, FINISHED: True})
     elif not experiment.results([name]):  # the store did not take it: Tune tries again
         raise RuntimeError(result.reason)
 

@@ -25,7 +25,7 @@ from model.patches.search import PATCH
 T = TypeVar("T")
 BLUR_PX = 1.0  # sigma of the blurred clip that svfid is read against
 SCORED_CHUNKS = 8
-NN_PATIENCE_S = 20.0  # that a training waits for nearest neighbours, each time it scores; seconds of one core
+NN_TRAINING_S = 20.0  # that a training waits for nearest neighbours, each time it scores; seconds of one core
 NN_PAIR_S = 3.4e-9  # of one core for a pair of patches: 10 s a sample of 13×54×96, 39 s of 13×76×136
 
 
@@ -40,12 +40,12 @@ def chunks_to_score(chunks: Sequence[T]) -> Sequence[T]:
 def score(samples: Tensor, real: RealClip) -> Mapping[str, float]:
     """`real.metric`, diversity and nn_distance.
 
-    nn_distance is the mean over the samples, of a large clip over as many of the first ones as NN_PATIENCE_S allows.
+    nn_distance is the mean over the samples, of a large clip over as many of the first ones as NN_TRAINING_S allows.
 
     Args: samples: (N, 3, T, H, W) float in [-1, 1], N >= 2.
     """
     of_one = len(real.chunks) * nn_seconds(*real.video.shape[1:]) / PATCH**3  # for patches side by side
-    searched = samples[: max(1, int(NN_PATIENCE_S / max(of_one, 1e-9)))]
+    searched = samples[: max(1, int(NN_TRAINING_S / max(of_one, 1e-9)))]
     return {
         real.metric: svfid(real, samples).mean,
         "diversity": lab_diversity(samples, real.frames),
@@ -56,9 +56,9 @@ def score(samples: Tensor, real: RealClip) -> Mapping[str, float]:
 def score_of_novelty(sample: Tensor, real: RealClip) -> Mapping[str, float]:
     """nnfdiv and coherence of one sample, (3, T, H, W), against the chunk that is nearest as a whole.
 
-    None of a clip so large that the search takes more than NN_PATIENCE_S.
+    None of a clip so large that the search takes more than NN_TRAINING_S.
     """
-    if len(real.chunks) * nn_seconds(*real.video.shape[1:]) > NN_PATIENCE_S or min(real.video.shape[1:]) <= PATCH:
+    if len(real.chunks) * nn_seconds(*real.video.shape[1:]) > NN_TRAINING_S or min(real.video.shape[1:]) <= PATCH:
         return {}
     fields = [nearest_neighbour_field(sample, chunk) for chunk in real.chunks]
     field = min(fields, key=lambda one: one.nn_distance)

@@ -52,6 +52,11 @@ def places(numbers: Tensor, grid: Grid) -> Tensor:
     return torch.stack([rest // frames, rest % frames, y, x])
 
 
+def scattered(shape: Size, grid: Grid, random: torch.Generator) -> Tensor:
+    """A field of places drawn at random: (4, *shape)."""
+    return places(torch.randint(len(grid), tuple(shape), generator=random), grid)
+
+
 def clamp(field: Tensor, grid: Grid) -> Tensor:
     """Places beyond a chunk, moved to its nearest patch; in place."""
     for axis, side in enumerate(grid.shape, 1):

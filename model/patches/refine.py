@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.patches.field import Grid, Size, carry, fits
+from model.patches.field import Grid, Size, carry, fits, scattered
 from model.patches.match import exact_field, spread_field
 from model.patches.space import COMPONENTS, Patch, PatchSpace, principal_components
 
@@ -132,10 +132,11 @@ def refine(
             keys = clip.keys(step.n, how.patch, sharp=turn > 0 or not enlarges)
             queries = keys.space.project(x)[0]
             alpha = how.alpha * keys.space.values
-            if found is None or math.prod(queries.shape[:3]) * len(grid) <= EXACT_PAIRS:
+            if math.prod(queries.shape[:3]) * len(grid) <= EXACT_PAIRS:
                 found = exact_field(queries, keys.vectors, grid, alpha)
             else:
-                found = spread_field(queries, keys.vectors, grid, found, alpha, random)
+                begun = scattered(queries.shape[:3], grid, random).to(x.device) if found is None else found
+                found = spread_field(queries, keys.vectors, grid, begun, alpha, random)
             x = assemble(clip.values(step.n), found, step.size, how.patch)
             tick(1)
         before = step
@@ -174,10 +175,14 @@ def _overlaps(size: Size, patch: Patch, device: torch.device) -> Tensor:
 
 
 def needed_bytes(sizes: Sequence[Size], clip_sizes: Sequence[Size], chunks: int) -> int:
-    """Estimate of the memory that `refine` takes at most: vectors of queries and of all scales' keys, and the field."""
+    """Estimate of the memory that `refine` takes at most.
+
+    Of the clip two sets of vectors a scale, blurred and sharp, and the pixels; of the video its vectors twice, as they
+    are laid out anew, and four fields of four numbers.
+    """
     queries = math.prod(sizes[-1])
     keys = chunks * sum(math.prod(size) for size in clip_sizes)
-    return queries * (4 * COMPONENTS + 8 * 4 * 4) + keys * 4 * (COMPONENTS + 3)
+    return queries * (2 * 4 * COMPONENTS + 4 * 4 * 8) + keys * 4 * (2 * COMPONENTS + 3)
 
 
 def _written(size: Size) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 COMPONENTS = 32
 MOST_PATCHES = 8192  # that the components are computed from, drawn at random
+MANY = 2**22  # patches whose numbers are not shuffled
 Patch = tuple[int, int, int]  # frames, height, width
 
 
@@ -26,12 +27,6 @@ class PatchSpace:
     """
 
     filters: Tensor
-
-    @property
-    def patch(self) -> Patch:
-        """Sides of a patch: frames, height, width."""
-        _, _, t, h, w = self.filters.shape
-        return t, h, w
 
     @property
     def values(self) -> int:
@@ -54,7 +49,11 @@ def principal_components(videos: Tensor, patch: Patch) -> PatchSpace:
         patches = patches.unfold(dim, side, 1)
     patches = patches.movedim(1, 4)  # (B, T', H', W', 3, t, h, w), a view
     places, total = patches.shape[:4], patches.shape[:4].numel()
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(0))[:MOST_PATCHES]
+    seeded = torch.Generator().manual_seed(0)
+    if total <= MANY:
+        order = torch.randperm(total, generator=seeded)[:MOST_PATCHES]
+    else:  # hardly one of them twice
+        order = torch.randint(total, (MOST_PATCHES,), generator=seeded)
     rows = patches[torch.unravel_index(order.to(videos.device), places)].reshape(len(order), -1).double()
     rows = rows - rows.mean(dim=0)
     _, vectors = torch.linalg.eigh(rows.T @ rows)  # ascending

@@ -78,9 +78,10 @@ class Vgpnn:
         ]
         return [(t, h, w) for t, h, w in stretched]
 
-    def steps(self, scales: int) -> int:
-        """Passes of one video: what it counts for `tick`."""
-        return COARSEST_PASSES + PASSES * (scales - 1)
+    @staticmethod
+    def steps(sizes: Sequence[Size]) -> int:
+        """Passes of one video of these scales: what `sample` counts for `tick`."""
+        return COARSEST_PASSES + PASSES * (len(sizes) - 1)
 
     def sample(
         self,
@@ -95,7 +96,9 @@ class Vgpnn:
         Args: sizes: of `ladder_to`. random: on the CPU.
         Returns (1, 3, T, H, W) float32 in [-1, 1]. Raises ValueError for a size that holds no patch.
         """
-        start = enlarged(self._patches.values(0)[:1], sizes[0])
+        coarsest = self._patches.values(0)
+        chunk = int(torch.randint(len(coarsest), (1,), generator=random))
+        start = enlarged(coarsest[chunk : chunk + 1], sizes[0])
         if noise:
             start = start + noise * torch.randn(start.shape, generator=random).to(start.device)
         steps = [Step(n, size, PASSES if n else COARSEST_PASSES) for n, size in enumerate(sizes)]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from model.config import TrainConfig
+from model.device import host_bytes, memory_bytes
 from model.networks.generators import GeneratorStack
 from model.patches.field import Size, fits
 from model.patches.refine import ClipPatches, Matching, Step, needed_bytes, refine
@@ -157,7 +158,7 @@ class VgpnnSampler:
 
     def steps(self, sizes: Sequence[ScaleSize]) -> int:
         """Passes."""
-        return self._vgpnn.steps(len(sizes))
+        return self._vgpnn.steps(sizes)
 
     def needed_bytes(self, sizes: Sequence[ScaleSize]) -> int:
         """See `Sampler`."""
@@ -165,11 +166,34 @@ class VgpnnSampler:
 
     def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = _ignore) -> Iterator[Tensor]:
         """See `Sampler`; one run."""
-        yield self._vgpnn.sample(sizes, _stream(seed, index), tick=tick).clamp(-1, 1).cpu()
+        yield self._vgpnn.sample(sizes, _stream(seed, index), tick=tick).cpu()
 
     def reconstruction(self) -> Tensor:
         """What it makes of the clip itself, without noise."""
         return self._vgpnn.sample(self._vgpnn.sizes, _stream(0, 0), noise=0).cpu()
+
+
+def is_finished(config: TrainConfig, stack: GeneratorStack | None) -> bool:
+    """Whether videos of a model are made of the clip's patches: not before its last trained scale."""
+    return config.made_of_patches and (stack.num_scales if stack else 0) == config.trained_scales
+
+
+def check_memory(config: TrainConfig, sizes: Sequence[ScaleSize], examples: int, device: torch.device) -> None:
+    """Raises ValueError, one line, if the patches of a clip are more than the memory of the device.
+
+    Args: examples: its chunks and their copies.
+    """
+    if not config.made_of_patches:
+        return
+    patched = sizes[max(0, config.trained_scales - 1) :]
+    check_bytes(needed_bytes(patched, patched, examples), device, "set a smaller max_size, or a larger stride")
+
+
+def check_bytes(needed: float, device: torch.device, mend: str) -> None:
+    """Raises ValueError, one line, if so many bytes are more than the memory of the device."""
+    there = memory_bytes(device) if device.type == "cuda" else host_bytes()
+    if needed > there:
+        raise ValueError(f"needs {needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there; {mend}")
 
 
 def sampler_of(config: TrainConfig, stack: GeneratorStack | None, clip: Pyramids, device: torch.device) -> Sampler:
@@ -187,7 +211,7 @@ def sampler_of(config: TrainConfig, stack: GeneratorStack | None, clip: Pyramids
     else:
         assert stack is not None
         real_zero = torch.from_numpy(clip[0][0])[None]
-        finished = config.made_of_patches and stack.num_scales == config.trained_scales
+        finished = is_finished(config, stack)
         sampler = FinishedSampler(stack, clip) if finished else NetworkSampler(stack, real_zero)
     sampler.ladder_to(sampler.size)
     return sampler
@@ -208,6 +232,6 @@ def _check_patch(size: ScaleSize, how: Matching) -> None:
 
 
 def _stream(seed: int, index: int) -> torch.Generator:
-    """The search's random numbers for one video, apart from those that its noise is drawn from."""
+    """Random numbers of one video for the search, and for VGPNN's noise; the networks' noise has others."""
     (state,) = np.random.SeedSequence([seed, index], spawn_key=(1,)).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state >> 1))

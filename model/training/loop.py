@@ -28,7 +28,7 @@ from model.config import TrainConfig
 from model.device import peak_gib, resolve
 from model.networks.generators import GeneratorStack
 from model.training.memory import OutOfMemory, is_out_of_memory
-from model.training.state import TrainState, first_state, next_scale, restore, set_learning_rate, untrained
+from model.training.state import TrainState, check_same, first_state, next_scale, restore, set_learning_rate, untrained
 from model.training.steps import iterate
 from model.training.training_set import Pyramid, TrainingSet
 from model.training.workers import Workers
@@ -98,11 +98,13 @@ def train_clip(
     if device.type == "cuda" and resolve(config.precision, device) == "float32":
         torch.backends.cudnn.allow_tf32 = False  # else "float32" convolutions round their inputs to 10 bits
     training_set = TrainingSet(pyramids, config, workers)
+    saved = workers.from_leader(ckpt.resume(path, warn) if workers.leads else None)
     if config.trained_scales == 0:
-        if workers.leads:
+        if saved:
+            check_same(saved, training_set, clip_id, path)
+        elif workers.leads:
             ckpt.save(untrained(training_set, clip_id), path)
         return
-    saved = workers.from_leader(ckpt.resume(path, warn) if workers.leads else None)
     state = restore(saved, training_set, clip_id, path) if saved else first_state(config, training_set.sizes, device)
 
     def save(state: TrainState) -> None:

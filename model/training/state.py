@@ -99,15 +99,20 @@ def next_scale(state: TrainState, training_set: TrainingSet) -> TrainState:
     return TrainState(stack, critic, _optimizers(stack, critic, n), n, 0, train_s=state.train_s)
 
 
-def restore(saved: ckpt.Checkpoint, training_set: TrainingSet, clip_id: str, path: Path) -> TrainState:
-    """Where a checkpoint left off. Raises CheckpointError for one of another clip, config or number of examples."""
-    config, device = training_set.config, training_set.workers.device
+def check_same(saved: ckpt.Checkpoint, training_set: TrainingSet, clip_id: str, path: Path) -> None:
+    """Raises CheckpointError for a checkpoint of another clip, config or number of examples."""
     then = (saved.config.definition(), list(saved.sizes), saved.clip_id)
-    if then != (config.definition(), training_set.sizes, clip_id):
+    if then != (training_set.config.definition(), training_set.sizes, clip_id):
         raise ckpt.CheckpointError(f"{path}: of another clip or config; use another experiment name, or --fresh")
     if saved.samples != len(training_set):
         cause = f"of {saved.samples} samples, there are {len(training_set)} now"
         raise ckpt.CheckpointError(f"{path}: {cause}; use another experiment name, or --fresh")
+
+
+def restore(saved: ckpt.Checkpoint, training_set: TrainingSet, clip_id: str, path: Path) -> TrainState:
+    """Where a checkpoint left off. Raises CheckpointError for one of another clip, config or number of examples."""
+    config, device = training_set.config, training_set.workers.device
+    check_same(saved, training_set, clip_id, path)
     stack = saved.stack()
     assert stack is not None  # of this config, which has networks
     stack = stack.to(device)

@@ -59,7 +59,20 @@ def test_the_count_is_true_of_the_ablations(names, n):
 @pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_rows(tmp_path, capfd):
     path = tmp_path / "bench.json"
-    argv = ["--set", "channels=8", "--scales", "0,4", "--seconds", "0.1", "--compare", "float32", "--videos", "2"]
+    argv = [
+        "--set",
+        "channels=8",
+        "--set",
+        "patch_scale=none",
+        "--scales",
+        "0,4",
+        "--seconds",
+        "0.1",
+        "--compare",
+        "float32",
+        "--videos",
+        "2",
+    ]
     assert main([*argv, "--json", str(path)]) == 0
     report = json.loads(path.read_text())
     assert [row["scale"] for row in report["rows"]] == [0, 4]
@@ -77,7 +90,8 @@ def test_the_command_prints_a_table_and_writes_rows(tmp_path, capfd):
     [
         (["--scales", "1,x"], "--scales 1,x: write whole numbers"),
         (["--clip-size", "144"], "--clip-size 144: write whole numbers"),
-        (["--scales", "7"], "--scales 7: the preset's scales are 0 to 6"),
+        (["--scales", "1"], "--scales 1: the scales that are trained are 0 to 0; set patch_scale=none to train all"),
+        (["--set", "method=vgpnn"], "method=vgpnn: trains no scale"),
         (["--set", "chanels=8"], "did you mean channels?"),
         (["--json", "/no/such/folder/bench.json"], "/no/such/folder/bench.json"),
     ],

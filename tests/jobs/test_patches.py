@@ -108,6 +108,12 @@ def test_a_checkpoint_without_its_clip_says_so_and_takes_it_by_name(finished: Fi
     other = make_video(tmp_path / "other.mp4", size="64x64")
     wrong = run_job("sample.py", moved, "--n", "1", "--out", tmp_path / "out", "--real", other)
     assert wrong.returncode == 2 and "of another clip" in wrong.stdout and wrong.stdout.count("\n") == 1
+    stray = finished.base / "stray-000000"
+    stray.mkdir()
+    shutil.copy(finished.clip / "checkpoint.pt", stray / "checkpoint.pt")
+    scored = run_job("evaluate.py", stray / "checkpoint.pt", "--n", "2", "--nn", "0", *ALONE)
+    shutil.rmtree(stray)
+    assert scored.returncode == 2 and "give --real CLIP" in scored.stdout
     tiny = run_job("sample.py", finished.clip / "checkpoint.pt", "--size", "13x5x32", "--out", tmp_path / "out")
     assert tiny.returncode == 2 and tiny.stdout.count("\n") == 1
     huge = run_job("sample.py", finished.clip / "checkpoint.pt", "--size", "14401x1080x1920", "--out", tmp_path / "out")
@@ -120,6 +126,12 @@ def test_a_long_video_lends_the_patches_of_all_its_chunks(finished: Finished, tm
     done = run_job("train_corpus.py", "--corpus", film, "--long", *PATCHES, *storage, *ALONE)
     assert done.returncode == 0, done.stdout
     (clip,) = (tmp_path / "runs" / "e").glob("film-*")
+    (tmp_path / "moved").mkdir()
+    moved = shutil.copy(clip / "checkpoint.pt", tmp_path / "moved" / "checkpoint.pt")
+    named = run_job("sample.py", moved, "--n", "1", "--seed", "1", "--real", film, "--out", tmp_path / "out")
+    assert named.returncode == 0, named.stdout
+    trained = video.decode(str(clip / "samples" / "sample_00.mp4"), fps=24)
+    assert (video.decode(str(tmp_path / "out" / "sample_000.mp4"), fps=24) == trained).all()
     assert json.loads((clip / "config.json").read_text())["chunks"] == 2
     scored = run_job("evaluate.py", tmp_path / "runs" / "e", "--n", "2", "--nn", "0", *ALONE)
     assert scored.returncode == 0, scored.stdout

@@ -20,9 +20,16 @@ from model.patches.match import exact_field, spread_field
 from model.patches.refine import ClipPatches, Matching, Step, assemble, enlarged, refine
 from model.patches.space import principal_components
 from model.patches.vgpnn import Vgpnn, vgpnn_ladder
-from model.presets import demo
+from model.presets import PRESETS, demo
 from model.pyramid import ladder, training_pyramids
-from model.sampling.sampler import FinishedSampler, NetworkSampler, VgpnnSampler, random_videos, sampler_of
+from model.sampling.sampler import (
+    FinishedSampler,
+    NetworkSampler,
+    VgpnnSampler,
+    check_memory,
+    random_videos,
+    sampler_of,
+)
 from model.training.loop import train_clip
 
 PATCH = (2, 3, 3)
@@ -273,6 +280,10 @@ def test_a_loaded_model_needs_its_clip_and_no_other(trained: ckpt.Checkpoint) ->
     with pytest.raises(ValueError, match="of another clip; give its own"):
         loaded.sampler([FRAMES[:, :40]], CPU)
     assert isinstance(loaded.rival("vgpnn").sampler([FRAMES], CPU), VgpnnSampler)
+    loaded = replace(loaded, examples=1)
+    assert isinstance(loaded.sampler([FRAMES], CPU), FinishedSampler)
+    with pytest.raises(ValueError, match="trained on 1 chunks and copies of them, there are 2"):
+        loaded.sampler([FRAMES, FRAMES], CPU)
     pure = LoadedModel(replace(trained.config, patch_scale=None), stack, "a", loaded.sizes)
     assert not pure.needs_clip and isinstance(pure.sampler([], CPU), NetworkSampler)
 
@@ -296,6 +307,29 @@ def test_vgpnn_trains_nothing_and_keeps_a_checkpoint(tmp_path: pytest.TempPathFa
     assert saved.done and saved.stack() is None and config.iterations == ()
     sampler = sampler_of(config, None, pyramids, CPU)
     assert random_videos(sampler, 2, 0).shape == (2, 3, 13, 24, 32)
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_every_preset_has_its_vgpnn(preset: str) -> None:
+    config = replace(PRESETS[preset](), method="vgpnn")
+    assert config.trained_scales == 0 and config.iterations == () and len(ladder(config, 144, 256)) == config.num_scales
+
+
+def test_a_clip_whose_patches_do_not_fit_is_told_before_training() -> None:
+    config = tiny("patch_scale=2")
+    check_memory(config, ladder(config, 48, 64), 1, CPU)
+    with pytest.raises(ValueError, match=r"GiB of memory, .* are there; set a smaller max_size"):
+        check_memory(config, ladder(config, 48, 64), 10**6, CPU)
+
+
+def test_a_first_field_that_is_too_large_to_be_exact_begins_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, clip = [(4, 12, 15), (5, 18, 22)], smooth((5, 18, 22))
+    patches = clip_patches(sizes, clip)
+    exact = refine(patches.values(0), patches, [Step(1, sizes[1], 2)], Matching(), random())
+    monkeypatch.setattr("model.patches.refine.EXACT_PAIRS", 0)
+    spread = refine(patches.values(0), patches, [Step(1, sizes[1], 2)], Matching(), random())
+    other = clip.flip(-1)
+    assert (spread - exact).abs().mean() < 0.5 * (other - exact).abs().mean()
 
 
 @pytest.mark.parametrize(
