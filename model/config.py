@@ -94,6 +94,8 @@ class TrainConfig:
     patch_size: tuple[int, int, int] = (3, 7, 7)  # frames, height, width (VGPNN)
     patch_alpha: float = 0.005  # completeness: mean squared difference of a value; large: nearest patches alone (GPNN)
     patch_passes: int = 2  # a scale
+    # a clip whose layouts hardly differ has them cut at random out of larger ones: so much a side; 0: never
+    patch_margin: float = 0.15
     patch_coarse_passes: int = 6  # before that, at the finest trained scale: its samples become the clip's patches too
 
     # -- how it runs; never changes what is computed, but for rounding
@@ -164,6 +166,7 @@ class TrainConfig:
         )
         need(0 < self.patch_alpha < math.inf, f"patch_alpha={self.patch_alpha}: a finite number above 0")
         need(self.patch_passes >= 1, f"patch_passes={self.patch_passes}: 1 or more")
+        need(0 <= self.patch_margin <= 1, f"patch_margin={self.patch_margin}: from 0 to 1")
         need(self.patch_coarse_passes >= 0, f"patch_coarse_passes={self.patch_coarse_passes}: 0 or more")
         need(
             len(self.adam_betas) == 2 and all(0 <= b < 1 for b in self.adam_betas),

@@ -23,6 +23,7 @@ MAY_IMPORT = {
 ORDER = {
     "model": [
         {"config", "patches"},
+        {"metrics"},
         {"pyramid", "device", "presets"},
         {"networks"},
         {"checkpoint", "sampling"},
@@ -31,7 +32,6 @@ ORDER = {
     ],
     "jobs": [{"command_line", "reports"}, {"experiment"}, {"training", "evaluation"}, {"tuning", "comparison"}, {"*"}],
 }
-APART = {"model": [{"patches"}, {"metrics"}]}  # beside the order above: they import nothing of it
 OWNERS = {
     "ray": ("infra/ray_cluster.py", "jobs/"),
     "mlflow": ("infra/tracking/",),
@@ -90,21 +90,20 @@ def test_a_room_imports_of_the_others_only_what_it_may(room: str) -> None:
 
 @pytest.mark.parametrize("room", sorted(ORDER))
 def test_inside_a_room_imports_point_one_way(room: str) -> None:
-    for order in (ORDER[room], APART.get(room, [])):
-        rank = {part: place for place, parts in enumerate(order) for part in parts}
-        for path in sources(room):
-            own = part_of(name_of(path))
-            if own not in rank:
-                continue
-            for name in imports(path):
-                part = part_of(name)
-                if name.split(".")[0] == room and part and part != own:
-                    assert part in rank and rank[part] < rank[own], f"{path.relative_to(ROOT)} imports {name}"
+    rank = {part: place for place, parts in enumerate(ORDER[room]) for part in parts}
+    for path in sources(room):
+        own = part_of(name_of(path))
+        if own not in rank:
+            continue
+        for name in imports(path):
+            part = part_of(name)
+            if name.split(".")[0] == room and part and part != own:
+                assert part in rank and rank[part] < rank[own], f"{path.relative_to(ROOT)} imports {name}"
 
 
 def test_every_part_of_a_room_has_its_place_in_the_order() -> None:
     for room in ORDER:
-        known = set().union(*ORDER[room], *APART.get(room, []))
+        known = set().union(*ORDER[room])
         assert {part_of(name_of(path)) for path in sources(room)} - {""} == known
 
 

@@ -29,7 +29,7 @@ from model.metrics.scores import chunks_to_score, score, score_of_blur, score_of
 from model.metrics.svfid import RealClip, svfid
 from model.pyramid import ladder, to_frames, training_pyramids
 from model.sampling.sample import frames_per_second
-from model.sampling.sampler import NetworkSampler, Sampler, check_memory, random_videos, sampler_of
+from model.sampling.sampler import FinishedSampler, NetworkSampler, Sampler, check_memory, random_videos, sampler_of
 from model.training.loop import Progress, ScaleDone, train_clip
 from pipeline import video
 
@@ -127,6 +127,8 @@ def fit_clip(
         **score_of_blur(real),
         f"{real.metric}_reconstruction": svfid(real, reconstruction[None]).mean,
     }
+    if isinstance(sampler, FinishedSampler):
+        metrics["layout_margin"] = sampler.margin
     write_json(folder / clip_folder.METRICS, {**metrics, "num_samples": num_samples, "seed": SCORED_SEED})
     (folder / clip_folder.ERROR).unlink(missing_ok=True)  # of an earlier attempt
     result = Result(

@@ -210,15 +210,15 @@ def test_the_ladder_of_vgpnn_shrinks_by_15_per_cent_to_3_frames_and_15_px() -> N
 
 
 def test_vgpnn_without_noise_is_the_clip_and_with_it_another_video_of_its_patches() -> None:
-    clip = smooth((5, 20, 24))
+    clip = smooth((5, 30, 40))
     vgpnn = Vgpnn(clip, CPU)
     assert torch.allclose(vgpnn.sample(vgpnn.sizes, random(), noise=0), clip, atol=1e-3)
     first, again, second = (vgpnn.sample(vgpnn.sizes, random(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, second)
-    assert (first - clip).abs().mean() > 0.02
+    assert max((video - clip).abs().mean() for video in (first, second)) > 0.02
     assert nearest_neighbour_field(first[0], clip[0], step=3).nn_distance < 0.15
-    wide = vgpnn.ladder_to((5, 20, 48))
-    assert vgpnn.sample(wide, random()).shape == (1, 3, 5, 20, 48)
+    wide = vgpnn.ladder_to((5, 30, 60))
+    assert vgpnn.sample(wide, random()).shape == (1, 3, 5, 30, 60)
 
 
 # -- what videos come from
@@ -262,6 +262,27 @@ def test_the_clips_patches_make_the_other_scales_the_same_whatever_is_asked_for(
     with pytest.raises(ValueError, match="14 frames cannot be divided among the scales"):
         sampler.ladder_to((14, 24, 64))
     assert sampler.reconstruction().shape == (1, 3, *stack.sizes[-1])
+
+
+def test_layouts_that_hardly_differ_are_cut_out_of_larger_ones(trained: ckpt.Checkpoint) -> None:
+    """Of a network whose output does not depend on z: samples are one and the same, but for the search's chances."""
+    stack = trained.stack()
+    assert stack is not None
+    for generator in stack.generators:
+        for parameter in generator.parameters():
+            parameter.zero_()
+    spread = {}
+    for margin in (0.0, 0.5):
+        stack.config = replace(trained.config, patch_margin=margin)
+        sampler = FinishedSampler(stack, training_pyramids([FRAMES], stack.config))
+        assert sampler.margin == margin
+        spread[margin] = sampler._layout(stack.sizes, 0, 0, lambda steps: None).shape
+    assert spread[0.0] == spread[0.5] == (1, 3, *stack.sizes[1])
+    stack = trained.stack()
+    assert stack is not None
+    stack.generators[0].tail.weight.mul_(30)  # type: ignore[union-attr, operator]
+    diverse = FinishedSampler(stack, training_pyramids([FRAMES // 4 + 96], stack.config))
+    assert diverse.margin == 0
 
 
 def test_before_its_last_trained_scale_a_model_has_samples_of_its_networks(trained: ckpt.Checkpoint) -> None:
