@@ -40,7 +40,11 @@ def wait_for(path: Path, process: subprocess.Popen[str], enough: int) -> None:
 
 def start(tmp_path: Path, storage: str) -> subprocess.Popen[str]:
     arguments = [sys.executable, str(ROOT / "jobs" / "train_corpus.py"), *command(tmp_path, storage)]
-    return subprocess.Popen(arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    # SIGINT is ignored where the tests themselves run in the background of a shell
+    return subprocess.Popen(
+        arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def interrupted(process: subprocess.Popen[str]) -> str:

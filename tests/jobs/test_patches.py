@@ -61,8 +61,8 @@ def test_the_same_command_again_does_nothing(finished: Finished) -> None:
     storage = ("--storage", finished.base.parent, "--experiment", "e")
     again = run_job("train_corpus.py", "--corpus", finished.source, *PATCHES, *storage, *ALONE)
     assert again.returncode == 0 and (finished.clip / "checkpoint.pt").stat().st_mtime_ns == before
-    other = run_job("train_corpus.py", "--corpus", finished.source, *PATCHES, "--set", "patch_scale=1", *storage)
-    assert other.returncode == 2 and "patch_scale was 2, is now 1" in other.stdout
+    other = run_job("train_corpus.py", "--corpus", finished.source, *PATCHES, "--set", "patch_scale=3", *storage)
+    assert other.returncode == 2 and "patch_scale was 2, is now 3" in other.stdout
 
 
 def test_evaluation_scores_the_samples_of_training_and_a_rival_beside(finished: Finished, tmp_path: Path) -> None:

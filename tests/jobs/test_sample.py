@@ -14,7 +14,7 @@ import torch
 
 from jobs import sample
 from model import device
-from model.sampling import sample as sampling
+from model.sampling import sampler as sampling
 from pipeline import video
 from tests.model.test_official import ARGS, Reference, write
 

@@ -45,7 +45,7 @@ def test_the_table_names_every_clip_with_figures_and_link(trained: Trained) -> N
     for folder in trained.clips.values():
         (row,) = [line for line in trained.output.splitlines() if folder.name in line and "http://" in line]
         assert re.search(
-            r"done\s*│\s*\d+\.\d\s*│\s*\d+\.\d\s*│\s*\d+\.\d\s*│\s*\d+\.\d\d\s*│\s*\d\.\d\d\d\s*│ http://127\.0\.0\.1:\d+/#/experiments/",
+            r"done\s*│\s*\d+\.\d\s*│\s*\d+\.\d\s*│\s*\d+\.\d\s*│\s*\d+\.\d\d\s*│\s*\d\.\d\d\d\s*│\s*\d\.\d\d\s*│\s*\d\.\d\d\s*│ http://127\.0\.0\.1:\d+/#/experiments/",
             row,
         )
     assert sum("│ failed" in line for line in trained.output.splitlines()) == len(BAD)
