@@ -56,6 +56,7 @@ def _own_ray(tmp_path_factory: pytest.TempPathFactory) -> None:
         RAY_USAGE_STATS_ENABLED="0",
         RAY_USAGE_STATS_REPORT_URL="http://127.0.0.1:1/",
         RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+        RAY_worker_niceness="0",  # else what runs beside, in the other process of the tests, goes first
     )
 
 
