@@ -95,7 +95,7 @@ class TrainConfig:
     patch_alpha: float = 0.005  # completeness: mean squared difference of a value; large: nearest patches alone (GPNN)
     patch_passes: int = 2  # a scale
     # a clip whose layouts hardly differ has them cut at random out of larger ones: so much a side; 0: never
-    patch_margin: float = 0.1
+    patch_margin: float = 0.15
     patch_coarse_passes: int = 6  # before that, at the finest trained scale: its samples become the clip's patches too
 
     # -- how it runs; never changes what is computed, but for rounding

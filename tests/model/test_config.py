@@ -40,7 +40,7 @@ SHARED = {  # what paper and published code agree on
     "patch_size": (3, 7, 7),
     "patch_alpha": 0.005,
     "patch_passes": 2,
-    "patch_margin": 0.1,
+    "patch_margin": 0.15,
     "patch_coarse_passes": 6,
 }
 PAPER = SHARED | {
