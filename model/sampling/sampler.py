@@ -36,7 +36,7 @@ def _ignore(steps: int) -> None:
 
 # Samples of the finest trained scale, and how much they must differ (`lab_diversity`) for layouts of the clip's size.
 # Of 13 `demo` models of 7 clips those of airballoons and of carphone, but for one, were below it (0.13 to 0.24), the
-# others had 0.40 to 0.71. Finished samples of carphone then have a diversity of 0.33 to 0.38 in place of 0.04 and 0.24.
+# others had 0.40 to 0.71. Samples of carphone then have a diversity of 0.58 and 0.56 in place of 0.24 and 0.04.
 MEASURED, LEAST_DIVERSITY = 8, 0.25
 
 
