@@ -22,7 +22,7 @@ setup: .venv/.installed  ## make .venv and install everything into it
 	$(BIN)/python -m pip install --quiet --editable '.[dev,s3]'
 	@touch $@
 
-demo: setup  ## train three real clips through Ray and print the results table (about 8 minutes on two cores)
+demo: setup  ## train three real clips through Ray and print the results table (about 4 minutes on two cores)
 	$(BIN)/python jobs/train_corpus.py --corpus demo --preset demo --cpus-per-clip 2 --storage $(STORAGE)
 
 ui: setup  ## MLflow on 127.0.0.1 over what demo produced
