@@ -113,10 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         chunks = frames_for(args.checkpoint, args.real, loaded)
         sampler = loaded.sampler(chunks, best_device())
         sizes = sampler.ladder_to(asked or sampler.size)
-        try:
-            check_bytes(sampler.needed_bytes(sizes), best_device() if loaded.needs_clip else HOST, "make it smaller")
-        except ValueError as error:
-            raise ValueError(f"a video of {sizes[-1]} {error}") from error
+        on = best_device() if loaded.needs_clip else HOST
+        check_bytes(f"a video of {sizes[-1]}", sampler.needed_bytes(sizes), on, "make it smaller")
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError, UsageError, VideoError, ShardError) as error:

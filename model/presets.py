@@ -66,30 +66,31 @@ _SHORT: dict[str, Any] = {"vae_levels": 1, "kl_weight": 5.0, "lr": 3e-3, "lr_fin
 
 # Where the minutes go in `demo`, `small` and `fast`: the patch-VAE of the coarsest scale is trained, and the clip's
 # patches make all others. It is the paper's first block, and then not the paper's method (patches/refine.py).
-# Measured at `demo` size with 7 scales from 12 px, seed 0: svfid_lite0 over that of blur, and diversity
-# (RESULTS.md, "Patches"; seconds on one core in float32).
+# Measured at `demo` size with 7 scales from 12 px and 4 coarse passes, seed 0: svfid_lite0 over that of blur, and
+# diversity (RESULTS.md, "Patches"; seconds on one core in float32).
 #                              bikes        bigbuckbunny  carphone     seconds
 #   scale 0, 800 iterations    0.39  0.86   0.14  0.68    0.11  0.39   54 to 88
 #   and scale 1 (GAN), 300     0.44  0.85   0.14  0.48                 97 to 124
 #   scales 0 and 1, 400, 1500               0.11  0.42    copy (0.05)  153 to 178
 #   VGPNN, without training    0.37  0.49   0.11  0.34    0.16  0.36   0
 # A GAN scale brings samples nearer to the clip: less diversity at about the same svfid.
-# - patch_coarse_passes 4: bigbuckbunny after 400 iterations 0.26 without, 0.24 with 1, 0.20 with 2, 0.17 with 4.
+# - patch_coarse_passes 6: bigbuckbunny after 400 iterations 0.26 without, 0.24 with 1, 0.20 with 2, 0.17 with 4, 0.15
+#   with 8; three other clips were better with 4 than with 8. 6 lies between; it was not compared by itself.
 # - patch_passes 2: 0.36 with 1, 0.26 with 2, 0.23 with 3, 0.21 with 5 (without coarse passes); each takes as long.
 # - patch_alpha 0.005, of GPNN: 0.55 at 0.001, 0.36 at 0.005, 0.35 at 0.02 with less diversity.
 _PATCHES: dict[str, Any] = {"patch_scale": 1, "patch_passes": 2, "patch_coarse_passes": 6, "patch_alpha": 0.005}
 
 
+def _short(**sizes: Any) -> TrainConfig:
+    """The paper's networks, short trainings and patches; sizes are of the shorter side, for portrait clips too."""
+    return replace(paper(), **_SHORT, **_PATCHES, ladder_side="shorter", scale_factor=None, **sizes)
+
+
 def small() -> TrainConfig:
     """For a laptop or a first look at a corpus: the paper's networks at the coarsest scale, patches up to 96 px."""
-    return replace(
-        paper(),
-        **_SHORT,
-        **_PATCHES,
-        ladder_side="shorter",  # a portrait clip as large as a landscape
+    return _short(
         min_size=12,
         max_size=96,
-        scale_factor=None,
         num_scales=8,
         # With patch_scale=None all scales are trained, as the paper does: 55 minutes a clip and more on two cores.
         iters_per_scale=(400, 1500, 1500, 1200, 800, 500, 300, 120),
@@ -99,30 +100,14 @@ def small() -> TrainConfig:
 
 def fast() -> TrainConfig:
     """The paper's size, 256 px of a 16:9 clip, in minutes: its networks at the coarsest scale, patches above."""
-    return replace(
-        paper(),
-        **_SHORT,
-        **_PATCHES,
-        ladder_side="shorter",
-        min_size=14,
-        max_size=144,
-        scale_factor=None,
-        num_scales=10,
-        iters_per_scale=400,
-        checkpoint_every=250,
-    )
+    return _short(min_size=14, max_size=144, num_scales=10, iters_per_scale=400, checkpoint_every=250)
 
 
 def demo() -> TrainConfig:
     """A minute a clip on two CPU cores: half the channels, the coarsest scale alone, patches up to 54 px."""
-    return replace(
-        paper(),
-        **_SHORT,
-        **_PATCHES,
-        ladder_side="shorter",
+    return _short(
         min_size=12,
         max_size=54,
-        scale_factor=None,
         num_scales=7,
         channels=32,
         # With patch_scale=None all scales are trained, as the paper does.

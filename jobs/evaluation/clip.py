@@ -66,6 +66,10 @@ class ScoringTask:
         """The name of its row, and of its folder of pictures."""
         return f"{self.clip_id}--{self.method}" if self.method else self.clip_id
 
+    def unscored(self, complaint: str) -> ScoredClip:
+        """Its row where it could not be scored, and why in one line."""
+        return ScoredClip(self.clip_id, method=self.method or "", complaints=[complaint])
+
 
 def score_clip(
     task: ScoringTask, chunks: Sequence[np.ndarray], features: VideoFeatures, options: ScoringOptions
@@ -100,7 +104,7 @@ def score_clip(
         return replace(row, complaints=[f"none of {options.num_samples} samples can be scored: {row.complaints[0]}"])
     except Exception as error:  # the boundary where a failure becomes data: this clip's, and only its
         kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
-        return ScoredClip(task.clip_id, method=task.method or "", complaints=[kind + one_line(error)])
+        return task.unscored(kind + one_line(error))
 
 
 def score_folder(folder: Path, real: str, features: VideoFeatures, options: ScoringOptions) -> ScoredClip:

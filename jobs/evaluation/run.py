@@ -65,10 +65,7 @@ def score_all(request: EvaluationRequest, groups: Sequence[Group], console: Cons
     """The scores of each group, in the order of its clips: a Ray task a clip, as many at once as there is room for."""
     groups = [_with_rivals(group, request.method) for group in groups]
     todo = [(group, task) for group in groups for task in group.tasks]
-    rows = {
-        (group.out, task.row): ScoredClip(task.clip_id, method=task.method or "", complaints=[task.reason])
-        for group, task in todo
-    }
+    rows = {(group.out, task.row): task.unscored(task.reason) for group, task in todo}
     waiting = iter([(group, task) for group, task in todo if not task.reason])
     in_flight: InFlight[tuple[Group, ScoringTask]] = InFlight()
     with ray_session(), console.status("scoring") as status:
@@ -82,7 +79,7 @@ def score_all(request: EvaluationRequest, groups: Sequence[Group], console: Cons
                 try:
                     chunks = [shards.read_clip(entry).frames_thwc for entry in needed]
                 except shards.ShardError as error:
-                    rows[group.out, task.row] = replace(rows[group.out, task.row], complaints=[one_line(error)])
+                    rows[group.out, task.row] = task.unscored(one_line(error))
                     continue
                 reference = body.remote(task, chunks, features, _options(request, group.out))
                 in_flight.items[reference] = following
@@ -93,8 +90,7 @@ def score_all(request: EvaluationRequest, groups: Sequence[Group], console: Cons
                 try:
                     scored = ray.get(reference)
                 except RayError as error:
-                    died = [f"its task died: {one_line(error)}"]
-                    scored = ScoredClip(task.clip_id, method=task.method or "", complaints=died)
+                    scored = task.unscored(f"its task died: {one_line(error)}")
                 rows[group.out, task.row] = scored
     return [[rows[group.out, task.row] for task in group.tasks] for group in groups]
 

@@ -95,7 +95,6 @@ def coherence(field: NearestNeighbourField) -> float:
     """How much is copied in large pieces: the share of neighbouring patches that come from neighbouring patches.
 
     A pair is a patch and the next one along frames, height or width. It counts if both have the same displacement.
-    Ours; it is what Ashikhmin 2001 and GPNN's figures call coherent regions, as a number.
 
     Args:
         field: of step 1.

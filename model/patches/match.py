@@ -1,7 +1,7 @@
 """The clip's patch that suits each patch of a video best: by distance, and so that all of the clip is used.
 
 The score of a query q and a key k is d(q, k) / (α + min over all queries of d(·, k)), d the squared distance: the
-completeness of Granot et al. 2022 (GPNN, §3.2 "bidirectional similarity"), which VGPNN (Haim et al. 2022) takes over.
+completeness of Granot et al. 2022 (GPNN).
 A key that no query resembles has a large minimum and so low scores: it is taken more easily. A small α asks for all of
 the clip, a large one for the nearest patch alone.
 """

@@ -110,7 +110,9 @@ class FinishedSampler:
         self._patches = ClipPatches(
             stack.sizes, lambda n: torch.stack([torch.from_numpy(pyramid[n]) for pyramid in clip]), stack.device
         )
-        self.margin = config.patch_margin if self._coarse_diversity() < LEAST_DIVERSITY else 0.0
+        self.margin = config.patch_margin
+        if self.margin and self._coarse_diversity() >= LEAST_DIVERSITY:
+            self.margin = 0.0
 
     def ladder_to(self, size: Size) -> list[ScaleSize]:
         """See `Sampler`."""
@@ -221,14 +223,15 @@ def check_memory(config: TrainConfig, sizes: Sequence[ScaleSize], examples: int,
     if not config.made_of_patches:
         return
     patched = sizes[max(0, config.trained_scales - 1) :]
-    check_bytes(needed_bytes(patched, patched, examples), device, "set a smaller max_size, or a larger stride")
+    needed = needed_bytes(patched, patched, examples)
+    check_bytes(f"a video of {sizes[-1]}", needed, device, "set a smaller max_size, or a larger stride")
 
 
-def check_bytes(needed: float, device: torch.device, mend: str) -> None:
-    """Raises ValueError, one line, if so many bytes are more than the memory of the device."""
+def check_bytes(what: str, needed: float, device: torch.device, mend: str) -> None:
+    """Raises ValueError, one line, if so many bytes are more than the memory of the device. what: needs them."""
     there = memory_bytes(device) if device.type == "cuda" else host_bytes()
     if needed > there:
-        raise ValueError(f"needs {needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there; {mend}")
+        raise ValueError(f"{what} needs {needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there; {mend}")
 
 
 def sampler_of(config: TrainConfig, stack: GeneratorStack | None, clip: Pyramids, device: torch.device) -> Sampler:
