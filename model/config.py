@@ -73,6 +73,10 @@ class TrainConfig:
     gp_weight: float = 0.1  # λ of the gradient penalty
     noise_amp: float = 0.1  # z_n has amplitude noise_amp · RMSE(x̄ⁿ, xⁿ) at GAN scales
     grad_clip: float = 5.0  # norm over all trained parameters of E and G; the critic is not clipped (authors' code)
+    # GAN scales train on a random part of the volume, so much of its height and width; 1: all of it, as the paper. The
+    # critic is one of patches: the gradient is the same in expectation, but for what the border and the statistics of
+    # the normalisation do. Never less than what the critic sees at once
+    gan_crop: float = 1.0
     seed: int = 0
 
     # -- examples: the loss is a sum over them (eq. 5, 11); off by default, as in the paper's experiments
@@ -94,7 +98,7 @@ class TrainConfig:
     patch_size: tuple[int, int, int] = (3, 7, 7)  # frames, height, width (VGPNN)
     patch_alpha: float = 0.005  # completeness: mean squared difference of a value; large: nearest patches alone (GPNN)
     patch_passes: int = 2  # a scale
-    # a clip whose layouts hardly differ has them cut at random out of larger ones: so much a side; 0: never
+    # where layouts drawn one after the other are all the clip itself, they are cut out of ones larger by so much a side
     patch_margin: float = 0.15
     patch_coarse_passes: int = 6  # before that, at the finest trained scale: its samples become the clip's patches too
 
@@ -149,6 +153,7 @@ class TrainConfig:
             need(0 < getattr(self, name) < math.inf, f"{name}={getattr(self, name)}: a finite number above 0")
         for name in ("kl_weight", "adv_weight", "gp_weight", "noise_amp"):
             need(0 <= getattr(self, name) < math.inf, f"{name}={getattr(self, name)}: a finite number, 0 or more")
+        need(0 < self.gan_crop <= 1, f"gan_crop={self.gan_crop}: above 0, at most 1")
         need(0 < self.lr_final <= 1, f"lr_final={self.lr_final}: above 0, at most 1")
         patch = self.patch_scale
         need(

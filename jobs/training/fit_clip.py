@@ -128,7 +128,7 @@ def fit_clip(
         f"{real.metric}_reconstruction": svfid(real, reconstruction[None]).mean,
     }
     if isinstance(sampler, FinishedSampler):
-        metrics["layout_margin"] = sampler.margin
+        metrics["layouts_redrawn"] = sampler.redrawn
     write_json(folder / clip_folder.METRICS, {**metrics, "num_samples": num_samples, "seed": SCORED_SEED})
     (folder / clip_folder.ERROR).unlink(missing_ok=True)  # of an earlier attempt
     result = Result(

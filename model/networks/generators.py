@@ -138,8 +138,16 @@ class GeneratorStack(nn.Module):
 
     def level(self, below: Tensor, n: int, noise: Tensor | None = None) -> Tensor:
         """x̄ⁿ from what is below it: z at scale 0, x̄ⁿ⁻¹ at the others. On the device of the networks."""
+        return self.emit(self.entering(below, n), n, noise)
+
+    def entering(self, below: Tensor, n: int) -> Tensor:
+        """What Gⁿ is given, without noise: z at scale 0, ↑x̄ⁿ⁻¹ at the others. On the device of the networks."""
         below = below.to(self.device)
-        return self.decode(below) if n == 0 else self.refine(self.upsample(below, n), n, noise)
+        return below if n == 0 else self.upsample(below, n)
+
+    def emit(self, entering: Tensor, n: int, noise: Tensor | None = None) -> Tensor:
+        """x̄ⁿ from what enters Gⁿ, or the same part of both."""
+        return self.decode(entering) if n == 0 else self.refine(entering, n, noise)
 
     def reconstruct(self, x0: Tensor, first: int, last: int) -> Tensor:
         """x̄ of scale `last` from x̄ of scale `first`, without noise. x0: (B, 3, *sizes[first])."""

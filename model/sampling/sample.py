@@ -88,13 +88,19 @@ def count_convolutions(stack: GeneratorStack, sizes: Sequence[ScaleSize], limit:
     )
 
 
+def stream_of(seed: int, index: int, *place: int) -> torch.Generator:
+    """The random numbers of one video, on the CPU; others for each place in its making."""
+    (state,) = np.random.SeedSequence([seed, index], spawn_key=place).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state))
+
+
 @torch.no_grad()
 def sample_in_parts(
     stack: GeneratorStack,
     sizes: Sequence[ScaleSize],
     seed: int,
     index: int,
-    *,
+    *place: int,
     limit: int = tiling.MAX_VOXELS,
     tick: Callable[[int], None] = lambda convolutions: None,
 ) -> Iterator[Tensor]:
@@ -105,6 +111,7 @@ def sample_in_parts(
 
     Args:
         sizes: the stack's own ladder or one of `stretched_ladder`, from scale 0 on.
+        place: of its random numbers, see `stream_of`.
         tick: called with how many of `count_convolutions` were done since the last call.
 
     Yields (1, 3, t, H, W) float32 in [-1, 1] on the CPU; the t add up to T.
@@ -112,8 +119,7 @@ def sample_in_parts(
     limit = _limit(stack, sizes, limit)
     stretched = copy.copy(stack)  # the same networks
     stretched.sizes = list(sizes)
-    (state,) = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
-    stream = torch.Generator().manual_seed(int(state))
+    stream = stream_of(seed, index, *place)
     x = stretched.draw(1, stream)
     for n in range(len(sizes)):
         runs = _level(stretched, x, n, stretched.noise(n, 1, stream), limit, tick)

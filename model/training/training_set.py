@@ -32,6 +32,30 @@ def rng_at(device: torch.device, seed: int, *place: int) -> torch.Generator:
 
 
 @dataclass(frozen=True)
+class Window:
+    """A part of every frame of a volume."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @staticmethod
+    def at_random(config: TrainConfig, size: ScaleSize, n: int, iteration: int) -> Window:
+        """Of one iteration of GAN scale n: `config.gan_crop` of each side, no less than the critic sees at once."""
+        sees = 1 + 2 * config.critic_convs
+        height, width = (max(round(config.gan_crop * side), min(sees, side)) for side in size[1:])
+        place = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(n, iteration)))
+        top = int(place.integers(size.height - height, endpoint=True))
+        left = int(place.integers(size.width - width, endpoint=True))
+        return Window(top, left, height, width)
+
+    def cut(self, volumes: Tensor) -> Tensor:
+        """(…, H, W) → (…, height, width), a view."""
+        return volumes[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+@dataclass(frozen=True)
 class Batch:
     """Examples that go through the networks at once, in one iteration of one scale."""
 
@@ -46,6 +70,12 @@ class Batch:
     def real(self, n: int) -> Tensor:
         """The examples at scale n: (B, 3, T_n, H_n, W_n) float32."""
         return self.training_set.at(n, self.examples)
+
+    def window(self) -> Window:
+        """The part that this iteration of a GAN scale trains on, the same of all examples."""
+        return Window.at_random(
+            self.training_set.config, self.training_set.sizes[self.scale], self.scale, self.iteration
+        )
 
     def rngs(self) -> list[torch.Generator]:
         """Random numbers of each example, each time from their beginning."""

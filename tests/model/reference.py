@@ -215,17 +215,25 @@ def gan_iteration(n, w, c, moments, critic_moments, amps, samples, sizes, config
     for prefix in [name.removesuffix(".u") for name in c if name.endswith(".u")]:
         power_iteration(c, prefix)
     losses, made = {}, []
+    part = window(n, samples[0][1].place, sizes, config)
     for reals, draw in samples:
         z, _ = code(w, reals[0], config, draw)
         z_random = prior(sizes, config, draw)
-        _, x_rec = reconstruct(w, z, n, sizes, config)
-        x_random = torch.tanh(generate(w, 0, z_random, config.generator_convs))
-        for k in range(1, n + 1):
-            noise = amps[k] * draw.normal((1, 3, *sizes[k])) if k >= config.vae_levels else 0.0
-            x_random = refine(w, k, upsample(x_random, sizes[k]), noise, config)
-        made.append((reals[n], x_rec, x_random))
+        x_rec, x_random = z, z_random
+        for k in range(n + 1):
+            cut = part if k == n else lambda volume: volume
+            if k == 0:
+                x_rec, x_random = (
+                    torch.tanh(generate(w, 0, cut(x), config.generator_convs)) for x in (x_rec, x_random)
+                )
+                continue
+            noise = cut(amps[k] * draw.normal((1, 3, *sizes[k]))) if k >= config.vae_levels else 0.0
+            x_rec = refine(w, k, cut(upsample(x_rec, sizes[k])), 0.0, config)
+            x_random = refine(w, k, cut(upsample(x_random, sizes[k])), noise, config)
+        real = part(reals[n])
+        made.append((real, x_rec, x_random))
 
-        real, fake, epsilon = reals[n], x_random.detach(), draw.uniform()
+        fake, epsilon = x_random.detach(), draw.uniform()
         mixed = (epsilon * real + (1 - epsilon) * fake).requires_grad_()
         (slope,) = torch.autograd.grad(criticise(c, mixed, config).sum(), mixed, create_graph=True)
         add(losses, {"critic_loss": criticise(c, fake, config).mean() - criticise(c, real, config).mean()})
@@ -241,6 +249,16 @@ def gan_iteration(n, w, c, moments, critic_moments, amps, samples, sizes, config
     return means, adam(w, gradients, moments, rates, config), critic_after
 
 
+def window(n, place, sizes, config):
+    """What cuts the part of every frame that an iteration of a GAN scale trains on."""
+    seed, scale, iteration = place
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(scale, iteration)))
+    least = 2 * config.critic_convs + 1
+    sides = [max(round(side * config.gan_crop), min(side, least)) for side in sizes[n][1:]]
+    first = [int(rng.integers(0, side - part + 1)) for side, part in zip(sizes[n][1:], sides, strict=True)]
+    return lambda volume: volume[:, :, :, first[0] : first[0] + sides[0], first[1] : first[1] + sides[1]]
+
+
 class Draws:
     """The random numbers of one sample in one iteration (0: measuring the noise amplitude), as float64.
 
@@ -249,6 +267,7 @@ class Draws:
     """
 
     def __init__(self, seed, scale, iteration, sample=0, dtype=torch.float32):
+        self.place = (seed, scale, iteration)
         place = np.random.SeedSequence(seed, spawn_key=(scale, iteration, sample))
         self.generator = torch.Generator().manual_seed(int(place.generate_state(1, np.uint64)[0]) // 2)
         self.dtype = dtype

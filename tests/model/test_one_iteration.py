@@ -214,6 +214,20 @@ def test_iteration_of_several_samples_equals_the_reference(of_three_samples, n):
     check(config, recorder, final, n)
 
 
+@pytest.fixture(scope="module", params=[(True, None), (False, 1)], ids=["freeze", "no_freezing"])
+def of_crops(request, tmp_path_factory):
+    """GAN scales of two samples on random parts of the volume: 11 of 14 × 12 of 19 pixels, 11 of 16 × 13 of 22."""
+    freeze, micro_batch = request.param
+    config = tiny(gan_crop=0.61, freeze=freeze, micro_batch=micro_batch, seed=8, **QUICK)
+    return trained_in_float64(tmp_path_factory.mktemp("crops"), config, samples=2)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_iteration_of_crops_equals_the_reference(of_crops, n):
+    config, recorder, final = of_crops
+    check(config, recorder, final, n)
+
+
 def check_roughly(config, recorder, final, n, *, loss, gradient):
     """loss: relative error, and a third of it absolute; gradient: error of a network's whole first moment."""
     losses, _, moments = compared(recorder, final, n, config)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model import checkpoint as ckpt
@@ -21,7 +25,7 @@ from model.patches.refine import ClipPatches, Matching, Step, assemble, enlarged
 from model.patches.space import principal_components
 from model.patches.vgpnn import Vgpnn, vgpnn_ladder
 from model.presets import PRESETS, demo
-from model.pyramid import ladder, training_pyramids
+from model.pyramid import ScaleSize, ladder, training_pyramids
 from model.sampling.sampler import (
     FinishedSampler,
     NetworkSampler,
@@ -264,25 +268,34 @@ def test_the_clips_patches_make_the_other_scales_the_same_whatever_is_asked_for(
     assert sampler.reconstruction().shape == (1, 3, *stack.sizes[-1])
 
 
-def test_layouts_that_hardly_differ_are_cut_out_of_larger_ones(trained: ckpt.Checkpoint) -> None:
-    """Of a network whose output does not depend on z: samples are one and the same, but for the search's chances."""
+@pytest.mark.parametrize("copies", [0, 2, 5, 100])
+def test_a_layout_that_is_the_clip_is_drawn_again(
+    trained: ckpt.Checkpoint, monkeypatch: pytest.MonkeyPatch, copies: int
+) -> None:
+    """After four of them layouts are parts of ones that are half as large again, and after eight there is no more."""
     stack = trained.stack()
     assert stack is not None
-    for generator in stack.generators:
-        for parameter in generator.parameters():
-            parameter.zero_()
-    spread = {}
-    for margin in (0.0, 0.5):
-        stack.config = replace(trained.config, patch_margin=margin)
-        sampler = FinishedSampler(stack, training_pyramids([FRAMES], stack.config))
-        assert sampler.margin == margin
-        spread[margin] = sampler._layout(stack.sizes, 0, 0, lambda steps: None).shape
-    assert spread[0.0] == spread[0.5] == (1, 3, *stack.sizes[1])
-    stack = trained.stack()
-    assert stack is not None
-    stack.generators[0].tail.weight.mul_(30)  # type: ignore[union-attr, operator]
-    diverse = FinishedSampler(stack, training_pyramids([FRAMES // 4 + 96], stack.config))
-    assert diverse.margin == 0
+    stack.config = replace(trained.config, patch_margin=0.5)
+    clip = training_pyramids([FRAMES], stack.config)
+    sampler = FinishedSampler(stack, clip)
+    plain, drawn = NetworkSampler.parts, []
+
+    def parts(self: NetworkSampler, sizes: list[ScaleSize], *where: Any) -> Iterator[torch.Tensor]:
+        drawn.append(sizes[-1])
+        if len(drawn) > copies:
+            return plain(self, sizes, *where)
+        return iter([F.interpolate(torch.from_numpy(clip[0][1])[None], size=sizes[-1])])
+
+    monkeypatch.setattr(NetworkSampler, "parts", parts)
+    ticks: list[int] = []
+    (video,) = sampler.parts(stack.sizes, 0, 0, ticks.append)
+    t, h, w = stack.sizes[1]
+    larger = ScaleSize(t, math.ceil(1.5 * h), math.ceil(1.5 * w))
+    # an enlarged copy whose part is cut out is none
+    assert drawn == [stack.sizes[1]] * min(copies + 1, 4) + ([larger] if copies >= 4 else [])
+    assert sampler.redrawn == min(copies, 4)
+    assert sum(ticks) <= sampler.steps(stack.sizes)
+    assert (video - torch.from_numpy(clip[0][3])[None]).abs().mean() > 0.1
 
 
 def test_before_its_last_trained_scale_a_model_has_samples_of_its_networks(trained: ckpt.Checkpoint) -> None:
