@@ -36,7 +36,7 @@ def _ignore(steps: int) -> None:
 
 # A layout is a copy if its mean absolute difference to the clip is below so many standard deviations of the clip. It is
 # drawn again, up to so many layouts in all, of which the later half are cut out of larger ones. Of 224 layouts of 14
-# `demo` models of 7 clips 32 were closer than 0.03 and 2 others than 0.1: of carphone 48 %, of airballoons 8 %, of bikes
+# `demo` models of 7 clips 32 were closer than 0.03, 2 others than 0.1: of carphone 48 %, of airballoons 8 %, of bikes
 # and bigbuckbunny none.
 COPY, LAYOUTS = 0.1, 8
 
