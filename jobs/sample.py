@@ -114,7 +114,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sampler = loaded.sampler(chunks, best_device())
         sizes = sampler.ladder_to(asked or sampler.size)
         on = best_device() if loaded.needs_clip else HOST
-        check_bytes(f"a video of {sizes[-1]}", sampler.needed_bytes(sizes), on, "make it smaller")
+        check_bytes(
+            f"a video of {sizes[-1]}",
+            sampler.needed_bytes(sizes),
+            on,
+            lambda share: f"{share:.0%} of its pixels fit",
+        )
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError, UsageError, VideoError, ShardError) as error:

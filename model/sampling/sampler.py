@@ -236,14 +236,25 @@ def check_memory(config: TrainConfig, sizes: Sequence[ScaleSize], examples: int,
         return
     patched = sizes[max(0, config.trained_scales - 1) :]
     needed = needed_bytes(patched, patched, examples)
-    check_bytes(f"a video of {sizes[-1]}", needed, device, "set a smaller max_size, or a larger stride")
+
+    def mend(share: float) -> str:
+        fits = int(0.95 * config.max_size * math.sqrt(share))  # scales below do not shrink as much
+        return f"max_size={fits} fits" if fits >= config.min_size else "take a larger stride, or a shorter video"
+
+    check_bytes(f"a video of {sizes[-1]}", needed, device, mend)
 
 
-def check_bytes(what: str, needed: float, device: torch.device, mend: str) -> None:
-    """Raises ValueError, one line, if so many bytes are more than the memory of the device. what: needs them."""
+def check_bytes(what: str, needed: float, device: torch.device, mend: Callable[[float], str]) -> None:
+    """Raises ValueError, one line, if so many bytes are more than the memory of the device.
+
+    Args:
+        what: needs them.
+        mend: what to do where the memory is this share of what is needed.
+    """
     there = memory_bytes(device) if device.type == "cuda" else host_bytes()
     if needed > there:
-        raise ValueError(f"{what} needs {needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there; {mend}")
+        amounts = f"{needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there"
+        raise ValueError(f"{what} needs {amounts}; {mend(there / needed)}")
 
 
 def sampler_of(config: TrainConfig, stack: GeneratorStack | None, clip: Pyramids, device: torch.device) -> Sampler:

@@ -22,7 +22,6 @@ from jobs.training import schedule
 from jobs.training.task import ClipTask, fit_task
 from model import checkpoint as ckpt
 from model.training.state import TrainState
-from pipeline.sources import demo_sources
 from tests.conftest import Injected
 from tests.infra.s3 import s3_server
 
@@ -30,7 +29,7 @@ from .conftest import ROOT, TINY, make_video, run_job, run_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
-NODES = 3
+NODES = 2
 # Scale 2 is long enough that what it has is in the store before its end, whatever the machine.
 LONG = ("--set", "iters_per_scale=20,20,400,20", "--set", "checkpoint_every=20", "--set", "log_every=10")
 QUICK_DEATHS = {
@@ -85,7 +84,7 @@ def bucket() -> Iterator[str]:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head without a slot and three nodes with one each."""
+    """A head without a slot and two nodes with one each."""
     for name, value in QUICK_DEATHS.items():
         monkeypatch.setenv(name, value)
     from ray.cluster_utils import Cluster
@@ -101,9 +100,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_a_node_is_lost_and_its_clip_goes_on_elsewhere(
     bucket: str, tmp_path: Path, injected: Injected, request: pytest.FixtureRequest
 ) -> None:
-    """The demo's real clips, each on its own node, their files in an object store: no node has another's files."""
+    """Two clips, each on its own node, their files in an object store: no node has another's files."""
     tracking = ("--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    command = ("--corpus", "demo", *TINY, *LONG, "--cpus-per-clip", "1", *tracking)
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for number in range(NODES):
+        make_video(videos / f"clip{number}.mp4")
+    command = ("--corpus", videos, *TINY, *LONG, "--cpus-per-clip", "1", *tracking)
     whole = run_job("train_corpus.py", *command, "--storage", tmp_path, "--experiment", "whole")
     assert whole.returncode == 0, whole.stdout
     cluster = request.getfixturevalue("cluster")
@@ -132,7 +135,7 @@ def test_a_node_is_lost_and_its_clip_goes_on_elsewhere(
     assert process.returncode == 0, output
 
     wanted = [folder.name for folder in (tmp_path / "whole").iterdir() if (folder / "result.json").exists()]
-    assert len(wanted) == len(demo_sources())
+    assert len(wanted) == NODES
     found = [n for n in store.names() if store.read([f"{n}/result.json"])]
     injected("a node is lost: clips", wanted, found)
     assert output.count("\n" + clip_id + "  done") == 1

@@ -352,8 +352,14 @@ def test_every_preset_has_its_vgpnn(preset: str) -> None:
 def test_a_clip_whose_patches_do_not_fit_is_told_before_training() -> None:
     config = tiny("patch_scale=2")
     check_memory(config, ladder(config, 48, 64), 1, CPU)
-    with pytest.raises(ValueError, match=r"GiB of memory, .* are there; set a smaller max_size"):
-        check_memory(config, ladder(config, 48, 64), 10**6, CPU)
+    with pytest.raises(ValueError, match=r"GiB of memory, .* are there; take a larger stride, or a shorter video"):
+        check_memory(config, ladder(config, 48, 64), 10**8, CPU)
+    large = replace(config, max_size=30_000)
+    with pytest.raises(ValueError, match=r"GiB of memory, .* are there; max_size=(\d+) fits") as caught:
+        check_memory(large, ladder(large, 48, 64), 1, CPU)
+    fits = int(str(caught.value).split("max_size=")[1].split()[0])
+    fitting = replace(large, max_size=fits)
+    check_memory(fitting, ladder(fitting, 48, 64), 1, CPU)
 
 
 def test_a_first_field_that_is_too_large_to_be_exact_begins_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
