@@ -78,7 +78,7 @@ _SHORT: dict[str, Any] = {"vae_levels": 1, "kl_weight": 5.0, "lr": 3e-3, "lr_fin
 #   with 8; three other clips were better with 4 than with 8. 6 lies between; it was not compared by itself.
 # - patch_passes 2: 0.36 with 1, 0.26 with 2, 0.23 with 3, 0.21 with 5 (without coarse passes); each takes as long.
 # - patch_alpha 0.005, of GPNN: 0.55 at 0.001, 0.36 at 0.005, 0.35 at 0.02 with less diversity.
-_PATCHES: dict[str, Any] = {"patch_scale": 1, "patch_passes": 2, "patch_coarse_passes": 6, "patch_alpha": 0.005}
+_PATCHES: dict[str, Any] = {"patch_scale": 1, "patch_passes": 3, "patch_coarse_passes": 6, "patch_alpha": 0.005}
 
 
 def _short(**sizes: Any) -> TrainConfig:
