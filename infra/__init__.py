@@ -9,6 +9,7 @@ import os
 # At "0", as it is by default on Windows and macOS, everything that a Ray started here opens is for this machine alone;
 # else it would listen on every interface, and run what anyone sends it.
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+STARTS_HERE = ("", "local")  # values of RAY_ADDRESS that name no cluster: Ray is started on this machine
 _SETTINGS = {
     # Ray: no usage report; tasks without a GPU see none; a task that took too much memory is not started again as it
     # was.
@@ -28,5 +29,5 @@ _SETTINGS = {
 }
 for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)
-if "RAY_ADDRESS" not in os.environ:
+if os.environ.get("RAY_ADDRESS", "").strip() in STARTS_HERE:
     os.environ.setdefault(LOOPBACK_ONLY, "0")

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 
 LINE_CHARS = 500  # of an error in a table, a tag or a log
+# What a URI holds before its host: up to the last @ of the host's part; also a password with a / or ? in it, as
+# SQLAlchemy takes it, unless it is a port. And parameters that are passwords, keys or signatures by their names.
+_USER = re.compile(r"(?<=://)(?:[^\s/?#'\"]*@|[^\s/?#@:'\"]*:(?!\d+[/?#])[^\s@'\"]*@)")
+_PARAMETER = re.compile(
+    r"(?<=[?&;])([^=&;\s?#'\"]*(?:passw|pwd|secret|token|key|sig|cred|auth)[^=&;\s'\"]*=)[^&;\s#'\"]+", re.IGNORECASE
+)
 
 
 class UsageError(Exception):
@@ -30,14 +37,25 @@ class TakenOver(RuntimeError):
     """Another process trains this clip now: this one must write nothing more."""
 
 
-def one_line(error: BaseException) -> str:
-    """An error's message as one line of at most LINE_CHARS characters, for a table or a tag."""
-    return " ".join(str(error).split())[:LINE_CHARS]
+def without_secrets(text: str) -> str:
+    """The text with user and password of every URI in it as ***, and its parameters that are a password or key too.
+
+    Every error, path and URI that is shown or stored comes through here: `one_line`, `printable` and the `uri` of a
+    store call it.
+    """
+    return _PARAMETER.sub(r"\1***", _USER.sub("***@", text))
+
+
+def one_line(error: BaseException | str) -> str:
+    """An error's message as one printable line of at most LINE_CHARS characters, for a table or a tag."""
+    return printable(" ".join(str(error).split()))[:LINE_CHARS]
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """The path, or any text, fit for one line of a terminal: control and undecodable characters are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(path))
+    """The path, URI, or any text, fit for one line of a terminal or a file: control and undecodable characters are
+    escaped, and it holds no password."""
+    text = without_secrets(os.fspath(path))
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def cannot_write(path: str | os.PathLike[str], error: OSError) -> str:

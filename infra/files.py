@@ -75,7 +75,7 @@ def append(path: Path, line: str) -> None:
     """Add a line to a log; it is on the disk when this returns. Raises StorageError if it cannot be."""
     try:
         with open(path, "ab") as file:
-            file.write(line.encode() + b"\n")
+            file.write(line.encode(errors="backslashreplace") + b"\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

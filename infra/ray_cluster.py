@@ -5,18 +5,28 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from infra.errors import UsageError
+from infra.errors import UsageError, one_line, printable
+from infra.ray_address import cluster_address
 from infra.store import IN_RAY_JOB
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN_PROCESS = {"max_calls": 1}  # a process a clip, so that one clip's memory or crash is never another's
 # Submitted beyond what runs at once, so that a free slot never waits for a clip to be read.
 SPARE_TASKS = 2
+# What a process that joins a cluster from outside a job sends to its nodes: the code alone, whatever else is here.
+# Lines as of .gitignore, of which the last that fits counts; Ray does not look into a folder that is left out.
+ROOMS = ("infra", "pipeline", "model", "jobs")
+FOLDERS = [f"!/{room}{below}" for room in ROOMS for below in ("", "/**")]
+ONLY_CODE = ["*", *FOLDERS, "*.*", *(f"!/{room}/**/*.py" for room in ROOMS)]
+SOCKET_BYTES = 103  # of a socket's path, which every system takes
+SOCKET = "session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"  # the longest that Ray makes
 T = TypeVar("T")
 
 
@@ -24,32 +34,57 @@ T = TypeVar("T")
 def ray_session() -> Iterator[None]:
     """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), else start Ray on this machine.
 
-    A process that is connected already stays so: whoever connected it ends the connection.
+    A process that is connected already stays so: whoever connected it ends the connection. Raises UsageError.
     """
     import ray
 
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS")
-    runtime_env = None
-    if address is None:
-        # Workers of a Ray started here inherit the environment: they import this project from where it lies.
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    elif IN_RAY_JOB not in os.environ:
-        # Joined from outside a job: its nodes get this folder, as `ray job submit --working-dir` would give it.
-        runtime_env = {"working_dir": str(ROOT)}
-    ray.init(
-        runtime_env=runtime_env,
-        address=address or "local",
-        include_dashboard=None if address else False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
+    address = cluster_address()
+    with contextlib.ExitStack() as stack:
+        options: dict[str, Any] = {"address": address or "local"}
+        if address is None:
+            # Workers of a Ray started here inherit the environment: they import this project from where it lies.
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+            options |= {"include_dashboard": False, "_temp_dir": stack.enter_context(_session_folder())}
+        elif IN_RAY_JOB not in os.environ:
+            options["runtime_env"] = {"working_dir": str(ROOT), "excludes": ONLY_CODE}
+        try:
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            what = (
+                f"RAY_ADDRESS {printable(address)}: Ray does not let it join" if address else "Ray does not start here"
+            )
+            mend = "run it on a node of the cluster, by ray job submit" if address else "see to it, and run it again"
+            raise UsageError(f"{what} ({one_line(error)}); {mend}") from error
+        stack.callback(ray.shutdown)
         yield
+
+
+@contextlib.contextmanager
+def _session_folder() -> Iterator[str]:
+    """Where a Ray that is started here keeps its sockets: where Ray itself would, by RAY_TMPDIR or TMPDIR; a short folder
+    that goes with the session, if nothing can be written there or the path is too long for a socket.
+
+    Raises UsageError if there is none.
+    """
+    from ray._common.utils import get_default_ray_temp_dir
+
+    usual = Path(get_default_ray_temp_dir()).absolute()
+    there = next(folder for folder in (usual, *usual.parents) if folder.exists())  # Ray makes the others
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK) and len(os.fsencode(usual / SOCKET)) <= SOCKET_BYTES:
+        yield str(usual)
+        return
+    try:
+        folder = tempfile.mkdtemp(prefix="hpv", dir="/tmp")
+    except OSError as error:
+        cause = f"nothing can be written in {printable(there)} or /tmp for Ray's sockets ({error.strerror})"
+        raise UsageError(f"{cause}; set RAY_TMPDIR to a folder with a short path") from error
+    try:
+        yield folder
     finally:
-        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)

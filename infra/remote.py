@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from infra.errors import cannot_write, printable
+from infra.errors import UsageError, cannot_write, one_line, printable
 from infra.files import commit, temporary_beside
 
 LEFTOVER_S = 3600.0  # a file that is being copied changes more often
@@ -46,6 +46,15 @@ def fetch(source: str, cache_dir: Path) -> str:
     return str(target / name)
 
 
+def refuse_credentials(uri: str) -> None:
+    """Raises UsageError for a user or password before a bucket: nothing would use it."""
+    variables = {"s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "gs": "GOOGLE_APPLICATION_CREDENTIALS"}
+    scheme, _, rest = uri.partition("://")
+    name = {"s3a": "s3", "gcs": "gs"}.get(scheme.lower(), scheme.lower())
+    if name in variables and "@" in rest.partition("/")[0]:
+        raise UsageError(f"{printable(uri)}: takes no key in the URI; leave it out, and set {variables[name]}")
+
+
 def leaves_folder(name: str) -> bool:
     """Whether a file of this relative name could be written outside the folder that it is meant for."""
     return ".." in PurePosixPath(name).parts or "\\" in name or "\0" in name
@@ -57,13 +66,18 @@ def _remote(source: str, scheme: str) -> tuple[list[dict[str, Any]], str]:
 
     source_name = printable(source)
     try:
+        refuse_credentials(source)
         filesystem, root = fsspec.core.url_to_fs(source)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
     except ImportError as error:
         package = PIP_NAMES.get(scheme.lower())
-        mend = f"pip install {package}" if package else str(error)
+        mend = f"pip install {package}" if package else one_line(error)
         raise ValueError(f"{source_name}: {scheme}:// needs another package; {mend}") from error
     except ValueError as error:
-        raise ValueError(f"{source_name}: cannot be fetched ({error}); copy it here and give its path") from error
+        raise ValueError(
+            f"{source_name}: cannot be fetched ({one_line(error)}); copy it here and give its path"
+        ) from error
     files = [i for i in filesystem.find(root, detail=True).values() if i["type"] == "file"]
     if not files:
         raise ValueError(f"{source_name}: names no file; check the URI")

@@ -15,13 +15,13 @@ import socket
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from infra.errors import StorageError, TakenOver, UsageError, one_line
+from infra.errors import StorageError, TakenOver, UsageError, one_line, printable, without_secrets
 from infra.files import replacing
-from infra.remote import leaves_folder
+from infra.remote import leaves_folder, refuse_credentials
 
 IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
 ROOM_BYTES = 2 << 20  # that a folder must have to begin with: MLflow's empty store alone takes about 1 MB
@@ -35,9 +35,13 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of files, local or remote; travels to tasks. Names are relative paths with '/'."""
+    """A folder of files, local or remote; travels to tasks. Names are relative paths with '/'.
 
-    uri: str  # an absolute path, or scheme://…
+    Attributes:
+        location: an absolute path, or scheme://… with the password that it may hold: for what opens it.
+    """
+
+    location: str = field(repr=False)
 
     @classmethod
     def open(cls, given: str, option: str) -> Store:
@@ -46,64 +50,77 @@ class Store:
         Raises UsageError for a scheme that cannot be used here, a store that does not answer, or a relative path in a
         Ray job.
         """
+        named = f"{option} {printable(given)}"
         if "://" not in given:
             if IN_RAY_JOB in os.environ and not os.path.isabs(given):
                 cause = "a Ray job's folder is thrown away; give an absolute path or a URI"
-                raise UsageError(f"{option} {given}: {cause}")
-            return cls(str(Path(given).resolve()))
+                raise UsageError(f"{named}: {cause}")
+            try:
+                return cls(str(Path(given).resolve()))
+            except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name too long, a null byte
+                raise UsageError(f"{named}: is no path ({one_line(error)}); give another folder") from error
         scheme = given.partition("://")[0]
         store = cls(given.rstrip("/"))
         try:
+            refuse_credentials(given)
             store._fs.exists(store._root)
         except ImportError as error:
             from infra.remote import PIP_NAMES
 
             package = PIP_NAMES.get(scheme)
             mend = f"pip install {package}" if package else one_line(error)
-            raise UsageError(f"{option} {given}: {scheme}:// needs another package; {mend}") from error
+            raise UsageError(f"{named}: {scheme}:// needs another package; {mend}") from error
+        except UsageError as error:
+            raise UsageError(f"{option} {error}") from error
         except Exception as error:  # each file system has errors of its own
-            raise UsageError(f"{option} {given}: cannot be reached ({one_line(error)}); see to its address") from error
+            raise UsageError(f"{named}: cannot be reached ({one_line(error)}); see to its address") from error
         return store
 
     def below(self, name: str) -> Store:
         """A folder in this one."""
-        return Store(f"{self.uri}/{name}")
+        return Store(f"{self.location}/{name}")
 
     @property
     def parent(self) -> Store:
         """The folder that this one is in."""
-        return Store(self.uri.rsplit("/", 1)[0])
+        return Store(self.location.rsplit("/", 1)[0])
 
     @property
     def name(self) -> str:
         """The last part of the URI."""
-        return self.uri.rsplit("/", 1)[1]
+        return self.location.rsplit("/", 1)[1]
+
+    @property
+    def uri(self) -> str:
+        """The same without a password: fit to be shown and stored."""
+        return without_secrets(self.location)
 
     @property
     def is_local(self) -> bool:
         """Whether it is a path, and not an object store."""
-        return "://" not in self.uri
+        return "://" not in self.location
 
     @functools.cached_property
     def path(self) -> Path:
         """The folder itself; in front of an object store a scratch folder, the same one each time on a machine."""
         if self.is_local:
-            return Path(self.uri)
+            return Path(self.location)
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return cache / "hp-vae-gan" / self.uri.replace("://", "/")
 
     @property
     def tracking_folder(self) -> Path:
         """Where MLflow's sqlite file and its artifacts go if no server is named: here, or on this machine."""
-        return Path(self.uri) if self.is_local else default_folder()
+        return Path(self.location) if self.is_local else default_folder()
 
     @functools.cached_property
     def _url(self) -> tuple[Any, str]:
         import fsspec
 
+        if self.is_local:  # whatever is in its name: '::' would be a chain of file systems
+            return fsspec.filesystem("file"), self.location
         # Others write too: a listing that is remembered is wrong.
-        options = {} if self.is_local else {"use_listings_cache": False}
-        filesystem, root = fsspec.core.url_to_fs(self.uri, **options)
+        filesystem, root = fsspec.core.url_to_fs(self.location, use_listings_cache=False)
         return filesystem, str(root)
 
     @property

@@ -33,7 +33,7 @@ ORDER = {
     "jobs": [{"command_line", "reports"}, {"experiment"}, {"training", "evaluation"}, {"tuning", "comparison"}, {"*"}],
 }
 OWNERS = {
-    "ray": ("infra/ray_cluster.py", "jobs/"),
+    "ray": ("infra/ray_address.py", "infra/ray_cluster.py", "jobs/"),
     "mlflow": ("infra/tracking/",),
     "fsspec": ("infra/store.py", "infra/remote.py"),
     "ffmpeg": ("pipeline/video/",),

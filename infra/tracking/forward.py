@@ -19,7 +19,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking.multimedia import compress_image_size
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
@@ -137,7 +136,7 @@ class Forwarder:
         """Send what is new in the folder. Raises ERRORS; what was sent until then is not sent again."""
         if not self._run_id:
             (self._folder / clip_folder.TRACKED).unlink(missing_ok=True)
-            self._client = MlflowClient(self._parent.uri)
+            self._client = self._parent.client()
             self._run_id = self._open_run()
             self._call(self._client.update_run, self._run_id, status="RUNNING")
         self._send_config()

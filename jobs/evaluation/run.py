@@ -19,7 +19,7 @@ from jobs.evaluation.clip import ScoringOptions, ScoringTask, score_clip, score_
 from jobs.evaluation.table import ScoredClip, metrics, metrics_of_corpus, tables
 from jobs.evaluation.targets import EvaluationRequest, Group, resolve_targets
 from jobs.experiment.experiment import EVALUATION
-from jobs.experiment.runs import tracking_uri
+from jobs.experiment.runs import find_parent_run, tracking_uri
 from model.config import Method
 from model.metrics.scores import chunks_to_score
 from pipeline import shards
@@ -39,6 +39,9 @@ def run(request: EvaluationRequest, console: Console) -> bool:
         raise UsageError("nothing to evaluate")
     if len({group.out for group in groups}) < len(groups):
         raise UsageError("two arguments would share a folder of results; give them one by one, each with its --out")
+    for group in groups:
+        if group.experiment is not None:
+            tracking_uri(group.experiment, request.tracking_uri)  # one that cannot work ends it here
     settings = {"n": request.num_samples, "seed": request.seed, "features": request.features.name}
     for group, rows in zip(groups, score_all(request, groups, console), strict=True):
         written = _write_tables(console, group.name, group.out, settings, rows)
@@ -135,12 +138,12 @@ def _track(
     scored = [row for row in rows if row.scores and not row.method]  # a rival has no run of its own
     uri = tracking_uri(group.experiment, request.tracking_uri)
     try:
-        parent = runs.find_parent(uri, group.experiment.name)
+        parent = find_parent_run(group.experiment, uri)
         clip_runs: Mapping[str, str] = {}
         if parent:
             clip_runs = forward.runs_of(parent, group.experiment.store, [row.clip_id for row in scored])
         if missing := [row.clip_id for row in scored if row.clip_id not in clip_runs]:
-            console.print(f"warning: MLflow ({uri}) has no run of {', '.join(missing)}")
+            console.print(f"warning: MLflow ({printable(uri)}) has no run of {', '.join(missing)}")
         for row in scored:
             if parent and row.clip_id in clip_runs:
                 files = group.out.read(f"{row.clip_id}/{name}" for name in row.files)
@@ -149,4 +152,6 @@ def _track(
         if parent and group.whole:
             runs.log_evaluation(parent, parent.run_id, metrics_of_corpus(scored), written)
     except runs.ERRORS as error:
-        console.print(f"warning: not all is in MLflow ({uri}): {one_line(error)}; run this again when it answers")
+        console.print(
+            f"warning: not all is in MLflow ({printable(uri)}): {one_line(error)}; run this again when it answers"
+        )

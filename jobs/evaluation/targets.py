@@ -81,14 +81,14 @@ def resolve_targets(given: str, request: EvaluationRequest) -> list[Group]:
         mend = "give the folder of one, or the file"
         raise UsageError(f"{given}: no experiment of train_corpus.py or tune.py, and no checkpoint; {mend}")
     if request.real:
-        task = ScoringTask(folder.name, store.uri, real=os.path.abspath(request.real))
+        task = ScoringTask(folder.name, store.location, real=os.path.abspath(request.real))
         return [Group(folder.name, out, [task], None, whole=False)]
     experiment = Experiment(folder.parent)
     models = trained_models(experiment)
     chunks = models.chunks_of(folder.name) if models else ()
     if not models or not chunks:
         raise UsageError(f"{given}: no experiment around it has the frames of its clip; give --real CLIP")
-    task = ScoringTask(folder.name, store.uri, chunks, all_chunks=models.patches)
+    task = ScoringTask(folder.name, store.location, chunks, all_chunks=models.patches)
     return [Group(folder.name, out, [task], experiment, whole=False)]
 
 

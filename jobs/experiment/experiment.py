@@ -200,7 +200,7 @@ class Experiment:
 
     def checkpoint(self, clip_id: str) -> str:
         """Path or URI of a clip's checkpoint."""
-        return f"{self.uri}/{clip_id}/{clip_folder.CHECKPOINT}"
+        return f"{self.store.location}/{clip_id}/{clip_folder.CHECKPOINT}"
 
     # -- its frames
 

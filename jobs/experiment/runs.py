@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 from infra.clip_folder import ClipFolder
-from infra.errors import UsageError, one_line
-from infra.tracking import forward, runs
+from infra.errors import UsageError, one_line, printable
+from infra.tracking import forward, runs, uri
 from infra.tracking.runs import ParentRun
 from jobs.experiment.experiment import Experiment
 from jobs.experiment.summary import Summary
@@ -19,26 +19,32 @@ BULK = 1000  # clips whose markers are read at once
 
 
 def tracking_uri(experiment: Experiment, given: str | None) -> str:
-    """given: --tracking-uri; else the environment's, else the sqlite file in the storage folder."""
-    return runs.tracking_uri(given, experiment.storage.tracking_folder)
+    """given: --tracking-uri; else the environment's, else the sqlite file in the storage folder. Raises UsageError."""
+    return uri.tracking_uri(given, experiment.storage.tracking_folder)
 
 
 def open_parent_run(experiment: Experiment, given: str | None, tags: Mapping[str, str]) -> ParentRun:
     """The experiment's run in MLflow, made if it is not there. given: --tracking-uri. Raises UsageError."""
     folder = experiment.storage.tracking_folder
+    shown = {name: printable(value) for name, value in tags.items()}
     try:
-        return runs.open_parent(runs.tracking_uri(given, folder), experiment.name, folder, tags)
+        return runs.open_parent(tracking_uri(experiment, given), experiment.name, folder, shown)
     except ConnectionError as error:
         raise UsageError(str(error)) from error
 
 
 def check_tracking(experiment: Experiment, given: str | None) -> None:
-    """Raises UsageError if MLflow cannot be used. Changes nothing. given: --tracking-uri."""
-    uri = tracking_uri(experiment, given)
+    """Raises UsageError if MLflow cannot be used. Makes nothing. given: --tracking-uri."""
+    address = tracking_uri(experiment, given)
     try:
-        runs.find_parent(uri, experiment.name)
+        find_parent_run(experiment, address)
     except runs.ERRORS as error:
-        raise UsageError(str(runs.tracking_error(uri, error))) from error
+        raise UsageError(str(runs.tracking_error(address, error))) from error
+
+
+def find_parent_run(experiment: Experiment, address: str) -> ParentRun | None:
+    """The experiment's run, None if there is none. address: what `tracking_uri` returned. Raises runs.ERRORS."""
+    return runs.find_parent(address, experiment.name, experiment.storage.tracking_folder)
 
 
 def forward_missing(
@@ -85,7 +91,8 @@ def close(parent: ParentRun, summary: Summary, missing: Mapping[str, str]) -> di
     return {}
 
 
-def upload_command(experiment: Experiment, uri: str) -> str:
-    """The command line that sends what MLflow did not take, for a shell."""
-    options = ["--storage", experiment.storage.uri, "--experiment", experiment.name, "--tracking-uri", uri]
+def upload_command(experiment: Experiment, parent: ParentRun) -> str:
+    """The command line that sends what MLflow did not take, for a shell; *** stands for a password."""
+    options = ["--storage", experiment.storage.uri, "--experiment", experiment.name]
+    options += ["--tracking-uri", parent.shown_uri]
     return shlex.join(["python", "jobs/upload.py", *options])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -187,13 +188,13 @@ def _print_results(
         missing |= runs.close(parent, summary, missing)
     console.print(summary.page(), soft_wrap=True)
     if parent.uri.startswith("sqlite"):
-        text = f"MLflow: mlflow server --host 127.0.0.1 --backend-store-uri {parent.uri}"
-        console.print(text, soft_wrap=True)
+        command = ["mlflow", "server", "--host", "127.0.0.1", "--backend-store-uri", parent.uri]
+        console.print(f"MLflow: {shlex.join(command)}", soft_wrap=True)
     if missing:
         clips = len(missing.keys() - {runs.TOTALS})
         what = " and ".join([f"{clips} clips"] * bool(clips) + [runs.TOTALS] * (runs.TOTALS in missing))
         reason = next(iter(missing.values()))
         text = f"warning: {what} not in MLflow ({reason}); this sends the rest, once it answers:"
         console.print(text, soft_wrap=True)
-        console.print(runs.upload_command(experiment, parent.uri), soft_wrap=True)
+        console.print(runs.upload_command(experiment, parent), soft_wrap=True)
     return summary.failed > 0

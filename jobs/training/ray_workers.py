@@ -52,7 +52,7 @@ def fit_together(task: ClipTask, chunks: Sequence[Any], actor: Any) -> Result:
         torch_config=TorchConfig(timeout_s=TIMEOUT_S),
         run_config=RunConfig(
             name=f"{STATE}/{task.clip_id}",
-            storage_path=store.uri,
+            storage_path=store.location,
             failure_config=FailureConfig(max_failures=MAX_RESTARTS),
         ),
     )

@@ -149,7 +149,7 @@ def run(sweep: Sweep, frames: Frames, slots: Slots, earlier: Sequence[Values]) -
         tune_config=tune.TuneConfig(**settings),
         run_config=tune.RunConfig(
             name=STATE,
-            storage_path=sweep.request.experiment.uri,
+            storage_path=sweep.request.experiment.store.location,
             verbose=0,
             callbacks=[TrialReporter(sweep)],
             failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),

@@ -24,6 +24,7 @@ from infra.files import write_json
 from infra.metrics_log import MetricsLog
 from infra.tracking import forward as forwarding
 from infra.tracking import runs as tracking
+from infra.tracking.uri import default_uri
 from jobs.experiment.result import Result, write_result
 from model.config import RUN_SETTINGS
 from model.presets import demo
@@ -101,7 +102,7 @@ def server_on_postgres(postgres: tuple[str, Path], tmp_path: Path) -> Iterator[S
 
 @pytest.fixture
 def sqlite(tmp_path: Path) -> Iterator[Store]:
-    corpus = tracking.open_parent(tracking.default_uri(tmp_path), "many", tmp_path, {})
+    corpus = tracking.open_parent(default_uri(tmp_path), "many", tmp_path, {})
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         yield Store(corpus, connection, tmp_path / "mlartifacts", [])
     connection.close()

@@ -20,6 +20,7 @@ from infra.remote import fetch
 from infra.store import Store
 from infra.tracking import forward as forwarding
 from infra.tracking import runs as tracking
+from infra.tracking.uri import default_uri
 from jobs import train_corpus
 from jobs.experiment.experiment import Experiment
 from jobs.experiment.result import Result, write_result
@@ -223,7 +224,7 @@ def test_an_experiment_that_cannot_be_noted_down_is_one_line(
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> tracking.ParentRun:
     storage = tmp_path_factory.mktemp("tracking")
-    return tracking.open_parent(tracking.default_uri(storage), "disk", storage, {})
+    return tracking.open_parent(default_uri(storage), "disk", storage, {})
 
 
 def test_a_clip_whose_folder_takes_nothing_fails_and_says_so(corpus: tracking.ParentRun, tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ def test_a_file_that_mlflow_has_no_room_for_is_named_and_there_when_there_is_roo
     small_disk: Path, tmp_path: Path
 ) -> None:
     (small_disk / "mlartifacts").mkdir()
-    corpus = tracking.open_parent(tracking.default_uri(tmp_path), "disk", small_disk, {})
+    corpus = tracking.open_parent(default_uri(tmp_path), "disk", small_disk, {})
     folder = tmp_path / CLIP_ID
     write_result(folder, Result(CLIP_ID, "failed", "some reason"))
     (folder / "error.txt").write_bytes(bytes(8192))

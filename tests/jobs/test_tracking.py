@@ -16,6 +16,7 @@ from PIL import Image
 from infra.store import Store
 from infra.tracking import forward as forwarding
 from infra.tracking import runs as tracking
+from infra.tracking.uri import default_uri
 from jobs import upload
 from jobs.experiment.experiment import Experiment, Submission
 from jobs.experiment.result import Result, write_result
@@ -87,7 +88,7 @@ def test_artifacts(client: MlflowClient, runs: dict[str, Run]) -> None:
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store of this file's tests, each with an experiment of its own."""
-    return tracking.default_uri(tmp_path_factory.mktemp("store"))
+    return default_uri(tmp_path_factory.mktemp("store"))
 
 
 def test_forwarding_a_log_twice_stores_its_points_once(
