@@ -30,6 +30,14 @@ SOCKET = "session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"  # th
 T = TypeVar("T")
 
 
+def check_cluster() -> None:
+    """Raises UsageError if `ray_session` could not join the cluster that RAY_ADDRESS names."""
+    import ray
+
+    if not ray.is_initialized():
+        cluster_address()
+
+
 @contextlib.contextmanager
 def ray_session() -> Iterator[None]:
     """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), else start Ray on this machine.
@@ -64,8 +72,8 @@ def ray_session() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _session_folder() -> Iterator[str]:
-    """Where a Ray that is started here keeps its sockets: where Ray itself would, by RAY_TMPDIR or TMPDIR; a short folder
-    that goes with the session, if nothing can be written there or the path is too long for a socket.
+    """Where a Ray that is started here keeps its sockets: where Ray itself would, by RAY_TMPDIR or TMPDIR; but a short
+    folder that goes with the session, if nothing can be written there or the path is too long for a socket.
 
     Raises UsageError if there is none.
     """

@@ -38,9 +38,7 @@ from model.config import ConfigError
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
-    parser = argparse.ArgumentParser(
-        prog="benchmark.py", description=__doc__, formatter_class=command_line.HelpFormatter
-    )
+    parser = command_line.Parser("benchmark.py", __doc__)
     add = parser.add_argument
     command_line.add_preset(parser, default="demo")
     command_line.add_set(parser)
@@ -51,8 +49,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--videos", type=int, default=0, help="also time sampling so many videos")
     add("--together", help="such as 1,2,4: clips an hour with so many on one device")
     add("--chunks", help="such as 1,2,4: also time the last of --scales with so many chunks")
-    add("--json", type=Path, metavar="FILE", help="also write the rows there")
-    return parser.parse_args(argv)
+    add("--json", type=command_line.local_path, metavar="FILE", help="also write the rows there")
+    return parser.parse(argv)
 
 
 def _numbers(flag: str, text: str, separator: str, count: int | None = None) -> list[int]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from infra.errors import StorageError, UsageError, printable
@@ -19,6 +22,43 @@ if TYPE_CHECKING:
 METHODS: tuple[str, ...] = get_args(Method)
 RIVALS = METHODS[1:]  # of the project's own method
 DONE, SOME_FAILED, BAD_ARGUMENTS, STOPPED = 0, 1, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Of a command: the description as written, and files whose names begin with a dash."""
+
+    def __init__(self, prog: str, description: str | None) -> None:
+        super().__init__(prog=prog, description=description, formatter_class=HelpFormatter)
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """The command line, None for the process's own; ends the process with code 2 on a bad one."""
+        return self.parse_args([_no_option(word) for word in (sys.argv[1:] if argv is None else argv)])
+
+
+def _no_option(word: str) -> str:
+    """A word that is a file here, such as -JfC9w_aBc0.mp4, as a path that does not begin with a dash."""
+    is_file = word.startswith("-") and word not in ("-h", "--help") and os.path.lexists(word)
+    return f".{os.sep}{word}" if is_file else word
+
+
+def path(text: str) -> str:
+    """type= of an argument that names a file, a folder or a URI: `~` and `~user` are home folders, which a shell leaves
+    as they are in --storage=~/x."""
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~") and not os.path.lexists(text):
+        raise argparse.ArgumentTypeError(f"{printable(text)}: no user of that name has a home here; write the path out")
+    return expanded
+
+
+def local_path(text: str) -> Path:
+    """type= of an argument that names a file or folder of this machine, as `path`."""
+    return Path(path(text))
+
+
+def features(text: str) -> str:
+    """type= of --features, KIND or KIND:FILE."""
+    kind, separator, file = text.partition(":")
+    return f"{kind}{separator}{path(file)}"
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -39,6 +79,9 @@ def console(*, live: bool = False) -> Console:
     """
     from rich.console import Console
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a path may hold bytes that are no text: they are escaped
+            stream.reconfigure(errors="backslashreplace")
     return Console(soft_wrap=not (live and sys.stdout.isatty()), markup=False, highlight=False)
 
 
@@ -104,7 +147,7 @@ def with_method(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
 def add_storage(parser: argparse.ArgumentParser, experiment: str) -> None:
     """--storage, --experiment and --tracking-uri. experiment: the help of the second, its default included."""
     storage = "where everything goes: a path all nodes share, or s3://, gs:// (default: runs)"
-    parser.add_argument("--storage", help=storage)
+    parser.add_argument("--storage", type=path, help=storage)
     parser.add_argument("--experiment", help=experiment)
     add_tracking_uri(parser)
 

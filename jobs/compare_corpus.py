@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,31 +25,35 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from infra.errors import UsageError
 from jobs import command_line
 from jobs.command_line import DONE, SOME_FAILED
-from jobs.experiment.experiment import Experiment
+from jobs.experiment.experiment import Experiment, check_name
 from jobs.training.request import TrainRequest
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
-    parser = argparse.ArgumentParser(
-        prog="compare_corpus.py", description=__doc__, formatter_class=command_line.HelpFormatter
-    )
+    parser = command_line.Parser("compare_corpus.py", __doc__)
     add = parser.add_argument
-    add("--samples", required=True, metavar="DIR", help="videos that the other method made")
-    add("--train", required=True, metavar="DIR", help="videos that it was trained on, of at least two sources")
-    add("--test", required=True, metavar="DIR", help="videos for the FID of Table 2")
+    add("--samples", required=True, type=command_line.path, metavar="DIR", help="videos that the other method made")
+    add(
+        "--train",
+        required=True,
+        type=command_line.path,
+        metavar="DIR",
+        help="videos that it was trained on, of at least two sources",
+    )
+    add("--test", required=True, type=command_line.path, metavar="DIR", help="videos for the FID of Table 2")
     add("--name", default="baseline", help="of the other method; MoCoGAN, TGAN and TGAN-v2 are in the paper")
     add("--limit", type=int, default=50, help="samples that are drawn at random from --samples")
-    add("--features", default="lite0", help="lite0 or c3d:FILE")
+    add("--features", type=command_line.features, default="lite0", help="lite0 or c3d:FILE")
     add("--stride", type=int, help="frames at 24 FPS between the clips of a video (default: a clip's 13)")
     add("--seed", type=int, default=0, help="of every random choice and of our samples")
-    add("--out", default="comparison", metavar="DIR", help="for the tables and the vectors")
+    add("--out", default="comparison", type=command_line.path, metavar="DIR", help="for the tables and the vectors")
     add("--workers", type=int, default=os.cpu_count(), help="processes that decode, a core each (default: all cores)")
     command_line.add_preset(parser)
     command_line.add_set(parser)
     command_line.add_storage(parser, "name of the models in storage and MLflow (default: compare-NAME-PRESET)")
     command_line.add_share(parser)
-    return parser.parse_args(argv)
+    return parser.parse(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = command_line.config_of(args)
         if min(args.limit - 1, args.workers, 1 if args.stride is None else args.stride) < 1 or args.seed < 0:
             raise UsageError("--limit must be 2 or more, --workers and --stride 1 or more, --seed 0 or more")
-        if not re.fullmatch(r"\w[\w.-]*", args.name):
-            raise UsageError(f"--name {args.name}: letters, digits, '_', '-' and '.' only; it names files")
+        check_name("--name", args.name)
         features = from_option(args.features)
         if features.of_images:
             raise UsageError(f"--features {args.features}: these are of images; give lite0 or c3d:FILE")

@@ -31,24 +31,37 @@ from jobs.command_line import DONE, RIVALS, SOME_FAILED
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
-    parser = argparse.ArgumentParser(
-        prog="evaluate.py", description=__doc__, formatter_class=command_line.HelpFormatter
-    )
+    parser = command_line.Parser("evaluate.py", __doc__)
     add = parser.add_argument
     given = "folder of train_corpus.py or tune.py, checkpoint.pt, or a URI"
-    add("given", nargs="*", metavar="EXPERIMENT|CHECKPOINT", help=given)
+    add("given", nargs="*", type=command_line.path, metavar="EXPERIMENT|CHECKPOINT", help=given)
     add("--n", type=int, default=50, help="samples of each clip")
     add("--seed", type=int, default=1, help="of the samples; 1 gives those that train_corpus.py scored")
-    add("--features", default="lite0", help="lite0, c3d:FILE or inception:FILE: model/README.md, Features by file")
+    add(
+        "--features",
+        type=command_line.features,
+        default="lite0",
+        help="lite0, c3d:FILE or inception:FILE: model/README.md, Features by file",
+    )
     add("--nn", type=int, help="how many samples are searched for nearest neighbours (default: 2 or none, see above)")
-    add("--samples", metavar="DIR", help="score the videos in this folder, all of them, against --real")
+    add(
+        "--samples",
+        type=command_line.path,
+        metavar="DIR",
+        help="score the videos in this folder, all of them, against --real",
+    )
     add("--method", choices=RIVALS, help="score this method on the same clips too, a row beside each model's")
-    add("--real", metavar="CLIP", help="the real video, of --samples or of a checkpoint: its first frames at 24 FPS")
-    add("--out", help="folder or URI for the results (default: evaluation/ in what is given)")
+    add(
+        "--real",
+        type=command_line.path,
+        metavar="CLIP",
+        help="the real video, of --samples or of a checkpoint: its first frames at 24 FPS",
+    )
+    add("--out", type=command_line.path, help="folder or URI for the results (default: evaluation/ in what is given)")
     add("--keep", action="store_true", help="keep the samples too, as mp4")
     command_line.add_tracking_uri(parser)
     command_line.add_share(parser)
-    return parser.parse_args(argv)
+    return parser.parse(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -27,21 +27,19 @@ if TYPE_CHECKING:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
-    parser = argparse.ArgumentParser(
-        prog="make_shards.py", description=__doc__, formatter_class=command_line.HelpFormatter
-    )
+    parser = command_line.Parser("make_shards.py", __doc__)
     add = parser.add_argument
     sources = (
         "video file, folder of videos, folder of numbered frames, CSV manifest "
         "(clip_id,path,start_s[,duration_s]), s3:// or other URI, or the word demo"
     )
-    add("sources", nargs="+", metavar="SOURCE", help=sources)
-    add("--out", required=True, type=Path, metavar="DIR", help="folder for the shards")
+    add("sources", nargs="+", type=command_line.path, metavar="SOURCE", help=sources)
+    add("--out", required=True, type=command_line.local_path, metavar="DIR", help="folder for the shards")
     add("--frames", type=_count, default=13, help="frames a clip")
     add("--fps", type=_rate, default=24.0, help="frames a second")
     add("--stride", type=_count, default=13, help="frames from one clip's start to the next")
     add("--max-height", type=_count, default=256, help="px; higher videos are shrunk")
-    return parser.parse_args(argv)
+    return parser.parse(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sources, args.out, spec, lambda done, total: progress.update(bar, completed=done, total=total)
             )
     except (ShardError, OSError) as error:
-        print(f"make_shards: {error}", file=sys.stderr)
+        print(f"make_shards: {printable(str(error))}", file=sys.stderr)
         return BAD_ARGUMENTS
     failures += prepared.failures
     report(args.out, prepared, failures)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from infra.errors import UsageError
+from infra.errors import UsageError, printable
 from jobs import command_line
 from jobs.command_line import BAD_ARGUMENTS, DONE, SOME_FAILED
 
@@ -38,19 +38,24 @@ if TYPE_CHECKING:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
-    parser = argparse.ArgumentParser(prog="sample.py", description=__doc__, formatter_class=command_line.HelpFormatter)
+    parser = command_line.Parser("sample.py", __doc__)
     add = parser.add_argument
     checkpoint = (
         "checkpoint.pt of a clip, a path or URI; or a folder of the authors' code. Unfinished: its finest scale"
     )
-    add("checkpoint", help=checkpoint)
+    add("checkpoint", type=command_line.path, help=checkpoint)
     add("--n", type=int, default=10, help="number of videos")
     add("--seed", type=int, default=0, help="0 or more")
     size = "frames x height x width of the videos, such as 13x256x1024 (default: the clip's)"
     add("--size", help=size, metavar="TxHxW")
-    add("--real", metavar="CLIP", help="the clip's video, for a checkpoint outside its experiment: its first frames")
-    add("--out", required=True, help="folder for sample_NNN.mp4 and, of the clip's size, .gif")
-    return parser.parse_args(argv)
+    add(
+        "--real",
+        type=command_line.path,
+        metavar="CLIP",
+        help="the clip's video, for a checkpoint outside its experiment: its first frames",
+    )
+    add("--out", type=command_line.path, required=True, help="folder for sample_NNN.mp4 and, of the clip's size, .gif")
+    return parser.parse(argv)
 
 
 def size_from(text: str) -> tuple[int, int, int]:
@@ -109,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked = None if args.size is None else size_from(args.size)
         loaded = load(args.checkpoint)
         if loaded.note:
-            console.print(loaded.note, soft_wrap=True)
+            console.print(printable(loaded.note), soft_wrap=True)
         chunks = frames_for(args.checkpoint, args.real, loaded)
         sampler = loaded.sampler(chunks, best_device())
         sizes = sampler.ladder_to(asked or sampler.size)
@@ -152,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             command_line.print_error(console, error)
             return SOME_FAILED
     done = f"{args.n} videos of {sizes[-1]} (T×H×W) of {loaded.name}, seed {args.seed}, in {out}"
-    console.print(done, soft_wrap=True)
+    console.print(printable(done), soft_wrap=True)
     return DONE
 
 

@@ -34,12 +34,10 @@ FIT_S = 0.002
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
-    parser = argparse.ArgumentParser(
-        prog="simulate_scale.py", description=__doc__, formatter_class=command_line.HelpFormatter
-    )
+    parser = command_line.Parser("simulate_scale.py", __doc__)
     parser.add_argument("--clips", type=int, default=10_000, help="clips of the corpus, 20 or more")
     parser.add_argument("--nodes", type=int, default=10, help="nodes of the cluster, one slot each")
-    return parser.parse_args(argv)
+    return parser.parse(argv)
 
 
 def stand_in(task: ClipTask, chunks: Sequence[Any], actor: Any) -> Result:

@@ -25,14 +25,22 @@ from model.presets import ABLATIONS
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
-    parser = argparse.ArgumentParser(
-        prog="train_corpus.py", description=__doc__, formatter_class=command_line.HelpFormatter
-    )
+    parser = command_line.Parser("train_corpus.py", __doc__)
     add = parser.add_argument
-    add("--corpus", required=True, help="shards, a video file, a folder of videos, a CSV manifest, their URI, or demo")
+    add(
+        "--corpus",
+        required=True,
+        type=command_line.path,
+        help="shards, a video file, a folder of videos, a CSV manifest, their URI, or demo",
+    )
     start = parser.add_mutually_exclusive_group()
     command_line.add_preset(start)
-    start.add_argument("--config", metavar="FILE", help="one as JSON: an experiment.json, or best.json of jobs/tune.py")
+    start.add_argument(
+        "--config",
+        type=command_line.path,
+        metavar="FILE",
+        help="one as JSON: an experiment.json, or best.json of jobs/tune.py",
+    )
     command_line.add_set(parser)
     command_line.add_method(parser)
     add("--ablation", choices=sorted(ABLATIONS), help="one of the paper's alternatives, applied last")
@@ -48,7 +56,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     resume.add_argument("--resume", action="store_true", help="finish what is missing (the default)")
     resume.add_argument("--fresh", action="store_true", help="forget these clips' earlier work and start again")
     add("--dry-run", action="store_true", help="print clips, ladder, resources and iterations; do nothing")
-    return parser.parse_args(argv)
+    return parser.parse(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,9 +26,9 @@ from jobs.tuning.request import DRAWS, MODES, SweepRequest
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
-    parser = argparse.ArgumentParser(prog="tune.py", description=__doc__, formatter_class=command_line.HelpFormatter)
+    parser = command_line.Parser("tune.py", __doc__)
     add = parser.add_argument
-    add("--corpus", required=True, help="as train_corpus.py takes it")
+    add("--corpus", required=True, type=command_line.path, help="as train_corpus.py takes it")
     command_line.add_preset(parser)
     command_line.add_set(parser)
     command_line.add_method(parser)
@@ -44,7 +44,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     command_line.add_storage(parser, "name of this sweep in storage and MLflow (default: corpus, preset and settings)")
     command_line.add_share(parser, of="trial")
     add("--n", type=int, default=10, help="samples a trial that are scored and kept, at least 2")
-    return parser.parse_args(argv)
+    return parser.parse(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

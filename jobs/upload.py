@@ -15,8 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from infra.errors import StorageError, UsageError
-from infra.store import Store
+from infra.errors import StorageError, UsageError, printable
 from jobs import command_line
 from jobs.command_line import BAD_ARGUMENTS, DONE, SOME_FAILED
 from jobs.experiment.experiment import Experiment
@@ -24,13 +23,13 @@ from jobs.experiment.experiment import Experiment
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
-    parser = argparse.ArgumentParser(prog="upload.py", description=__doc__, formatter_class=command_line.HelpFormatter)
+    parser = command_line.Parser("upload.py", __doc__)
     add = parser.add_argument
-    add("--storage", default="runs", help="what train_corpus.py filled: a path or a URI")
+    add("--storage", default="runs", type=command_line.path, help="what train_corpus.py filled: a path or a URI")
     add("--experiment", required=True, help="name of the corpus in it")
     command_line.add_tracking_uri(parser)
     add("--all", action="store_true", help="send also what was sent already")
-    return parser.parse_args(argv)
+    return parser.parse(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from jobs.experiment.summary import summarise
 
     try:
-        experiment = Experiment(Store.open(args.storage, "--storage").below(args.experiment))
+        experiment = Experiment.open(args.storage, args.experiment)
         submission = experiment.submission()
         tags = {"corpus": submission.corpus, "preset": submission.preset}
         with experiment.driver(print):
@@ -49,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             summary = summarise(experiment, submission, runs.links(parent, experiment))
             missing |= runs.close(parent, summary, missing)
     except (UsageError, StorageError) as error:
-        print(f"error: {error}")
+        print(f"error: {printable(str(error))}")
         return BAD_ARGUMENTS
     for what, why in missing.items():
         print(f"not in MLflow: {what}: {why}")

@@ -17,15 +17,19 @@ runs/
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from infra import clip_folder
-from infra.errors import UsageError, one_line
+from infra.errors import UsageError, one_line, printable, without_secrets
 from infra.lease import Lease
 from infra.store import Store, default_folder, files_below
 from jobs.experiment.result import Result
@@ -34,6 +38,8 @@ from model.config import TrainConfig
 SETTINGS, SUBMISSION, SWEEP = "experiment.json", "submission.json", "sweep.json"
 SHARDS, FETCHED = ".shards", ".fetched"
 EVALUATION = "evaluation"
+MAX_NAME_BYTES = 255  # of a folder's name, on most file systems
+NAME_CHARS = 60  # of a corpus's name, as a URI writes it: MLflow's databases keep 200 of a whole path
 Values = Mapping[str, str]  # of a trial: setting → value
 Trials = Mapping[str, tuple[str, Values]]  # name of a trial → its clip and values
 
@@ -42,7 +48,7 @@ Trials = Mapping[str, tuple[str, Values]]  # name of a trial → its clip and va
 class Submission:
     """What the last submission of an experiment found; `submission.json` holds these fields."""
 
-    corpus: str
+    corpus: str  # without a password, if its URI has one
     preset: str
     clip_ids: Sequence[str]
     failures: Sequence[tuple[str, str]]  # (source, one line): what is no clip, and why
@@ -61,8 +67,7 @@ class Experiment:
         Raises UsageError for a storage that cannot be used, and for a name that is none of a folder.
         """
         store = Store(str(default_folder())) if storage is None else Store.open(storage, "--storage")
-        if not re.fullmatch(r"\w[\w.-]*", name):
-            raise UsageError(f"--experiment {name}: letters, digits, '_', '-' and '.' only; it names a folder")
+        check_name("--experiment", name)
         return cls(store.below(name))
 
     @property
@@ -232,8 +237,40 @@ def clip_folders(names: Collection[str], clip_ids: Collection[str] = ()) -> set[
     return {name for name in names if "." not in name} - ({EVALUATION} - set(clip_ids))
 
 
+def check_name(option: str, name: str) -> None:
+    """Raises UsageError for a name that is none of a folder. option: what gave it."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UsageError(f"{option} {printable(name)}: letters, digits, '_', '-' and '.' only; it names a folder")
+    if len(name.encode()) > MAX_NAME_BYTES:
+        cause = f"{len(name.encode())} bytes, a folder's name has at most {MAX_NAME_BYTES}"
+        raise UsageError(f"{option} {name[:20]}…: {cause}; give a shorter one")
+
+
 def experiment_name(corpus: str, preset: str) -> str:
-    """The name of an experiment where none is given: the corpus and the preset."""
-    stem = Path(corpus.rstrip("/")).stem or "corpus"
-    name = "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)
+    """The name of an experiment where none is given: the corpus and the preset.
+
+    The corpus's is the last part of its path or URI, so that it keeps its experiment where it is moved to. Two of other
+    names never share one, also where a file system or a database does not tell small letters from capitals.
+    """
+    shown = without_secrets(corpus)
+    name = _own_name(shown.rpartition("/")[2] or shown) if "://" in shown else _own_name(_last_part(corpus))
+    preset = _own_name(preset)
     return name if name == preset else f"{name}-{preset}"
+
+
+def _last_part(path: str) -> str:
+    """Of "." and of "clips/" too."""
+    return os.path.basename(os.path.abspath(path))
+
+
+def _own_name(text: str) -> str:
+    """`text` itself if every system takes it for a folder's name, else what can be kept of it and a hash."""
+    text = unicodedata.normalize("NFC", text)  # macOS and Linux may spell the same accent with other code points
+    kept = re.sub(r"[^\w.-]+", "_", text.split("?")[0]).strip("._-")
+    short = kept
+    while len(quote(short)) > NAME_CHARS:
+        short = short[:-1]
+    if short and short == text == text.casefold():
+        return text
+    digest = hashlib.sha1(text.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()[:6]
+    return f"{short or 'corpus'}-{digest}"

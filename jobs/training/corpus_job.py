@@ -11,13 +11,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.errors import UsageError
+from infra.errors import UsageError, printable, without_secrets
 from infra.lease import Lease
 from infra.ray_cluster import ray_session
 from infra.tracking.runs import ParentRun, forget_clips
 from jobs.experiment import runs
 from jobs.experiment.corpus import Clip, Corpus, preview_corpus, read_corpus
 from jobs.experiment.experiment import EVALUATION, Experiment, Submission, clip_folders
+from jobs.experiment.machine import check_machine
 from jobs.experiment.result import Result
 from jobs.experiment.summary import summarise
 from jobs.training import schedule
@@ -33,7 +34,7 @@ def run(request: TrainRequest, console: Console) -> bool:
 
     Raises UsageError, ConfigError, StorageError for what cannot work.
     """
-    request.experiment.check_writable()
+    check_machine(request.experiment, request.tracking_uri)
     with request.experiment.driver(console.print) as lease:
         return _train(request, console, lease)
 
@@ -62,7 +63,7 @@ def _train(request: TrainRequest, console: Console, lease: Lease) -> bool:
     discarded = set(clip_ids) & folders if request.fresh else set()
     kept = folders - discarded
     experiment.check_definition(config, kept, discarded)
-    submission = Submission(request.corpus, request.preset, clip_ids, corpus.failures)
+    submission = Submission(without_secrets(request.corpus), request.preset, clip_ids, corpus.failures)
     parent = _open_tracking(request, console, submission, kept)
     for name in discarded | ({EVALUATION} if request.fresh else set()):
         experiment.remove(name)
@@ -96,7 +97,7 @@ def find_clips(console: Console, experiment: Experiment, given: str, *configs: T
     if not corpus.clips:
         for _, reason in corpus.failures:
             console.print(reason, soft_wrap=True)
-        raise UsageError(f"{given}: no clip that can be trained")
+        raise UsageError(f"{printable(given)}: no clip that can be trained")
     return corpus
 
 
@@ -108,7 +109,9 @@ def _print_unused(console: Console, corpus: Corpus) -> None:
 
 def _print_plan(console: Console, corpus: Corpus, request: TrainRequest) -> None:
     config, experiment = request.config, request.experiment
-    console.print(f"{len(corpus.clips)} clips, preset {request.preset}, into {experiment.uri}", soft_wrap=True)
+    console.print(
+        f"{len(corpus.clips)} clips, preset {request.preset}, into {printable(experiment.uri)}", soft_wrap=True
+    )
     results = experiment.results([clip.clip_id for clip in corpus.clips])
     done = {clip_id for clip_id, result in results.items() if result.status == "done"}
     todo = [clip.clip_id for clip in corpus.clips if clip.clip_id not in done]

@@ -70,6 +70,7 @@ def fit_clip(
     Raises what training raises (NonFiniteLoss, CheckpointError, StorageError, MemoryError …): the caller decides what a
     failure is.
     """
+    video.ffmpeg_exe()  # without one its videos could not be written at the end
     pyramids = training_pyramids(clip.chunks, config)
     check_memory(config, ladder(config, *clip.chunks[0].shape[1:3]), len(pyramids), best_device())
     samples_dir = folder / clip_folder.SAMPLES

@@ -70,9 +70,10 @@ class TrainRequest:
 
     def check(self) -> None:
         """Raises UsageError for what would end the job before it reads the corpus. Changes nothing."""
-        from jobs.experiment.runs import check_tracking  # imports MLflow
+        from jobs.experiment.machine import check_machine  # these import MLflow
+        from jobs.experiment.runs import check_tracking
 
-        self.experiment.check_writable()
+        check_machine(self.experiment, self.tracking_uri)
         self.experiment.check_definition(self.config, clip_folders(self.experiment.names()), ())
         check_tracking(self.experiment, self.tracking_uri)
 

@@ -14,7 +14,7 @@ import torch
 
 from infra import clip_folder
 from infra.clip_folder import ClipFolder
-from infra.errors import TakenOver, one_line
+from infra.errors import TakenOver, one_line, without_secrets
 from infra.files import append
 from infra.tracking.forward import forwarding
 from infra.tracking.runs import ParentRun
@@ -164,7 +164,7 @@ def keep_failure(task: ClipTask, folder: Path | None, result: Result, details: s
     try:
         local.mkdir(parents=True, exist_ok=True)
         if details:
-            (local / clip_folder.ERROR).write_text(details)
+            (local / clip_folder.ERROR).write_text(without_secrets(details), "utf-8", "backslashreplace")
         write_result(local, result)
         if folder is None:
             clip_folder.push_clip(store, task.clip_id)

@@ -13,12 +13,13 @@ from typing import Any
 from rich.console import Console
 
 from infra import clip_folder
-from infra.errors import UsageError, one_line
+from infra.errors import UsageError, one_line, without_secrets
 from infra.ray_cluster import ray_session
 from infra.tracking.runs import ERRORS, close_parent
 from jobs.experiment import runs
 from jobs.experiment.corpus import Corpus
 from jobs.experiment.experiment import SETTINGS, SWEEP, Experiment, Trials, clip_folders
+from jobs.experiment.machine import check_machine
 from jobs.training.corpus_job import find_clips
 from jobs.tuning import plot, summary, trials
 from jobs.tuning.axes import combinations, configured, trial_name
@@ -30,7 +31,7 @@ def run(request: SweepRequest, console: Console) -> bool:
     """Run the sweep. Returns whether any trial or source failed. Raises UsageError, ConfigError, StorageError."""
     experiment = request.experiment
     _check_restore(experiment, request.restore)
-    experiment.check_writable()
+    check_machine(experiment, request.tracking_uri)
     with experiment.driver(console.print):
         # -- 1. what there is to do
         tried = combinations(request.config, request.axes)
@@ -43,7 +44,7 @@ def run(request: SweepRequest, console: Console) -> bool:
             "config": request.config.to_dict(),
             "sweep": request.given,
             "n": request.num_samples,
-            "corpus": request.corpus,
+            "corpus": without_secrets(request.corpus),
             "clips": clip_ids,
         }
         _check_definition(experiment, definition)

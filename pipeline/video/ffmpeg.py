@@ -9,6 +9,7 @@ a file name and nothing else. Formats that name other files or addresses inside 
 import array
 import contextlib
 import fcntl
+import functools
 import os
 import re
 import select
@@ -49,12 +50,31 @@ _LIMITED = 'ulimit -d "$1" 2>/dev/null; shift; exec "$@"'
 
 
 def ffmpeg_exe() -> str:
-    """Path of the ffmpeg to use: the first on PATH, else the one in imageio-ffmpeg's wheel."""
-    if found := shutil.which("ffmpeg"):
+    """Path of the ffmpeg to use: the first on PATH, or without libx264 there, the one in imageio-ffmpeg's wheel.
+
+    Raises VideoError if neither can write an mp4.
+    """
+    if (found := shutil.which("ffmpeg")) and _writes_mp4(found):
         return found
     import imageio_ffmpeg
 
-    return str(imageio_ffmpeg.get_ffmpeg_exe())
+    with contextlib.suppress(RuntimeError):  # no binary for this machine
+        if _writes_mp4(exe := str(imageio_ffmpeg.get_ffmpeg_exe())):
+            return exe
+    cause = "cannot write H.264 (no encoder libx264)" if found else "is not there"
+    raise video_error(found or "ffmpeg", cause, "pip install imageio-ffmpeg, whose own can")
+
+
+@functools.cache
+def _writes_mp4(exe: str) -> bool:
+    """Whether an ffmpeg runs here and has the encoder of `encoder.py`."""
+    try:
+        listed = subprocess.run(
+            [exe, "-v", "error", "-encoders"], capture_output=True, stdin=subprocess.DEVNULL, timeout=HEADER_TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return b" libx264 " in listed.stdout
 
 
 def ffprobe_exe() -> str | None:
