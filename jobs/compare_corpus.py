@@ -23,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from infra.errors import UsageError
+from infra.ray_cluster import check_cluster
 from jobs import command_line
 from jobs.command_line import DONE, SOME_FAILED
 from jobs.experiment.experiment import Experiment, check_name
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = command_line.console(live=True)
 
     def run() -> int:
+        check_cluster()
         config = command_line.config_of(args)
         if min(args.limit - 1, args.workers, 1 if args.stride is None else args.stride) < 1 or args.seed < 0:
             raise UsageError("--limit must be 2 or more, --workers and --stride 1 or more, --seed 0 or more")

@@ -25,6 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from infra.errors import UsageError
+from infra.ray_cluster import check_cluster
 from jobs import command_line
 from jobs.command_line import DONE, RIVALS, SOME_FAILED
 
@@ -75,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = command_line.console()
 
     def run() -> int:
+        if not args.samples:
+            check_cluster()
         if args.n < 1 or args.seed < 0 or (args.nn is not None and args.nn < 0):
             raise UsageError("--n must be 1 or more, --seed and --nn 0 or more")
         if bool(args.given) == bool(args.samples) or (args.samples and not args.real):

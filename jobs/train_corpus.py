@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from infra.ray_cluster import check_cluster
 from jobs import command_line
 from jobs.command_line import BAD_ARGUMENTS, DONE, SOME_FAILED
 from jobs.training.request import TrainRequest
@@ -66,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         request = TrainRequest.from_args(args)
+        if not args.dry_run:
+            check_cluster()
         from jobs.training import corpus_job  # imports torch, Ray and MLflow, which --help must not wait for
 
         if args.dry_run:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from infra.ray_cluster import check_cluster
 from jobs import command_line
 from jobs.command_line import DONE, SOME_FAILED
 from jobs.tuning.request import DRAWS, MODES, SweepRequest
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         request = SweepRequest.from_args(args)
+        check_cluster()
         from jobs.tuning import sweep  # imports torch, Ray and MLflow, which --help must not wait for
 
         return SOME_FAILED if sweep.run(request, console) else DONE

@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 from rich.console import Console
 
 from infra.errors import StorageError, UsageError, one_line, printable
-from infra.ray_cluster import SPARE_TASKS, InFlight, check_cluster, ray_session
+from infra.ray_cluster import SPARE_TASKS, InFlight, ray_session
 from infra.store import Store
 from infra.tracking import forward, runs
 from jobs.evaluation.clip import ScoringOptions, ScoringTask, score_clip, score_folder
@@ -27,7 +27,6 @@ from pipeline import shards
 
 def run(request: EvaluationRequest, console: Console) -> bool:
     """Score what the request names. Returns whether anything could not be scored. Raises UsageError, StorageError."""
-    check_cluster()
     groups: list[Group] = []
     failed = False
     for given in request.given:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from infra.errors import UsageError
-from infra.ray_cluster import check_cluster
 from jobs.experiment.experiment import Experiment
 from jobs.experiment.runs import tracking_uri
 from pipeline.video import VideoError, ffmpeg_exe
 
 
 def check_machine(experiment: Experiment, tracking: str | None) -> None:
-    """Raises UsageError for a storage, a tracking URI, a cluster or an ffmpeg that cannot work. Changes nothing.
+    """Raises UsageError for a storage, a tracking URI or an ffmpeg that cannot work. Changes nothing.
 
     Args: tracking: --tracking-uri. Whether a server answers there is found out when its run is opened.
     """
@@ -20,4 +19,3 @@ def check_machine(experiment: Experiment, tracking: str | None) -> None:
         ffmpeg_exe()
     except VideoError as error:
         raise UsageError(str(error)) from error
-    check_cluster()

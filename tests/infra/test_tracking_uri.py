@@ -1,0 +1,179 @@
+"""What a tracking URI means, and what is refused before MLflow tries for minutes."""
+
+from __future__ import annotations
+
+import importlib.util
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from infra.errors import UsageError, without_secrets
+from infra.tracking import runs
+from infra.tracking.uri import default_uri, sqlite_file, tracking_uri
+
+HARD_NAMES = [
+    "plain",
+    "a b",
+    "what?",
+    "part#2",
+    "100%",
+    "%20",
+    "a?b#c%d e&f=g;h",
+    "日本語",
+    "it's",
+    "a::b",
+    "~x",
+    "@b:c",
+]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.mark.parametrize("name", HARD_NAMES)
+def test_the_sqlite_file_and_the_artifacts_are_in_the_storage_folder_whatever_its_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cwd, storage = tmp_path / "cwd", tmp_path / "s" / name
+    cwd.mkdir()
+    monkeypatch.chdir(cwd)
+    uri = default_uri(storage)
+    storage.mkdir(parents=True)
+    sqlite3.connect(storage / "mlflow.db").close()
+    assert sqlite_file(uri) == storage / "mlflow.db"
+    if name != HARD_NAMES[6]:  # MLflow makes the schema of one, which takes seconds
+        return
+    parent = runs.open_parent(uri, "exp", storage, {})
+    runs.close_parent(parent, failed=False, metrics={}, table="the table")
+    (table,) = storage.glob("mlartifacts/exp/*/artifacts/results.txt")
+    assert table.read_text() == "the table"
+    assert sorted(path.name for path in storage.iterdir()) == ["mlartifacts", "mlflow.db", "mlflow.db.lock"]
+    assert not list(cwd.iterdir()) and [path.name for path in (tmp_path / "s").iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("sqlite://", "in memory"),
+        ("sqlite:///", "in memory"),
+        ("sqlite:///:memory:", "in memory"),
+        ("sqlite:///file:x?mode=memory&uri=true", "in memory"),
+        ("sqlite://tmp/mlflow.db", "four for an absolute path"),
+        ("sqlite+nix:///x.db", "leave out the + part"),
+        ("mysql://u:hidden@127.0.0.1/db", "pip install 'pymysql'"),
+        ("mysql+mysqldb://u:hidden@127.0.0.1/db", "pip install 'mysqlclient'"),
+        ("mssql://u:hidden@127.0.0.1/db", "pip install 'pyodbc'"),
+        ("postgresql+pg8000://u:hidden@127.0.0.1/db", "pip install 'pg8000'"),
+        ("postgresql+nix://u:hidden@127.0.0.1/db", "leave out the + part"),
+        ("postgresql://u:hidden@127.0.0.1:port/db", "is no URI of a database"),
+        ("oracle://u:hidden@127.0.0.1/db", "no store behind oracle://"),
+        ("ftp://u:hidden@127.0.0.1/db", "no store behind ftp://"),
+        ("http://", "names no host"),
+        ("./mlruns", "is a folder or a word"),
+        ("file:///tmp/mlruns", "is a folder or a word"),
+        ("mlflow:5000", "is a folder or a word"),
+    ],
+)
+def test_what_mlflow_cannot_use_is_one_line_with_its_mend(
+    given: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ABSENT else found(name))
+    for option, value in (("--tracking-uri", given), ("MLFLOW_TRACKING_URI", None)):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+        with pytest.raises(UsageError) as refused:
+            tracking_uri(value, tmp_path)
+        line = str(refused.value)
+        assert line.startswith(f"{option} {given.partition('://')[0]}") and words in line and "; " in line
+        assert "hidden" not in line and "\n" not in line
+
+
+ABSENT = {"pymysql", "MySQLdb", "pyodbc", "pg8000"}  # whatever is installed where this runs
+
+
+def test_a_path_that_is_relative_or_at_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert tracking_uri("sqlite:///a/mlflow.db", tmp_path) == f"sqlite:///{tmp_path}/a/mlflow.db"
+    assert tracking_uri("sqlite:///~/mlflow.db?timeout=9", tmp_path) == "sqlite:////home/me/mlflow.db?timeout=9"
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(UsageError, match="thrown away"):
+        tracking_uri("sqlite:///mlflow.db", tmp_path)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_postgresql_takes_the_driver_that_is_installed(
+    driver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(driver)
+    found = importlib.util.find_spec
+    absent = {"psycopg", "psycopg2"} - {driver}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else found(name))
+    for scheme in ("postgresql", "postgres", "POSTGRESQL"):
+        assert tracking_uri(f"{scheme}://me:a@b@h:5/db?x=1", tmp_path) == f"postgresql+{driver}://me:a%40b@h:5/db?x=1"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "psycopg" in name else found(name))
+    with pytest.raises(UsageError, match=r"pip install 'psycopg\[binary\]'"):
+        tracking_uri("postgresql://h/db", tmp_path)
+
+
+def test_a_database_that_is_away_is_one_line_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("psycopg")
+    started = time.monotonic()
+    with pytest.raises(ConnectionError, match=r"postgresql\+psycopg://\*\*\*@127\.0\.0\.1:9/db: MLflow cannot") as away:
+        runs.open_parent(tracking_uri("postgresql://me:hidden@127.0.0.1:9/db", tmp_path), "exp", tmp_path, {})
+    assert "\n" not in str(away.value) and "hidden" not in str(away.value)
+    assert time.monotonic() - started < 15 and capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:hidden@host:5000/x", "http://***@host:5000/x"),
+        ("https://hidden@host/", "https://***@host/"),
+        ("http://me:hid@den@host/a@b", "http://***@host/a@b"),
+        ("postgresql://me:hid/den?#@host/db", "postgresql://***@host/db"),
+        ("API request to http://me:hidden@host/api failed", "API request to http://***@host/api failed"),
+        ("'s3://hidden:hidden@bucket/x' and \"ftp://a:hidden@h\"", "'s3://***@bucket/x' and \"ftp://***@h\""),
+        ("postgresql://h/db?user=me&password=hidden&x=1", "postgresql://h/db?user=me&password=***&x=1"),
+        ("https://h/v.mp4?X-Amz-Signature=hidden#t", "https://h/v.mp4?X-Amz-Signature=***#t"),
+        *((same, same) for same in ("s3://bucket/a@b", "http://h:80/a@b", "sqlite:////a:b/c@d", "/a:b/c@d", "me@host")),
+    ],
+)
+def test_what_is_shown_of_a_uri_holds_no_password(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+    assert without_secrets(shown) == shown
+
+
+def test_a_storage_folder_that_is_no_utf8_is_refused_where_mlflow_would_lose_it(tmp_path: Path) -> None:
+    storage = tmp_path / "caf\udce9"
+    for uri in (None, f"sqlite:///{tmp_path}/mlflow.db"):
+        with pytest.raises(
+            UsageError, match=r"caf\\udce9.*: is not UTF-8, which MLflow cannot name; rename it"
+        ) as told:
+            runs.open_parent(tracking_uri(uri, storage), "exp", storage, {})
+        assert str(told.value).isprintable()
+    assert tracking_uri("http://127.0.0.1:9", storage) == "http://127.0.0.1:9"  # a server keeps the files itself
+
+
+def test_an_experiment_deleted_in_mlflow_is_restored_with_the_newest_run_of_a_clip(tmp_path: Path) -> None:
+    uri = default_uri(tmp_path)
+    parent = runs.open_parent(uri, "exp", tmp_path, {})
+    client = MlflowClient(uri)
+    tags = {"clip_id": "clip", "mlflow.parentRunId": parent.run_id}
+    old, new, lost = (client.create_run(parent.experiment_id, tags=tags).info.run_id for _ in range(3))
+    for run_id in (old, new):
+        client.log_param(run_id, "lr", 1)
+    for run_id in (old, lost):  # by --fresh, and as made twice by a lost answer
+        client.delete_run(run_id)
+    client.delete_experiment(parent.experiment_id)
+    assert runs.find_parent(uri, "exp", tmp_path) is None  # which changes nothing
+    assert runs.open_parent(uri, "exp", tmp_path, {}) == parent
+    (found,) = client.search_runs([parent.experiment_id], "tags.clip_id = 'clip'")
+    assert found.info.run_id == new
+    runs.forget_clips(parent, ["clip"])  # --fresh
+    assert not client.search_runs([parent.experiment_id], "tags.clip_id = 'clip'")
