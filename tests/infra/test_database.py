@@ -24,7 +24,7 @@ from infra.files import write_json
 from infra.metrics_log import MetricsLog
 from infra.tracking import forward as forwarding
 from infra.tracking import runs as tracking
-from infra.tracking.uri import default_uri
+from infra.tracking.uri import default_uri, tracking_uri
 from jobs.experiment.result import Result, write_result
 from model.config import RUN_SETTINGS
 from model.presets import demo
@@ -76,7 +76,7 @@ def postgres() -> Iterator[tuple[str, Path]]:
         while "ready to accept connections" not in log.read_text():
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
-        yield f"postgresql+psycopg2://test@/postgres?host={folder}", log
+        yield f"postgresql://test:hidden@/postgres?host={folder}", log
     finally:
         process.send_signal(signal.SIGINT)  # "fast shutdown"
         process.wait(30)
@@ -85,12 +85,12 @@ def postgres() -> Iterator[tuple[str, Path]]:
 
 @pytest.fixture
 def server_on_postgres(postgres: tuple[str, Path], tmp_path: Path) -> Iterator[Store]:
-    import psycopg2
+    import psycopg
 
     uri, log = postgres
     server = Server(tmp_path, uri)
     server.start()
-    connection = psycopg2.connect(uri.replace("+psycopg2", ""))
+    connection = psycopg.connect(uri)
     connection.autocommit = True
     try:
         corpus = tracking.open_parent(server.uri, "many", tmp_path, {})
@@ -106,6 +106,28 @@ def sqlite(tmp_path: Path) -> Iterator[Store]:
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         yield Store(corpus, connection, tmp_path / "mlartifacts", [])
     connection.close()
+
+
+def test_postgresql_keeps_the_runs_of_a_storage_folder_that_is_moved(
+    postgres: tuple[str, Path], tmp_path: Path
+) -> None:
+    """With the driver that setup.cfg's extra installs, and a URI that names none."""
+    import psycopg
+
+    old, new = tmp_path / "old ?#%", tmp_path / "new"
+    uri = tracking_uri(postgres[0], old)
+    parent = tracking.open_parent(uri, "exp", old, {"corpus": "clips"})
+    tracking.close_parent(parent, failed=False, metrics={"clips_done": 1.0}, table="the first")
+    old.rename(new)
+    assert tracking.open_parent(uri, "exp", new, {}) == parent
+    client = parent.client()
+    assert Path(client.download_artifacts(parent.run_id, "results.txt")).read_text() == "the first"
+    tracking.close_parent(parent, failed=False, metrics={}, table="the second")
+    assert [path.read_text() for path in tmp_path.rglob("results.txt")] == ["the second"] and not old.exists()
+    assert "hidden" not in parent.link("1") + repr(parent) + parent.shown_uri
+    with psycopg.connect(postgres[0]) as connection:
+        for (table,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall():
+            assert "hidden" not in str(connection.execute(f'SELECT * FROM "{table}"').fetchall()), table
 
 
 def train(corpus: tracking.ParentRun, folder: Path) -> None:
