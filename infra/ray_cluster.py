@@ -26,6 +26,7 @@ ROOMS = ("infra", "pipeline", "model", "jobs")
 FOLDERS = [f"!/{room}{below}" for room in ROOMS for below in ("", "/**")]
 ONLY_CODE = ["*", *FOLDERS, "*.*", "!/.", *(f"!/{room}/**/*.py" for room in ROOMS)]
 SOCKET_BYTES = 103  # of a socket's path, which every system takes
+SHORT_FOLDER = "/tmp"
 SOCKET = "session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"  # the longest that Ray makes
 T = TypeVar("T")
 
@@ -80,19 +81,28 @@ def _session_folder() -> Iterator[str]:
     from ray._common.utils import get_default_ray_temp_dir
 
     usual = Path(get_default_ray_temp_dir()).absolute()
-    there = next(folder for folder in (usual, *usual.parents) if folder.exists())  # Ray makes the others
-    if there.is_dir() and os.access(there, os.W_OK | os.X_OK) and len(os.fsencode(usual / SOCKET)) <= SOCKET_BYTES:
+    if len(os.fsencode(usual / SOCKET)) <= SOCKET_BYTES and _is_writable(usual):
         yield str(usual)
         return
     try:
-        folder = tempfile.mkdtemp(prefix="hpv", dir="/tmp")
+        folder = tempfile.mkdtemp(prefix="hpv", dir=SHORT_FOLDER)
     except OSError as error:
-        cause = f"nothing can be written in {printable(there)} or /tmp for Ray's sockets ({error.strerror})"
+        cause = f"nothing can be written in {printable(usual)} or {SHORT_FOLDER} for Ray's sockets ({error.strerror})"
         raise UsageError(f"{cause}; set RAY_TMPDIR to a folder with a short path") from error
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, which is made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
