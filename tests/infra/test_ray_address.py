@@ -198,6 +198,7 @@ def test_ray_keeps_its_sockets_in_a_short_folder_that_can_be_written(
     monkeypatch.setenv(name, str(usual))  # Ray makes it
     with _session_folder() as folder:
         assert folder == f"{usual}/ray"
+    shutil.rmtree(usual)
 
 
 def test_no_folder_for_sockets_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
