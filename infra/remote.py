@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from infra.errors import UsageError, cannot_write, one_line, printable
 from infra.files import commit, temporary_beside
@@ -28,13 +29,22 @@ def fetch(source: str, cache_dir: Path) -> str:
 
     Returns: the local path. Raises: ValueError for an unknown scheme, a missing package (with the command
     that installs it), a URI that names nothing, names that would leave `cache_dir`, or a `cache_dir` that has no
-    room; OSError for what the other side does not give.
+    room; OSError for what the other side does not give. Each is one line.
     """
     scheme, separator, _ = source.partition("://")
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return source
+    try:
+        return _fetch(source, scheme, cache_dir)
+    except ValueError:
+        raise
+    except Exception as error:  # each file system has errors of its own
+        raise OSError(f"{printable(source)}: cannot be fetched ({one_line(error)}); check the URI") from error
+
+
+def _fetch(source: str, scheme: str, cache_dir: Path) -> str:
     files, root = _remote(source, scheme)
-    name = root.rstrip("/").rpartition("/")[2]
+    name = (urlsplit(root).path if scheme in ("http", "https") else root).rstrip("/").rpartition("/")[2]
     target = Path(cache_dir) / hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()[:8]
     inside = {info["name"]: info["name"][len(root.rstrip("/")) :].lstrip("/") for info in files}
     for part in [name, *inside.values()]:
@@ -78,7 +88,9 @@ def _remote(source: str, scheme: str) -> tuple[list[dict[str, Any]], str]:
         raise ValueError(
             f"{source_name}: cannot be fetched ({one_line(error)}); copy it here and give its path"
         ) from error
-    files = [i for i in filesystem.find(root, detail=True).values() if i["type"] == "file"]
+    found = filesystem.find(root, detail=True)
+    infos = [info or filesystem.info(path) for path, info in found.items()]  # of a single file http tells nothing
+    files = [info for info in infos if info["type"] == "file"]
     if not files:
         raise ValueError(f"{source_name}: names no file; check the URI")
     return [info | {"fs": filesystem} for info in files], str(root)

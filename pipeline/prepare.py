@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.errors import printable
 from infra.remote import fetch
 from pipeline import shards
 from pipeline.clips import ClipSpec, plan
@@ -67,8 +66,6 @@ def fetch_all(sources: Sequence[str], cache: Path) -> tuple[list[str], list[Fail
     for source in sources:
         try:
             local.append(fetch(source, cache))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             failures.append(Failure(source, str(error)))
-        except OSError as error:
-            failures.append(Failure(source, f"{printable(source)}: {error}; check the URI"))
     return local, failures

@@ -15,7 +15,7 @@ from pipeline.video.ffmpeg import _writes_mp4
 
 from .conftest import TINY, make_video, run_job
 
-CJK = "日本語" * 28 + ".mp4"  # 84 characters, 252 bytes
+CJK = "日本語" * 27 + "日月.mp4"  # 253 bytes: a file can have no longer name
 LATIN = os.fsdecode(b"caf\xe9")
 
 
