@@ -23,14 +23,10 @@ setup: .venv/.installed  ## make .venv and install everything into it
 	@touch $@
 
 demo: setup  ## train three real clips through Ray and print the results table (about 4 minutes on two cores)
-	$(BIN)/python jobs/train_corpus.py --corpus demo --preset demo --cpus-per-clip 2 --storage $(STORAGE)
+	$(BIN)/python jobs/train_corpus.py --corpus demo --preset demo --cpus-per-clip 2 --storage "$(STORAGE)"
 
 ui: setup  ## MLflow on 127.0.0.1 over what demo produced
-	@test -f $(STORAGE)/mlflow.db || { echo "$(STORAGE)/mlflow.db is not there; run make demo first, or set STORAGE"; exit 1; }
-	@echo "http://127.0.0.1:$(PORT)"
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true \
-	  $(BIN)/mlflow server --backend-store-uri sqlite:///$(abspath $(STORAGE))/mlflow.db \
-	  --host 127.0.0.1 --port $(PORT) --workers 1
+	$(BIN)/python jobs/ui.py --storage "$(STORAGE)" --port $(PORT)
 
 test: setup  ## the whole test suite, two files at a time
 	$(BIN)/python -m pytest $(TWO_AT_A_TIME)

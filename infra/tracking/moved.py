@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import sqlalchemy
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from sqlalchemy import Connection, text
 from sqlalchemy.pool import NullPool
 
-from infra.tracking.uri import ARTIFACTS, artifact_location, sqlite_file
+from infra.tracking.uri import ARTIFACTS, artifact_location, is_database, sqlite_file
 
 # MLflow's own schema, of which no client's call changes these two columns.
 EXPERIMENTS = text("SELECT experiment_id, name, artifact_location FROM experiments")
@@ -19,7 +19,7 @@ MOVE_EXPERIMENT = text("UPDATE experiments SET artifact_location = :now WHERE ex
 MOVE_RUN = text("UPDATE runs SET artifact_uri = :now WHERE run_uuid = :run")
 
 
-def follow_storage(uri: str, storage: Path, experiment: str) -> None:
+def follow_storage(uri: str, storage: Path, experiment: str = "") -> None:
     """Let a store that is no server find its files below `storage`, where they were once elsewhere.
 
     Files of the sqlite store in the storage folder are beside it, whatever it says: of every experiment in it. Those of
@@ -27,7 +27,7 @@ def follow_storage(uri: str, storage: Path, experiment: str) -> None:
 
     Raises SQLAlchemyError.
     """
-    if uri.startswith("http") or "://" not in uri:
+    if not is_database(uri):
         return
     inside = sqlite_file(uri) == storage / "mlflow.db"
     engine = sqlalchemy.create_engine(uri, poolclass=NullPool)
@@ -36,8 +36,8 @@ def follow_storage(uri: str, storage: Path, experiment: str) -> None:
             return
         for number, name, before in connection.execute(EXPERIMENTS).all():
             now = artifact_location(storage, name)
-            made_here = str(before).endswith(now[now.rindex(f"/{ARTIFACTS}/") :])
-            if before != now and made_here and (inside or (name == experiment and not _folder(before).exists())):
+            ours = str(before).endswith(f"/{ARTIFACTS}/{quote(name)}")  # of another program's it is not
+            if before != now and ours and (inside or (name == experiment and not _folder(before).exists())):
                 _move(connection, number, before, now)
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from infra.errors import one_line, printable
 from infra.tracking.moved import follow_storage
-from infra.tracking.uri import artifact_location, check_connection, sqlite_file
+from infra.tracking.uri import artifact_location, check_connection, is_database, sqlite_file
 
 SEARCHED = 1000  # runs in one page of a search
 # The migration log of a new sqlite file, and what MLflow prints of a database that fails: ours is one line.
@@ -77,8 +77,7 @@ def open_parent(uri: str, experiment: str, storage: Path, tags: Mapping[str, str
             found = client.get_experiment_by_name(experiment)
             follow_storage(uri, storage, experiment)
             if found is None:
-                # a server keeps artifacts itself
-                location = None if uri.startswith("http") else artifact_location(storage, experiment)
+                location = artifact_location(storage, experiment) if is_database(uri) else None
                 experiment_id = client.create_experiment(experiment, artifact_location=location)
             else:
                 experiment_id = found.experiment_id

@@ -7,7 +7,7 @@ import os
 import re
 from importlib.metadata import entry_points
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import sqlalchemy
 from sqlalchemy.engine import URL
@@ -62,7 +62,7 @@ def sqlite_uri(file: Path) -> str:
 
 def sqlite_file(uri: str) -> Path | None:
     """The file of a sqlite URI; None for every other URI."""
-    if not uri.startswith(("sqlite:", "sqlite+")):
+    if _kind(uri) != "sqlite":
         return None
     database = sqlalchemy.make_url(uri).database or ""
     return Path(unquote(urlsplit(database).path) if database.startswith("file:") else database)
@@ -75,12 +75,21 @@ def artifact_location(storage: Path, experiment: str) -> str:
     except UnicodeEncodeError as error:
         mend = "rename it, or give the --tracking-uri of a server"
         raise UsageError(f"{printable(storage)}: is not UTF-8, which MLflow cannot name; {mend}") from error
-    return (storage / ARTIFACTS / experiment).as_uri()
+    return f"{storage.as_uri()}/{ARTIFACTS}/{quote(experiment)}"
+
+
+def is_database(uri: str) -> bool:
+    """Whether MLflow opens it itself, and keeps no artifacts: those go to the storage folder."""
+    return _kind(uri) in ("sqlite", *DRIVERS)
+
+
+def _kind(uri: str) -> str:
+    return uri.partition(":")[0].partition("+")[0]
 
 
 def check_connection(uri: str) -> None:
     """Connect to a database once: MLflow itself tries for minutes. Raises SQLAlchemyError; nothing for other URIs."""
-    kind = uri.partition(":")[0].partition("+")[0]
+    kind = _kind(uri)
     if kind in DRIVERS:
         limit = {} if kind == "mssql" else {"connect_timeout": CONNECT_S}
         engine = sqlalchemy.create_engine(uri, poolclass=NullPool, connect_args=limit)

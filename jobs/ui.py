@@ -1,0 +1,67 @@
+"""MLflow in a browser, over what the jobs left in a storage folder. Only this machine reaches it; Ctrl-C ends it.
+
+    python jobs/ui.py --storage runs --port 5000
+
+Exit code: 2 bad arguments, or nothing to serve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from infra.errors import UsageError, one_line, printable
+from infra.store import Store, default_folder
+from jobs import command_line
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; ends the process with code 2 on a bad one."""
+    parser = command_line.Parser("ui.py", __doc__)
+    parser.add_argument("--storage", type=command_line.path, help="what the jobs filled (default: runs)")
+    parser.add_argument("--port", type=int, default=5000, help="of 127.0.0.1")
+    return parser.parse(argv)
+
+
+def server_command(storage: str | None, port: int) -> list[str]:
+    """The command line of the server. Raises UsageError for a folder without a store of MLflow's."""
+    from infra.tracking.moved import follow_storage  # imports MLflow, which --help must not wait for
+    from infra.tracking.runs import ERRORS, sqlite_lock
+    from infra.tracking.uri import default_uri
+
+    folder = (Store.open(storage, "--storage") if storage else Store(str(default_folder()))).tracking_folder
+    file, uri = folder / "mlflow.db", default_uri(folder)
+    if not file.is_file():
+        raise UsageError(f"{printable(file)}: is not there; run make demo first, or give another --storage")
+    try:
+        with sqlite_lock(uri):
+            follow_storage(uri, folder)
+    except ERRORS as error:
+        raise UsageError(
+            f"{printable(file)}: cannot be used ({one_line(error)}); see to it, or give another --storage"
+        ) from error
+    options = ["--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return [sys.executable, "-m", "mlflow", "server", *options]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line: this process becomes the server. Returns the exit code of what cannot be served."""
+    args = parse(argv)
+    console = command_line.console()
+
+    def run() -> int:
+        command = server_command(args.storage, args.port)
+        print(f"http://127.0.0.1:{args.port}", flush=True)
+        os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # which starts eight processes more
+        os.execv(command[0], command)
+
+    return command_line.exit_code(run, console, stopped="stopped")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
