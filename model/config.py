@@ -68,11 +68,15 @@ class TrainConfig:
     adam_betas: tuple[float, float] = (0.5, 0.999)
     vae_lr_decay: float = 0.2  # E and G⁰ train at lr · vae_lr_decayⁿ at VAE scale n
     rec_weight: float
+    # whether scale 0 adds MSE(x̄⁰, x⁰) of eq. 8 too, which there is the first term once more: 2·rec_weight·MSE in all.
+    # Eq. 5 does not; the authors' code adds both terms at every VAE scale (train_video.py)
+    rec_zero_twice: bool = False
     kl_weight: float  # β_vae
     adv_weight: float  # β_adv
     gp_weight: float = 0.1  # λ of the gradient penalty
     noise_amp: float = 0.1  # z_n has amplitude noise_amp · RMSE(x̄ⁿ, xⁿ) at GAN scales
-    grad_clip: float = 5.0  # norm over all trained parameters of E and G; the critic is not clipped (authors' code)
+    # norm over all trained parameters of E and G; the critic is not clipped. The text has no clipping (model/README.md)
+    grad_clip: float = 5.0
     # GAN scales train on a random part of the volume, so much of its height and width; 1: all of it, as the paper. The
     # critic is one of patches: the gradient is the same in expectation, but for what the border and the statistics of
     # the normalisation do. Never less than what the critic sees at once

@@ -49,7 +49,7 @@ def _vae_step(state: TrainState, batches: Sequence[Batch], training_set: Trainin
         rec_loss = len(batch) * F.mse_loss(x, batch.real(n))
         kl_loss = len(batch) * kl_divergence(posterior)
         losses = {"rec_loss": rec_loss, "kl_loss": kl_loss}
-        if n > 0:
+        if n > 0 or config.rec_zero_twice:
             losses["rec_zero_loss"] = len(batch) * F.mse_loss(x0, batch.real(0))
         total = config.rec_weight * (rec_loss + losses.get("rec_zero_loss", 0)) + config.kl_weight * kl_loss
         (training_set.weight * total).backward()

@@ -184,6 +184,8 @@ def add(totals, losses):
 def vae_iteration(n, w, moments, samples, sizes, config):
     """L = MSE(x̄ⁿ, xⁿ) + MSE(x̄⁰, x⁰) + β·KL, summed over samples (eq. 5, 8); E, G⁰ and Gⁿ learn.
 
+    Scale 0 has one MSE in the paper, eq. 5, and in the authors' code both, which are the same one twice.
+
     samples: (real pyramid, Draws) each. Changes w; returns losses, means over the samples, and new moments.
     """
     rates = rates_of(w, n, config)
@@ -194,10 +196,10 @@ def vae_iteration(n, w, moments, samples, sizes, config):
         z, kl = code(w, reals[0], config, draw)
         x_zero, x = reconstruct(w, z, n, sizes, config)
         add(losses, {"rec_loss": ((x - reals[n]) ** 2).mean(), "kl_loss": kl})
-        if n > 0:
+        if n > 0 or config.rec_zero_twice:
             add(losses, {"rec_zero_loss": ((x_zero - reals[0]) ** 2).mean()})
     total = config.rec_weight * losses["rec_loss"] + config.kl_weight * losses["kl_loss"]
-    if n > 0:
+    if "rec_zero_loss" in losses:
         total = total + config.rec_weight * losses["rec_zero_loss"]
     gradients = gradients_of(total, w, list(rates), config.grad_clip)
     return {name: loss / len(samples) for name, loss in losses.items()}, adam(w, gradients, moments, rates, config)

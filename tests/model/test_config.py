@@ -26,7 +26,6 @@ SHARED = {  # what paper and published code agree on
     "vae_lr_decay": 0.2,
     "gp_weight": 0.1,
     "noise_amp": 0.1,
-    "grad_clip": 5.0,
     "gan_crop": 1.0,
     "flip": False,
     "stride": None,
@@ -54,8 +53,10 @@ PAPER = SHARED | {
     "critic_last_spectral": True,
     "iterations": (20_000,) * 10,
     "rec_weight": 1.0,
+    "rec_zero_twice": False,
     "kl_weight": 0.1,
     "adv_weight": 0.1,
+    "grad_clip": 0.5,
 }
 OFFICIAL = SHARED | {
     "ladder_side": "width",
@@ -67,8 +68,10 @@ OFFICIAL = SHARED | {
     "critic_last_spectral": False,
     "iterations": (50_000,) * 10,
     "rec_weight": 10.0,
+    "rec_zero_twice": True,
     "kl_weight": 1.0,
     "adv_weight": 1.0,
+    "grad_clip": 5.0,
 }
 HOW_IT_RUNS = {"micro_batch", "low_memory", "seed", "precision", "checkpoint_every", "log_every", "iters_per_scale"}
 
@@ -84,6 +87,15 @@ def test_preset_equals_the_table(preset, table):
 def test_the_official_weights_have_the_papers_ratio():
     assert official().rec_weight / official().kl_weight == paper().rec_weight / paper().kl_weight
     assert official().rec_weight / official().adv_weight == paper().rec_weight / paper().adv_weight
+    assert official().rec_weight / official().grad_clip == paper().rec_weight / paper().grad_clip
+
+
+def test_settings_of_files_from_before_they_were_there_mean_what_was_done_then():
+    added = {"rec_zero_twice": False}
+    for preset in PRESETS.values():
+        before = {name: value for name, value in preset().to_dict().items() if name not in added}
+        config = TrainConfig.from_dict(before)
+        assert {name: getattr(config, name) for name in added} == added
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

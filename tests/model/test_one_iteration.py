@@ -13,7 +13,7 @@ from model import checkpoint as ckpt
 from model.device import resolve
 
 from . import reference
-from .conftest import one_thread, several_pyramids, tiny, train
+from .conftest import SIZES, one_thread, several_pyramids, tiny, train
 from .float64 import in_float64
 
 # Both in float64: they differ by less than 1e-12 (measured), whatever the machine. A term weighted by 1.01 changes far
@@ -167,6 +167,25 @@ def test_iteration_equals_the_reference(exact, n):
     """Scale 0 and 1, 2 (through frozen generators) are VAE; 3 GAN; 4 GAN above a frozen generator with noise."""
     config, recorder, final = exact
     check(config, recorder, final, n)
+
+
+def test_scale_0_trains_the_weights_of_the_paper_or_of_the_authors_code(exact):
+    """A.1: MSE + 0.1·KL. Theirs adds both MSE terms at scale 0 too, 10 each: 20·MSE + KL (train_video.py)."""
+    config, recorder, final = exact
+    rec, kl, limit = (20.0, 1.0, 5.0) if config.tanh_after_sum else (1.0, 0.1, 0.5)
+    before, after = recorder.before[0, 2], recorder.before[1, 1]
+    w, names = reference.double(before.generators), names_in_order(before, 0, config)
+    for i in range(config.encoder_convs):
+        reference.power_iteration(w, f"encoder.blocks.{i}")
+    reference.trained(w, "encoder.", "generators.0.")
+    real = torch.from_numpy(several_pyramids(1)[0][0])[None].double()
+    z, divergence = reference.code(w, real, config, reference.Draws(config.seed, 0, 2, 0, torch.float64))
+    x, _ = reference.reconstruct(w, z, 0, SIZES, config)
+    gradients = reference.gradients_of(rec * ((x - real) ** 2).mean() + kl * divergence, w, names, limit)
+    earlier, later = (moments_of(saved.optimizers[0], names) for saved in (before, after))
+    for name in names:
+        made = (later[name][1] - 0.5 * earlier[name][1]) / 0.5  # Adam's first moment
+        assert (made - gradients[name]).abs().max() <= EXACT * gradients[name].abs().max(), name
 
 
 @pytest.fixture(scope="module")
