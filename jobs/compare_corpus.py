@@ -18,6 +18,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -63,14 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from jobs.comparison import run as comparison  # imports torch, which --help must not wait for
     from model.metrics.option import from_option
     from model.metrics.weight_files import FeaturesError
-    from pipeline.clips import ClipSpec
+    from pipeline.clips import FPS, ClipSpec
     from pipeline.video import VideoError
 
     console = command_line.console(live=True)
 
     def run() -> int:
         check_cluster()
-        config = command_line.config_of(args)
+        config = replace(command_line.config_of(args), fps=FPS)  # models are of the clips that are compared
         if min(args.limit - 1, args.workers, 1 if args.stride is None else args.stride) < 1 or args.seed < 0:
             raise UsageError("--limit must be 2 or more, --workers and --stride 1 or more, --seed 0 or more")
         check_name("--name", args.name)

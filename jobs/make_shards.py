@@ -36,7 +36,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("sources", nargs="+", type=command_line.path, metavar="SOURCE", help=sources)
     add("--out", required=True, type=command_line.local_path, metavar="DIR", help="folder for the shards")
     add("--frames", type=_count, default=13, help="frames a clip")
-    add("--fps", type=_rate, default=24.0, help="frames a second")
+    add("--fps", type=_rate, default=24.0, help="frames a second that videos are resampled to; own: each keeps its own")
     add("--stride", type=_count, default=13, help="frames from one clip's start to the next")
     add("--max-height", type=_count, default=256, help="px; higher videos are shrunk")
     return parser.parse(argv)
@@ -92,7 +92,9 @@ def _count(text: str) -> int:
     return value
 
 
-def _rate(text: str) -> float:
+def _rate(text: str) -> float | None:
+    if text == "own":
+        return None
     value = float(text)
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"{text} is not a frame rate")

@@ -26,6 +26,7 @@ LadderSide = Literal["height", "width", "shorter"]
 Precision = Literal["auto", "bf16", "float32"]
 Latent = Literal["gaussian", "patchvae"]
 Method = Literal["hpvaegan", "vgpnn"]
+Resizing = Literal["corners", "opencv"]
 
 
 class ConfigError(ValueError):
@@ -46,7 +47,11 @@ class TrainConfig:
     max_size: int  # px of that side at the finest scale
     scale_factor: float | None  # growth a scale, capped at max_size; None: geometric from min_size to max_size
     num_scales: int  # N + 1
-    num_frames: int = 13  # LCM(1, 2, 3, 4) + 1 frames at 24 FPS
+    num_frames: int = 13  # LCM(1, 2, 3, 4) + 1 (§3.2)
+    fps: float | None = 24.0  # frames a second that a video is resampled to (§3.2); None: the file's own, kept
+    # how the real clip comes down to a scale. corners: bilinear with align_corners=True, of frames shrunk to about the
+    # finest scale first; opencv: cv2.resize of frames as large as the source's, as in the authors' code (pyramid.py)
+    resizing: Resizing = "corners"
     frame_rates: tuple[int, ...] = (4, 3, 2, 1)  # sub-sampling, scale 0 first: Ω
 
     # -- networks (A.1)
@@ -139,6 +144,7 @@ class TrainConfig:
             0 <= self.vae_levels <= self.num_scales,
             f"vae_levels={self.vae_levels}: from 0 to num_scales={self.num_scales}",
         )
+        need(self.fps is None or 0 < self.fps < 1e6, f"fps={self.fps}: frames a second, above 0, or None")
         for name in ("vae_kernel", "encoder_kernel"):
             need(getattr(self, name) in (1, 3), f"{name}={getattr(self, name)}: 1 or 3")
         need(

@@ -4,7 +4,8 @@ Facts from their repository (shirgur/hp-vae-gan, f372e84: train_video.py, eval_v
 utils/images.py); none of its code. Saved after every scale, so an unfinished training has fewer generators:
     netG.pth        {"scale", "state_dict", "optimizer", "noise_amps"}; encode = E, decoder = G⁰, body = G¹ …
     Noise_Amps.pth  {"data": one number a scale}; VAE scales have one too, which is not 0 and which nothing reads
-    args.txt        one `option: value` a line: the only place of the aspect, the VAE scales and the ladder's length
+    args.txt        one `option: value` a line: the only place of the aspect, the VAE scales, the ladder's length and
+                    the file's frame rate
 Their norms always use the statistics of the sample, so running_mean and running_var are not read, nor the biases of
 convolutions in front of a norm, which it subtracts again.
 Differs from their eval_video.py: that draws z with the 13 frames of the finest scale, a length G⁰ was not trained at;
@@ -35,7 +36,7 @@ UNUSED = re.compile(
     r"(decoder|body\.\d+)\.(head|block\d+)\.(conv\.bias|norm\.(running_(mean|var)|num_batches_tracked))"
 )
 OPTIONS = {
-    **{"ar": float, "img_size": int, "min_size": int, "sampling_rates": list},
+    **{"ar": float, "org_fps": float, "img_size": int, "min_size": int, "sampling_rates": list},
     **{"stop_scale": int, "stop_scale_time": int, "vae_levels": int},
 }
 MEND = "give netG.pth of a GeneratorHPVAEGAN for video"
@@ -156,6 +157,7 @@ def _with_ladder(config: TrainConfig, path: Path) -> tuple[TrainConfig, tuple[in
             max_size=args["img_size"],  # their ladder ends there whatever max_size is, which changes its length only
             frame_rates=args["sampling_rates"],
             num_frames=math.lcm(*args["sampling_rates"]) + 1,
+            fps=args["org_fps"] or None,  # 0: of a file that did not say
         )
     except (ValueError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{path}: {error}; give the args.txt that was saved with netG.pth") from error

@@ -38,6 +38,8 @@ def official() -> TrainConfig:
         max_size=256,
         scale_factor=None,  # (256/32)^(1/9) ≈ 1.26
         num_scales=10,
+        fps=None,  # the first 13 frames of the file
+        resizing="opencv",
         generator_convs=7,  # head + 5 blocks + tail
         encoder_convs=3,
         critic_convs=7,

@@ -1,6 +1,6 @@
 """The scale ladder of a clip (integers only), and the real pyramid that is built on it.
 
-Paper §3.1: 13 frames = LCM(1, 2, 3, 4) + 1, so the sampling rates 4, 3, 2 and 1 all keep the first and the last frame.
+Paper §3.2: 13 frames = LCM(1, 2, 3, 4) + 1, so the sampling rates 4, 3, 2 and 1 all keep the first and the last frame.
 Layouts: frames_thwc uint8 RGB (T, H, W, 3); video_cthw float32 RGB in [-1, 1] (3, T, H, W).
 """
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.config import TrainConfig
+from model.config import Resizing, TrainConfig
 
 SMALLEST_SIDE_PX = 8  # below this a kernel-3 network of receptive field 11 sees only padding
 CROP_SIDE = 0.9  # of the frame's height and width: the pyramid brings a crop to the clip's sizes, so it is enlarged
@@ -84,33 +84,39 @@ def _along(config: TrainConfig, n: int) -> int:
 class Pyramid(Sequence[np.ndarray]):
     """What `build` returns, each scale computed whenever it is asked for: memory holds the frames only."""
 
-    def __init__(self, frames_thwc: np.ndarray, sizes: Sequence[ScaleSize]) -> None:
+    def __init__(
+        self, frames_thwc: np.ndarray, sizes: Sequence[ScaleSize], resizing: Resizing = TrainConfig.resizing
+    ) -> None:
         """Raises as `build` does."""
         for size in sizes:
             _subsample(_checked(frames_thwc), size.frames)
         self._frames_thwc, self._sizes = frames_thwc, tuple(sizes)
+        self._resize = {"corners": _resize_corners, "opencv": _resize_opencv}[resizing]
 
     def __len__(self) -> int:
         return len(self._sizes)
 
     def __getitem__(self, n: int) -> np.ndarray:  # type: ignore[override]  # of a slice there is no use
         size = self._sizes[n]
-        return _resize(_subsample(self._frames_thwc, size.frames), size.height, size.width)
+        return self._resize(_subsample(self._frames_thwc, size.frames), size.height, size.width)
 
 
-def build(frames_thwc: np.ndarray, sizes: Sequence[ScaleSize]) -> list[np.ndarray]:
+def build(
+    frames_thwc: np.ndarray, sizes: Sequence[ScaleSize], resizing: Resizing = TrainConfig.resizing
+) -> list[np.ndarray]:
     """The real clip at every size, each computed from the original frames.
 
-    Frames are sub-sampled (first and last kept), then resized bilinearly with align_corners=True and no
-    antialiasing, as torch.nn.functional.interpolate does.
+    Frames are sub-sampled (first and last kept), then resized bilinearly, without antialiasing.
 
     Args:
         frames_thwc: (T, H, W, 3) uint8 RGB.
+        resizing: corners: with align_corners=True, as torch.nn.functional.interpolate does; opencv: to the bit what
+            cv2.resize(…, interpolation=INTER_LINEAR) makes of each frame.
 
     Returns: one (3, T_n, H_n, W_n) float32 array in [-1, 1] a size, C-contiguous.
     Raises: ValueError when the frames cannot be sub-sampled to a size's count.
     """
-    return list(Pyramid(frames_thwc, sizes))
+    return list(Pyramid(frames_thwc, sizes, resizing))
 
 
 def training_pyramids(
@@ -127,7 +133,7 @@ def training_pyramids(
     _, height, width, _ = chunks_thwc[0].shape
     scales = sizes or ladder(config, height, width)
     return [
-        Pyramid(copy, scales)
+        Pyramid(copy, scales, config.resizing)
         for place, chunk in enumerate(chunks_thwc)
         for copy in augmented_copies(chunk, flip=config.flip, crops=config.crops, seed=config.seed + place)
     ]
@@ -179,7 +185,7 @@ def _subsample(frames_thwc: np.ndarray, count: int) -> np.ndarray:
     return frames_thwc[:: steps // gaps]
 
 
-def _resize(frames_thwc: np.ndarray, height: int, width: int) -> np.ndarray:
+def _resize_corners(frames_thwc: np.ndarray, height: int, width: int) -> np.ndarray:
     video = _interpolate(to_video(frames_thwc), height, axis=2)  # (3, T, height, W)
     return np.ascontiguousarray(_interpolate(video, width, axis=3))  # (3, T, height, width)
 
@@ -196,3 +202,26 @@ def _interpolate(video: np.ndarray, size: int, axis: int) -> np.ndarray:
     shape[axis] = size
     weight = (at - low).astype(np.float32).reshape(shape)
     return np.take(video, low, axis) * (1 - weight) + np.take(video, high, axis) * weight
+
+
+def _resize_opencv(frames_thwc: np.ndarray, height: int, width: int) -> np.ndarray:
+    """As cv2.resize makes uint8 of uint8: centres at half pixels, weights of 11 bits, what is small cut off twice."""
+    if frames_thwc.shape[1:3] == (height, width):
+        return np.ascontiguousarray(to_video(frames_thwc))
+    low, high, near, far = _opencv_weights(frames_thwc.shape[2], width)
+    columns = frames_thwc[:, :, low] * near[:, None] + frames_thwc[:, :, high] * far[:, None]  # int32
+    low, high, near, far = _opencv_weights(frames_thwc.shape[1], height)
+    columns >>= 4
+    above = columns[:, low] * near[:, None, None] >> 16
+    below = columns[:, high] * far[:, None, None] >> 16
+    return np.ascontiguousarray(to_video(((above + below + 2) >> 2).astype(np.uint8)))
+
+
+def _opencv_weights(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of each of `size` pixels the two of `length` that it lies between, and their weights in 2048ths, int32."""
+    at = ((np.arange(size) + 0.5) * (1 / (size / length)) - 0.5).astype(np.float32)
+    low = np.floor(at)
+    far = at - low
+    weights = (np.rint(weight * np.float32(2048)).astype(np.int32) for weight in (1 - far, far))
+    places = (np.clip(low + step, 0, length - 1).astype(np.intp) for step in (0, 1))
+    return (*places, *weights)

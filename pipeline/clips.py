@@ -15,6 +15,7 @@ from pipeline import video
 from pipeline.sources import Failure, Video, expand
 
 MIN_SIDE_PX = 16
+FPS = 24.0  # of the paper, §3.2
 
 
 @dataclass(frozen=True)
@@ -23,19 +24,19 @@ class ClipSpec:
 
     Attributes:
         num_frames: of a clip.
-        fps: frames a second that videos are resampled to (paper §3.2).
+        fps: frames a second that videos are resampled to (paper §3.2); None: each keeps its own rate.
         stride: frames from one clip's start to the next; None: one clip a video, its first.
         max_height: px; higher videos are shrunk to it.
     """
 
     num_frames: int = 13
-    fps: float = 24.0
+    fps: float | None = FPS
     stride: int | None = None
     max_height: int = 256
 
     def __post_init__(self) -> None:
         counts = (self.num_frames, self.stride or 1, self.max_height)
-        if min(counts) < 1 or self.stride == 0 or not 0 < self.fps < 1e6:
+        if min(counts) < 1 or self.stride == 0 or not (self.fps is None or 0 < self.fps < 1e6):
             raise ValueError(f"num_frames, fps, stride and max_height must be positive, got {self}")
 
 
@@ -84,8 +85,10 @@ def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
                 failures.append(_same_id(found, owner, found.clip_id))
             continue
         try:
-            total = _usable_frames(found, spec)
-            cut = _cut(found, total, spec)
+            info = video.probe(found.path)
+            fps = spec.fps or info.fps or FPS
+            total = _usable_frames(info, spec.num_frames, fps)
+            cut = _cut(found, total, spec, fps)
         except video.VideoError as error:
             failures.append(Failure(found.named_as or found.path, _blame(found, str(error))))
             continue
@@ -100,21 +103,20 @@ def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
     return Planned(tuple(clips), tuple(failures), dropped)
 
 
-def _usable_frames(found: Video, spec: ClipSpec) -> int:
-    info = video.probe(found.path)
+def _usable_frames(info: video.VideoInfo, num_frames: int, fps: float) -> int:
     if min(info.width, info.height) < MIN_SIDE_PX:
         cause = f"is {info.width}x{info.height} pixels, {MIN_SIDE_PX}x{MIN_SIDE_PX} is the least"
-        raise video.video_error(found.path, cause, "give a larger video")
-    total = video.count_frames(info, spec.fps)
-    if total < spec.num_frames:
+        raise video.video_error(info.path, cause, "give a larger video")
+    total = video.count_frames(info, fps)
+    if total < num_frames:
         plural = "" if total == 1 else "s"
-        cause = f"has only {total} frame{plural} at {spec.fps:g} FPS, {spec.num_frames} are needed"
-        raise video.video_error(found.path, cause, "give a longer video")
+        cause = f"has only {total} frame{plural} at {fps:g} FPS, {num_frames} are needed"
+        raise video.video_error(info.path, cause, "give a longer video")
     return total
 
 
-def _cut(found: Video, total: int, spec: ClipSpec) -> list[ClipPlan]:
-    num_frames, fps = spec.num_frames, spec.fps
+def _cut(found: Video, total: int, spec: ClipSpec, fps: float) -> list[ClipPlan]:
+    num_frames = spec.num_frames
     first = round(found.start_s * fps)
     stop = total if found.duration_s is None else min(total, first + round(found.duration_s * fps))
     if stop - first < num_frames:

@@ -21,7 +21,7 @@ from jobs.training import corpus_job
 from jobs.training.request import TrainRequest
 from model.metrics.features import VideoFeatures
 from model.metrics.fid import embeddings
-from pipeline.clips import ClipSpec
+from pipeline.clips import FPS, ClipSpec
 from pipeline.video import VideoError
 
 
@@ -89,7 +89,7 @@ def run(request: ComparisonRequest, console: Console) -> bool:
     pairs = nearest_two(np.stack(list(drawn.values())), np.stack([clip.vector for clip in train]), sources)
     neighbours = [(train[first], train[second]) for first, second in pairs]
     found = {nn1.clip_id: nn1 for nn1, _ in neighbours}
-    write_manifest(Path(request.training.corpus), found.values(), request.spec.fps)
+    write_manifest(Path(request.training.corpus), found.values(), request.spec.fps or FPS)
     console.print(f"{len(drawn)} samples have {len(found)} different nn1 among {len(train)} clips")
     corpus_job.run(request.training, console)
     experiment = request.training.experiment

@@ -91,13 +91,14 @@ def score_clip(
                 f"{task.checkpoint}: is of the clip {loaded.name}; give the folder of that clip, or --real"
             )
         sampler = loaded.sampler(chunks, best_device())
-        real = RealClip([build(frames, [sampler.size])[0] for frames in chunks_to_score(chunks)], features)
+        scored = [build(frames, [sampler.size], config.resizing)[0] for frames in chunks_to_score(chunks)]
+        real = RealClip(scored, features)
 
         def make(index: int) -> Tensor:
             return random_videos(sampler, 1, options.seed, first=index)[0]
 
         samples = [(f"sample_{index:02d}", partial(make, index)) for index in range(options.num_samples)]
-        row = _score(task.row, samples, real, options, frames_per_second(config, sampler.size.frames, FPS))
+        row = _score(task.row, samples, real, options, frames_per_second(config, sampler.size.frames))
         row = replace(row, clip_id=printable(task.clip_id), method=task.method or "")
         if row.scores or not row.complaints:
             return row

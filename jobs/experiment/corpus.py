@@ -19,7 +19,8 @@ from pipeline.prepare import fetch_all, prepare
 from pipeline.shards import ShardEntry
 from pipeline.sources import Failure
 
-FPS = ClipSpec.fps  # of every clip (paper §3.2)
+FPS = clips.FPS  # of a video that goes with no model
+ANY_HEIGHT = 1 << 14  # px, that no video has more of: none is shrunk
 FIRST_FRAME = re.compile(r"-\d{6}$")  # of a clip's id: what pipeline/clips.py adds where a video has several
 
 
@@ -43,6 +44,10 @@ class Clip:
     chunks: tuple[ShardEntry, ...]
     num_chunks: int = 1
 
+    def settings(self, config: TrainConfig) -> TrainConfig:
+        """Those of its model: `config` with the clip's own rate, where `config` names none."""
+        return config if config.fps else replace(config, fps=self.fps)
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -60,9 +65,10 @@ class Corpus:
 
 def clip_spec(config: TrainConfig) -> ClipSpec:
     """How a model's clips are cut. Frames are kept as high as its finest scale needs, also of portrait videos on a
-    width ladder."""
+    width ladder; as high as the source's where the pyramid is made of those."""
     height = max(256, config.max_size if config.ladder_side == "height" else 2 * config.max_size)
-    return ClipSpec(config.num_frames, FPS, config.stride, height)
+    height = ANY_HEIGHT if config.resizing == "opencv" else height
+    return ClipSpec(config.num_frames, config.fps, config.stride, height)
 
 
 def read_corpus(given: str, experiment: Experiment, config: TrainConfig, *others: TrainConfig) -> Corpus:
@@ -72,8 +78,8 @@ def read_corpus(given: str, experiment: Experiment, config: TrainConfig, *others
     of a video are trained as one model. Clips of a video that come in shards are its chunks, whatever their stride was.
 
     Args:
-        others: more configs that the clips are trained with, of the same `num_frames` and `stride`. Frames are kept as
-            high as any needs, and a clip is left out if it fits none.
+        others: more configs that the clips are trained with, of the same `num_frames`, `fps`, `stride` and `resizing`.
+            Frames are kept as high as any needs, and a clip is left out if it fits none.
 
     Raises UsageError for a corpus that cannot be fetched and for shards that cannot be used or written.
     """
@@ -117,9 +123,10 @@ def frames_of_video(path: str, config: TrainConfig) -> list[np.ndarray]:
     uint8 (T, H, W, 3) RGB each. Raises VideoError.
     """
     spec = clip_spec(config)
+    fps = spec.fps or video.probe(path).fps or FPS
     if spec.stride is None:
-        return [video.decode(path, num_frames=spec.num_frames, fps=FPS, max_height=spec.max_height)]
-    whole = video.decode(path, fps=FPS, max_height=spec.max_height)
+        return [video.decode(path, num_frames=spec.num_frames, fps=fps, max_height=spec.max_height)]
+    whole = video.decode(path, fps=fps, max_height=spec.max_height)
     starts = range(0, max(1, len(whole) - spec.num_frames + 1), spec.stride)
     return [whole[start : start + spec.num_frames] for start in starts]
 
@@ -204,8 +211,9 @@ def _without_misfits(corpus: Corpus, *configs: TrainConfig) -> Corpus:
 
 def _misfit(clip: Clip, config: TrainConfig) -> str:
     """Why a clip cannot be trained so; '' if it can."""
-    if (clip.num_frames, clip.fps) != (config.num_frames, FPS):
-        wanted = f"{config.num_frames} at {FPS:g} are needed; make its shard with these"
+    if (clip.num_frames, clip.fps) != (config.num_frames, config.fps or clip.fps):
+        rate = f" at {config.fps:g}" if config.fps else ""
+        wanted = f"{config.num_frames}{rate} are needed; make its shard with these"
         return f"has {clip.num_frames} frames at {clip.fps:g} FPS, {wanted}"
     try:
         ladder(config, clip.height, clip.width)

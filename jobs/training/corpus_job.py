@@ -73,7 +73,9 @@ def _train(request: TrainRequest, console: Console, lease: Lease) -> bool:
     def task_of(clip: Clip) -> ClipTask:
         lease.check()
         workers = request.workers if clip.num_chunks > 1 else 1  # a short clip is one process's
-        return ClipTask(clip.clip_id, clip.source, config, experiment, parent, request.num_samples, workers)
+        return ClipTask(
+            clip.clip_id, clip.source, clip.settings(config), experiment, parent, request.num_samples, workers
+        )
 
     unwritten = _train_missing(request, console, corpus.clips, task_of)
 

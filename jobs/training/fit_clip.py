@@ -18,7 +18,6 @@ from PIL import Image
 from infra import clip_folder
 from infra.files import append, replacing, write_json
 from infra.metrics_log import MetricsLog
-from jobs.experiment.corpus import FPS
 from jobs.experiment.result import Result, write_result
 from jobs.reports.pictures import SHOWN_SAMPLES, sheet
 from model.config import TrainConfig
@@ -41,7 +40,7 @@ class ClipFrames:
     """A clip with its frames.
 
     Attributes:
-        chunks: uint8 (13, H, W, 3) RGB at 24 FPS each, of a short clip one.
+        chunks: uint8 (13, H, W, 3) RGB each, of a short clip one.
         tags: more of its run's tags in MLflow.
     """
 
@@ -121,7 +120,7 @@ def fit_clip(
     for name, each in _named_videos(torch.from_numpy(real.video), reconstruction, videos).items():
         for suffix in (".mp4", ".gif"):
             path = samples_dir / f"{name}{suffix}"
-            video.encode(to_frames(each.numpy()), path, fps=frames_per_second(config, sampler.size.frames, FPS))
+            video.encode(to_frames(each.numpy()), path, fps=frames_per_second(config, sampler.size.frames))
     metrics = {
         **score(videos, real),
         **score_of_novelty(videos[0], real),

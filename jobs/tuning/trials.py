@@ -33,7 +33,7 @@ from pipeline import shards
 MAX_RESTARTS = 2  # of a trial whose process or node died; it goes on from its checkpoint
 REUSE_ACTORS = False  # a process a trial, so that one trial's memory or crash is never another's
 STATE = ".tune"  # Tune's folder in the experiment's
-Frames = Mapping[str, tuple[str, Any]]  # clip id → its source, and its chunks in Ray's object store
+Frames = Mapping[str, tuple[Clip, Any]]  # clip id → the clip, and its chunks in Ray's object store
 
 
 def put_frames(clips: Sequence[Clip]) -> Frames:
@@ -44,7 +44,7 @@ def put_frames(clips: Sequence[Clip]) -> Frames:
             chunks = [ray.put(shards.read_clip(entry).frames_thwc) for entry in clip.chunks]
         except shards.ShardError as error:
             raise UsageError(one_line(error)) from error
-        frames[clip.clip_id] = clip.source, chunks
+        frames[clip.clip_id] = clip, chunks
     return frames
 
 
@@ -69,9 +69,9 @@ def fit_trial(config: Mapping[str, Any], sweep: Sweep, frames: Frames) -> None:
         if point["iteration"] is None:
             report(point["scale"], point["metrics"])
     if result is None:
-        source, references = frames[clip]
-        trained, tags = configured(request.config, values), {"clip": clip, **values}
-        task = ClipTask(name, source, trained, experiment, sweep.parent, request.num_samples, tags=tags)
+        found, references = frames[clip]
+        trained, tags = found.settings(configured(request.config, values)), {"clip": clip, **values}
+        task = ClipTask(name, found.source, trained, experiment, sweep.parent, request.num_samples, tags=tags)
         chunks = ray.get(references)
         result = fit_in_folder(task, chunks, scored=report)
         while next_task := task.next_attempt(result):

@@ -24,12 +24,12 @@ from model.sampling import tiling
 VOLUMES = 3  # of the whole output that the host holds: what is below, its noise, the residual
 
 
-def frames_per_second(config: TrainConfig, frames: int, fps: float = 24.0) -> float:
+def frames_per_second(config: TrainConfig, frames: int) -> float:
     """FPS at which a scale of so many frames plays as long as the clip: coarse scales have fewer frames.
 
     Also that of videos of another length: twice the gaps between frames play twice as long.
     """
-    return fps * (frames - 1) / (config.num_frames - 1)
+    return (config.fps or 24.0) * (frames - 1) / (config.num_frames - 1)
 
 
 def stretched_ladder(stack: GeneratorStack, size: Sequence[int], scales: int | None = None) -> list[ScaleSize]:

@@ -44,6 +44,8 @@ SHARED = {  # what paper and published code agree on
     "patch_coarse_passes": 6,
 }
 PAPER = SHARED | {
+    "fps": 24.0,
+    "resizing": "corners",
     "ladder_side": "height",
     "scale_factor": 1.33,
     "generator_convs": 5,
@@ -59,6 +61,8 @@ PAPER = SHARED | {
     "grad_clip": 0.5,
 }
 OFFICIAL = SHARED | {
+    "fps": None,
+    "resizing": "opencv",
     "ladder_side": "width",
     "scale_factor": None,
     "generator_convs": 7,
@@ -91,7 +95,7 @@ def test_the_official_weights_have_the_papers_ratio():
 
 
 def test_settings_of_files_from_before_they_were_there_mean_what_was_done_then():
-    added = {"rec_zero_twice": False}
+    added = {"rec_zero_twice": False, "fps": 24.0, "resizing": "corners"}
     for preset in PRESETS.values():
         before = {name: value for name, value in preset().to_dict().items() if name not in added}
         config = TrainConfig.from_dict(before)
@@ -142,6 +146,9 @@ def test_there_are_the_five_presets_and_they_differ():
         ("vae_kernel=1", "vae_kernel", 1),
         ("encoder_kernel=1", "encoder_kernel", 1),
         ("latent=patchvae", "latent", "patchvae"),
+        ("fps=none", "fps", None),
+        ("fps=30", "fps", 30.0),
+        ("resizing=opencv", "resizing", "opencv"),
     ],
 )
 def test_override_becomes_a_value_of_the_fields_type(assignment, field, value):
@@ -223,6 +230,10 @@ def test_assignment_without_equals_sign_is_refused():
         "vae_kernel=2",
         "encoder_kernel=5",
         "latent=bernoulli",
+        "fps=0",
+        "fps=-24",
+        "fps=1e6",
+        "resizing=area",
         "channels=0",
         "latent_dim=-1",
         "generator_convs=1",

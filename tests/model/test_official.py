@@ -167,7 +167,7 @@ def test_the_config_is_what_the_files_say(folder):
     assert (config.channels, config.latent_dim) == (6, 5)
     assert (config.encoder_convs, config.generator_convs, config.tanh_after_sum) == (3, 7, True)
     assert (config.num_scales, config.vae_levels) == (10, 3)
-    assert published.aspect == (9, 16)
+    assert published.aspect == (9, 16) and config.fps == 24.0
     stack = imported(folder)
     assert stack.num_scales == 4 and tuple(stack.sizes[:4]) == SIZES and stack.sizes[9] == (13, 144, 256)
 
@@ -181,6 +181,13 @@ def test_other_networks_and_another_ladder(tmp_path):
     assert (config.channels, config.latent_dim, config.encoder_convs, config.generator_convs) == (4, 7, 2, 4)
     assert (config.num_scales, config.vae_levels, config.num_frames) == (2, 1, 4)
     assert [(s.frames, s.height, s.width) for s in ladder(config, *published.aspect)] == [(2, 18, 16), (4, 72, 64)]
+
+
+def test_the_rate_of_the_file_is_that_of_the_clip(reference, tmp_path):
+    rates = {23.976023976023978: 23.976023976023978, 0.0: None}
+    for theirs, ours in rates.items():
+        published = load(write(tmp_path, reference.state_dict(), args=ARGS | {"org_fps": theirs}))
+        assert published.config.fps == ours
 
 
 def test_without_args_txt(reference, tmp_path):
@@ -313,6 +320,8 @@ def test_wrong_amplitudes(folder, record, cause):
         ({"ar": "wide"}, "ar: wide is no float"),
         ({"ar": "[" * 9999}, "is no float"),
         ({"ar": "NaN"}, "NaN"),
+        ({"org_fps": -1.0}, "fps=-1.0"),
+        ({"org_fps": 30}, "org_fps: 30 is no float"),
         ({"ar": "Infinity"}, "Infinity"),
         ({"vae_levels": 0}, "vae_levels=0"),
         ({"stop_scale": None}, "stop_scale: None is no int"),

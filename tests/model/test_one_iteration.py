@@ -171,7 +171,7 @@ def test_iteration_equals_the_reference(exact, n):
 
 def test_scale_0_trains_the_weights_of_the_paper_or_of_the_authors_code(exact):
     """A.1: MSE + 0.1·KL. Theirs adds both MSE terms at scale 0 too, 10 each: 20·MSE + KL (train_video.py)."""
-    config, recorder, final = exact
+    config, recorder, _ = exact
     rec, kl, limit = (20.0, 1.0, 5.0) if config.tanh_after_sum else (1.0, 0.1, 0.5)
     before, after = recorder.before[0, 2], recorder.before[1, 1]
     w, names = reference.double(before.generators), names_in_order(before, 0, config)

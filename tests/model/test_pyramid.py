@@ -1,5 +1,6 @@
 """The scale ladder against tables written by hand; the pyramid against torch's interpolation."""
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from model import presets
 from model.config import ConfigError
-from model.pyramid import Pyramid, ScaleSize, augmented_copies, build, ladder
+from model.pyramid import Pyramid, ScaleSize, augmented_copies, build, ladder, training_pyramids
 
 PAPER, OFFICIAL = presets.paper(), presets.official()
 
@@ -114,6 +115,55 @@ def test_build_is_torch_interpolation():
                 video.to(dtype), (size.height, size.width), mode="bilinear", align_corners=True
             )
             np.testing.assert_allclose(level, expected.permute(1, 0, 2, 3).numpy(), atol=tolerance)
+
+
+def picture(height, width):
+    """Every grey level, steep and smooth, in integers."""
+    y, x, c = np.ogrid[:height, :width, :3]
+    return ((x * x * 7 + y * y * 13 + x * y * 5 + c * 29 + (x * y * y) // 11) % 256).astype(np.uint8)
+
+
+# First digits of the sha256 of what OpenCV 5.0 makes of `picture`, sizes (height, width):
+# hashlib.sha256(cv2.resize(picture(*source), (width, height), interpolation=cv2.INTER_LINEAR).tobytes()).hexdigest()
+OF_OPENCV = {
+    ((144, 256), (18, 33)): "8c39e0d0e5cad6a7",
+    ((1080, 1440), (192, 256)): "dcf28466120cd1ea",
+    ((1080, 1440), (23, 32)): "e4c60e04ce82522b",
+    ((100, 77), (45, 41)): "74cd62d6aeaf26d5",
+    ((288, 512), (144, 256)): "1fbb838a2325638f",
+    ((50, 70), (51, 140)): "03049cc5daa4e6af",
+}
+
+
+@pytest.mark.parametrize(("sizes", "digits"), OF_OPENCV.items(), ids=str)
+def test_resizing_as_opencv_is_opencvs_to_the_bit(sizes, digits):
+    source, (height, width) = sizes
+    (made,) = build(picture(*source)[None], [ScaleSize(1, height, width)], "opencv")
+    levels = np.rint((made[:, 0].transpose(1, 2, 0) + 1) * 127.5)
+    assert (levels / np.float32(127.5) - np.float32(1) == made[:, 0].transpose(1, 2, 0)).all()  # of whole levels
+    assert hashlib.sha256(levels.astype(np.uint8).tobytes()).hexdigest()[:16] == digits
+    # and that is interpolation between the centres of pixels, which torch calls align_corners=False, rounded
+    planes = torch.from_numpy(picture(*source)).permute(2, 0, 1)[None].double()
+    exact = torch.nn.functional.interpolate(planes, (height, width), mode="bilinear", align_corners=False)
+    assert np.abs(levels - exact[0].permute(1, 2, 0).numpy()).max() < 0.8
+
+
+def test_a_pyramid_as_opencv_takes_the_frames_that_the_other_takes():
+    frames = np.stack([np.full((20, 30, 3), 10 * t, np.uint8) for t in range(13)])
+    for size in (ScaleSize(4, 10, 15), ScaleSize(5, 11, 15), ScaleSize(13, 20, 30)):
+        (one,), (other,) = build(frames, [size], "opencv"), build(frames, [size])
+        assert one.shape == other.shape and one.dtype == np.float32 and one.flags.c_contiguous
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_the_official_pyramid_is_of_the_source_and_the_others_as_they_were():
+    frames = np.random.default_rng(1).integers(0, 256, (13, 108, 144, 3), np.uint8)
+    sizes = ladder(OFFICIAL, 108, 144)
+    assert sizes[-1] == (13, 192, 256) == ladder(OFFICIAL, 1080, 1440)[-1]
+    for config, other in ((OFFICIAL, "opencv"), (PAPER, "corners")):
+        (pyramid,) = training_pyramids([frames], config, sizes)
+        for scale, expected in zip(pyramid, build(frames, sizes, other), strict=True):
+            np.testing.assert_array_equal(scale, expected)
 
 
 def test_build_keeps_ends_range_and_originals():

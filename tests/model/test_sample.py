@@ -104,7 +104,8 @@ def test_frames_of_every_scale_last_as_long_as_the_clip(trained):
     # 12 gaps at 24 FPS = half a second: 3, 3, 4, 6 and 12 gaps in half a second
     stack = ckpt.load(trained[0]).stack()
     assert [frames_per_second(stack.config, size.frames) for size in stack.sizes] == [6.0, 6.0, 8.0, 12.0, 24.0]
-    assert frames_per_second(stack.config, 13, fps=30.0) == 30.0
+    assert frames_per_second(replace(stack.config, fps=30.0), 13) == 30.0
+    assert frames_per_second(replace(stack.config, fps=None), 13) == 24.0  # a file whose rate nobody knows
 
 
 def test_reconstruction_repeats_and_is_close_to_the_clip(trained):
