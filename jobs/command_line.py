@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, get_args
 
 from infra.errors import StorageError, UsageError, printable
 from infra.ray_cluster import ClipShare
-from model.config import ConfigError, Method, TrainConfig
+from model.config import ConfigError, Method, Precision, TrainConfig
 from model.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -142,6 +142,23 @@ def with_method(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
     """The config with --method, if that was given."""
     method = vars(args).get("method")
     return replace(config, method=method) if method else config
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """--precision and --z-frames: how videos are computed from a checkpoint."""
+    precision = "of the convolutions (default: as in the training; float32 for the authors' checkpoints)"
+    parser.add_argument("--precision", choices=get_args(Precision), help=precision)
+    frames = (
+        "of z, at scale 0, for videos of networks alone (default: those of scale 0, as in the training; 13 is what the "
+        "authors' eval_video.py draws)"
+    )
+    parser.add_argument("--z-frames", type=int, metavar="T", help=frames)
+
+
+def check_z_frames(count: int | None) -> None:
+    """Raises UsageError for a --z-frames that is none."""
+    if count is not None and not 1 <= count <= 1000:
+        raise UsageError(f"--z-frames {count}: from 1 to 1000")
 
 
 def add_storage(parser: argparse.ArgumentParser, experiment: str) -> None:

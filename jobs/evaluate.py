@@ -60,6 +60,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--out", type=command_line.path, help="folder or URI for the results (default: evaluation/ in what is given)")
     add("--keep", action="store_true", help="keep the samples too, as mp4")
+    command_line.add_sampling(parser)
     command_line.add_tracking_uri(parser)
     command_line.add_share(parser)
     return parser.parse(argv)
@@ -82,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError("--n must be 1 or more, --seed and --nn 0 or more")
         if bool(args.given) == bool(args.samples) or (args.samples and not args.real):
             raise UsageError("give experiments or checkpoints, or --samples DIR --real CLIP")
+        command_line.check_z_frames(args.z_frames)
         request = EvaluationRequest(
             given=args.given,
             features=from_option(args.features),
@@ -91,12 +93,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             seed=args.seed,
             nn=args.nn,
             method=args.method,
+            precision=args.precision,
+            latent_frames=args.z_frames,
             keep=args.keep,
             tracking_uri=args.tracking_uri,
             share=command_line.share_of(args),
         )
-        if args.samples and args.method:
-            raise UsageError("--method is for experiments and checkpoints; --samples are of one method")
+        if args.samples and (args.method or args.precision or args.z_frames is not None):
+            raise UsageError("--method, --precision and --z-frames are for experiments and checkpoints, not --samples")
         if args.samples:
             failed = evaluation.run_on_folder(request, args.samples, console)
         else:

@@ -55,6 +55,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="the clip's video, for a checkpoint outside its experiment: its first frames",
     )
     add("--out", type=command_line.path, required=True, help="folder for sample_NNN.mp4 and, of the clip's size, .gif")
+    command_line.add_sampling(parser)
     return parser.parse(argv)
 
 
@@ -111,8 +112,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.n < 1 or args.seed < 0:
             raise ValueError("--n must be 1 or more, --seed 0 or more")
+        command_line.check_z_frames(args.z_frames)
         asked = None if args.size is None else size_from(args.size)
-        loaded = load(args.checkpoint)
+        loaded = load(args.checkpoint, precision=args.precision, latent_frames=args.z_frames)
         if loaded.note:
             console.print(printable(loaded.note), soft_wrap=True)
         chunks = frames_for(args.checkpoint, args.real, loaded)

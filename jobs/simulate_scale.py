@@ -48,8 +48,8 @@ def stand_in(task: ClipTask, chunks: Sequence[Any], actor: Any) -> Result:
     from jobs.experiment.result import Result
 
     time.sleep(FIT_S)
-    result = Result(task.clip_id, "done", minutes=float(ray.get(chunks[0]).size), svfid_lite0=1.0, diversity=0.5)
-    task.experiment.store.write_json(f"{task.clip_id}/{RESULT}", vars(result))
+    result = Result(task.clip_id, "done", minutes=float(ray.get(chunks[0]).size), svfid_lite0=1.0)
+    task.experiment.store.write_json(f"{task.clip_id}/{RESULT}", result.to_dict())
     return result
 
 

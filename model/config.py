@@ -95,9 +95,10 @@ class TrainConfig:
     chunks_per_iter: int | None = None  # None: all examples in each iteration; k: so many at random, stochastic descent
 
     # -- ablations (§4.2); the defaults are the method, and what a file from before these fields means
-    # freeze=False: at scale n E and every G⁰ … Gⁿ learn, by the same losses, Gᵏ at lr · vae_lr_decayⁿ⁻ᵏ and E as G⁰;
-    # so at GAN scales. The text gives no rates; these are those of A.1 and of --train-all in the authors' code.
+    # freeze=False: at scale n E and every G⁰ … Gⁿ learn, by the same losses, Gᵏ at lr · unfrozen_lr_decayⁿ⁻ᵏ and E as
+    # G⁰; so at GAN scales. The text gives no rates.
     freeze: bool = True
+    unfrozen_lr_decay: float | None = None  # 1: equal rates; None: vae_lr_decay, as --train-all in the authors' code
     vae_kernel: int = 3  # side of every convolution of the patch-VAE generators; 1: "decoder with r = 1"
     encoder_kernel: int = 3  # side of every convolution of E, M and S; 1: "encoder with r = 1"
     latent: Latent = "gaussian"  # patchvae: that of Gupta et al. for E and G⁰, A.4 (networks/patchvae.py)
@@ -164,6 +165,8 @@ class TrainConfig:
         for name in ("kl_weight", "adv_weight", "gp_weight", "noise_amp"):
             need(0 <= getattr(self, name) < math.inf, f"{name}={getattr(self, name)}: a finite number, 0 or more")
         need(0 < self.gan_crop <= 1, f"gan_crop={self.gan_crop}: above 0, at most 1")
+        decay = self.unfrozen_lr_decay
+        need(decay is None or 0 < decay <= 1, f"unfrozen_lr_decay={decay}: above 0, at most 1, or None")
         need(0 < self.lr_final <= 1, f"lr_final={self.lr_final}: above 0, at most 1")
         patch = self.patch_scale
         need(

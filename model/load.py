@@ -12,7 +12,7 @@ import torch
 
 from infra.remote import fetch
 from model import checkpoint, official, presets
-from model.config import Method, TrainConfig
+from model.config import Method, Precision, TrainConfig
 from model.networks.generators import GeneratorStack
 from model.pyramid import ScaleSize, ladder, training_pyramids
 from model.sampling.sampler import NetworkSampler, Sampler, is_finished, sampler_of
@@ -27,6 +27,7 @@ class LoadedModel:
         name: the clip's id, or the path of the authors' folder.
         sizes: (T, H, W) of every scale of the clip.
         examples: how many chunks and copies of them it was trained on; None where that is not known.
+        latent_frames: of the z that videos are drawn from; None: those of scale 0, as in training.
         note: one line on what had to be assumed; "" if nothing had to be.
     """
 
@@ -35,6 +36,7 @@ class LoadedModel:
     name: str
     sizes: Sequence[ScaleSize]
     examples: int | None = None
+    latent_frames: int | None = None
     note: str = ""
 
     @property
@@ -45,7 +47,7 @@ class LoadedModel:
     def rival(self, method: Method) -> LoadedModel:
         """A method without networks, of the same clip at the same size; of the clip itself, without its copies."""
         config = replace(self.config, method=method, flip=False, crops=0)
-        return replace(self, config=config, stack=None, examples=None)
+        return replace(self, config=config, stack=None, examples=None, latent_frames=None)
 
     def sampler(self, chunks_thwc: Sequence[np.ndarray], device: torch.device) -> Sampler:
         """What its videos come from, on a device.
@@ -57,7 +59,9 @@ class LoadedModel:
         stack = self.stack.to(device) if self.stack else None
         if not self.needs_clip:
             assert stack is not None
-            return NetworkSampler(stack)
+            return NetworkSampler(stack, latent_frames=self.latent_frames)
+        if self.latent_frames is not None:
+            raise ValueError(f"{self.name}: its videos are made of the clip's patches too; leave out --z-frames")
         if not chunks_thwc:
             raise ValueError(f"{self.name}: its videos are made of the clip's patches, and its frames are not there")
         _, height, width, _ = chunks_thwc[0].shape
@@ -72,11 +76,21 @@ class LoadedModel:
         return sampler_of(self.config, stack, clip, device)
 
 
-def load(path: str) -> LoadedModel:
-    """The generators of a checkpoint file, or of a folder of the authors' code. path: or its URI.
+def load(path: str, *, precision: Precision | None = None, latent_frames: int | None = None) -> LoadedModel:
+    """The generators of a checkpoint file, or of a folder of the authors' code.
+
+    Args:
+        path: or its URI.
+        precision: that videos are computed in; None: that of the training, and float32 for the authors' code.
+        latent_frames: see `LoadedModel`.
 
     Raises CheckpointError for what cannot be read, ValueError for a clip too narrow for the ladder.
     """
+    loaded = _load(path, precision)
+    return replace(loaded, latent_frames=latent_frames)
+
+
+def _load(path: str, precision: Precision | None) -> LoadedModel:
     with tempfile.TemporaryDirectory() as cache:
         try:
             local = fetch(path, Path(cache))
@@ -84,9 +98,10 @@ def load(path: str) -> LoadedModel:
             raise checkpoint.CheckpointError(str(error)) from error
         if not Path(local).is_dir():
             saved = checkpoint.load(local)
+            saved = replace(saved, config=replace(saved.config, precision=precision or saved.config.precision))
             sizes = [ScaleSize(*size) for size in saved.sizes]
             return LoadedModel(saved.config, saved.stack(), saved.clip_id, sizes, saved.samples)
-        published = official.load(local, presets.official())
+        published = official.load(local, replace(presets.official(), precision=precision or "float32"))
     note = ""
     if published.aspect is None:
         note = f"no args.txt in {path}: taken as a 16:9 clip with {published.config.vae_levels} VAE scales"

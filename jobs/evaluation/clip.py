@@ -21,7 +21,7 @@ from jobs.evaluation.sample_folder import list_samples, read_whole
 from jobs.evaluation.table import ScoredClip
 from jobs.experiment.corpus import FPS, frames_of_video
 from jobs.reports.pictures import field_sheet, spread_sheet
-from model.config import Method
+from model.config import Method, Precision
 from model.device import best_device, use_assigned_threads
 from model.load import load
 from model.metrics.features import VideoFeatures
@@ -46,6 +46,8 @@ class ScoringOptions:
     num_samples: int
     seed: int
     nn: int | None  # samples whose nearest neighbours are searched; None: NN_SAMPLES if that is soon done
+    precision: Precision | None  # None: as in the training
+    latent_frames: int | None  # of z; None: as in the training
     keep: bool
 
 
@@ -80,7 +82,7 @@ def score_clip(
     """
     use_assigned_threads()
     try:
-        loaded = load(task.checkpoint)
+        loaded = load(task.checkpoint, precision=options.precision, latent_frames=options.latent_frames)
         if task.method:
             loaded = loaded.rival(task.method)
         config = loaded.config

@@ -43,6 +43,8 @@ def run(request: EvaluationRequest, console: Console) -> bool:
         if group.experiment is not None:
             tracking_uri(group.experiment, request.tracking_uri)  # one that cannot work ends it here
     settings = {"n": request.num_samples, "seed": request.seed, "features": request.features.name}
+    chosen = {"precision": request.precision, "z_frames": request.latent_frames}
+    settings |= {name: value for name, value in chosen.items() if value is not None}
     for group, rows in zip(groups, score_all(request, groups, console), strict=True):
         written = _write_tables(console, group.name, group.out, settings, rows)
         _track(console, request, group, rows, written)
@@ -107,7 +109,9 @@ def _with_rivals(group: Group, method: Method | None) -> Group:
 
 
 def _options(request: EvaluationRequest, out: Store) -> ScoringOptions:
-    return ScoringOptions(out, request.num_samples, request.seed, request.nn, request.keep)
+    return ScoringOptions(
+        out, request.num_samples, request.seed, request.nn, request.precision, request.latent_frames, request.keep
+    )
 
 
 # -- where the scores go

@@ -12,7 +12,7 @@ from infra.store import Store
 from jobs.evaluation.clip import ScoringTask
 from jobs.experiment.experiment import EVALUATION, Experiment
 from jobs.experiment.models import TrainedModels, trained_models
-from model.config import Method
+from model.config import Method, Precision
 from model.metrics.features import VideoFeatures
 
 
@@ -27,6 +27,8 @@ class EvaluationRequest:
         num_samples, seed: of each clip.
         nn: how many samples are searched for nearest neighbours; None: 2 or none, by how long it takes.
         method: a rival that is scored on the same clips too; None for none.
+        precision: that samples are computed in; None: as in the training.
+        latent_frames: of the z that samples are drawn from; None: as in the training.
         keep: whether the samples are kept, as mp4.
         tracking_uri: None: the environment's, else the default.
     """
@@ -39,6 +41,8 @@ class EvaluationRequest:
     seed: int = 1
     nn: int | None = None
     method: Method | None = None
+    precision: Precision | None = None
+    latent_frames: int | None = None
     keep: bool = False
     tracking_uri: str | None = None
     share: ClipShare

@@ -1,16 +1,21 @@
-"""The result of a clip: a line of the table, `result.json` in the clip's folder."""
+"""The result of a clip: a line of the table, `result.json` in the clip's folder.
+
+Diversity depends on how many samples it is of, so its name says it: `diversity_n10`. Results from before that have a
+plain `diversity`, and keep it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from infra import clip_folder
 from infra.files import write_json
+from model.metrics.names import diversity_name, diversity_samples
 
 # Columns of the results table that are fields of a Result, with their format.
 FIGURES = {
@@ -40,11 +45,21 @@ class Result:
     nnfdiv: float | None = None  # of the first sample; None of a large clip, whose search would take too long
     coherence: float | None = None
     warning: str = ""  # what warnings.txt holds
+    diversity_n: int | None = None  # how many samples `diversity` is of; None of a result from before it was kept
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a file or table has them: diversity and its number of samples as one."""
+        name = diversity_name(self.diversity_n) if self.diversity_n else "diversity"
+        fields = {name if key == "diversity" else key: value for key, value in asdict(self).items()}
+        del fields["diversity_n"]
+        return fields
 
     @classmethod
     def from_json(cls, content: bytes | str) -> Result:
-        """Raises ValueError, TypeError or AttributeError for what is no result."""
-        values: Mapping[str, Any] = json.loads(content)
+        """Inverse of `to_dict`. Raises ValueError, TypeError or AttributeError for what is no result."""
+        values: dict[str, Any] = dict(json.loads(content).items())
+        for name in [name for name in values if diversity_samples(name)]:
+            values |= {"diversity": values.pop(name), "diversity_n": diversity_samples(name)}
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
 
@@ -61,4 +76,21 @@ def write_result(folder: Path, result: Result) -> None:
     """Into a clip's folder on this machine. Raises StorageError."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / clip_folder.TRACKED).unlink(missing_ok=True)  # this one is not in MLflow yet
-    write_json(folder / clip_folder.RESULT, asdict(result))
+    write_json(folder / clip_folder.RESULT, result.to_dict())
+
+
+def columns(figures: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The columns of a table of `Result.to_dict`: in place of diversity one for each number of samples it is of."""
+    there = {name for row in rows for name, value in row.items() if value is not None}
+    diversities = sorted((name for name in there if is_diversity(name)), key=diversity_samples) or ["diversity"]
+    return [column for name in figures for column in (diversities if name == "diversity" else [name])]
+
+
+def is_diversity(name: str) -> bool:
+    """Of whatever number of samples."""
+    return name == "diversity" or diversity_samples(name) > 0
+
+
+def spec_of(column: str) -> str:
+    """The format of a column of figures."""
+    return FIGURES["diversity" if is_diversity(column) else column]

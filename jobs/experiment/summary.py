@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import dataclasses
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from infra.errors import StorageError
 from jobs.experiment.experiment import Experiment, Submission
-from jobs.experiment.result import FIGURES, Result
+from jobs.experiment.result import FIGURES, Result, columns, spec_of
 from jobs.reports.table import text_table
 
 RESULTS_CSV = "results.csv"
@@ -22,37 +20,37 @@ SHOWN_ROWS = 200  # of the table; ten times as many lines below it
 
 
 class Summary:
-    """What many results add up to. It holds the sums, a line of results.csv each, and the rows of the table."""
+    """What many results add up to. It holds the sums, a record of results.csv each, and the rows of the table."""
 
     def __init__(self) -> None:
         self.failed = 0
         self._done = 0
-        self._values = dict.fromkeys(FIGURES, (0, 0.0))  # how many, their sum
+        self._values: dict[str, tuple[int, float]] = {}  # how many, their sum
         self._rows: list[Mapping[str, Any]] = []
         self._lines: list[str] = []
-        self._csv = io.StringIO()
-        self._writer = csv.DictWriter(self._csv, [field.name for field in dataclasses.fields(Result)])
-        self._writer.writeheader()
+        self._records: list[Mapping[str, Any]] = []
 
     def add(self, result: Result, link: str) -> None:
         """link: the page of its run; "" for a clip that is not in MLflow."""
-        self._writer.writerow(asdict(result))
+        record = result.to_dict()
+        self._records.append(record)
         if result.status == "done":
             self._done += 1
-            for name, (count, total) in self._values.items():
-                if (value := getattr(result, name)) is not None:
+            for name in columns(FIGURES, [record]):
+                if (value := record[name]) is not None:
+                    count, total = self._values.get(name, (0, 0.0))
                     self._values[name] = count + 1, total + value
         else:
             self.failed += 1
             self._lines.append(f"failed  {result.clip_id}: {result.reason}\n")
         self._lines += [f"warning  {result.clip_id}: {line}\n" for line in result.warning.splitlines()]
         if len(self._rows) < SHOWN_ROWS:
-            self._rows.append({**vars(result), "link": link})
+            self._rows.append({**record, "link": link})
 
     def add_failure(self, source: str, reason: str) -> None:
         """A source that is no clip, and why in one line."""
         self.failed += 1
-        self._writer.writerow({"clip_id": Path(source).name, "status": "failed", "reason": reason})
+        self._records.append({"clip_id": Path(source).name, "status": "failed", "reason": reason})
         self._lines.append(f"failed  {reason}\n")
         if len(self._rows) < SHOWN_ROWS:
             self._rows.append({"clip_id": Path(source).name, "status": "failed"})
@@ -69,11 +67,15 @@ class Summary:
 
     def csv(self) -> bytes:
         """The content of results.csv: a line a clip."""
-        return self._csv.getvalue().encode()
+        text, fields = io.StringIO(), columns(Result("", "").to_dict(), self._records)
+        writer = csv.DictWriter(text, fields, extrasaction="ignore")  # the diversity, null, of a clip that failed
+        writer.writeheader()
+        writer.writerows(self._records)
+        return text.getvalue().encode()
 
     def metrics(self) -> Mapping[str, float]:
         """clips_done, clips_failed, and the mean of every figure over the finished clips."""
-        means = {f"{name}_mean": total / count for name, (count, total) in self._values.items() if count}
+        means = {f"{name}_mean": total / count for name, (count, total) in self._values.items()}
         return {"clips_done": float(self._done), "clips_failed": float(self.failed), **means}
 
 
@@ -105,9 +107,9 @@ def summarise(
 
 def results_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The final table as text: clip, status, its figures, run. A clip that failed has no figures."""
-    cells = []
+    cells, figures = [], columns(FIGURES, rows)
     for row in rows:
-        figures = [(row.get(name), spec) for name, spec in FIGURES.items()]
-        texts = ["" if value is None else format(value, spec) for value, spec in figures]
+        values = [(row.get(name), spec_of(name)) for name in figures]
+        texts = ["" if value is None else format(value, spec) for value, spec in values]
         cells.append([row["clip_id"], row["status"], *texts, row.get("link", "")])
-    return text_table("results", ["clip", "status", *FIGURES, "run"], cells, numbers=FIGURES)
+    return text_table("results", ["clip", "status", *figures, "run"], cells, numbers=figures)

@@ -24,6 +24,7 @@ from model.config import TrainConfig
 from model.device import best_device, resolve
 from model.metrics.diversity import lightness
 from model.metrics.lite0 import Lite0Features
+from model.metrics.names import diversity_name
 from model.metrics.scores import chunks_to_score, score, score_of_blur, score_of_novelty
 from model.metrics.svfid import RealClip, svfid
 from model.pyramid import ladder, to_frames, training_pyramids
@@ -137,7 +138,8 @@ def fit_clip(
         minutes=done.train_s / 60 if done else 0.0,
         svfid_lite0=metrics["svfid_lite0"],
         svfid_lite0_blur=metrics["svfid_lite0_blur"],
-        diversity=metrics["diversity"],
+        diversity=metrics[diversity_name(num_samples)],
+        diversity_n=num_samples,
         nn_distance=metrics["nn_distance"],
         nnfdiv=metrics.get("nnfdiv"),
         coherence=metrics.get("coherence"),

@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jobs.tuning.axes import ABLATION, METHOD, Axis
-from jobs.tuning.summary import CombinationResult
+from jobs.tuning.summary import CombinationResult, diversity_of
 
-PANELS = {"svfid_lite0": "SVFID (Lite0), lower is better", "diversity": "diversity, higher is better"}
+PANELS = {"svfid_lite0": "SVFID (Lite0), lower is better", "diversity": "{}, higher is better"}
 OURS = "hp-VAE-GAN"
 
 
@@ -27,6 +27,7 @@ def figure(found: Sequence[CombinationResult], axes: Sequence[Axis], title: str)
     done = [line for line in found if line.done]
     places = _places([line.values[x] for line in done if x in line.values], axes[0])
     numeric = all(place == _number(word) for word, place in places.items())
+    diversity = diversity_of(result for line in done for result in line.done.values())
     methods: dict[str, list[CombinationResult]] = {}
     for line in done:
         methods.setdefault(_label(line, {x} | ranges), []).append(line)
@@ -55,7 +56,7 @@ def figure(found: Sequence[CombinationResult], axes: Sequence[Axis], title: str)
             panel.set_xscale("log" if axes[0].ends and axes[0].ends[0] > 0 else "linear")
         else:
             panel.set_xticks(sorted(places.values()))
-        panel.set(xlabel=x, ylabel=label_y)
+        panel.set(xlabel=x, ylabel=label_y.format(diversity))
         panel.grid(alpha=0.3)
         if len(methods) > 1 or OURS not in methods:
             panel.legend()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 REDUCTION = 2  # ASHA stops what is worse than the better half of those that came as far, at scales 1, 2, 4, …
 TRIAL = "trial"  # in a trial's config: its clip and values
 # What a trial reports beside its figures. AGAIN: it was done before, and only reports again what it scored.
-SCALES, FINAL, FINISHED, AGAIN = "scales_done", "final", "finished", "again"
+SCALES, FINAL, FINISHED, AGAIN, NAMED = "scales_done", "final", "finished", "again", "named"
 
 
 class AshaPerClip(FIFOScheduler):

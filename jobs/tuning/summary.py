@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from jobs.experiment.experiment import Trials, Values
-from jobs.experiment.result import FIGURES, Result
+from jobs.experiment.result import FIGURES, Result, columns
 from jobs.reports.table import text_table
 from jobs.tuning.axes import ABLATION, METHOD
 from jobs.tuning.request import MODES
@@ -75,13 +75,22 @@ def best(found: Sequence[CombinationResult], metric: str) -> CombinationResult |
     return choose(full, key=lambda line: line.objective(metric)) if full else None
 
 
+def diversity_of(results: Iterable[Result]) -> str:
+    """The name of the diversity of a sweep's results, which are all of as many samples; results from before do not say
+    of how many.
+    """
+    return columns(["diversity"], [result.to_dict() for result in results])[-1]
+
+
 def table(found: Sequence[CombinationResult], keys: Sequence[str]) -> str:
     """A row a combination: its figures, mean ± standard deviation over the clips that are done.
 
     With the method among ablations, also the change against it on the clips that both finished, and the paper's words.
     """
     method = {_others(line.values): line for line in found if line.values.get(ABLATION) == METHOD}
-    heads = [*keys, "clips", *SHOWN, "svfid of blur"]
+    diversity = diversity_of(result for line in found for result in line.done.values())
+    shown = [diversity if name == "diversity" else name for name in SHOWN]
+    heads = [*keys, "clips", *shown, "svfid of blur"]
     changes = ["svfid change", "diversity change"] if method else []
     rows = []
     for line in found:
@@ -95,7 +104,7 @@ def table(found: Sequence[CombinationResult], keys: Sequence[str]) -> str:
             cells.append(ABLATIONS_IN_PAPER.get(line.values[ABLATION], ""))
         rows.append(cells)
     heads += [*changes, "in the paper"] if method else []
-    return text_table("sweep", heads, rows, numbers=[*SHOWN, "svfid of blur", *changes])
+    return text_table("sweep", heads, rows, numbers=[*shown, "svfid of blur", *changes])
 
 
 def notes_below_table(trials: Trials, results: Mapping[str, Result]) -> str:
@@ -124,10 +133,12 @@ def _change(line: CombinationResult, method: CombinationResult | None, name: str
 def to_csv(trials: Trials, results: Mapping[str, Result], keys: Sequence[str]) -> bytes:
     """A line a trial: its clip, values and result."""
     text = io.StringIO()
-    names = ["trial", "clip", *keys, *(name for name in asdict(Result("", "")) if name != "clip_id")]
+    diversity = diversity_of(results.values())
+    names = [diversity if name == "diversity" else name for name in Result("", "").to_dict() if name != "clip_id"]
+    names = ["trial", "clip", *keys, *names]
     writer = csv.DictWriter(text, names, extrasaction="ignore")
     writer.writeheader()
     for name, (clip, values) in trials.items():
-        fields = asdict(results[name]) if name in results else {}
+        fields = {**results[name].to_dict(), diversity: results[name].diversity} if name in results else {}
         writer.writerow({**fields, **values, "trial": name, "clip": clip})
     return text.getvalue().encode()

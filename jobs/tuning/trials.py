@@ -11,7 +11,6 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -22,11 +21,11 @@ from infra.errors import StorageError, UsageError, one_line
 from infra.ray_cluster import Slots
 from jobs.experiment.corpus import Clip
 from jobs.experiment.experiment import Trials, Values
-from jobs.experiment.result import Result
+from jobs.experiment.result import Result, columns
 from jobs.training.task import ClipTask, fit_in_folder
 from jobs.tuning.axes import configured, trial_name
 from jobs.tuning.request import MODES, Sweep
-from jobs.tuning.search import AGAIN, FINAL, FINISHED, SCALES, TRIAL, AshaPerClip, OptunaSearch
+from jobs.tuning.search import AGAIN, FINAL, FINISHED, NAMED, SCALES, TRIAL, AshaPerClip, OptunaSearch
 from jobs.tuning.summary import objective
 from pipeline import shards
 
@@ -60,8 +59,7 @@ def fit_trial(config: Mapping[str, Any], sweep: Sweep, frames: Frames) -> None:
         nonlocal reported, scales
         if scale > reported:
             reported, scales = scale, scales + 1
-            figures = {figure: scores[figure] for figure in MODES}
-            tune.report({**figures, **again, SCALES: scales, FINAL: math.nan, FINISHED: False})
+            tune.report({**_figures(scores), **again, SCALES: scales, FINAL: math.nan, FINISHED: False})
 
     log = f"{name}/{clip_folder.LOG}"
     for line in experiment.store.read([log]).get(log, b"").split(b"\n")[:-1]:
@@ -78,11 +76,16 @@ def fit_trial(config: Mapping[str, Any], sweep: Sweep, frames: Frames) -> None:
             task = next_task
             result = fit_in_folder(task, chunks, scored=report)
     if result.status == "done":
-        figures = {figure: getattr(result, figure) for figure in MODES}
         final = objective(result, request.metric)
-        tune.report({**figures, **again, SCALES: scales + 1, FINAL: final, FINISHED: True})
+        tune.report({**_figures(result.to_dict()), **again, SCALES: scales + 1, FINAL: final, FINISHED: True})
     elif not experiment.results([name]):  # the store did not take it: Tune tries again
         raise RuntimeError(result.reason)
+
+
+def _figures(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """What Tune compares, by the names of MODES; and by those that say how many samples a figure is of."""
+    named = {name: scores[name] for name in columns(MODES, [scores])}
+    return {**dict(zip(MODES, named.values(), strict=True)), NAMED: named}
 
 
 class TrialReporter(tune.Callback):
@@ -94,7 +97,7 @@ class TrialReporter(tune.Callback):
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         """A trial has reported."""
         place = "done" if result[FINISHED] else f"after {result[SCALES]} scales"
-        figures = "  ".join(f"{figure} {result[figure]:.4g}" for figure in MODES)
+        figures = "  ".join(f"{figure} {value:.4g}" for figure, value in result[NAMED].items())
         print(f"{_name(trial)}  {place}  {figures}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
@@ -114,7 +117,7 @@ class TrialReporter(tune.Callback):
             if written := self._experiment.results([name]).get(name):
                 result = written
             else:
-                self._experiment.store.write_json(f"{name}/{clip_folder.RESULT}", asdict(result))
+                self._experiment.store.write_json(f"{name}/{clip_folder.RESULT}", result.to_dict())
         except (StorageError, UsageError) as error:
             print(one_line(error), flush=True)
         print(f"{name}  {result.status}: {result.reason}", flush=True)

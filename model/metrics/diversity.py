@@ -23,8 +23,8 @@ def lab_diversity(samples_ncthw: Video | Iterable[Video], real_cthw: Video) -> f
         real_cthw: float RGB in [-1, 1], (3, T', H', W'); its size may differ, no pixel is compared with another's.
 
     Returns:
-        Diversity >= 0, no unit; 0 for identical samples. Grows with N (the n-divided deviation of N draws),
-        so compare only values of the same N.
+        Diversity >= 0, no unit; 0 for identical samples. Grows with N (the n-divided deviation of N draws): of pixel
+        noise N = 4, 10 and 25 give 0.81, 0.93 and 0.98 of what the paper's 50 give. Compare only values of the same N.
 
     Raises:
         TypeError, ValueError: not such videos (see `checked_video`), samples that `diversity_map` refuses, or a real

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from model.metrics.diversity import diversity_map, lab_diversity, relative_spread
 from model.metrics.features import Video
+from model.metrics.names import diversity_name
 from model.metrics.nnf import (
     NearestNeighbourField,
     coherence,
@@ -38,7 +39,7 @@ def chunks_to_score(chunks: Sequence[T]) -> Sequence[T]:
 
 
 def score(samples: Tensor, real: RealClip) -> Mapping[str, float]:
-    """`real.metric`, diversity and nn_distance.
+    """`real.metric`, `diversity_name(N)` and nn_distance.
 
     nn_distance is the mean over the samples, of a large clip over as many of the first ones as NN_TRAINING_S allows.
 
@@ -48,7 +49,7 @@ def score(samples: Tensor, real: RealClip) -> Mapping[str, float]:
     searched = samples[: max(1, int(NN_TRAINING_S / max(of_one, 1e-9)))]
     return {
         real.metric: svfid(real, samples).mean,
-        "diversity": lab_diversity(samples, real.frames),
+        diversity_name(len(samples)): lab_diversity(samples, real.frames),
         "nn_distance": float(np.mean([_nn_distance(sample, real) for sample in searched])),
     }
 
@@ -104,7 +105,7 @@ class ClipScores:
     """The scores of a clip's samples, and what their pictures are made of.
 
     Attributes:
-        scores: `RealClip.metric`, its `_blur`, and, where they can be had, diversity, nn_distance, nnfdiv,
+        scores: `RealClip.metric`, its `_blur`, and, where they can be had, `diversity_name(N)`, nn_distance, nnfdiv,
             coherence.
         fields: of the first samples, (sample, the clip or its nearest chunk, the field between them at every position).
         spread: (T, H, W), `diversity_map`; None of fewer than 2 samples.
@@ -167,7 +168,8 @@ def measure(
     scores: dict[str, Score] = {}
     try:
         spread = diversity_map(scored())
-        scores["diversity"] = Score(values=(relative_spread(spread, real.frames),), samples=len(distances))
+        diversity = Score(values=(relative_spread(spread, real.frames),), samples=len(distances))
+        scores[diversity_name(diversity.samples)] = diversity
     except ValueError as error:  # fewer than 2 samples, or a clip of one lightness
         if distances:
             complaints.append(str(error))

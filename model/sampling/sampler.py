@@ -69,14 +69,21 @@ class Sampler(Protocol):
 class NetworkSampler:
     """The generators of a stack up to the finest that is trained: the paper's method."""
 
-    def __init__(self, stack: GeneratorStack, real_zero: Tensor | None = None) -> None:
-        """real_zero: (1, 3, *sizes[0]), the clip at scale 0; needed for its reconstruction only."""
-        self.stack, self._real_zero = stack, real_zero
+    def __init__(
+        self, stack: GeneratorStack, real_zero: Tensor | None = None, latent_frames: int | None = None
+    ) -> None:
+        """
+        Args:
+            real_zero: (1, 3, *sizes[0]), the clip at scale 0; needed for its reconstruction only.
+            latent_frames: of z; None: those of scale 0. The first enlargement brings any other number to scale 1's.
+        """
+        self.stack, self._real_zero, self._latent_frames = stack, real_zero, latent_frames
         self.size = stack.sizes[stack.num_scales - 1]
 
     def ladder_to(self, size: Size) -> list[ScaleSize]:
         """See `Sampler`."""
-        return stretched_ladder(self.stack, size, self.stack.num_scales)
+        coarsest, *finer = stretched_ladder(self.stack, size, self.stack.num_scales)
+        return [coarsest._replace(frames=self._latent_frames or coarsest.frames), *finer]
 
     def steps(self, sizes: Sequence[ScaleSize]) -> int:
         """Convolutions."""

@@ -141,9 +141,9 @@ def _optimizers(stack: GeneratorStack, critic: Critic | None, n: int) -> tuple[t
     """Fresh Adams for what scale n trains; freezes everything else (§3.2)."""
     config = stack.config
     stack.requires_grad_(False)
-    learning = {0, n} if n < config.vae_levels else {n}
+    learning, decay = {0, n} if n < config.vae_levels else {n}, config.vae_lr_decay
     if not config.freeze:
-        learning = set(range(n + 1))
+        learning, decay = set(range(n + 1)), config.unfrozen_lr_decay or decay
     groups = []
     for k in sorted(learning):
         networks = [stack.generators[k]]
@@ -151,7 +151,7 @@ def _optimizers(stack: GeneratorStack, critic: Critic | None, n: int) -> tuple[t
             networks.insert(0, stack.encoder)  # E learns where G⁰ does
         for network in networks:
             parameters = list(network.requires_grad_(True).parameters())
-            groups.append({"params": parameters, "lr": config.lr * config.vae_lr_decay ** (n - k)})
+            groups.append({"params": parameters, "lr": config.lr * decay ** (n - k)})
     optimizers = [torch.optim.Adam(groups, betas=config.adam_betas, fused=True)]
     if critic is not None:
         optimizers.append(torch.optim.Adam(critic.parameters(), lr=config.lr, betas=config.adam_betas, fused=True))

@@ -1,4 +1,4 @@
-"""Preset `official` through the commands: clips as the authors' code reads them, and samples that play at their rate."""
+"""Preset `official` through the commands: clips as the authors' code reads them, samples that play at their rate."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_the_scores_of_training_are_reproduced_exactly(evaluated: Path) -> None:
     for clip in clips_of(evaluated).values():
         figures, before = results(evaluated / "evaluation")[clip.name], logged(clip)
         assert before["num_samples"] == 2 and before["seed"] == 1
-        for name in ("svfid_lite0", "svfid_lite0_blur", "diversity"):
+        for name in ("svfid_lite0", "svfid_lite0_blur", "diversity_n2"):
             assert figures[name]["mean"] == before[name]
         # one search over patches at every position, the other side by side: equal to float32's last digits
         assert figures["nn_distance"]["mean"] == pytest.approx(before["nn_distance"], rel=1e-6)
@@ -100,10 +100,10 @@ def test_the_tables_agree_and_hold_mean_and_deviation(evaluated: Path) -> None:
         assert float(row["svfid_lite0"]) == pytest.approx(sum(values) / 2)
         assert float(row["svfid_lite0_std"]) == pytest.approx(abs(values[0] - values[1]) / 2)
         assert f"{float(row['svfid_lite0']):.1f} ± {float(row['svfid_lite0_std']):.1f}" in page
-        assert row["samples"] == row["nn_samples"] == "2" and row["diversity_std"] == ""
-    one, two = (float(row["diversity"]) for row in rows)
-    assert float(corpus["diversity"]) == pytest.approx((one + two) / 2)
-    assert float(corpus["diversity_std"]) == pytest.approx(abs(one - two) / 2)
+        assert row["samples"] == row["nn_samples"] == "2" and row["diversity_n2_std"] == ""
+    one, two = (float(row["diversity_n2"]) for row in rows)
+    assert float(corpus["diversity_n2"]) == pytest.approx((one + two) / 2)
+    assert float(corpus["diversity_n2_std"]) == pytest.approx(abs(one - two) / 2)
     assert f"{(one + two) / 2:.2f} ± {abs(one - two) / 2:.2f}" in page and "mean of 2 clips" in page
 
 
@@ -142,10 +142,10 @@ def test_mlflow_has_it_once_however_often_it_is_made(evaluated: Path) -> None:
         paths = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
         assert {"evaluation/diversity.png", "evaluation/nnf_00.png"} <= paths
     parent = now["corpus"]
-    means = [found["diversity"]["mean"] for found in figures.values()]
-    assert parent.data.metrics["eval_n2_diversity_mean"] == pytest.approx(np.mean(means))
-    assert parent.data.metrics["eval_n2_diversity_std"] == pytest.approx(np.std(means))
-    assert len(client.get_metric_history(parent.info.run_id, "eval_n2_diversity_mean")) == 1
+    means = [found["diversity_n2"]["mean"] for found in figures.values()]
+    assert parent.data.metrics["eval_diversity_n2_mean"] == pytest.approx(np.mean(means))
+    assert parent.data.metrics["eval_diversity_n2_std"] == pytest.approx(np.std(means))
+    assert len(client.get_metric_history(parent.info.run_id, "eval_diversity_n2_mean")) == 1
     tables = {file.path for file in client.list_artifacts(parent.info.run_id, "evaluation")}
     assert tables == {f"evaluation/results.{kind}" for kind in ("csv", "json", "md")}
 
@@ -164,6 +164,13 @@ def test_a_checkpoint_of_an_experiment_and_one_alone(trained: Trained, mixed_cor
     for figures in (results(tmp_path / "in")[clip.name], results(alone / "evaluation")["alone"]):
         assert figures["svfid_lite0"]["mean"] == logged(clip)["svfid_lite0"]
         assert "nnfdiv" not in figures
+    asked = ("--precision", "float32", "--z-frames", "13", "--n", "2", "--nn", "0", *ALONE)
+    otherwise = run_job("evaluate.py", clip / "checkpoint.pt", *asked, "--out", tmp_path / "z")
+    assert otherwise.returncode == 0 and "precision float32, z_frames 13" in otherwise.stdout, otherwise.stdout
+    assert results(tmp_path / "z")[clip.name]["svfid_lite0"]["mean"] != logged(clip)["svfid_lite0"]
+    foreign = ("--samples", clip / "samples", *given, "--z-frames", "13")
+    refused = run_job("evaluate.py", *foreign)
+    assert refused.returncode == 2 and "not --samples" in refused.stdout
 
 
 def test_a_clip_that_cannot_be_scored_costs_itself_only(trained: Trained, tmp_path: Path) -> None:
@@ -240,7 +247,7 @@ def test_foreign_samples_and_bad_ones_among_them(
     assert main("--samples", foreign, *real, "--nn", "1") == 0
     clean = results(foreign / "evaluation")["other"]
     ours = results(evaluated / "evaluation")[clips_of(evaluated)["good"].name]
-    for name in ("svfid_lite0", "diversity", "nn_distance"):  # mp4 loses some colour
+    for name in ("svfid_lite0", "diversity_n2", "nn_distance"):  # mp4 loses some colour
         assert clean[name]["mean"] == pytest.approx(ours[name]["mean"], rel=0.3)
     assert clean["svfid_lite0_blur"]["mean"] == ours["svfid_lite0_blur"]["mean"]
     capsys.readouterr()
@@ -302,7 +309,11 @@ def test_samples_of_two_frames_have_no_patches_but_figures(
         make_video(tmp_path / "short" / f"{index}.mp4", size="40x30", seconds=2 / 24, source=source)
     words = ("--samples", tmp_path / "short", "--real", mixed_corpus / "good.mp4")
     assert main(*words) == 0
-    assert set(results(tmp_path / "short" / "evaluation")["short"]) == {"svfid_lite0", "svfid_lite0_blur", "diversity"}
+    assert set(results(tmp_path / "short" / "evaluation")["short"]) == {
+        "svfid_lite0",
+        "svfid_lite0_blur",
+        "diversity_n2",
+    }
     capsys.readouterr()
     assert main(*words, "--nn", "1") == 1
     (line,) = complaints(capsys.readouterr().out)

@@ -73,7 +73,7 @@ def test_evaluation_scores_the_samples_of_training_and_a_rival_beside(finished: 
     ours, rival = table["clips"]
     assert "method" not in ours and rival["method"] == "vgpnn" and ours["clip_id"] == rival["clip_id"]
     scores = json.loads((finished.clip / "metrics.json").read_text())
-    for name in ("svfid_lite0", "svfid_lite0_blur", "diversity", "nnfdiv", "coherence"):
+    for name in ("svfid_lite0", "svfid_lite0_blur", "diversity_n2", "nnfdiv", "coherence"):
         assert ours["figures"][name]["mean"] == pytest.approx(scores[name], rel=1e-5)
     assert rival["figures"]["svfid_lite0"]["mean"] > 0 and set(table["rivals"]) == {"vgpnn"}
     assert table["corpus"]["svfid_lite0"]["mean"] == ours["figures"]["svfid_lite0"]["mean"]
@@ -90,6 +90,8 @@ def test_samples_find_the_clip_in_the_experiment_and_of_another_size_too(finishe
     assert done.returncode == 0, done.stdout
     trained = video.decode(str(finished.clip / "samples" / "sample_00.mp4"), fps=24)
     assert (video.decode(str(tmp_path / "same" / "sample_000.mp4"), fps=24) == trained).all()
+    refused = run_job("sample.py", checkpoint, "--z-frames", "13", "--out", tmp_path / "z")
+    assert refused.returncode == 2 and "patches too; leave out --z-frames" in refused.stdout
     wide = run_job("sample.py", checkpoint, "--n", "1", "--size", "25x24x64", "--out", tmp_path / "wide")
     assert wide.returncode == 0 and "25×24×64" in wide.stdout
     assert video.decode(str(tmp_path / "wide" / "sample_000.mp4"), fps=24).shape == (25, 24, 64, 3)

@@ -78,6 +78,30 @@ def test_a_folder_of_the_authors_code(tmp_path: Path) -> None:
     assert "netG.pth: no such file" in refused.stdout and len(refused.stdout.strip().splitlines()) == 1
 
 
+# -- --precision and --z-frames
+
+
+def test_precision_and_the_frames_of_z(alone: Path, tmp_path: Path) -> None:
+    def made(name: str, *more: str) -> np.ndarray:
+        assert sample.main([str(alone), "--n", "1", *more, "--out", str(tmp_path / name)]) == 0
+        return frames(tmp_path / name / "sample_000.mp4").astype(int)
+
+    plain, float32, bf16 = made("plain"), made("float32", "--precision", "float32"), made("bf16", "--precision", "bf16")
+    native = {"float32": float32, "bf16": bf16}[device.resolve("auto", torch.device("cpu"))]
+    assert (plain == native).all()  # as it was trained: auto
+    assert 0 < np.abs(bf16 - float32).mean() < 20
+    as_eval_video = made("z", "--z-frames", "13")
+    assert as_eval_video.shape == plain.shape and np.abs(as_eval_video - plain).mean() > 5
+    assert (made("as trained", "--z-frames", "4") == plain).all()
+
+
+def test_frames_of_z_that_cannot_be_are_one_line(
+    alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sample.main([str(alone), "--z-frames", "0", "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().out == "error: --z-frames 0: from 1 to 1000\n"
+
+
 # -- --size
 
 

@@ -58,7 +58,7 @@ def test_params_metrics_and_tags(trained: Trained, runs: dict[str, Run]) -> None
     assert run.data.params["iters_per_scale"] == "4"
     assert run.data.tags["precision_used"] in ("bf16", "float32")
     assert run.data.tags["source"].endswith("good.mp4")
-    for name in ("svfid_lite0", "svfid_lite0_blur", "diversity", "nn_distance"):
+    for name in ("svfid_lite0", "svfid_lite0_blur", "diversity_n2", "nn_distance"):
         assert run.data.metrics[name] == metrics[name]
     assert runs["corpus"].data.metrics["svfid_lite0_mean"] > 0
 

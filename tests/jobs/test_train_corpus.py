@@ -66,9 +66,9 @@ def test_storage_holds_what_the_readme_says(trained: Trained) -> None:
     assert [(p["scale"], p["iteration"]) for p in points] == [(n, i) for n in range(4) for i in (2, 4, None)]
     assert {"rec_loss", "kl_loss", "sec_per_iter", "peak_gib"} <= set(points[0]["metrics"])
     assert {"rec_loss", "adv_loss", "critic_loss", "gp_loss"} <= set(points[-2]["metrics"])
-    assert set(points[-1]["metrics"]) == {"svfid_lite0", "diversity", "nn_distance"}
+    assert set(points[-1]["metrics"]) == {"svfid_lite0", "diversity_n4", "nn_distance"}
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["svfid_lite0"] > 0 and metrics["diversity"] > 0 and metrics["num_samples"] == 2
+    assert metrics["svfid_lite0"] > 0 and metrics["diversity_n2"] > 0 and metrics["num_samples"] == 2
     assert checkpoint.load(folder / "checkpoint.pt").done
     samples = {path.name for path in (folder / "samples").iterdir()}
     wanted = {f"scale_{n:02d}.png" for n in range(4)}

@@ -86,8 +86,9 @@ def prior(sizes, config, draw):
 def rates_of(w, n, config):
     """Name → learning rate of what scale n trains, in order (§3.2); without freezing every level up to n (§4.2)."""
     if not config.freeze:
-        rates = {"encoder.": config.lr * config.vae_lr_decay**n} if config.vae_levels > 0 else {}
-        rates |= {f"generators.{k}.": config.lr * config.vae_lr_decay ** (n - k) for k in range(n + 1)}
+        decay = config.vae_lr_decay if config.unfrozen_lr_decay is None else config.unfrozen_lr_decay
+        rates = {"encoder.": config.lr * decay**n} if config.vae_levels > 0 else {}
+        rates |= {f"generators.{k}.": config.lr * decay ** (n - k) for k in range(n + 1)}
     elif n < config.vae_levels:
         slow = config.lr * config.vae_lr_decay**n
         rates = {"encoder.": slow, "generators.0.": slow, f"generators.{n}.": config.lr}

@@ -32,6 +32,7 @@ SHARED = {  # what paper and published code agree on
     "crops": 0,
     "chunks_per_iter": None,
     "freeze": True,
+    "unfrozen_lr_decay": None,
     "vae_kernel": 3,
     "encoder_kernel": 3,
     "latent": "gaussian",
@@ -95,7 +96,7 @@ def test_the_official_weights_have_the_papers_ratio():
 
 
 def test_settings_of_files_from_before_they_were_there_mean_what_was_done_then():
-    added = {"rec_zero_twice": False, "fps": 24.0, "resizing": "corners"}
+    added = {"unfrozen_lr_decay": None, "rec_zero_twice": False, "fps": 24.0, "resizing": "corners"}
     for preset in PRESETS.values():
         before = {name: value for name, value in preset().to_dict().items() if name not in added}
         config = TrainConfig.from_dict(before)
@@ -143,6 +144,7 @@ def test_there_are_the_five_presets_and_they_differ():
         ("vae_levels=0", "vae_levels", 0),
         ("vae_levels=10", "vae_levels", 10),
         ("freeze=false", "freeze", False),
+        ("unfrozen_lr_decay=1", "unfrozen_lr_decay", 1.0),
         ("vae_kernel=1", "vae_kernel", 1),
         ("encoder_kernel=1", "encoder_kernel", 1),
         ("latent=patchvae", "latent", "patchvae"),
@@ -230,6 +232,8 @@ def test_assignment_without_equals_sign_is_refused():
         "vae_kernel=2",
         "encoder_kernel=5",
         "latent=bernoulli",
+        "unfrozen_lr_decay=0",
+        "unfrozen_lr_decay=2",
         "fps=0",
         "fps=-24",
         "fps=1e6",

@@ -10,7 +10,9 @@ import os
 import re
 import warnings
 from collections import OrderedDict
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,9 +20,12 @@ from torch import nn
 
 from model import official
 from model.checkpoint import CheckpointError
+from model.load import load as load_model
 from model.presets import official as preset
 from model.pyramid import ladder
 from model.sampling.sample import reconstruct, sample
+
+from .float64 import in_float64
 
 # What the authors' code prints, four of ten scales of a 256×144 clip; test_pyramid.py has the whole table.
 SIZES = ((4, 18, 33), (4, 23, 41), (4, 28, 51), (5, 36, 65))
@@ -60,8 +65,9 @@ def spectral_block(a, b):
 
 
 class Reference(nn.Module):
-    def __init__(self, width=6, latent=5, blocks=5, features=3, scales=4):
+    def __init__(self, width=6, latent=5, blocks=5, features=3, scales=4, sizes=SIZES):
         super().__init__()
+        self.sizes = sizes
         self.encode = nn.Module()
         chain = [(f"conv_block_{i}", spectral_block(3 if i == 0 else width, width)) for i in range(features)]
         self.encode.features = nn.Sequential(OrderedDict(chain))
@@ -74,7 +80,7 @@ class Reference(nn.Module):
         """z → x of the finest scale; `noises`: (scale, what is added to the input of that scale's generator)."""
         x = torch.tanh(self.decoder(z))
         for n, g in enumerate(self.body, start=1):
-            up = F.interpolate(x, size=SIZES[n], mode="trilinear", align_corners=True)
+            up = F.interpolate(x, size=self.sizes[n], mode="trilinear", align_corners=True)
             x = torch.tanh(g(up + dict(noises).get(n, 0)) + up)
         return x
 
@@ -131,6 +137,52 @@ def test_without_noise_the_output_is_that_of_the_original(reference, folder):
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
     running_statistics = reference.eval()(z)
     assert (got - running_statistics).abs().max() > 0.1  # the reference could have told
+
+
+@torch.no_grad()
+def test_ten_scales_are_those_of_the_original_but_for_rounding(tmp_path):
+    """In float64 to twelve digits, so in float32 only rounding differs: no more than theirs itself is off by."""
+    config = replace(preset(), max_size=64)
+    sizes = ladder(config, 9, 16)
+    torch.manual_seed(3)
+    theirs = Reference(scales=10, sizes=sizes).train()
+    for name, tensor in theirs.state_dict().items():
+        if name.endswith(".norm.weight"):
+            tensor.uniform_(0.5, 2)
+    options = {"img_size": 64, "ar": 9 / 16}
+    stack = load(write(tmp_path, theirs.state_dict(), amps=[1] * 10, args=ARGS | options)).stack(sizes)
+    stack.noise_amps = [0.0] * 10
+    z = torch.randn(1, 5, *sizes[0])
+    got, expected = stack.sample(z, torch.Generator()), theirs(z)
+    with in_float64():
+        exact = stack.double().sample(z.double(), torch.Generator())
+    theirs.double()
+    assert exact.dtype == torch.float64 and (exact - theirs(z.double())).abs().max() < 1e-10  # measured 2e-13
+    rounding = (expected - exact).abs().max()
+    assert (got - expected).abs().max() < min(3 * rounding, 1e-3)  # measured 5e-5 to 8e-5, rounding 5e-5 to 1.3e-4
+
+
+@torch.no_grad()
+def test_z_of_13_frames_as_their_eval_video_draws_it(reference, folder):
+    """The first enlargement, to the size of scale 1, also brings 13 frames to its 4."""
+    for frames in (13, None):
+        model = load_model(str(folder), latent_frames=frames)
+        sampler = model.sampler([], torch.device("cpu"))
+        sampler.stack.noise_amps = [0.0] * len(SIZES)
+        ladder_to = sampler.ladder_to(sampler.size)
+        assert ladder_to[0] == (frames or 4, 18, 33) and tuple(ladder_to[1:]) == SIZES[1:]
+        got = torch.cat(list(sampler.parts(ladder_to, 7, 2)), dim=2)
+        (seed,) = np.random.SeedSequence([7, 2]).generate_state(1, np.uint64)
+        z = torch.randn(1, 5, frames or 4, 18, 33, generator=torch.Generator().manual_seed(int(seed)))
+        torch.testing.assert_close(got, reference.train()(z).clamp(-1, 1), atol=1e-4, rtol=0)
+        wide = (5, 36, 130)
+        assert torch.cat(list(sampler.parts(sampler.ladder_to(wide), 7, 2)), dim=2).shape[2:] == wide
+
+
+def test_videos_of_the_authors_networks_are_computed_in_float32(folder):
+    for asked, used in ((None, "float32"), ("bf16", "bf16"), ("auto", "auto")):
+        model = load_model(str(folder), precision=asked)
+        assert model.config.precision == model.stack.config.precision == used
 
 
 @torch.no_grad()
