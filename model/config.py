@@ -70,7 +70,7 @@ class TrainConfig:
     iters_per_scale: int | tuple[int, ...]  # iterations; one number for all scales, or one a scale
     lr: float = 5e-4  # Adam, generator and critic alike
     lr_final: float = 1.0  # the learning rate falls to lr · lr_final along a half cosine within each scale; 1: constant
-    adam_betas: tuple[float, float] = (0.5, 0.999)
+    adam_betas: tuple[float, float] = (0.5, 0.999)  # not in the text; authors' code
     vae_lr_decay: float = 0.2  # E and G⁰ train at lr · vae_lr_decayⁿ at VAE scale n
     rec_weight: float
     # whether scale 0 adds MSE(x̄⁰, x⁰) of eq. 8 too, which there is the first term once more: 2·rec_weight·MSE in all.
@@ -78,8 +78,8 @@ class TrainConfig:
     rec_zero_twice: bool = False
     kl_weight: float  # β_vae
     adv_weight: float  # β_adv
-    gp_weight: float = 0.1  # λ of the gradient penalty
-    noise_amp: float = 0.1  # z_n has amplitude noise_amp · RMSE(x̄ⁿ, xⁿ) at GAN scales
+    gp_weight: float = 0.1  # λ of the gradient penalty; not in the text, authors' code
+    noise_amp: float = 0.1  # z_n has amplitude noise_amp · RMSE(x̄ⁿ, xⁿ) at GAN scales; likewise
     # norm over all trained parameters of E and G; the critic is not clipped. The text has no clipping (model/README.md)
     grad_clip: float = 5.0
     # GAN scales train on a random part of the volume, so much of its height and width; 1: all of it, as the paper. The

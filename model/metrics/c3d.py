@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.metrics.features import Video, checked_video, one_thread
-from model.metrics.weight_files import Layout, Weights, load
+from model.metrics.weight_files import FeaturesError, Layout, Weights, load
 
 # Tran et al. 2015, §3.3 and Fig. 3: eight 3x3x3 convolutions, each with a ReLU; (channels in, out).
 CONVS = {
@@ -68,11 +68,15 @@ LAYOUTS = (PLAIN, MMACTION, CHAINER, SEQUENTIAL)
 SPORTS1M_MEAN_BGR = (90.25164795, 97.65701294, 101.4083252)
 
 
+Order = Literal["rgb", "bgr"]
+RELATED, TOLD = 0.5, 0.01  # likeness of two networks' first filters: of one training at least; between the two orders
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fed:
     """What a network is fed: (video + 1) * half_range, its channels in an order, minus a mean in that order."""
 
-    channels: Literal["rgb", "bgr"]
+    channels: Order
     mean: tuple[float, float, float]
     half_range: float = 127.5
 
@@ -89,7 +93,8 @@ def fed(weights: Weights) -> Fed:
         and space is used, which c3d_ucf101.py gives beside it.
     mmaction2: RGB minus (104, 117, 128), configs/_base_/models/c3d_sports1m_pretrained.py and the configurations on
         top of it (`to_bgr=False`). These look like means of B, G, R, but are subtracted from R, G, B; so was its
-        UCF-101 network trained and scored. The Sports-1M file, where that training starts, is fed the same.
+        UCF-101 network trained and scored. The Sports-1M file, where that training starts, is fed the same; but its
+        weights may be of a network that was fed B, G, R: `order_like` tells.
     DavideA (487 classes): the network of facebook/C3D, hence BGR minus the Sports-1M mean. predict.py there does
         neither; issue 1 there says that both are needed, and what they change.
     jfzhang95 (other numbers of classes): BGR, as OpenCV reads, minus (90, 98, 102): dataloaders/dataset.py,
@@ -105,13 +110,29 @@ def fed(weights: Weights) -> Fed:
     return Fed(channels="bgr", mean=(90.0, 98.0, 102.0))
 
 
+def order_like(weights: Weights, known: Weights) -> Order:
+    """The order of colours of a network, by its first convolution and that of one of the same training.
+
+    Args: known: of c3d.pickle, which is fed B, G, R.
+
+    Raises ValueError, one line: the two are of different trainings, or their filters do not tell colours apart.
+    """
+    ours, theirs = weights.tensors["1a.weight"], known.tensors["1a.weight"]  # (64, 3, 3, 3, 3)
+    same, turned = (float(F.cosine_similarity(one.flatten(), theirs.flatten(), dim=0)) for one in (ours, ours.flip(1)))
+    if max(same, turned) < RELATED:
+        raise ValueError(f"conv1a is like that of the reference by {max(same, turned):.2f} only: of another training")
+    if abs(same - turned) < TOLD:
+        raise ValueError("conv1a is as much like that of the reference in both orders of the colours")
+    return "bgr" if same > turned else "rgb"
+
+
 class C3dFeatures:
     """The 512 channels of C3D at each location of its last convolution: the features of the paper's SVFID.
 
     Paper A.2: the video is resized trilinearly to 16 x 112 x 112 (aspect not kept) and passed through "the fully
     convolutional part of C3D", trained on Sports-1M and fine-tuned on UCF-101, to "a spatio-temporal activation map
     of 512 channels". Taken here as conv5b after its ReLU, 2 x 7 x 7: pool5 is no convolution, and leaves no time (1 x
-    4 x 4). Resizing aligns corners, as all resizing of the authors' code does, so the first and last frame stay.
+    4 x 4). Resizing aligns corners, so the first and last frame stay; the paper does not say how it resizes.
 
     98 vectors of 512 dimensions have a singular covariance. The paper takes it as it is, hence `rank_deficient`:
     compare only values of these features with each other.
@@ -131,15 +152,21 @@ class C3dFeatures:
     rank_deficient = True
     of_images = False
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], reference: str | os.PathLike[str] | None = None) -> None:
         """Reads the weights; about a second.
 
+        Args:
+            reference: c3d.pickle, where `path` is mmaction2's Sports-1M file: `order_like` tells what that is fed.
+
         Raises:
-            FeaturesError: the file is missing, damaged, or of no known layout (see `weight_files.load`).
+            FeaturesError: a file is missing, damaged, or of no known layout (see `weight_files.load`); a reference
+                that is not c3d.pickle, does not tell, or of which there is no need.
         """
         weights = load(path, LAYOUTS, SHAPES, DATASETS)
         self._tensors = weights.tensors
         self._fed = fed(weights)
+        if reference is not None:
+            self._fed = replace(self._fed, channels=_checked_order(path, weights, reference))
         # Two files never share a name: the digits are of the weights and of what they are fed.
         self.name = f"c3d_{weights.trained_on}_{weights.digest(astuple(self._fed))}"
 
@@ -169,3 +196,15 @@ class C3dFeatures:
             if conv in POOLS:
                 x = F.max_pool3d(x, POOLS[conv])
         return x
+
+
+def _checked_order(path: str | os.PathLike[str], weights: Weights, reference: str | os.PathLike[str]) -> Order:
+    if weights.layout is not MMACTION or weights.trained_on != "sports1m":
+        raise FeaturesError(f"{path}: what it is fed is known; leave out {reference}")
+    known = load(reference, LAYOUTS, SHAPES, DATASETS)
+    if known.layout is not PLAIN or known.trained_on != "sports1m":
+        raise FeaturesError(f"{reference}: not c3d.pickle, with whose first convolution {path} is compared; give that")
+    try:
+        return order_like(weights, known)
+    except ValueError as error:
+        raise FeaturesError(f"{path}: {error}; leave out {reference}") from error

@@ -15,7 +15,8 @@ def from_option(option: str) -> VideoFeatures:
     """The features that `--features` names.
 
     Args:
-        option: `lite0`, `c3d:FILE` or `inception:FILE`. Which project's file it is, is found out by its contents.
+        option: `lite0`, `c3d:FILE`, `c3d:FILE,REFERENCE` or `inception:FILE`. Which project's file it is, is found
+            out by its contents. REFERENCE: see `C3dFeatures`.
 
     Raises:
         FeaturesError: another word, no FILE, or a file without such weights.
@@ -24,6 +25,9 @@ def from_option(option: str) -> VideoFeatures:
     if option == "lite0":
         return Lite0Features()
     if kind == "c3d" and file:
+        first, comma, reference = file.rpartition(",")
+        if comma and not Path(file).expanduser().exists():
+            return C3dFeatures(Path(first).expanduser(), Path(reference).expanduser())
         return C3dFeatures(Path(file).expanduser())
     if kind == "inception" and file:
         return InceptionFeatures(Path(file).expanduser())

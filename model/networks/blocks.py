@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEAK = 0.2  # negative slope of every LeakyReLU (A.1)
+LEAK = 0.2  # negative slope of every LeakyReLU: A.1 gives none, this is the authors' code's
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -85,7 +85,7 @@ class SpectralConv(nn.Module):
     """A convolution whose weight is divided by its largest singular value (spectral normalisation, Miyato 2018).
 
     `refine`, one step of power iteration on the singular vectors u and v, is called once a training iteration, where
-    the authors' code does it once a call.
+    the authors' code does it once a call (four times for D), from a random start.
     """
 
     u: Tensor

@@ -1,5 +1,6 @@
 """C3D features of files in the layouts people have, against a plain network fed by hand."""
 
+import copy
 import math
 import re
 
@@ -10,7 +11,9 @@ from scipy.interpolate import RegularGridInterpolator
 from torch import nn
 
 from model.metrics.c3d import C3dFeatures
+from model.metrics.option import from_option
 from model.metrics.svfid import RealClip, svfid
+from model.metrics.weight_files import FeaturesError
 
 # The three projects' names of the convolutions, in the order of the network.
 PLAIN = ["conv1", "conv2", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b"]
@@ -190,3 +193,67 @@ def test_svfid_takes_them_although_their_covariance_is_singular(every, davides):
 def test_refuses_what_is_no_video(every, video):
     with pytest.raises((TypeError, ValueError)):
         every["davide"](video)
+
+
+# -- whether mmaction2's Sports-1M network is fed R, G, B or B, G, R
+
+
+def turned(network):
+    """The same network fed the other way round."""
+    other = copy.deepcopy(network)
+    other[0].weight.copy_(network[0].weight.flip(1))
+    return other
+
+
+@pytest.fixture(scope="module")
+def pair(network, tmp_path_factory):
+    """c3d.pickle and mmaction2's file of the same training."""
+    folder = tmp_path_factory.mktemp("pair")
+    davide(network, folder / "c3d.pickle")
+    mmaction_pretrain(network, folder / "same.pth")
+    mmaction_pretrain(turned(network), folder / "turned.pth")
+    mmaction_finetuned(network, folder / "ucf101.pth")
+    yield folder
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def test_the_first_convolution_tells_the_order_of_the_colours(network, every, pair):
+    """The same weights as c3d.pickle's are fed B, G, R as that is, minus mmaction2's means; turned ones R, G, B."""
+    same, other = (from_option(f"c3d:{pair / name},{pair / 'c3d.pickle'}") for name in ("same.pth", "turned.pth"))
+    video = coloured()
+    for features, net, channels in ((same, network, "BGR"), (other, turned(network), "RGB")):
+        fed = fed_by_hand(resized(video), channels, (104, 117, 128), 0, 255)
+        with torch.inference_mode():
+            maps = net(torch.from_numpy(fed).float()[None])[0]
+        expected = maps.permute(1, 2, 3, 0).reshape(98, 512).double().numpy()
+        np.testing.assert_allclose(features(video), expected, rtol=0, atol=1e-4 * expected.max())
+    assert same.name != every["mmaction-pretrain"].name and same.name.startswith("c3d_sports1m_")
+    assert other.name == C3dFeatures(pair / "turned.pth").name  # as it is taken without a reference
+
+
+def test_a_reference_that_tells_nothing_is_one_line(network, pair, tmp_path):
+    stranger = copy.deepcopy(network)
+    stranger[0].weight.normal_(generator=torch.Generator().manual_seed(1))
+    mmaction_pretrain(stranger, tmp_path / "stranger.pth")
+    for first, second, cause in (
+        (tmp_path / "stranger.pth", pair / "c3d.pickle", "of another training; leave out"),
+        (pair / "ucf101.pth", pair / "c3d.pickle", "what it is fed is known; leave out"),
+        (pair / "same.pth", pair / "ucf101.pth", "not c3d.pickle"),
+        (pair / "same.pth", tmp_path / "none", "no such file"),
+    ):
+        with pytest.raises(FeaturesError, match=re.escape(cause)) as caught:
+            from_option(f"c3d:{first},{second}")
+        assert "\n" not in str(caught.value)
+    stranger[0].weight.copy_(network[0].weight.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1, -1))  # grey
+    mmaction_pretrain(stranger, tmp_path / "stranger.pth")
+    with pytest.raises(FeaturesError, match="in both orders"):
+        C3dFeatures(tmp_path / "stranger.pth", pair / "c3d.pickle")
+    (tmp_path / "stranger.pth").unlink()
+
+
+def test_a_comma_in_a_name_is_no_reference(network, tmp_path):
+    path = tmp_path / "of, all names.pth"
+    jfzhang(network, path)
+    assert from_option(f"c3d:{path}").name == C3dFeatures(path).name
+    path.unlink()
