@@ -20,13 +20,15 @@ from model.sampling.sample import reconstruct, sample
 from .conftest import SIZES, assert_same, one_thread, real_pyramid, tiny, train
 from .test_one_iteration import QUICK, check, trained_in_float64
 
-VARIANTS = [*ABLATIONS, "no_freezing+gan_only", "no_freezing+patchvae"]
+# The learning rates without freezing: falling by 0.2 a level, as the authors' --train-all, or equal.
+RATES = {rates: {"unfrozen_lr_decay": decay} for rates, decay in {"falling": None, "equal": 1.0}.items()}
+VARIANTS = [*ABLATIONS, "no_freezing+falling", "no_freezing+equal", "no_freezing+gan_only", "no_freezing+patchvae"]
 
 
 def config_of(names, **changes):
     config = tiny(**changes)
     for name in names.split("+"):
-        config = ABLATIONS[name](config)
+        config = replace(config, **RATES[name]) if name in RATES else ABLATIONS[name](config)
     return config
 
 
