@@ -8,8 +8,8 @@ utils/images.py); none of its code. Saved after every scale, so an unfinished tr
                     the file's frame rate
 Their norms always use the statistics of the sample, so running_mean and running_var are not read, nor the biases of
 convolutions in front of a norm, which it subtracts again.
-Differs from their eval_video.py: that draws z with the 13 frames of the finest scale, a length G⁰ was not trained at;
-here z has the size of scale 0, as in their training.
+Their eval_video.py draws z with the 13 frames of the finest scale, a length G⁰ was not trained at. Here z has the size
+of scale 0, as in their training, unless `load.load` is given latent_frames=13.
 """
 
 from __future__ import annotations
