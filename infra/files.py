@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import hashlib
 import json
 import os
 import uuid
@@ -47,7 +48,7 @@ def temporary_beside(path: Path, ending: str = "tmp") -> Iterator[Path]:
     It is of nobody else: process ids come again, and another machine has the same ones. What is still there when the
     body ends is removed.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.{ending}")
+    temporary = path.with_name(f".{_short(path.name)}.{uuid.uuid4().hex}.{ending}")
     try:
         yield temporary
     finally:
@@ -55,9 +56,15 @@ def temporary_beside(path: Path, ending: str = "tmp") -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def _short(name: str) -> str:
+    """The name, or what stands for one so long that a longer one made of it would not fit a disk's 255 bytes."""
+    raw = os.fsencode(name)
+    return name if len(raw) <= 200 else hashlib.sha1(raw, usedforsecurity=False).hexdigest()
+
+
 def remove_leftovers(path: Path) -> None:
     """Remove what processes that were killed left of their attempts to write `path`."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    for leftover in path.parent.glob(f".{glob.escape(_short(path.name))}.*.tmp"):
         leftover.unlink(missing_ok=True)
 
 

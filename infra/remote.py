@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 from infra.errors import UsageError, cannot_write, one_line, printable
 from infra.files import commit, temporary_beside
 
+MAX_NAME_BYTES = 255
 LEFTOVER_S = 3600.0  # a file that is being copied changes more often
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 PIP_NAMES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
@@ -52,8 +54,21 @@ def _fetch(source: str, scheme: str, cache_dir: Path) -> str:
             raise ValueError(f"{printable(source)}: holds the unsafe name {printable(part)!r}; rename it")
     _remove_leftovers(target)
     for info in files:
-        _copy(info, target / name / inside[info["name"]])
-    return str(target / name)
+        _copy(info, target / _fitting(name) / _fitting(inside[info["name"]]))
+    return str(target / _fitting(name))
+
+
+def _fitting(path: str) -> str:
+    """A relative path whose parts fit a disk's 255 bytes, which an object store's names may not."""
+    parts = []
+    for part in path.split("/"):
+        raw = os.fsencode(part)
+        if len(raw) > MAX_NAME_BYTES:
+            suffix = PurePosixPath(part).suffix[:16]
+            digest = hashlib.sha1(raw, usedforsecurity=False).hexdigest()
+            part = raw[: MAX_NAME_BYTES - 120].decode("utf-8", "ignore") + f"-{digest[:12]}{suffix}"
+        parts.append(part)
+    return "/".join(parts)
 
 
 def refuse_credentials(uri: str) -> None:

@@ -36,9 +36,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("sources", nargs="+", type=command_line.path, metavar="SOURCE", help=sources)
     add("--out", required=True, type=command_line.local_path, metavar="DIR", help="folder for the shards")
     add("--frames", type=_count, default=13, help="frames a clip")
-    add("--fps", type=_rate, default=24.0, help="frames a second that videos are resampled to; own: each keeps its own")
+    add("--fps", type=_rate, default=24.0, help="frames a second that videos are resampled to")
     add("--stride", type=_count, default=13, help="frames from one clip's start to the next")
     add("--max-height", type=_count, default=256, help="px; higher videos are shrunk")
+    add("--as-is", action="store_true", help="each picture of a file is one frame, whatever its rate (time lapses)")
     return parser.parse(argv)
 
 
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipeline.prepare import fetch_all, prepare
     from pipeline.shards import ShardError
 
-    spec = ClipSpec(args.frames, args.fps, args.stride, args.max_height)
+    spec = ClipSpec(args.frames, None if args.as_is else args.fps, args.stride, args.max_height)
     sources, failures = fetch_all(args.sources, args.out / ".fetched")
     columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
@@ -83,6 +84,10 @@ def report(out: Path, prepared: Prepared, failures: Sequence[Failure]) -> None:
     print(f"{'failed':<16}{len(failures):>6}")
     for failure in failures:
         print(f"  {printable(failure.reason)}")
+    if prepared.notes:
+        print(f"{'notes':<16}{len(prepared.notes):>6}")
+    for note in prepared.notes:
+        print(f"  {printable(note.line)}")
 
 
 def _count(text: str) -> int:
@@ -92,9 +97,7 @@ def _count(text: str) -> int:
     return value
 
 
-def _rate(text: str) -> float | None:
-    if text == "own":
-        return None
+def _rate(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"{text} is not a frame rate")

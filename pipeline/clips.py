@@ -4,18 +4,20 @@ planned = plan(["my_videos/"], ClipSpec(stride=13))
 planned.clips      # what shards.write takes
 planned.failures   # what cannot be used, one line each
 planned.dropped    # frames that no clip uses, by source
+planned.notes      # what is to be said of videos that are used
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from infra.errors import printable
 from pipeline import video
-from pipeline.sources import Failure, Video, expand
+from pipeline.sources import Failure, Note, Video, expand
 
 MIN_SIDE_PX = 16
 FPS = 24.0  # of the paper, §3.2
+FEW_PICTURES = 4  # in a clip: fewer are told of
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class ClipSpec:
 
     Attributes:
         num_frames: of a clip.
-        fps: frames a second that videos are resampled to (paper §3.2); None: each keeps its own rate.
+        fps: frames a second that videos are resampled to (paper §3.2); None: each picture of a file is one frame.
         stride: frames from one clip's start to the next; None: one clip a video, its first.
         max_height: px; higher videos are shrunk to it.
     """
@@ -49,6 +51,7 @@ class ClipPlan:
     start_frame: int
     num_frames: int = 13
     fps: float = 24.0
+    as_is: bool = False  # counted in pictures of the file instead, which are shown at `fps`
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Planned:
     clips: tuple[ClipPlan, ...]
     failures: tuple[Failure, ...]
     dropped: Mapping[str, int]  # source -> frames (at fps) that no clip uses; sources without any are left out
+    notes: tuple[Note, ...] = ()
 
 
 def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
@@ -72,12 +76,16 @@ def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
     """
     clips: list[ClipPlan] = []
     failures: list[Failure] = []
+    notes: dict[str, Note] = {}  # by line
     owners: dict[str, Video] = {}  # by clip id
     totals: dict[str, int] = {}
     used: dict[str, set[int]] = {}
     for found in (item for source in sources for item in expand(source)):
         if isinstance(found, Failure):
             failures.append(found)
+            continue
+        if isinstance(found, Note):
+            notes[found.line] = found
             continue
         owner = owners.setdefault(found.clip_id, found)
         if owner is not found:
@@ -86,13 +94,13 @@ def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
             continue
         try:
             info = video.probe(found.path)
-            fps = spec.fps or info.fps or FPS
-            total = _usable_frames(info, spec.num_frames, fps)
-            cut = _cut(found, total, spec, fps)
+            total = _usable_frames(info, spec)
+            cut = _cut(found, info, total, spec)
         except video.VideoError as error:
             failures.append(Failure(found.named_as or found.path, _blame(found, str(error))))
             continue
         totals[found.path] = total
+        notes |= {line: Note(found.path, line) for line in [*video.notes(info), *_few_pictures(info, total, spec)]}
         if taken := [clip.clip_id for clip in cut if owners.setdefault(clip.clip_id, found) is not found]:
             failures.append(_same_id(found, owners[taken[0]], taken[0]))
             continue
@@ -100,34 +108,49 @@ def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
         for clip in cut:
             used.setdefault(found.path, set()).update(range(clip.start_frame, clip.start_frame + clip.num_frames))
     dropped = {path: totals[path] - len(frames) for path, frames in used.items() if len(frames) < totals[path]}
-    return Planned(tuple(clips), tuple(failures), dropped)
+    return Planned(tuple(clips), tuple(failures), dropped, tuple(notes.values()))
 
 
-def _usable_frames(info: video.VideoInfo, num_frames: int, fps: float) -> int:
+def _usable_frames(info: video.VideoInfo, spec: ClipSpec) -> int:
     if min(info.width, info.height) < MIN_SIDE_PX:
         cause = f"is {info.width}x{info.height} pixels, {MIN_SIDE_PX}x{MIN_SIDE_PX} is the least"
         raise video.video_error(info.path, cause, "give a larger video")
-    total = video.count_frames(info, fps)
-    if total < num_frames:
+    total = video.count_frames(info, spec.fps)
+    if total < spec.num_frames:
         plural = "" if total == 1 else "s"
-        cause = f"has only {total} frame{plural} at {fps:g} FPS, {num_frames} are needed"
+        cause = f"has only {total} frame{plural}{_at(spec)}, {spec.num_frames} are needed"
         raise video.video_error(info.path, cause, "give a longer video")
     return total
 
 
-def _cut(found: Video, total: int, spec: ClipSpec, fps: float) -> list[ClipPlan]:
-    num_frames = spec.num_frames
+def _few_pictures(info: video.VideoInfo, total: int, spec: ClipSpec) -> Iterator[str]:
+    """A line on a video of so low a rate that a clip's frames are nearly all equal, such as a time lapse."""
+    pictures = len(info.timeline) * spec.num_frames / total
+    if spec.fps is not None and pictures < FEW_PICTURES:
+        shown = f"{spec.num_frames} frames at {spec.fps:g} FPS show {max(1, round(pictures))} of its pictures"
+        cause = f"has {info.fps:g} frames a second, so a clip's {shown}"
+        yield str(video.video_error(info.path, cause, "give --as-is to take each picture as one frame"))
+
+
+def _at(spec: ClipSpec) -> str:
+    return "" if spec.fps is None else f" at {spec.fps:g} FPS"
+
+
+def _cut(found: Video, info: video.VideoInfo, total: int, spec: ClipSpec) -> list[ClipPlan]:
+    num_frames, fps = spec.num_frames, spec.fps or info.fps
     first = round(found.start_s * fps)
     stop = total if found.duration_s is None else min(total, first + round(found.duration_s * fps))
     if stop - first < num_frames:
         cause = f"{max(stop - first, 0)} frames between {found.start_s:g} s and "
         cause += "its end" if stop == total else f"{found.start_s + (found.duration_s or 0):g} s"
-        mend = f"start earlier or take longer ({total} frames at {fps:g} FPS are there, a clip has {num_frames})"
+        mend = f"start earlier or take longer ({total} frames{_at(spec)} are there, a clip has {num_frames})"
         raise video.video_error(found.path, f"has only {cause}", mend)
     starts = range(first, stop - num_frames + 1, spec.stride or total)  # total: only the first one fits
     numbered = found.numbered or len(starts) > 1
     return [
-        ClipPlan(found.clip_id + (f"-{start:06d}" if numbered else ""), found.path, start, num_frames, fps)
+        ClipPlan(
+            found.clip_id + (f"-{start:06d}" if numbered else ""), found.path, start, num_frames, fps, spec.fps is None
+        )
         for start in starts
     ]
 

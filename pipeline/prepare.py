@@ -10,7 +10,7 @@ from infra.remote import fetch
 from pipeline import shards
 from pipeline.clips import ClipSpec, plan
 from pipeline.shards import ShardEntry, Written
-from pipeline.sources import Failure
+from pipeline.sources import Failure, Note
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,14 @@ class Prepared:
         written: what was decoded this time.
         failures: sources and clips that cannot be used.
         dropped: source → frames that no clip uses.
+        notes: what is to be said of videos that are used, and of files that are left out.
     """
 
     entries: tuple[ShardEntry, ...]
     written: Written
     failures: tuple[Failure, ...]
     dropped: Mapping[str, int]
+    notes: tuple[Note, ...] = ()
 
 
 def prepare(
@@ -46,7 +48,7 @@ def prepare(
     """
     planned = plan(sources, spec)
     if not planned.clips:
-        return Prepared((), Written((), (), (), 0), planned.failures, planned.dropped)
+        return Prepared((), Written((), (), (), 0), planned.failures, planned.dropped, planned.notes)
     wanted, finished = {clip.clip_id for clip in planned.clips}, 0
 
     def count(_clip_id: str) -> None:
@@ -56,7 +58,7 @@ def prepare(
 
     written = shards.write(planned.clips, folder, max_height=spec.max_height, on_clip=count)
     entries = tuple(entry for entry in shards.index(folder) if entry.clip_id in wanted)
-    return Prepared(entries, written, (*planned.failures, *written.failures), planned.dropped)
+    return Prepared(entries, written, (*planned.failures, *written.failures), planned.dropped, planned.notes)
 
 
 def fetch_all(sources: Sequence[str], cache: Path) -> tuple[list[str], list[Failure]]:

@@ -7,7 +7,7 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +18,19 @@ DEMO_CLIPS = ("bikes", "bigbuckbunny", "carphone_pristine")
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"}
     | {".wmv", ".flv", ".ogv", ".3gp", ".gif", ".y4m", ".mxf", ".vob"}
+    | {".3g2", ".asf", ".f4v", ".divx", ".xvid", ".qt", ".ogm", ".ogx", ".nut", ".ivf", ".obu", ".dv", ".rm", ".rmvb"}
+    | {".m1v", ".m2v", ".mpv", ".mpe", ".m2p", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".vc1", ".mjpeg"}
+    | {".mjpg", ".m2t", ".tp", ".trp", ".tod", ".mod", ".evo", ".wtv", ".dvr-ms", ".mk3d", ".apng", ".f4p", ".m4p"}
 )
+# What is a video to other programs and is not read here: formats of their own, and lists of other files.
+OTHER_SUFFIXES = frozenset(
+    {".swf", ".braw", ".r3d", ".ari", ".crm", ".bik", ".smk", ".insv", ".lrv", ".amv", ".roq", ".mvi", ".nsv", ".ismv"}
+    | {".m3u8", ".mpd", ".f4m", ".vdr", ".cine", ".viv", ".fli", ".flc", ".wrf", ".webp", ".avif", ".heic", ".heif"}
+)
+# Folders that systems and programs make beside a user's own, for themselves.
+CLUTTER = re.compile(r"[@#$~].*|__MACOSX|lost\+found|System Volume Information|RECYCLER", re.IGNORECASE)
+SMALL_COPIES = re.compile(r"\.?(thumb|thumbnail|preview|prox[iy]e?)s?", re.IGNORECASE)  # of what lies beside the folder
+FEW = 8  # numbered images beside folders or videos that are taken for something else than frames
 SAFE_ID = re.compile(r"[a-z0-9_-]{1,64}")  # fit for file names, MLflow tags, and a tar member's 100
 MAX_LINE_CHARS = 1 << 18  # csv itself refuses a field above half of this
 
@@ -29,6 +41,14 @@ class Failure:
 
     source: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is to be said of a source that is used, or of a part of it that is left out."""
+
+    source: str
+    line: str
 
 
 @dataclass(frozen=True)
@@ -43,7 +63,7 @@ class Video:
     named_as: str = ""  # the manifest row to blame, if any
 
 
-def expand(source: str) -> Iterator[Video | Failure]:
+def expand(source: str) -> Iterator[Video | Failure | Note]:
     """The videos of a source on this machine; what cannot be used is a Failure, and nothing raises."""
     path = Path(source)
     try:
@@ -54,7 +74,8 @@ def expand(source: str) -> Iterator[Video | Failure]:
         elif path.is_dir():
             root = PurePosixPath(os.path.basename(os.path.abspath(path)))  # "." has a name too
             videos = list(_walk(path, root))
-            if not videos:
+            if all(isinstance(found, Note) for found in videos):
+                yield from videos
                 mend = "give a folder with video files (.mp4, .mov, ...) or numbered frames (1.png, 2.png, ...)"
                 raise video.video_error(source, "holds no video", mend)
             yield from videos
@@ -66,7 +87,7 @@ def expand(source: str) -> Iterator[Video | Failure]:
         yield Failure(source, reason)
 
 
-def _walk(top: Path, root: PurePosixPath) -> Iterator[Video | Failure]:
+def _walk(top: Path, root: PurePosixPath) -> Iterator[Video | Failure | Note]:
     """Videos under a folder, sorted by name; links to folders are followed, loops of them once.
 
     A folder that cannot be listed is a Failure, and the others go on.
@@ -89,15 +110,34 @@ def _walk(top: Path, root: PurePosixPath) -> Iterator[Video | Failure]:
             yield Failure(str(path), str(reason))
             continue
         folders = {e for e in entries if os.path.isdir(e)}
-        videos = {e for e in entries if e.suffix.lower() in VIDEO_SUFFIXES} - folders
-        if not videos and not folders and _holds_frames(entries):
+        entries = [e for e in entries if e not in folders or not CLUTTER.fullmatch(e.name)]
+        folders.intersection_update(entries)
+        videos = {e for e in entries if e.suffix.lower() in VIDEO_SUFFIXES or video.is_animated_png(e)} - folders
+        has_frames = _holds_frames(path, folders | videos)
+        if has_frames:
             yield _named(path, relative)
-        stack += [(e, relative / e.name) for e in reversed(entries) if e in folders or e in videos]
+        left_out = {e for e in folders if (has_frames or videos) and SMALL_COPIES.fullmatch(e.name)}
+        left_out |= {e for e in entries if e.suffix.lower() in OTHER_SUFFIXES} - folders
+        yield from (_left_out(entry, entry in folders) for entry in sorted(left_out))
+        stack += [(e, relative / e.name) for e in reversed(entries) if e in folders - left_out or e in videos]
 
 
-def _holds_frames(entries: Sequence[Path]) -> bool:
-    images = [entry for entry in entries if entry.suffix.lower() in video.IMAGE_SUFFIXES]
-    return bool(images) and all(re.search(r"\d", image.stem) for image in images)
+def _left_out(path: Path, is_folder: bool) -> Note:
+    why = "left out as small copies of what lies beside it" if is_folder else "is in no video format that is read here"
+    mend = "rename it if it is not" if is_folder else "convert it to mp4"
+    return Note(str(path), str(video.video_error(path, why, mend)))
+
+
+def _holds_frames(folder: Path, others: set[Path]) -> bool:
+    """Whether a folder is one of frames, or holds such beside folders and videos: most of its images numbered alike."""
+    try:
+        frames = video.frame_files(folder)
+    except video.VideoError as error:
+        return not others and "same number" in str(error)  # which is then told
+    if others:  # a picture with a video's name is its cover
+        return len(frames) >= FEW and {frame.stem for frame in frames}.isdisjoint(other.stem for other in others)
+    images = sum(entry.suffix.lower() in video.IMAGE_SUFFIXES for entry in folder.iterdir())
+    return 2 * len(frames) >= images - 1
 
 
 def _named(path: Path, relative: PurePosixPath) -> Video:
@@ -123,6 +163,8 @@ def _manifest(manifest: Path) -> Iterator[Video | Failure]:
         rows.fieldnames = names
         empty = True
         for row in rows:
+            if not any(str(value or "").strip() for value in row.values()):  # as spreadsheets leave them
+                continue
             empty = False
             named_as = f"{printable(manifest)} row {rows.line_num}"
             try:

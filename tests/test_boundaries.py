@@ -38,6 +38,7 @@ OWNERS = {
     "fsspec": ("infra/store.py", "infra/remote.py"),
     "ffmpeg": ("pipeline/video/",),
     "imageio_ffmpeg": ("pipeline/video/",),
+    "av": ("pipeline/video/",),
     "webdataset": ("pipeline/shards/",),
     "accelerate": ("model/training/workers.py",),
     "torch": ("model/", "jobs/"),

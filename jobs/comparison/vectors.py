@@ -23,7 +23,7 @@ from model.metrics.fid import embeddings
 from model.metrics.option import from_option
 from model.pyramid import to_video
 from pipeline import clips, video
-from pipeline.clips import FPS, ClipSpec
+from pipeline.clips import ClipSpec
 
 SAVE_S = 60.0  # a process that is killed loses so much
 Vectors = tuple[np.ndarray, np.ndarray]  # of one video: starts (k,) int64, vectors (k, D) float32, k >= 1
@@ -42,7 +42,7 @@ class EmbeddedClip:
 def read_clip(path: str, start: int, spec: ClipSpec) -> np.ndarray:
     """The clip that starts at frame `start`, float32 (3, T, H, W) in [-1, 1]. Raises VideoError."""
     count, height = spec.num_frames, spec.max_height
-    return to_video(video.decode(path, start_frame=start, num_frames=count, fps=spec.fps or FPS, max_height=height))
+    return to_video(video.decode(path, start_frame=start, num_frames=count, fps=spec.fps, max_height=height))
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,7 @@ def _embed(spec: ClipSpec, path: str) -> _VideoVectors:
     vectors: list[np.ndarray] = []
     reason = "".join(failure.reason for failure in planned.failures)
     wanted = [clip.start_frame for clip in planned.clips]
-    shape = {"num_frames": spec.num_frames, "max_height": spec.max_height}
-    decoded = video.decode_each(path, wanted, fps=spec.fps or FPS, **shape)
+    decoded = video.decode_each(path, wanted, num_frames=spec.num_frames, fps=spec.fps, max_height=spec.max_height)
     for start, frames in zip(wanted, decoded):
         if isinstance(frames, video.VideoError):
             reason = f"{frames} ({len(starts)} of its {len(wanted)} clips are used)"

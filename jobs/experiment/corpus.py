@@ -56,11 +56,13 @@ class Corpus:
     Attributes:
         failures: (source, one line) of what is no clip.
         dropped: source → frames that no clip uses.
+        notes: lines on videos that are used, and on files that are left out.
     """
 
     clips: tuple[Clip, ...]
     failures: tuple[tuple[str, str], ...]
     dropped: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def clip_spec(config: TrainConfig) -> ClipSpec:
@@ -89,9 +91,11 @@ def read_corpus(given: str, experiment: Experiment, config: TrainConfig, *others
             found = Corpus(_joined(_clips(shards.index(local)), config.stride), (), {})
         else:
             height = max(clip_spec(each).max_height for each in (config, *others))
-            prepared = prepare([local], experiment.shards, replace(clip_spec(config), max_height=height))
+            spec = replace(clip_spec(config), max_height=height)
+            prepared = prepare([local], experiment.shards, spec)
             whole = _joined(_clips(prepared.entries), config.stride)
-            found = Corpus(whole, _printable_failures(prepared.failures), _printable_sources(prepared.dropped))
+            failures, dropped = _printable_failures(prepared.failures), _printable_sources(prepared.dropped)
+            found = Corpus(whole, failures, dropped, tuple(printable(note.line) for note in prepared.notes))
     except (shards.ShardError, OSError) as error:
         raise UsageError(one_line(error)) from error
     return _without_misfits(found, config, *others)
@@ -113,7 +117,8 @@ def preview_corpus(given: str, config: TrainConfig, cache: Path) -> Corpus:
         for info in [infos[plan.source]]
     )
     dropped = _printable_sources(planned.dropped)
-    whole = Corpus(_joined(found, config.stride), _printable_failures(planned.failures), dropped)
+    notes = tuple(printable(note.line) for note in planned.notes)
+    whole = Corpus(_joined(found, config.stride), _printable_failures(planned.failures), dropped, notes)
     return _without_misfits(whole, config)
 
 
@@ -123,10 +128,9 @@ def frames_of_video(path: str, config: TrainConfig) -> list[np.ndarray]:
     uint8 (T, H, W, 3) RGB each. Raises VideoError.
     """
     spec = clip_spec(config)
-    fps = spec.fps or video.probe(path).fps or FPS
     if spec.stride is None:
-        return [video.decode(path, num_frames=spec.num_frames, fps=fps, max_height=spec.max_height)]
-    whole = video.decode(path, fps=fps, max_height=spec.max_height)
+        return [video.decode(path, num_frames=spec.num_frames, fps=spec.fps, max_height=spec.max_height)]
+    whole = video.decode(path, fps=spec.fps, max_height=spec.max_height)
     starts = range(0, max(1, len(whole) - spec.num_frames + 1), spec.stride)
     return [whole[start : start + spec.num_frames] for start in starts]
 
@@ -206,7 +210,7 @@ def _without_misfits(corpus: Corpus, *configs: TrainConfig) -> Corpus:
             fitting.append(clip)
         else:
             failures.append((clip.source, f"{clip.clip_id}: {misfits[0]}"))
-    return Corpus(tuple(fitting), tuple(failures), corpus.dropped)
+    return replace(corpus, clips=tuple(fitting), failures=tuple(failures))
 
 
 def _misfit(clip: Clip, config: TrainConfig) -> str:

@@ -104,6 +104,8 @@ def find_clips(console: Console, experiment: Experiment, given: str, *configs: T
 
 
 def _print_unused(console: Console, corpus: Corpus) -> None:
+    for note in corpus.notes:
+        console.print(note, soft_wrap=True)
     for source, frames in corpus.dropped.items():
         if frames:
             console.print(f"{Path(source).name}: {frames} frames beside the clip are not used", soft_wrap=True)

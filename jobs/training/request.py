@@ -51,6 +51,8 @@ class TrainRequest:
             config, preset = config_of(args), args.preset
         if args.ablation:
             config = ABLATIONS[args.ablation](config)
+        if args.as_is:
+            config = replace(config, fps=None)
         config = _with_chunks(config, args)
         check_samples(args.n)
         name = args.experiment or "-".join(

@@ -190,7 +190,17 @@ def _describes_a_clip(clip: Any) -> bool:
 
 
 def _finished(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if _SIDECAR.fullmatch(path.name))
+    """Sidecars, by their names and their shards. Other programs name annotations of numbered frames so, too."""
+    return (path for path in folder.iterdir() if _SIDECAR.fullmatch(path.name) and _is_ours(path))
+
+
+def _is_ours(path: Path) -> bool:
+    if os.path.lexists(path.with_suffix(".tar")):
+        return True
+    try:
+        return b'"shard"' in _read_small(path)[:64]
+    except (OSError, ValueError):
+        return False
 
 
 def _read_small(path: Path) -> bytes:

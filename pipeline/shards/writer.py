@@ -26,7 +26,7 @@ from pipeline.shards.reader import ShardError, sidecars
 
 T = TypeVar("T")
 MANY = 3  # clips of one video that cannot be decoded, reported one by one
-_CUT_KEYS = ("num_frames", "fps", "start_frame", "source_bytes")  # what an id stands for in a folder of shards
+_CUT_KEYS = ("num_frames", "fps", "start_frame", "as_is", "source_bytes")  # what an id stands for in a folder of shards
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _missing(
             )
         there |= {clip["clip_id"]: tuple(clip.get(key) for key in _CUT_KEYS) for clip in content["clips"]}
     for clip in clips:
-        now = (clip.num_frames, clip.fps, clip.start_frame, _source_bytes(clip.source))
+        now = (clip.num_frames, clip.fps, clip.start_frame, clip.as_is or None, _source_bytes(clip.source))
         if there.get(clip.clip_id, now) != now:
             changes = zip(_CUT_KEYS, there[clip.clip_id], now)
             changed = ", ".join(f"{key} {old} is now {new}" for key, old, new in changes if old != new)
@@ -147,13 +147,14 @@ def _missing(
 
 def _source_bytes(source: str) -> int:
     """Size of a video, to notice that another one has taken its name; of a folder of frames, the sum."""
-    path = Path(source)
-    files = path.iterdir() if os.path.isdir(path) else [path]
+    files = video.frame_files(source) if os.path.isdir(source) else [Path(source)]
     return sum(file.stat().st_size for file in files if os.path.isfile(file))
 
 
 def _decoded(clips: Sequence[ClipPlan], max_height: int) -> Iterator[tuple[ClipPlan, "np.ndarray | video.VideoError"]]:
-    for (source, num_frames, fps), group in groupby(clips, lambda c: (c.source, c.num_frames, c.fps)):
+    for (source, num_frames, fps), group in groupby(
+        clips, lambda c: (c.source, c.num_frames, None if c.as_is else c.fps)
+    ):
         batch = sorted(group, key=lambda clip: clip.start_frame)
         starts = [clip.start_frame for clip in batch]
         decoded = video.decode_each(source, starts, num_frames=num_frames, fps=fps, max_height=max_height)
@@ -206,7 +207,7 @@ class _ShardFile:
             "height": frames_thwc.shape[1],
             "width": frames_thwc.shape[2],
             "sha256": hashlib.sha256(npy).hexdigest(),
-        }
+        } | ({"as_is": True} if clip.as_is else {})
         sample = {"__key__": clip.clip_id, "frames.npy": npy, "json": json.dumps(meta).encode()}
         with shard_errors(self.tar):
             if self._writer is None:

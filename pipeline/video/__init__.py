@@ -4,11 +4,12 @@ Nothing outside this folder runs ffmpeg.
 """
 
 from infra.errors import printable
-from pipeline.video.decoder import MAX_CLIP_BYTES, Damaged, count_frames, damage, decode, decode_each
+from pipeline.video.decoder import MAX_CLIP_BYTES, Damaged, count_frames, damage, decode, decode_each, notes
 from pipeline.video.encoder import encode, writing
-from pipeline.video.ffmpeg import IMAGE_SUFFIXES, MAX_PIXELS, ffmpeg_exe, ffprobe_exe
-from pipeline.video.header import VideoError, video_error
-from pipeline.video.info import MAX_FRAMES, VideoInfo, frame_files, probe
+from pipeline.video.errors import VideoError, video_error
+from pipeline.video.ffmpeg import IMAGE_SUFFIXES, MAX_PIXELS, ffmpeg_exe, is_animated_png
+from pipeline.video.frames import frame_files
+from pipeline.video.info import MAX_FRAMES, VideoInfo, probe
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -24,8 +25,9 @@ __all__ = [
     "decode_each",
     "encode",
     "ffmpeg_exe",
-    "ffprobe_exe",
     "frame_files",
+    "is_animated_png",
+    "notes",
     "printable",
     "probe",
     "video_error",

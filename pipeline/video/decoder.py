@@ -1,48 +1,55 @@
-"""Video files, still images and folders of frames -> uint8 RGB arrays."""
+"""Video files, still images and folders of frames -> uint8 RGB arrays.
+
+ffmpeg decodes a video in one pass, and tells the time of each picture that comes. Which pictures should come, and when
+each is shown, is known from the container's packets. A clip is damaged where one of them does not come, or where what
+it is made of cannot be decoded without an error. What else ffmpeg complains of is only a reason to look closely.
+"""
 
 import contextlib
+import math
 import os
-import tempfile
+import queue
+import re
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.video import container, picture
 from pipeline.video import ffmpeg as command
-from pipeline.video.cut import Cut, Cutter
+from pipeline.video.errors import VideoError, read_failure, video_error
 from pipeline.video.ffmpeg import AnyPath
-from pipeline.video.header import VideoError, from_ffmpeg, read_failure, round_half_up, video_error
-from pipeline.video.info import MAX_FRAMES, VideoInfo, frame_files, probe
+from pipeline.video.frames import frame_files, frame_notes
+from pipeline.video.info import MAX_FRAMES, VideoInfo, cut_image, probe
 
-PATIENCE = 8  # clips behind damage that are tried one by one
-SEEK_MARGIN_S = 1.0  # before a clip, so that frames which are shown for longer are there at its beginning
 FRAME_TIMEOUT_S = 0.2  # what decoding may take for each frame, those before the first wanted one included
 MAX_CLIP_BYTES = 2 << 30  # in memory; 13 frames of 8K RGB have 1.2 GiB
+AHEAD = 64  # pictures that ffmpeg may have begun, and complained of, before those that it has given
+LAG_S = 60.0  # from a frame to the line that ffmpeg has printed before it
+MARGIN_S = 2.0  # before the first wanted picture, by which ffmpeg's clock may differ from the container's
 
 
-def count_frames(info: VideoInfo, fps: float) -> int:
-    """How many frames `decode(info.path, fps=fps)` gives: by the header's duration where that settles it.
+def count_frames(info: VideoInfo, fps: float | None = 24.0) -> int:
+    """How many frames `decode(info.path, fps=fps)` gives of a sound file. Raises: VideoError for more than MAX_FRAMES.
 
-    Where it does not (none, or a rounded one that ends on half a frame), frames are decoded and counted.
-    For a folder it is the number of its files. Raises: VideoError, also for more than MAX_FRAMES.
+    Args: fps: None: each picture of the file is one frame, as in folders of frames in any case.
     """
-    frames = len(frame_files(info.path)) if os.path.isdir(info.path) else info.duration_s * fps
+    frames = info.timeline.count(_rate(info.path, fps))
     if frames > MAX_FRAMES:
-        raise _too_long(info.path, f"{frames:.0f}", fps)
-    if frames > 0 and abs(frames % 1 - 0.5) > 0.05:
-        return round(frames)
-    return _count_by_decoding(info.path, fps)
+        at = f" at {fps:g} FPS" if fps else ""
+        raise video_error(info.path, f"has {frames} frames{at}, {MAX_FRAMES} are the most", "cut it into parts")
+    return frames
 
 
-def _count_by_decoding(path: AnyPath, fps: float) -> int:
-    total = 0
-    for _ in _frames(path, 0, None, fps, max_height=1):
-        total += 1
-        if total > MAX_FRAMES:
-            raise _too_long(path, f"more than {MAX_FRAMES}", fps)
-    return total
+def notes(info: VideoInfo) -> Iterator[str]:
+    """What is to be said of a video that can be used, one line each."""
+    if os.path.isdir(info.path):
+        yield from frame_notes(info.path)
+    if picture.is_hdr(info) and not picture.can_tone_map():
+        cause = "is HDR, and this ffmpeg cannot turn its colours into those of SDR"
+        yield str(video_error(info.path, f"{cause}: they will be pale", "use an ffmpeg with zscale (libzimg)"))
 
 
 def decode(
@@ -50,7 +57,7 @@ def decode(
     *,
     start_frame: int = 0,
     num_frames: int | None = None,
-    fps: float = 24.0,
+    fps: float | None = 24.0,
     max_height: int | None = None,
 ) -> np.ndarray:
     """Frames of a video, resampled to `fps`, as displayed: rotated, with square pixels.
@@ -58,28 +65,21 @@ def decode(
     Args:
         path: video file, still image, or folder of numbered frames (one file = one frame, whatever `fps`).
         start_frame, num_frames: counted in resampled frames; the result equals a slice of the whole decode.
+        fps: None: each picture of the file is one frame.
         max_height: pixels; a higher video is shrunk to it with its aspect kept, a lower one is left alone.
 
     Returns: (T, H, W, 3) uint8 RGB, C-contiguous. Alpha is dropped, gray becomes three equal channels.
     Raises: VideoError, also when fewer than `num_frames` are there, and for damage before the last frame, which ffmpeg
         covers with repeated or smeared ones; ValueError for numbers out of range.
     """
-    if num_frames is not None:
-        clip = next(decode_each(path, [start_frame], num_frames=num_frames, fps=fps, max_height=max_height))
-        if isinstance(clip, VideoError):
-            raise clip
-        return clip
-    _check(start_frame, 1, fps, max_height)
-    frames: list[np.ndarray] = []
-    with contextlib.closing(_frames(path, start_frame, None, fps, max_height)) as all_:
-        for frame, is_clean in all_:
-            frames.append(frame)
-            _check_memory(path, frame, len(frames))
-            if not is_clean():
-                raise video_error(path, f"is damaged at {len(frames) / fps:.1f} s or before", "copy or export it again")
-    if not frames:
-        raise _too_short(path, _count_by_decoding(path, fps), start_frame, 1, fps)
-    return np.stack(frames)
+    _check(start_frame, num_frames or 1, fps, max_height)
+    count = num_frames or max(1, count_frames(probe(path), fps) - start_frame)
+    (clip,) = decode_each(path, [start_frame], num_frames=count, fps=fps, max_height=max_height)
+    if isinstance(clip, Damaged) and num_frames is None:
+        raise video_error(path, f"is damaged at {clip.end_s:.1f} s or before", "copy or export it again")
+    if isinstance(clip, VideoError):
+        raise clip
+    return clip
 
 
 def decode_each(
@@ -87,122 +87,58 @@ def decode_each(
     starts: Sequence[int],
     *,
     num_frames: int,
-    fps: float = 24.0,
+    fps: float | None = 24.0,
     max_height: int | None = None,
 ) -> Iterator["np.ndarray | VideoError"]:
     """The clips that begin at each of `starts` (ascending), in one pass over the video and one clip's memory.
 
-    Each item is what `decode` of that clip returns, or the VideoError that it raises; a Damaged where ffmpeg tells of
-    damage in the clip or between its key frame and its end, which it would cover with repeated or smeared frames. A
-    clip beside damage is decoded from its own packets alone, as ffmpeg complains of what is before and behind it, too.
-    Behind the damage decoding begins anew, at the next clip that can be read without a complaint: after PATIENCE tries
-    by twos, fours, …, so that a file that is all damage is soon done with. What is lost without a complaint, such as
-    whole packets of an MPEG transport stream, is not seen.
+    Each item is what `decode` of that clip returns, or the VideoError that it raises: a Damaged where a picture of the
+    clip, or one that it is decoded from, is gone or hurt, which ffmpeg would cover with repeated or smeared frames.
+    What is lost without a trace, such as a packet of a format that says nothing of lengths, is not seen.
     """
     _check(min(starts, default=0), num_frames, fps, max_height)
     if list(starts) != sorted(starts):
         raise ValueError(f"starts must ascend, got {list(starts)}")
-    if not starts:
-        return
     waiting = deque(starts)
-    cutter = Cutter(path, fps)
-    lead = round(SEEK_MARGIN_S * fps)
-    from_the_start, tries = True, 0
-    sound_from: int | None = None  # the first of the clips behind the damage that are good so far
-    while waiting:
-        try:
-            if from_the_start or (sound_from is not None and waiting[0] - lead >= sound_from):
-                yield from _clean(path, waiting, num_frames, fps, max_height, from_the_start)
-                continue
-            clip = _cut_out(cutter, waiting[0], num_frames, fps, max_height)
-        except Damaged:  # good up to here; the next one may be, too: try it by itself
-            from_the_start, sound_from = False, None
-        except VideoError as error:
-            yield from (error for _ in waiting)
-            return
-        else:
-            if clip is not None:
-                start = waiting.popleft()
-                sound_from, tries = start if sound_from is None else sound_from, 0
-                yield clip
-                continue
-            if cutter.ends_before(waiting[0]):
-                total = _count_by_decoding(path, fps)
-                yield from (_too_short(path, total, start, num_frames, fps) for start in waiting)
-                return
-            for _ in range(min(2 ** max(0, tries - PATIENCE), len(waiting))):
-                yield Damaged(waiting.popleft(), num_frames, fps, path)
-            sound_from, tries = None, tries + 1
+    try:
+        if waiting:
+            yield from _clips(path, waiting, num_frames, fps, max_height)
+    except VideoError as error:
+        yield from (error for _ in waiting)
 
 
-def _clean(
-    path: AnyPath,
-    waiting: deque[int],
-    num_frames: int,
-    fps: float,
-    max_height: int | None,
-    from_the_start: bool,
+def _clips(
+    path: AnyPath, waiting: deque[int], num_frames: int, fps: float | None, max_height: int | None
 ) -> Iterator["np.ndarray | VideoError"]:
-    """Takes clips off `waiting` as they come. Raises: Damaged when ffmpeg complains before the next one is complete."""
-    first, last = waiting[0], waiting[-1]
+    """Takes clips off `waiting` as they come."""
+    info = probe(path)
+    due = info.timeline.due(_rate(path, fps))
+    width, height = picture.size(info, max_height)
+    _check_memory(path, (height, width, 3), num_frames)
+    first, stop = waiting[0], min(waiting[-1] + num_frames, len(due))
+    soundness = _Soundness(info)
     window: deque[np.ndarray] = deque(maxlen=num_frames)
-    seen = 0  # frames from `first` on
-    with contextlib.closing(
-        _frames(path, first, last + num_frames - first, fps, max_height, not from_the_start)
-    ) as all_:
-        for frame, is_clean in all_:
-            _check_memory(path, frame, num_frames)
-            window.append(frame)
-            seen += 1
-            while waiting and waiting[0] + num_frames == first + seen:
-                if not is_clean():
-                    raise Damaged(waiting[0], num_frames, fps, path)
-                waiting.popleft()
-                yield np.stack(list(window))
-    if waiting:
-        total = first + seen if seen else _count_by_decoding(path, fps)
-        yield from (_too_short(path, total, start, num_frames, fps) for start in waiting)
-        waiting.clear()
-
-
-def _cut_out(cutter: Cutter, start: int, num_frames: int, fps: float, max_height: int | None) -> np.ndarray | None:
-    """The clip from its own packets alone; None where some of them are missing, or ffmpeg complains of one.
-
-    Raises: VideoError when ffmpeg stalls or the clip is too large for memory.
-    """
-    cut = cutter.cut(start, num_frames)
-    if cut is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        file = cutter.write(cut, folder)
-        return None if file is None else _whole_cut(cutter.info, file, cut, num_frames, fps, max_height)
-
-
-def _whole_cut(
-    info: VideoInfo, file: Path, cut: Cut, num_frames: int, fps: float, max_height: int | None
-) -> np.ndarray | None:
-    """The last `num_frames` frames of a cut of the video `info`; None where ffmpeg complains of any packet of it."""
-    width, height, scaler = _fit(info, max_height)
-    shape = (num_frames, height, width, 3)
-    _check_memory(info.path, np.broadcast_to(np.uint8(0), shape[1:]), num_frames)
-    # A key frame that is none, as an index may call it, is found out by its type: unknown or I (0 or 1), else not.
-    is_key = "if(eq(n,0),st(0,lte(pict_type,1)),ld(0))"
-    node = (
-        command.input_node(file, threads=1)["V:0"]
-        .filter("select", is_key)  # all frames or none
-        .filter("setpts", f"PTS-STARTPTS+round({cut.first_pts_s.numerator}/{cut.first_pts_s.denominator}/TB)")
-        .filter("fps", fps=fps)
-        .filter("tpad", stop=num_frames, stop_mode="clone")  # the last frame's time may end in a packet that is not cut
-        .filter("trim", start_frame=cut.skipped, end_frame=cut.skipped + num_frames)
-        .filter("setpts", "N/FRAME_RATE/TB")
-        .filter("scale", width, height, flags=scaler)
-        .output("pipe:1", format="rawvideo", pix_fmt="rgb24")
+    shown = (
+        _folder(info, first, stop, max_height)
+        if os.path.isdir(path)
+        else _frames(info, due, first, stop, fps, max_height, soundness)
     )
-    timeout_s = command.COMMAND_TIMEOUT_S + FRAME_TIMEOUT_S * cut.count
-    with command.Running(info.path, command.ffmpeg_args(file, node), timeout_s=timeout_s) as running:
-        raw = running.read(int(np.prod(shape)))
-        is_clean = running.wait() == 0 and not command.complaints(bytes(running.messages))
-    return np.frombuffer(raw, np.uint8).reshape(shape) if is_clean and len(raw) == np.prod(shape) else None
+    with contextlib.closing(shown):
+        for seen, frame in enumerate(shown, first + 1):
+            window.append(frame)
+            while waiting and waiting[0] + num_frames == seen:
+                pictures = due[waiting[0] : seen]
+                is_sound = soundness.of(int(pictures[0]), int(pictures[-1]))
+                start = waiting.popleft()
+                yield np.stack(list(window)) if is_sound else Damaged(start, num_frames, fps or info.fps, path)
+    while waiting:
+        start = waiting.popleft()
+        whole = start + num_frames <= len(due)
+        yield (
+            Damaged(start, num_frames, fps or info.fps, path)
+            if whole
+            else _too_short(path, len(due), start, num_frames, fps)
+        )
 
 
 class Damaged(VideoError):
@@ -220,100 +156,228 @@ def damage(path: AnyPath, start_s: float, end_s: float, clips: int) -> VideoErro
     return video_error(path, cause, "copy or export it again; what is before and after is used")
 
 
-def _check(start_frame: int, num_frames: int, fps: float, max_height: int | None) -> None:
-    if start_frame < 0 or num_frames < 1 or not 0 < fps < 1e6 or (max_height is not None and max_height < 1):
+def _rate(path: AnyPath, fps: float | None) -> float | None:
+    return None if os.path.isdir(path) else fps
+
+
+def _check(start_frame: int, num_frames: int, fps: float | None, max_height: int | None) -> None:
+    is_rate = fps is None or 0 < fps < 1e6
+    if start_frame < 0 or num_frames < 1 or not is_rate or (max_height is not None and max_height < 1):
         raise ValueError(
             f"start_frame >= 0, num_frames >= 1, fps > 0 and max_height >= 1 are needed, got "
             f"start_frame={start_frame}, num_frames={num_frames}, fps={fps}, max_height={max_height}"
         )
 
 
-def _too_short(path: AnyPath, total: int, start_frame: int, needed: int, fps: float) -> VideoError:
-    there = f"has only {total} frame{'' if total == 1 else 's'} at {fps:g} FPS"
+def _too_short(path: AnyPath, total: int, start_frame: int, needed: int, fps: float | None) -> VideoError:
+    there = f"has only {total} frame{'' if total == 1 else 's'}" + (f" at {fps:g} FPS" if fps else "")
     cause = f"{there}, and {needed} from frame {start_frame} on are needed"
     return video_error(path, cause, "give a longer video or an earlier start")
 
 
-def _too_long(path: AnyPath, frames: str, fps: float) -> VideoError:
-    return video_error(path, f"has {frames} frames at {fps:g} FPS, {MAX_FRAMES} are the most", "cut it into parts")
-
-
-def _check_memory(path: AnyPath, frame: np.ndarray, count: int) -> None:
-    if frame.nbytes * count > MAX_CLIP_BYTES:
-        height, width, _ = frame.shape
+def _check_memory(path: AnyPath, shape: tuple[int, int, int], count: int) -> None:
+    if math.prod(shape) * count > MAX_CLIP_BYTES:
+        height, width, _ = shape
         cause = f"{count} frames of {width}x{height} pixels are more than {MAX_CLIP_BYTES >> 30} GiB"
         raise video_error(path, cause, "take fewer frames or a smaller max_height")
 
 
-def _fit(info: VideoInfo, max_height: int | None) -> tuple[int, int, str]:
-    """Width, height and scaler: `area` is right for shrinking, bicubic for stretched pixels."""
-    if max_height is None or info.height <= max_height:
-        return info.width, info.height, "bicubic+accurate_rnd+full_chroma_int"
-    width = max(1, round_half_up(Fraction(info.width * max_height, info.height)))
-    return width, max_height, "area+accurate_rnd+full_chroma_int"
+class _Decoding(command.Running):
+    """An ffmpeg whose filter prints, for each picture that is decoded, its time in seconds and whether it is given."""
+
+    _STAMP = re.compile(rb"^(?:\[Eval @ \w+\] )?\[error\] (-?\d+\.\d+|-?nan)$")
+
+    def __init__(self, path: AnyPath, args: list[str], *, timeout_s: float) -> None:
+        self.decoded: queue.SimpleQueue[tuple[float, bool]] = queue.SimpleQueue()  # time, and whether it is given
+        self._stamp: float | None = None
+        self.complaints = 0  # lines that tell of an error, or of a picture that is hurt
+        self._rest = b""
+        super().__init__(path, args, timeout_s=timeout_s)
+
+    def _told(self, block: bytes) -> None:
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        for line in lines:
+            if found := self._STAMP.match(line):
+                number = float(found[1])
+                if self._stamp is not None:
+                    self.decoded.put((self._stamp, number > 0))
+                self._stamp = number if self._stamp is None else None
+            elif b"[warning]" not in line or b"corrupt decoded frame" in line:
+                self.complaints += 1
+                super()._told(line + b"\n")
+
+
+class _Soundness:
+    """Whether a clip's pictures are as they were, by what came and what was complained of."""
+
+    def __init__(self, info: VideoInfo) -> None:
+        self._info, self._timeline = info, info.timeline
+        self._suspect_until = -1  # a packet
+        self._gone: list[int] = []  # pictures that did not come
+        self._bad: list[int] = sorted(info.timeline.gaps) if info.timeline.is_hurt else []
+        self._checked = range(0)  # packets
+        self._came: set[int] = set()  # stamps of pictures that do come of the packets that were checked
+
+    def suspect(self, picture: int) -> None:
+        """Something was complained of when this one had not come yet."""
+        last = min(picture + AHEAD, len(self._timeline) - 1)
+        self._suspect_until = max(self._suspect_until, self._timeline.next_key(int(self._timeline.packet[last])))
+
+    def gone(self, pictures: range) -> None:
+        """These did not come."""
+        if pictures:
+            self._gone += pictures
+            self.suspect(pictures[0])
+
+    def of(self, first: int, last: int) -> bool:
+        """Whether the pictures first .. last are sound, those between included."""
+        timeline = self._timeline
+        begin, end = timeline.key_of(first), int(timeline.packet[first : last + 1].max()) + 1
+        if begin < self._suspect_until:
+            self._look_closely(begin, end)
+        place = bisect_left(self._bad, begin)
+        if place < len(self._bad) and self._bad[place] < end:
+            return False
+        gone = self._gone[bisect_left(self._gone, first) : bisect_left(self._gone, last + 1)]
+        return not any(int(timeline.stamp[picture]) in self._came for picture in gone)
+
+    def _look_closely(self, begin: int, end: int) -> None:
+        """Decode packets once more, stopping at every error; twice as many each time, as reading up to them is work."""
+        if end <= self._checked.stop and begin >= self._checked.start:
+            return
+        begin = max(begin, self._checked.stop) if begin >= self._checked.start else begin
+        end = self._timeline.next_key(max(end, 2 * begin - self._checked.start, begin + AHEAD) - 1)
+        bad, came = container.undecodable(self._info.path, self._info.stream, begin, end)
+        bad |= {gap for gap in self._timeline.gaps if not bad.isdisjoint(range(gap, gap + 3))}
+        self._bad, self._came = sorted({*self._bad, *bad}), self._came | came
+        self._checked = range(min(begin, self._checked.start) if self._checked else begin, end)
 
 
 def _frames(
-    path: AnyPath, start: int, count: int | None, fps: float, max_height: int | None, seek: bool = False
-) -> Generator[tuple[np.ndarray, Callable[[], bool]], None, None]:
-    """Frames start .. start + count one by one, each (H, W, 3) uint8; fewer where the video ends. With each, what tells
-    whether it is one of the video's: ffmpeg has had nothing to complain of up to it.
-
-    Args: seek: begin at the last key frame a little before `start`, and not at the video's beginning; with one thread,
-        which complains of no frame that is still to come. Where that second holds one picture only, ffmpeg has filled a
-        hole with the first frame behind it, so these are not the video's; nor, then, are those of a still.
-    """
-    info = probe(path)
-    width, height, scaler = _fit(info, max_height)
-    if os.path.isdir(path):
-        stop = None if count is None else start + count
-        for file in frame_files(path)[start:stop]:
-            yield _image(file, info, width, height, scaler), lambda: True
+    info: VideoInfo,
+    due: np.ndarray,
+    first: int,
+    stop: int,
+    fps: float | None,
+    max_height: int | None,
+    soundness: _Soundness,
+) -> Generator[np.ndarray, None, None]:
+    """Frames first .. stop - 1 of a video file, each (H, W, 3) uint8; fewer where it ends before. `due`: the picture
+    that each frame shows. Where one does not come, the one before it is given, and `soundness` told."""
+    if first >= stop:
         return
-    lead = round(SEEK_MARGIN_S * fps) if seek else 0  # frames before `start` that are read, too
-    skipped = max(0, start - lead) if seek else 0
-    lead = min(lead, start)
-    first = start - skipped - lead
-    trim = {"start_frame": first} | ({} if count is None else {"end_frame": first + lead + count})
-    options = {"ss": f"{skipped / fps:.6f}", "threads": 1} if skipped else {}
-    node = (
-        command.input_node(path, **options)["V:0"]
-        .filter("fps", fps=fps, **({"start_time": 0} if skipped else {}))
-        .filter("trim", **trim)
-        .filter("setpts", "N/FRAME_RATE/TB")  # else the rawvideo writer fills the time before `start` with copies
-        .filter("scale", width, height, flags=scaler)
-        .output("pipe:1", format="rawvideo", pix_fmt="rgb24")
-    )
-    size = width * height * 3
-    timeout_s = command.COMMAND_TIMEOUT_S + FRAME_TIMEOUT_S * (start + (count or 0))
-    with command.Running(path, command.ffmpeg_args(path, node), timeout_s=timeout_s) as running:
-        before = [running.read(size) for _ in range(lead)]
-        is_filled = skipped > 0 and all(frame == before[0] for frame in before)
-        while len(raw := running.read(size)) == size:  # half a last frame is no frame: ffmpeg then says why
-            yield (
-                np.frombuffer(raw, np.uint8).reshape(height, width, 3),
-                lambda: not (is_filled or running.complained()),
-            )
-        if running.wait():
-            raise read_failure(path, bytes(running.messages))
+    width, height = picture.size(info, max_height)
+    matching = _Matching(info)
+    node = command.input_node(info.path, noautorotate=None, copyts=None)[f"{info.stream}"]
+    node = node.filter("select", _selected(info, due, first, fps))
+    node = picture.filtered(node, info, max_height)
+    node = node.output("pipe:1", format="rawvideo", pix_fmt="rgb24", fps_mode="passthrough")
+    timeout_s = command.COMMAND_TIMEOUT_S + FRAME_TIMEOUT_S * stop
+    size, last, at = width * height * 3, None, first
+    with _Decoding(
+        info.path, command.ffmpeg_args(info.path, node, loglevel="repeat+level+warning"), timeout_s=timeout_s
+    ) as running:
+        complaints = 0
+        while at < stop and len(raw := running.read(size)) == size:  # half a last frame is no frame
+            frame = np.frombuffer(raw, np.uint8).reshape(height, width, 3)
+            is_given = False
+            while not is_given:  # the pictures that were decoded and are not wanted come before it
+                expected = matching.next
+                stamp_s, is_given = running.decoded.get(timeout=LAG_S)
+                number = matching.match(stamp_s)
+                if number is not None and number > expected:
+                    soundness.gone(range(expected, number))
+            if running.complaints > complaints:
+                complaints = running.complaints
+                soundness.suspect(min(expected, int(due[at])))
+            if number is None:
+                continue
+            while at < stop and due[at] <= number:
+                yield frame if due[at] == number or last is None else last
+                at += 1
+            last = frame
+        if at < stop and running.wait():
+            raise read_failure(info.path, bytes(running.messages))
+    if at < stop:
+        soundness.gone(range(matching.next, len(info.timeline)))
+    while last is not None and at < stop:
+        yield last
+        at += 1
 
 
-def _image(file: Path, first: VideoInfo, width: int, height: int, scaler: str) -> np.ndarray:
-    """One frame of a folder; the header printed in passing shows whether its size is the first one's."""
-    node = (
-        command.input_node(file)["V:0"]
-        .filter("scale", width, height, flags=scaler)
-        .output("pipe:1", format="rawvideo", pix_fmt="rgb24", frames=1)
-    )
-    size = width * height * 3
-    done = command.run(file, command.ffmpeg_args(file, node, loglevel="info"), max_bytes=size)
-    header = from_ffmpeg(done.stderr.decode("utf-8", "replace"))
-    if header is None:
-        raise read_failure(file, done.stderr)
-    (w, h), (first_w, first_h) = header.displayed_size, (first.width, first.height)
-    if header.stored_height and (w, h) != (first_w, first_h):
-        cause = f"is {w}x{h} but the first frame is {first_w}x{first_h}"
+def _selected(info: VideoInfo, due: np.ndarray, first: int, fps: float | None) -> str:
+    """ffmpeg's expression that prints a picture's time and whether it is given on, which it is if it may be wanted.
+
+    Where the times are sure, the pictures before the first wanted one are left out, and of a higher rate those that
+    are soon followed by another one of the same frame.
+    """
+    timeline, wanted = info.timeline, "1"
+    if info.has_sure_times and len(timeline) and timeline.part[-1] == 0:
+        stamps_s = timeline.stamp * float(timeline.tick_s)
+        wanted = f"gte(t,{stamps_s[due[first]] - MARGIN_S:.6f})"
+        longest_s = float(np.diff(stamps_s).max(initial=0))
+        if fps is not None and longest_s * fps < 0.8:
+            place = f"(t-{stamps_s[0]:.6f})*{fps}+0.5"
+            wanted += f"*gt(floor({place}+{longest_s * fps + 0.02:.6f}),floor({place}-0.02))"
+    return f"st(0,{wanted});print(t,16);print(ld(0),16);ld(0)"
+
+
+class _Matching:
+    """Which picture of the container each one is that ffmpeg gives, by its time: its number, or None for none."""
+
+    def __init__(self, info: VideoInfo) -> None:
+        timeline = info.timeline
+        self.next = 0  # the one that is expected
+        self._part = timeline.part
+        self._has_times = bool(len(timeline)) and timeline.stamp[0] != container.NO_TIME
+        self._stamp_s = timeline.stamp * float(timeline.tick_s)
+        steps = np.diff(self._stamp_s)
+        self._near_s = 0.4 * float(np.min(steps, where=steps > 0, initial=0.04))
+        self._late_s: float | None = None  # how far ffmpeg's clock is ahead of the container's
+
+    def match(self, stamp_s: float | None) -> int | None:
+        number = self._number(stamp_s)
+        if number is not None:
+            self.next = number + 1
+        return number
+
+    def _number(self, stamp_s: float | None) -> int | None:
+        left = len(self._part) - self.next
+        if stamp_s is None or left <= 0:
+            return None
+        if not self._has_times or math.isnan(stamp_s):
+            return self.next
+        if self._late_s is None:  # the first: of a video that has it under another time, how much later that is
+            late_s = stamp_s - float(self._stamp_s[0])
+            is_known = bool((np.abs(self._stamp_s - stamp_s) < self._near_s).any())
+            self._late_s = 0.0 if is_known or abs(late_s) > MARGIN_S / 2 else late_s
+        stamp_s -= self._late_s
+        if abs(self._stamp_s[self.next] - stamp_s) < self._near_s:
+            return self.next
+        part = self._part[self.next]
+        stop = int(np.searchsorted(self._part, part, side="right"))
+        for begin, end in ((self.next, stop), (stop, min(stop + AHEAD, len(self._part)))):
+            near = np.flatnonzero(np.abs(self._stamp_s[begin:end] - stamp_s) < self._near_s)
+            if len(near):
+                return begin + int(near[0])
+        return None
+
+
+def _folder(info: VideoInfo, first: int, stop: int, max_height: int | None) -> Generator[np.ndarray, None, None]:
+    """Frames of a folder, one by one. Raises: VideoError for one that has another size or cannot be read."""
+    for file in frame_files(info.path)[first:stop]:
+        yield _image(file, info, max_height)
+
+
+def _image(file: Path, first: VideoInfo, max_height: int | None) -> np.ndarray:
+    info = probe(file)
+    if (info.width, info.height) != (first.width, first.height):
+        cause = f"is {info.width}x{info.height} but the first frame is {first.width}x{first.height}"
         raise video_error(file, cause, "give all frames of a folder the same size")
-    if done.returncode or len(done.stdout) != size:
-        raise video_error(file, "is an image that ffmpeg cannot read to its end", "copy or export it again")
+    width, height = picture.size(info, max_height)
+    node = picture.filtered(command.input_node(file, noautorotate=None)["V:0"], info, max_height)
+    node = node.output("pipe:1", format="rawvideo", pix_fmt="rgb24", frames=1)
+    done = command.run(file, command.ffmpeg_args(file, node), max_bytes=width * height * 3)
+    if done.returncode or len(done.stdout) != width * height * 3:
+        raise cut_image(file)
     return np.frombuffer(done.stdout, np.uint8).reshape(height, width, 3)

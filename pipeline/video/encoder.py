@@ -11,8 +11,8 @@ import numpy as np
 from infra.errors import printable
 from infra.files import commit, remove_leftovers, temporary_beside
 from pipeline.video import ffmpeg as command
+from pipeline.video.errors import VideoError, telling_line, video_error
 from pipeline.video.ffmpeg import AnyPath
-from pipeline.video.header import VideoError, telling_line, video_error
 
 
 def encode(frames_thwc: np.ndarray, path: AnyPath, fps: float = 24.0) -> None:

@@ -1,4 +1,4 @@
-"""ffmpeg and ffprobe within limits: time, memory, messages, pixels, formats and protocols. Nothing else runs them.
+"""ffmpeg within limits: time, memory, messages, pixels, formats and protocols. Nothing else runs it.
 
 The system's ffmpeg is used or, without one, the binary inside imageio-ffmpeg's wheel. Commands are put together by
 ffmpeg-python and run here, because its own runners take neither a closed stdin nor a limit. A path is always passed
@@ -6,25 +6,23 @@ as `file:PATH` with only the file protocol allowed: a name that begins with '-' 
 a file name and nothing else. Formats that name other files or addresses inside (playlists, SDP, SVG) are not read.
 """
 
-import array
 import contextlib
 import fcntl
 import functools
 import os
-import re
 import select
 import shutil
 import subprocess
-import termios
 import threading
 import time
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pipeline.video.header import VideoError, video_error
+from pipeline.video.errors import VideoError, video_error
 
-HEADER_TIMEOUT_S = 60.0  # to open a file and find its streams
-COMMAND_TIMEOUT_S = 600.0  # for anything else; decoding has some more for each frame
+ENCODERS_TIMEOUT_S = 60.0  # for a list of them
+COMMAND_TIMEOUT_S = 600.0  # for one command; decoding has some more for each frame
 MAX_MEMORY_BYTES = 4 << 30  # of one process; 8K video on 16 threads needs about 2 GiB
 MAX_PIXELS = 1 << 26  # of one frame, 8192 x 8192; also of frames that turn out larger than the header says
 PIPE_BYTES = 1 << 20  # between a command and this process: fewer, larger reads
@@ -33,13 +31,8 @@ MAX_MESSAGES_BYTES = 1 << 20  # kept of what a command prints to stderr; the res
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 FORMATS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,gif,yuv4mpegpipe,mxf,image2,"  # what the suffixes stand for
-    "h264,hevc,m4v,obu,ivf,nut,dv,rm,wtv,apng,mjpeg,vc1,h263"  # and other plain containers and streams
-)
-
-# What ffmpeg's decoders call an error and is none: how sound streams of some encoders are made.
-HARMLESS = re.compile(
-    rb"mmco: unref short failure|co located POCs unavailable|deprecated|number of reference frames"
-    rb"|^ *Last message repeated"  # which counted itself, if it was not harmless
+    "h264,hevc,m4v,obu,ivf,nut,dv,rm,wtv,apng,mjpeg,vc1,h263,"  # and other plain containers and streams
+    "png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,webp_pipe"  # images, where no name tells their kind
 )
 
 AnyPath = str | os.PathLike[str]
@@ -70,16 +63,18 @@ def _writes_mp4(exe: str) -> bool:
     """Whether an ffmpeg runs here and has the encoder of `encoder.py`."""
     try:
         listed = subprocess.run(
-            [exe, "-v", "error", "-encoders"], capture_output=True, stdin=subprocess.DEVNULL, timeout=HEADER_TIMEOUT_S
+            [exe, "-v", "error", "-encoders"], capture_output=True, stdin=subprocess.DEVNULL, timeout=ENCODERS_TIMEOUT_S
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
     return b" libx264 " in listed.stdout
 
 
-def ffprobe_exe() -> str | None:
-    """Path of the ffprobe on PATH, or None."""
-    return shutil.which("ffprobe")
+@cache
+def has_filter(exe: str, name: str) -> bool:
+    """Whether this ffmpeg was built with a filter."""
+    done = run(exe, [exe, "-hide_banner", "-v", "error", "-filters"])
+    return name.encode() in done.stdout.split()
 
 
 def url(path: AnyPath) -> str:
@@ -90,10 +85,27 @@ def url(path: AnyPath) -> str:
 FILE = url("FILE")  # the one file of a graph, read or written: `ffmpeg_args` puts its path there
 
 
+def is_still(path: AnyPath) -> bool:
+    """Whether it is an image file by its name, and not one that moves (APNG)."""
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES and not is_animated_png(path)
+
+
+def is_animated_png(path: AnyPath) -> bool:
+    """Whether a .png holds an animation, which it says before its first picture; False if it cannot be read."""
+    if Path(path).suffix.lower() != ".png":
+        return False
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1 << 16)
+    except (OSError, ValueError):
+        return False
+    return head.startswith(b"\x89PNG") and b"acTL" in head.partition(b"IDAT")[0]
+
+
 def input_options(path: AnyPath) -> dict[str, str]:
-    """Options that ffmpeg and ffprobe get before they open `path`."""
+    """Options that ffmpeg gets before it opens `path`."""
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
-    if Path(path).suffix.lower() in IMAGE_SUFFIXES:
+    if is_still(path):
         options |= {"f": "image2", "pattern_type": "none"}  # else '%' in the name is read as a number pattern
     return options
 
@@ -114,9 +126,7 @@ def ffmpeg_args(path: AnyPath, node: Any, loglevel: str = "error") -> list[str]:
     return [ffmpeg_exe(), "-hide_banner", "-nostdin", "-y", "-v", loglevel, *args]
 
 
-def complaints(messages: bytes) -> list[bytes]:
-    """The lines of what ffmpeg printed that tell of damage."""
-    return [line for line in messages.splitlines() if line and not HARMLESS.search(line)]
+R = TypeVar("R", bound="Running")
 
 
 class Running:
@@ -129,7 +139,6 @@ class Running:
 
     def __init__(self, path: AnyPath, args: list[str], *, timeout_s: float, stdin: int = subprocess.DEVNULL) -> None:
         self.messages = bytearray()  # stderr, complete after `wait`
-        self._draining = threading.Lock()
         self._path, self._timeout_s, self._left_s = path, timeout_s, timeout_s
         limited = ["/bin/sh", "-c", _LIMITED, "sh", str(MAX_MEMORY_BYTES >> 10), *args]
         self._process = subprocess.Popen(limited, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -138,7 +147,7 @@ class Running:
         self._drain = threading.Thread(target=self._keep_messages, daemon=True)
         self._drain.start()
 
-    def __enter__(self) -> "Running":
+    def __enter__(self: R) -> R:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,6 +159,10 @@ class Running:
         self._process.stderr.close()
         if self._process.stdin:
             self._process.stdin.close()
+
+    def renew(self, path: AnyPath, timeout_s: float) -> None:
+        """Give it another file to work on, and this time for it."""
+        self._path, self._timeout_s, self._left_s = path, timeout_s, timeout_s
 
     def read(self, size: int) -> bytearray:
         """The next `size` bytes of stdout; fewer at its end."""
@@ -164,21 +177,6 @@ class Running:
                 count += got
         del raw[count:]
         return raw
-
-    def complained(self) -> bool:
-        """Whether it has reported damage in what came before the last byte that was read."""
-        assert self._process.stderr is not None
-        deadline = time.monotonic() + 1
-        while True:
-            pending = array.array("i", [0])
-            with self._draining:
-                fcntl.ioctl(self._process.stderr, termios.FIONREAD, pending)
-                printed = bytes(self.messages)
-            if complaints(printed):
-                return True
-            if pending[0] == 0 or time.monotonic() > deadline:
-                return pending[0] > 0
-            time.sleep(0.001)  # what is there is on its way into `messages`: it may be harmless
 
     def write(self, data: memoryview) -> bool:
         """Give the command's stdin these bytes; False if it has stopped reading, `wait` then tells why."""
@@ -222,11 +220,14 @@ class Running:
         poll = select.poll()
         poll.register(self._process.stderr, select.POLLIN)
         while poll.poll():
-            with self._draining:
-                block = os.read(self._process.stderr.fileno(), 1 << 16)
-                self.messages += block[: MAX_MESSAGES_BYTES - len(self.messages)]
+            block = os.read(self._process.stderr.fileno(), 1 << 16)
+            self._told(block)
             if not block:
                 break
+
+    def _told(self, block: bytes) -> None:
+        """Takes what it printed to stderr, as it comes; b"" at the end."""
+        self.messages += block[: MAX_MESSAGES_BYTES - len(self.messages)]
 
 
 def run(

@@ -92,7 +92,7 @@ def test_a_model_keeps_the_rate_of_its_file(tmp_path: Path) -> None:
 
 def test_shards_of_any_rate(film: Path, tmp_path: Path) -> None:
     made = tmp_path / "shards"
-    done = run_job("make_shards.py", film, "--out", made, "--fps", "own", "--max-height", "64")
+    done = run_job("make_shards.py", film, "--out", made, "--as-is", "--max-height", "64")
     assert done.returncode == 0, done.stdout
     clips = read_corpus(str(made), Experiment.open(str(tmp_path), "own"), official()).clips
     assert [(clip.fps, clip.height, clip.width) for clip in clips] == [(29.97, 64, 85)]

@@ -1,0 +1,264 @@
+"""What a file's container says: its picture stream, the first frame's shape, and the time of every packet.
+
+PyAV reads it, in a process of its own within the limits of any other command: a file that crashes or stalls the reader
+costs only itself. The process stays for the next file. This module is both ends: `read` and `undecodable` ask, `serve`
+answers. What comes back is JSON and plain int64, whatever the file did to the reader.
+"""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.video import ffmpeg as command
+from pipeline.video.errors import VideoError, video_error
+from pipeline.video.ffmpeg import AnyPath
+
+NO_TIME = -(1 << 63)
+KEY, UNSEEN = 1, 2  # flags of a packet; unseen: an edit list leaves it out, or no picture of its own comes of it
+BT601, UNNAMED = 5, (0, 2, 3)  # numbers of colours, by ITU-T H.273
+MAX_PACKETS = 6_000_000  # a day at 60 FPS and some
+FIRST_FRAME_PACKETS = 600  # in which a picture has to come
+_CODE = "import sys; sys.path[:] = sys.argv[1:]; from pipeline.video import container; container.serve()"
+# What decoders call an error and is none: how sound streams of some encoders are made.
+HARMLESS = re.compile(r"mmco: unref short failure|number of reference frames|co located POCs unavailable")
+# Units that hold no picture. A decoder that stops at every error stops at errors in them, too.
+_NO_PICTURE = {"h264": "6|9|12|14-31", "hevc": "35|38-63"}
+
+
+# ---- the end that asks
+
+
+def read(path: AnyPath) -> tuple[dict[str, Any], np.ndarray]:
+    """Header (see `_header`), and int64 (5, packets) in the order of storage: pts, dts, duration, flags, and how much
+    later it is than pts and dts say, as an AVI counts its packets, of which some may be gone. All times in ticks.
+
+    Without a picture stream, or of a file that cannot be opened, the header has but "error" and "messages".
+    """
+    return _ask(path, {"ask": "read"})
+
+
+def undecodable(path: AnyPath, stream: int, first: int, stop: int) -> tuple[set[int], set[int]]:
+    """Which of the packets first .. stop - 1 hold a picture that cannot be decoded as it was, and the times (ticks)
+    of the pictures that come of them. The first one should be a key frame.
+    """
+    head, values = _ask(path, {"ask": "decode", "stream": stream, "first": first, "stop": stop})
+    bad = int(head.get("bad", 0))
+    flat = values.reshape(-1).tolist()
+    return set(flat[:bad]), set(flat[bad:])
+
+
+_lock = threading.Lock()
+_readers: dict[int, command.Running] = {}  # by process: one that was forked has none yet
+
+
+def _ask(path: AnyPath, question: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+    with _lock:
+        reader = _readers.get(os.getpid())
+        if reader is None:
+            args = [sys.executable, "-c", _CODE, *sys.path]
+            reader = command.Running(path, args, timeout_s=0, stdin=subprocess.PIPE)
+            _readers.clear()
+            _readers[os.getpid()] = reader
+        reader.renew(path, command.COMMAND_TIMEOUT_S)
+        try:
+            asked = json.dumps({**question, "path": os.fsencode(os.path.abspath(path)).hex()}).encode() + b"\n"
+            reader.write(memoryview(asked))
+            sizes = np.frombuffer(reader.read(16), np.int64)
+            head = json.loads(bytes(reader.read(int(sizes[0])))) if len(sizes) == 2 else {}
+            values = np.frombuffer(reader.read(8 * int(sizes[1])), np.int64) if head else np.zeros(0, np.int64)
+        except VideoError:
+            head = {}
+            raise
+        finally:
+            if not head:
+                reader.__exit__()
+                del _readers[os.getpid()]
+        if not head:
+            raise video_error(path, "makes the reader of containers crash", "convert it to mp4")
+        return head, values.reshape(5, -1) if question["ask"] == "read" else values
+
+
+# ---- the end that answers
+
+
+def serve() -> None:
+    """Answer the questions on stdin until it ends."""
+    import av
+
+    av.logging.set_level(av.logging.WARNING)
+    av.logging.set_skip_repeated(False)
+    out = sys.stdout.buffer
+    for line in sys.stdin.buffer:
+        question = json.loads(line)
+        path = os.fsdecode(bytes.fromhex(question["path"]))
+        with av.logging.Capture() as logs:
+            try:
+                head, values = (
+                    _read(path, logs)
+                    if question["ask"] == "read"
+                    else _decode(path, question["stream"], question["first"], question["stop"], logs)
+                )
+            except (av.error.FFmpegError, OSError, ValueError, MemoryError, OverflowError) as error:
+                said = [text.strip() for level, _, text in logs if level <= av.logging.ERROR]
+                last = "Cannot allocate memory" if isinstance(error, MemoryError) else getattr(error, "strerror", "")
+                head, values = {"error": True, "messages": [*said[:50], last or type(error).__name__]}, np.zeros(0)
+        text = json.dumps(head).encode()
+        out.write(np.array([len(text), values.size], np.int64).tobytes() + text + values.astype(np.int64).tobytes())
+        out.flush()
+
+
+def _open(path: str, **options: str) -> Any:
+    """A container of PyAV, which reads this file and no other."""
+    import av
+
+    allowed = {"protocol_whitelist": "file", "format_whitelist": command.FORMATS, "max_pixels": str(command.MAX_PIXELS)}
+    return av.open(open(path, "rb"), options=allowed | options, buffer_size=1 << 18)
+
+
+def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, Any], np.ndarray]:
+    with _open(path) as container:
+        said = len(logs)
+        head: dict[str, Any] = {"audio": bool(container.streams.audio), "messages": [text for *_, text in logs][:50]}
+        stream = _main_stream(container)
+        if stream is None:
+            return head | {"error": True}, np.zeros(0)
+        context = stream.codec_context
+        context.thread_count = 1
+        colors = _colors(context)
+        if context.name in ("vp8", "webp", "theora") and colors[0] in UNNAMED:
+            colors[0] = BT601  # by their specifications
+        index = (
+            {entry.pos + 8: entry.timestamp for entry in stream.index_entries} if "avi" in container.format.name else {}
+        )
+        rows: list[list[int]] = []
+        complaints: list[int] = []
+        frame = None
+        for packet in container.demux(stream):
+            if (
+                frame is None
+                and len(rows) < FIRST_FRAME_PACKETS
+                and context.width * context.height <= command.MAX_PIXELS
+            ):
+                frame = next(iter(_decoded(packet)), None)
+            if any(name == container.format.name for _, name, _ in logs[said:]):
+                complaints.append(len(rows))
+            said = len(logs)
+            if not packet.size:
+                continue
+            times = [NO_TIME if time is None else time for time in (packet.pts, packet.dts, packet.duration)]
+            late = index[packet.pos] - times[1] if packet.pos in index and times[1] != NO_TIME else 0
+            unseen = packet.is_discard or (context.name == "vp8" and not memoryview(packet)[0] & 0x10)
+            flags = KEY * packet.is_keyframe + UNSEEN * unseen
+            rows.append([*times, flags, late])
+            if len(rows) > MAX_PACKETS:
+                raise ValueError("too many packets")
+        head |= _header(container, stream, frame, colors)
+        # What is said of a header is no damage of packets. Where there is no header, the first packets are read for it.
+        is_hurt = complaints or (head["jumps"] and any(name == container.format.name for _, name, _ in logs))
+        head["complaints"] = complaints if is_hurt else None
+        return head, np.array(rows, np.int64).reshape(-1, 5).T
+
+
+def _main_stream(container: Any) -> Any:
+    """The video stream that players show: no cover, the default one, else the largest."""
+    from av.stream import Disposition
+
+    hidden = Disposition.attached_pic | Disposition.timed_thumbnails
+    streams = [stream for stream in container.streams.video if not stream.disposition & hidden]
+    return max(
+        streams,
+        key=lambda s: (bool(s.disposition & Disposition.default), s.codec_context.width * s.codec_context.height),
+        default=None,
+    )
+
+
+def _colors(shown: Any) -> list[int]:
+    """Matrix, primaries and transfer of a frame, or what a container says of them; numbers of ITU-T H.273."""
+    return [int(shown.colorspace), int(shown.color_primaries), int(shown.color_trc)]
+
+
+def _header(container: Any, stream: Any, frame: Any, colors: Sequence[int]) -> dict[str, Any]:
+    context = stream.codec_context
+    shown = context if frame is None else frame
+    sar = stream.sample_aspect_ratio or context.sample_aspect_ratio or 1
+    rates = [stream.average_rate, stream.base_rate, stream.guessed_rate, context.framerate]
+    if container.duration is None:  # no container: the rate that the codec says
+        rates.reverse()
+    rate = next(filter(None, rates), 25)
+    return {
+        "stream": stream.index,
+        "format": container.format.name,
+        "jumps": bool(container.format.flags & 0x200),  # AVFMT_TS_DISCONT
+        "pix_fmt": (context.pix_fmt if frame is None else frame.format.name) or "unknown",
+        "width": shown.width or 0,
+        "height": shown.height or 0,
+        "sar": [sar.numerator, sar.denominator],
+        "fps": [rate.numerator, rate.denominator],
+        "tick": [stream.time_base.numerator, stream.time_base.denominator],
+        "matrix": _display_matrix(frame),
+        "interlaced": frame is not None and bool(frame.interlaced_frame),
+        "field_order": int(getattr(context, "field_order", None) or 0),  # of PyAV 18, which needs Python 3.11
+        "colors": [of_frame if of_frame not in UNNAMED else other for of_frame, other in zip(_colors(shown), colors)],
+    }
+
+
+def _display_matrix(frame: Any) -> list[int] | None:
+    """The four numbers a b c d that turn and mirror a frame, each -1, 0 or 1: x' = a x + c y, y' = b x + d y."""
+    from av.sidedata.sidedata import Type
+
+    if frame is None:
+        return None
+    with contextlib.suppress(ValueError):  # of a type that PyAV does not know
+        if matrix := frame.side_data.get(Type.DISPLAYMATRIX):
+            values = np.frombuffer(bytes(matrix), np.int32)[[0, 1, 3, 4]] / (1 << 16)
+            return [round(value / (np.abs(values).max() or 1)) for value in values]
+    turned: dict[int, list[int]] = {90: [0, -1, 1, 0], 180: [-1, 0, 0, -1], 270: [0, 1, -1, 0]}
+    return turned.get(round(frame.rotation) % 360)
+
+
+def _decoded(packet: Any) -> Iterator[Any]:
+    import av
+
+    with contextlib.suppress(av.error.FFmpegError, ValueError):
+        yield from packet.decode()
+
+
+def _decode(
+    path: str, index: int, first: int, stop: int, logs: Sequence[tuple[int, str, str]]
+) -> tuple[dict[str, Any], np.ndarray]:
+    import av
+
+    bad: list[int] = []
+    came: list[int] = []
+    with _open(path) as container:
+        stream = container.streams[index]
+        context = stream.codec_context
+        context.thread_count, context.options = 1, {"err_detect": "explode"}
+        strip = None
+        if units := _NO_PICTURE.get(context.name):
+            strip = av.bitstream.BitStreamFilterContext(f"filter_units=remove_types={units}", stream)
+        number = -1
+        for packet in container.demux(stream):
+            number += bool(packet.size)
+            if packet.size and not first <= number < stop:
+                if number < stop:
+                    continue
+                break
+            said = len(logs)
+            try:
+                parts = [packet] if strip is None or not packet.size else strip.filter(packet)
+                came += [frame.pts for part in parts for frame in context.decode(part) if frame.pts is not None]
+            except av.error.FFmpegError:
+                if logs[said:] == [] or any(not HARMLESS.search(text) for *_, text in logs[said:]):
+                    bad.append(number)
+        with contextlib.suppress(av.error.FFmpegError, ValueError):
+            came += [frame.pts for frame in context.decode(None) if frame.pts is not None]
+    return {"bad": len(bad)}, np.array([*bad, *came], np.int64)

@@ -1,0 +1,90 @@
+"""Folders of numbered frames: which files are the frames, and what is to be said of the others."""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from infra.errors import printable
+from pipeline.video.errors import video_error
+from pipeline.video.ffmpeg import IMAGE_SUFFIXES, AnyPath
+
+NAMED = 3  # files that are left out and named one by one
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key by which "2.png" comes before "10.png"."""
+    parts = re.findall(r"\d+|\D+", name)
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
+
+
+def frame_files(folder: AnyPath) -> list[Path]:
+    """The numbered images of a folder (1.png .. 10.png, frame_001.jpg ..), in natural order: its longest sequence.
+
+    Raises: VideoError when there is none, two have the same number, or the folder may not be read.
+    """
+    files, _ = _sorted_out(folder)
+    if not files:
+        raise video_error(folder, "holds no numbered frames", "name them 1.png, 2.png, ...")
+    for before, after in pairwise(files):
+        if natural_key(before.stem) == natural_key(after.stem):
+            raise video_error(after, f"has the same number as {printable(before.name)}", "keep one of the two")
+    return files
+
+
+def frame_notes(folder: AnyPath) -> Iterator[str]:
+    """One line each on images of the folder that are no frames of it, and on numbers that are missing."""
+    files, others = _sorted_out(folder)
+    if others:
+        names = ", ".join(printable(file.name) for file in others[:NAMED])
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        used = f"the {len(files)} frames {printable(files[0].name)} to {printable(files[-1].name)} are one clip's"
+        yield str(video_error(folder, f"{names}{more} left out, {used}", "give other frames a folder of their own"))
+    numbers = _numbers(files)
+    steps = [after - before for before, after in pairwise(numbers)]
+    gaps = [place for place, step in enumerate(steps) if step != min(steps)]
+    if gaps and 2 * len(gaps) < len(steps):  # else the numbers are times of day, or of no order
+        where = f"between {printable(files[gaps[0]].name)} and {printable(files[gaps[0] + 1].name)}"
+        times = "" if len(gaps) == 1 else f" and in {len(gaps) - 1} more places"
+        yield str(video_error(folder, f"lacks numbers {where}{times}", "add the missing frames, or cut it there"))
+
+
+def _sorted_out(folder: AnyPath) -> tuple[list[Path], list[Path]]:
+    """The longest sequence of numbered images of a folder, and its other images. Raises: VideoError."""
+    try:
+        images = [
+            file
+            for file in Path(folder).iterdir()
+            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and os.path.isfile(file)
+        ]
+    except OSError as error:
+        raise video_error(folder, f"cannot be listed ({error.strerror})", "check the folder") from None
+    images.sort(key=lambda file: (natural_key(file.stem), file.name))
+    sequences: dict[str, list[Path]] = defaultdict(list)
+    for file in images:
+        if re.search(r"\d", file.stem):
+            sequences[re.sub(r"\d+", "#", file.stem)].append(file)
+    frames = max((part for same in sequences.values() for part in _parted(same)), key=len, default=[])
+    chosen = set(frames)
+    return frames, [file for file in images if file not in chosen]
+
+
+def _parted(files: Sequence[Path]) -> list[list[Path]]:
+    """Names of one pattern as sequences: cam1_001 and cam2_001 are of two, as the last number is there twice."""
+    by_beginning: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        by_beginning[re.sub(r"\d+(?=\D*$)", "#", file.stem)].append(file)
+    parts = [part for part in by_beginning.values() if len(part) > 1]
+    last = [{re.findall(r"\d+", file.stem)[-1] for file in part} for part in parts]
+    if len(parts) > 1 and any(not one.isdisjoint(other) for one, other in pairwise(last)):
+        return parts
+    return [list(files)]
+
+
+def _numbers(files: Sequence[Path]) -> list[int]:
+    """The number of each file that tells it from the one before: of several in its name, the last that is not fixed."""
+    rows = [[int(number) for number in re.findall(r"\d+", file.stem)] for file in files]
+    columns = [column for column in zip(*rows) if len(set(column)) > 1]
+    return list(columns[-1]) if columns and len(columns) == 1 else []

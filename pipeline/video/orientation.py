@@ -1,0 +1,114 @@
+"""How a stored frame is cropped, turned and mirrored to be seen, as its container or its EXIF says."""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from pipeline.video.ffmpeg import AnyPath
+
+EXIF_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """First mirrored left to right, or not, and then turned clockwise."""
+
+    rotation_deg: int = 0  # 0, 90, 180 or 270
+    mirrored: bool = False
+
+    @property
+    def turned(self) -> bool:
+        """Whether width and height change places."""
+        return self.rotation_deg in (90, 270)
+
+    def filters(self) -> list[tuple[str, ...]]:
+        """What ffmpeg's filters do it."""
+        mirror: list[tuple[str, ...]] = [("hflip",)] if self.mirrored else []
+        return mirror + _TURNS[self.rotation_deg]
+
+    @classmethod
+    def of_matrix(cls, matrix: Sequence[int] | None) -> "Orientation":
+        """Of a display matrix: a, b, c, d in x' = a x + c y, y' = b x + d y with y downwards, each -1, 0 or 1."""
+        return UPRIGHT if matrix is None else _BY_MATRIX.get(tuple(matrix), UPRIGHT)
+
+
+UPRIGHT = Orientation()
+_TURNS: dict[int, list[tuple[str, ...]]] = {
+    0: [],
+    90: [("transpose", "clock")],
+    180: [("hflip",), ("vflip",)],
+    270: [("transpose", "cclock")],
+}
+_BY_MATRIX: dict[tuple[int, ...], Orientation] = {
+    (0, 1, -1, 0): Orientation(90),
+    (-1, 0, 0, -1): Orientation(180),
+    (0, -1, 1, 0): Orientation(270),
+    (-1, 0, 0, 1): Orientation(0, True),
+    (0, -1, -1, 0): Orientation(90, True),
+    (1, 0, 0, -1): Orientation(180, True),
+    (0, 1, 1, 0): Orientation(270, True),
+}
+_BY_EXIF = {  # EXIF 2.3, tag Orientation
+    2: Orientation(0, True),
+    3: Orientation(180),
+    4: Orientation(180, True),
+    5: Orientation(270, True),
+    6: Orientation(90),
+    7: Orientation(90, True),
+    8: Orientation(270),
+}
+
+
+def of_image(path: AnyPath) -> Orientation:
+    """As the EXIF of an image file says; upright where it says nothing that can be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return _BY_EXIF.get(image.getexif().get(EXIF_ORIENTATION, 1), UPRIGHT)
+    except Exception:  # of any kind: the picture itself is read by ffmpeg, which says what is wrong with it
+        return UPRIGHT
+
+
+def clean_aperture(path: AnyPath, track: int, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """(width, height, left, top) of the part of a QuickTime or MP4 track's frames that is meant to be seen.
+
+    None where it does not say, or says what cannot be. ISO/IEC 14496-12, 12.1.4 ("clap").
+    """
+    with open(path, "rb") as file:
+        begin, end = _child(file, 0, file.seek(0, 2), b"moov")
+        begin, end = _child(file, begin, end, b"trak", track)
+        for name in (b"mdia", b"minf", b"stbl", b"stsd"):
+            begin, end = _child(file, begin, end, name)
+        begin, end = _child(file, begin + 8, end, None)  # the first entry
+        begin, end = _child(file, begin + 78, end, b"clap")
+        file.seek(begin)
+        return _crop(struct.unpack(">8i", file.read(32)), width, height) if end - begin >= 32 else None
+
+
+def _crop(numbers: Sequence[int], width: int, height: int) -> tuple[int, int, int, int] | None:
+    if min(numbers[1::2]) <= 0:
+        return None
+    wide, high, right, down = (top / bottom for top, bottom in zip(numbers[::2], numbers[1::2]))
+    crop = (round(wide), round(high), round((width - wide) / 2 + right), round((height - high) / 2 + down))
+    fits = min(crop[:2]) >= 1 and min(crop[2:]) >= 0 and crop[0] + crop[2] <= width and crop[1] + crop[3] <= height
+    return crop if fits and crop[:2] != (width, height) else None
+
+
+def _child(file: BinaryIO, begin: int, end: int, kind: bytes | None, number: int = 0) -> tuple[int, int]:
+    """Begin and end of the content of the box of a kind between two places of a file; (end, end) if it is not there."""
+    while begin + 8 <= end:
+        file.seek(begin)
+        size, found, header = *struct.unpack(">I4s", file.read(8)), 8
+        if size == 1:
+            size, header = struct.unpack(">Q", file.read(8).ljust(8, b"\0"))[0], 16
+        size = size or end - begin
+        if size < header or begin + size > end:
+            break
+        if kind in (None, found):
+            if number == 0:
+                return begin + header, begin + size
+            number -= 1
+        begin += size
+    return end, end

@@ -1,0 +1,73 @@
+"""From a stored frame to the one that is seen: the filters of ffmpeg between its decoder and RGB."""
+
+from fractions import Fraction
+from typing import Any
+
+from pipeline.video import ffmpeg as command
+from pipeline.video.container import UNNAMED
+from pipeline.video.info import VideoInfo, round_half_up
+
+HD_LINES = 720  # from which on a video that does not name its colours has those of HDTV
+PQ, HLG = 16, 18  # transfer characteristics of HDR, by ITU-T H.273
+_MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020"}  # by the same
+WHITE_NITS = 203  # of HDR's graphics white, which becomes SDR's (ITU-R BT.2408)
+PEAK = 1000 / WHITE_NITS  # what becomes the brightest; above `KNEE` it is compressed
+KNEE = 0.8
+
+
+def size(info: VideoInfo, max_height: int | None) -> tuple[int, int]:
+    """Width and height of the frames: as displayed, or shrunk to `max_height`."""
+    if max_height is None or info.height <= max_height:
+        return info.width, info.height
+    return max(1, round_half_up(Fraction(info.width * max_height, info.height))), max_height
+
+
+def is_hdr(info: VideoInfo) -> bool:
+    return info.transfer in (PQ, HLG)
+
+
+def can_tone_map() -> bool:
+    """Whether this machine's ffmpeg can turn HDR into SDR."""
+    exe = command.ffmpeg_exe()
+    return command.has_filter(exe, "zscale") and command.has_filter(exe, "tonemap")
+
+
+def filtered(node: Any, info: VideoInfo, max_height: int | None) -> Any:
+    """The graph's frames as they are seen: progressive, cropped, of the size of `size`, turned, in SDR's colours."""
+    width, height = size(info, max_height)
+    if info.interlaced:
+        node = node.filter("bwdif", mode="send_frame", deint="interlaced")
+    elif info.field_order > 1:
+        order = "tff" if info.field_order in (2, 4) else "bff"
+        node = node.filter("setfield", order).filter("bwdif", mode="send_frame", deint="all")
+    if info.crop:  # a newer ffmpeg has done it already
+        wide, high, left, top = info.crop
+        node = node.filter(
+            "crop", f"min(iw,{wide})", f"min(ih,{high})", f"if(gt(iw,{wide}),{left},0)", f"if(gt(ih,{high}),{top},0)"
+        )
+    # `area` is right for shrinking, bicubic for stretched pixels.
+    scaler = ("area" if height < info.height else "bicubic") + "+accurate_rnd+full_chroma_int"
+    stored = (height, width) if info.orientation.turned else (width, height)
+    node = node.filter("scale", *stored, flags=scaler, **_matrix(info))
+    for name, *arguments in info.orientation.filters():
+        node = node.filter(name, *arguments)
+    if is_hdr(info) and can_tone_map():
+        given = {"tin": "arib-std-b67" if info.transfer == HLG else "smpte2084", "pin": "bt2020", "min": "bt2020nc"}
+        node = (
+            node.filter("format", "yuv444p12")
+            .filter("zscale", t="linear", npl=WHITE_NITS, **given)
+            .filter("format", "gbrpf32le")
+            .filter("zscale", p="bt709")
+            .filter("tonemap", "mobius", param=KNEE, peak=PEAK, desat=0)
+            .filter("zscale", t="bt709", m="gbr", r="pc")
+        )
+    return node
+
+
+def _matrix(info: VideoInfo) -> dict[str, str]:
+    """How YUV becomes RGB: as the file says, or as its size does. ffmpeg's own guess is SD's."""
+    if info.pix_fmt.startswith(("rgb", "bgr", "gbr", "argb", "abgr", "gray", "pal8", "mono", "0rgb", "0bgr")):
+        return {}
+    is_hd = (info.width if info.orientation.turned else info.height) >= HD_LINES
+    name = _MATRICES.get(info.matrix, "bt709" if is_hd and info.matrix in UNNAMED else "")
+    return {"in_color_matrix": name} if name else {}

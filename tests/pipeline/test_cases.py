@@ -1,0 +1,462 @@
+"""Videos as cameras, recorders and programs leave them. Each frame carries its number: a test says which it is."""
+
+import re
+import struct
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import shards, video
+from pipeline.clips import ClipSpec, plan
+from pipeline.video import picture
+
+BARS = [[235, 235, 235], [235, 235, 16], [16, 235, 235], [16, 235, 16], [235, 16, 235], [235, 16, 16], [16, 16, 235]]
+BARS = np.array([*BARS, [16, 16, 16]], np.uint8)
+X264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", 10, "-g", 12)
+
+
+def numbered(count, width=96, height=64, first=0):
+    """Upper half: eight colour bars. Below: the frame's number in eight squares, black or white, then its inverse."""
+    clip = np.zeros((count, height, width, 3), np.uint8)
+    for t in range(count):
+        for bar in range(8):
+            at, bit = slice(bar * width // 8, (bar + 1) * width // 8), ((t + first) >> (7 - bar)) & 1
+            clip[t, : height // 2, at] = BARS[bar]
+            clip[t, height // 2 : 3 * height // 4, at] = 235 if bit else 16
+            clip[t, 3 * height // 4 :, at] = 16 if bit else 235
+    return clip
+
+
+def read(frames_thwc):
+    """The numbers of frames."""
+    _, height, width, _ = frames_thwc.shape
+    row = frames_thwc[:, height * 5 // 8, [(2 * bar + 1) * width // 16 for bar in range(8)]].mean(-1) > 127
+    return [int("".join("01"[bit] for bit in bits), 2) for bits in row.astype(int).tolist()]
+
+
+def bars(frames_thwc):
+    """The colour of each bar, from the middle of it."""
+    _, height, width, _ = frames_thwc.shape
+    return np.stack([frames_thwc[:, height // 4, (2 * bar + 1) * width // 16].mean(0) for bar in range(8)])
+
+
+@pytest.fixture
+def make(tmp_path, ffmpeg):
+    """make("a.mp4", frames, fps, *output_args): a video of these frames."""
+
+    def run(name, clip, fps, *args):
+        path = tmp_path / name
+        size = f"{clip.shape[2]}x{clip.shape[1]}"
+        given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-framerate", str(fps), "-i", "pipe:0"]
+        command = [video.ffmpeg_exe(), "-v", "error", "-y", *given, *map(str, args), str(path)]
+        subprocess.run(command, input=clip.tobytes(), check=True)
+        return path
+
+    return run
+
+
+def clips_of(path, spec=None):
+    """What is written of a source: for each clip its numbers; and what is said."""
+    planned = plan([str(path)], spec or ClipSpec(stride=13))
+    folder = Path(str(path) + ".shards")
+    written = shards.write(planned.clips, folder)
+    said = [failure.reason for failure in (*planned.failures, *written.failures)]
+    found = {clip.clip_id: clip.frames_thwc for clip in shards.read(folder)} if written.clip_ids else {}
+    return [found[clip.clip_id] for clip in planned.clips if clip.clip_id in found], said, planned
+
+
+def every(count, start=0):
+    return [list(range(at, at + 13)) for at in range(start, start + count - 12, 13)]
+
+
+# ---- times
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("a.vob", ("-c:v", "mpeg2video", "-q:v", 4, "-bf", 2, "-g", 12, "-f", "vob")),
+        ("a.mpg", ("-c:v", "mpeg1video", "-q:v", 4, "-bf", 2, "-g", 12)),
+        ("a.avi", ("-c:v", "mpeg4", "-bf", 2, "-q:v", 4)),
+        ("a.m2v", ("-c:v", "mpeg2video", "-q:v", 4, "-bf", 2)),
+    ],
+)
+def test_packets_without_times(tools, make, name, args):
+    path = make(name, numbered(60), 25, *args)
+    due = [int(np.floor((i + 0.5) * 25 / 24 - 1e-9)) for i in range(58)]  # frame n is shown from round(0.96 n) on
+    assert video.count_frames(video.probe(path)) == 58  # 57.6
+    found, said, _ = clips_of(path)
+    assert len(found) == 4 and not said
+    assert [n for clip in found for n in read(clip)] == due[:52]
+
+
+@pytest.mark.parametrize("suffix", ["h264", "hevc"])
+def test_streams_without_a_container(tools, make, suffix):
+    codec = X264 if suffix == "h264" else ("-c:v", "libx265", "-x265-params", "log-level=none", "-pix_fmt", "yuv420p")
+    found, said, _ = clips_of(make(f"raw.{suffix}", numbered(40), 24, *codec))
+    assert [read(clip) for clip in found] == every(40) and not said
+
+
+def test_a_cut_from_an_open_gop_begins_at_its_key_frame(tools, make, ffmpeg, tmp_path):
+    params = "log-level=none:crf=12:open-gop=1:keyint=24:min-keyint=24:bframes=4:scenecut=0"
+    whole = make("og.mp4", numbered(120), 24, "-c:v", "libx265", "-x265-params", params, "-pix_fmt", "yuv420p")
+    ffmpeg("-ss", "1.0", "-i", whole, "-c", "copy", tmp_path / "cut.mkv")
+    found, said, _ = clips_of(tmp_path / "cut.mkv")
+    assert [read(clip) for clip in found] == every(96, 24) and not said
+
+
+def transported(make, ffmpeg, name, clip, *args):
+    path = make(name + ".mp4", clip, 24, *X264)
+    ts = path.with_suffix(".ts")
+    ffmpeg("-i", path, "-c", "copy", *args, ts)
+    return ts.read_bytes()
+
+
+def test_a_recording_that_begins_amid_a_group_of_pictures(tools, make, ffmpeg, tmp_path):
+    raw = transported(make, ffmpeg, "full", numbered(120), "-muxdelay", 0, "-pat_period", 0.05)
+    packets = [raw[at : at + 188] for at in range(0, len(raw), 188)]
+    starts = [n for n, one in enumerate(packets) if (one[1] & 31) << 8 | one[2] == 0x100 and one[1] & 0x40]
+    path = tmp_path / "cut.ts"
+    path.write_bytes(b"".join(packets[: starts[0]] + packets[starts[5] :]))
+    found, said, _ = clips_of(path)
+    first = read(found[0])[0]
+    assert 5 <= first <= 12 and [read(clip) for clip in found] == every(120 - first, first) and not said
+
+
+@pytest.mark.parametrize("offset_s", [None, 3600, 2, 50000])
+def test_clocks_that_jump(tools, make, ffmpeg, tmp_path, offset_s):
+    """Two recordings joined end to end: by cat, or by a recorder whose clock was set forward between them."""
+    offset = () if offset_s is None else ("-output_ts_offset", offset_s)
+    one = transported(make, ffmpeg, "one", numbered(60))
+    other = transported(make, ffmpeg, "other", numbered(60, first=60), *offset)
+    for name, raw, start in (("joined", one + other, 0), ("back", other + one, 60)):
+        (tmp_path / f"{name}.ts").write_bytes(raw)
+        found, said, planned = clips_of(tmp_path / f"{name}.ts")
+        order = [(start + n) % 120 for n in range(120)]
+        if offset_s == 2 and name == "joined":
+            continue  # it fits a gap of a second in one recording
+        assert [n for clip in found for n in read(clip)] == order[:117] and not said
+        assert list(planned.dropped.values()) == [3]
+
+
+def test_an_mp4_trimmed_by_its_edit_list(tools, make, ffmpeg, tmp_path):
+    whole = make("whole.mp4", numbered(60), 24, *X264)
+    ffmpeg("-ss", "0.95", "-i", whole, "-c", "copy", tmp_path / "trimmed.mp4")
+    found, said, planned = clips_of(tmp_path / "trimmed.mp4")
+    assert [read(clip) for clip in found] == every(37, 23) and len(found) == 2
+    assert not said and list(planned.dropped.values()) == [11]
+
+
+def test_a_size_that_changes_in_mid_stream_is_scaled(tools, make, tmp_path):
+    small = make("a.ts", numbered(20), 24, *X264, "-muxdelay", 0)
+    offset = ("-muxdelay", 0, "-output_ts_offset", 20 / 24)
+    large = make("b.ts", numbered(30, 128, 96, 20), 24, *X264, *offset)
+    path = tmp_path / "both.ts"
+    path.write_bytes(small.read_bytes() + large.read_bytes())
+    found, said, _ = clips_of(path)
+    assert [read(clip) for clip in found] == every(50) and not said
+    assert {clip.shape[1:3] for clip in found} == {(64, 96)}
+
+
+# ---- complaints that are about no picture
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_messages_for_decoders_that_are_cut_short(tools, make, ffmpeg, tmp_path, codec):
+    """Every frame has an SEI that says 45 bytes and has 40, as a camera writes them."""
+    args = {"h264": (*X264, "-bf", 0), "hevc": ("-c:v", "libx265", "-x265-params", "log-level=none:bframes=0")}[codec]
+    raw = make(f"s.{codec}", numbered(40), 24, *args, "-pix_fmt", "yuv420p").read_bytes()
+    cut = b"\x06\xf0\x2d" if codec == "h264" else b"\x4e\x01\xf0\x2d"
+    is_picture = (lambda n: n & 31 in (1, 5)) if codec == "h264" else (lambda n: n >> 1 < 32)
+    starts = [found.end() for found in re.finditer(b"\0\0\1", raw)]
+    out = b""
+    for begin, end in zip(starts, [at - 3 for at in starts[1:]] + [len(raw)], strict=True):
+        unit = raw[begin:end].rstrip(b"\0")
+        out += b"\0\0\0\1" + cut + b"\x55" * 40 + b"\x80" if is_picture(unit[0]) else b""
+        out += b"\0\0\0\1" + unit
+    (tmp_path / f"sei.{codec}").write_bytes(out)
+    ffmpeg("-r", 24, "-i", tmp_path / f"sei.{codec}", "-c", "copy", tmp_path / "camera.mp4")
+    found, said, _ = clips_of(tmp_path / "camera.mp4")
+    assert [read(clip) for clip in found] == every(40) and not said
+
+
+def test_a_chapter_track_that_is_gone(tools, make, ffmpeg, tmp_path):
+    whole = make("whole.mp4", numbered(60), 24, *X264)
+    chapters = "".join(f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={n}000\nEND={n + 1}000\ntitle=a\n" for n in range(2))
+    (tmp_path / "c.txt").write_text(";FFMETADATA1\n" + chapters)
+    path = tmp_path / "chapters.mov"
+    ffmpeg("-i", whole, "-i", tmp_path / "c.txt", "-map", "0:v", "-map_metadata", 1, "-c", "copy", path)
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"chap") + 4
+    raw[at : at + 4] = struct.pack(">I", 9)
+    path.write_bytes(raw)
+    found, said, _ = clips_of(path)
+    assert [read(clip) for clip in found] == every(60) and not said
+
+
+# ---- geometry and colours
+
+
+def test_frames_turned_by_exif(tools, tmp_path):
+    """All eight orientations: the stored picture is what each turns upright."""
+    upright = numbered(13)
+    stored = {
+        1: lambda f: f,
+        2: lambda f: f[:, ::-1],
+        3: lambda f: f[::-1, ::-1],
+        4: lambda f: f[::-1],
+        5: lambda f: f.swapaxes(0, 1),
+        6: lambda f: np.rot90(f, 1),
+        7: lambda f: f[::-1, ::-1].swapaxes(0, 1),
+        8: lambda f: np.rot90(f, -1),
+    }
+    for orientation, turn in stored.items():
+        folder = tmp_path / f"turned{orientation}"
+        folder.mkdir()
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        for number, frame in enumerate(upright[:2]):
+            image = Image.fromarray(np.ascontiguousarray(turn(frame)))
+            image.save(folder / f"IMG_{number + 1:03d}.JPG", format="JPEG", quality=95, exif=exif)
+        frames = video.decode(folder)
+        assert frames.shape == (2, 64, 96, 3) and np.abs(bars(frames) - BARS).max() < 12, orientation
+        assert read(frames) == [0, 1], orientation
+
+
+def test_the_containers_aspect_goes_before_the_codecs(tools, make, ffmpeg, tmp_path):
+    square = make("sq.mp4", numbered(20), 24, *X264, "-vf", "setsar=1")
+    for name in ("wide.mkv", "wide.mov"):
+        ffmpeg("-i", square, "-c", "copy", "-aspect", "2:1", tmp_path / name)
+        assert video.decode(tmp_path / name, num_frames=13).shape == (13, 64, 128, 3)
+
+
+def with_clean_aperture(path, *numbers):
+    raw = bytearray(path.read_bytes())
+    begin, end = 0, len(raw)
+    for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        while bytes(raw[begin + 4 : begin + 8]) != kind:
+            begin += struct.unpack(">I", raw[begin : begin + 4])[0]
+        (size,) = struct.unpack(">I", raw[begin : begin + 4])
+        raw[begin : begin + 4] = struct.pack(">I", size + 40)
+        end = begin + size
+        begin += 16 if kind == b"stsd" else 8
+    raw[end:end] = struct.pack(">I4s8i", 40, b"clap", *numbers)
+    path.write_bytes(raw)
+
+
+def test_a_clean_aperture_is_cropped_to(tools, make):
+    wide = np.full((20, 64, 128, 3), 99, np.uint8)
+    wide[:, :, 16:112] = numbered(20)
+    for name, left, offset in (("centred.mov", 16, (0, 1)), ("left.mp4", 0, (-16, 1))):
+        path = make(name, np.roll(wide, left - 16, axis=2), 24, *X264)
+        with_clean_aperture(path, 96, 1, 64, 1, *offset, 0, 1)
+        frames = video.decode(path, num_frames=13)
+        assert frames.shape == (13, 64, 96, 3) and read(frames) == list(range(13))
+        assert np.abs(bars(frames) - BARS).max() < 12
+
+
+@pytest.mark.parametrize("transfer", ["smpte2084", "arib-std-b67"])
+def test_hdr_becomes_sdr(tools, make, transfer):
+    if not picture.can_tone_map():
+        pytest.skip("this ffmpeg has no zscale")
+    to_hdr = f"zscale=tin=bt709:min=gbr:pin=bt709:rin=pc:t={transfer}:m=bt2020nc:p=bt2020:r=tv:npl=203"
+    tags = ("-colorspace", "bt2020nc", "-color_primaries", "bt2020", "-color_trc", transfer)
+    x265 = ("-c:v", "libx265", "-x265-params", "log-level=none:crf=8", "-pix_fmt", "yuv420p10le")
+    found, said, planned = clips_of(make("hdr.mkv", numbered(20), 24, *x265, "-vf", to_hdr, *tags))
+    assert np.abs(bars(found[0]) - BARS).max() <= 24 and read(found[0]) == list(range(13))
+    assert not said and not planned.notes
+
+
+def test_hdr_without_the_filters_is_told(tools, make, monkeypatch):
+    tags = "setparams=colorspace=bt2020nc:color_primaries=bt2020:color_trc=smpte2084"
+    x265 = ("-c:v", "libx265", "-x265-params", "log-level=none", "-pix_fmt", "yuv420p10le")
+    path = make("hdr.mkv", numbered(20), 24, "-vf", tags, *x265)
+    monkeypatch.setattr(picture, "can_tone_map", lambda: False)
+    found, said, planned = clips_of(path)
+    assert len(found) == 1 and not said
+    (note,) = planned.notes
+    assert note.line.startswith(f"{path}: is HDR") and "use an ffmpeg with zscale" in note.line
+
+
+@pytest.mark.parametrize(("size", "matrix"), [((1280, 720), "bt709"), ((96, 64), "bt601"), ((720, 1280), "bt709")])
+def test_colours_that_are_not_named_are_those_of_the_size(tools, make, size, matrix):
+    scale = f"scale=out_color_matrix={matrix}:out_range=tv:flags=accurate_rnd"
+    path = make("plain.mkv", numbered(2, *size), 24, "-vf", scale, "-c:v", "ffv1", "-pix_fmt", "yuv444p")
+    assert np.abs(bars(video.decode(path)) - BARS).max() <= 4
+
+
+def test_interlaced_frames_are_made_whole(tools, make):
+    """A white square that moves 8 px a field: in a woven frame its edge is a comb."""
+    fields = np.zeros((60, 64, 96, 3), np.uint8)
+    for number, field in enumerate(fields):
+        left = 8 * (number % 10)
+        field[16:48, left : left + 16] = 255
+    woven = ("-vf", "tinterlace=interleave_top,setfield=tff", "-flags", "+ilme+ildct")
+    path = make("i.mkv", fields, 48, "-c:v", "mpeg2video", "-q:v", 2, "-pix_fmt", "yuv420p", *woven)
+    frames = video.decode(path, num_frames=13).astype(int)
+    combs = np.abs(frames[:, 20:44:2] - frames[:, 21:45:2]).max((1, 2, 3))
+    assert np.median(combs) < 130
+    plain = make("p.mkv", fields, 48, "-c:v", "mpeg2video", "-q:v", 2, "-pix_fmt", "yuv420p", *woven[:2], "-vf", "null")
+    assert not video.probe(plain).interlaced and video.probe(path).interlaced
+
+
+# ---- which stream, which files
+
+
+def test_the_default_stream_is_taken_else_the_largest(tools, make, ffmpeg, tmp_path):
+    small, main = make("small.mp4", numbered(20, 64, 48, 100), 24, *X264), make("main.mp4", numbered(20), 24, *X264)
+    streams = ("-i", small, "-i", main, "-map", "0:v", "-map", "1:v", "-c", "copy")
+    for name, first, second, start in (
+        ("d.mkv", "0", "default", 0),
+        ("n.mkv", "0", "0", 0),
+        ("s.mkv", "default", "0", 100),
+    ):
+        path = tmp_path / name
+        ffmpeg(*streams, "-disposition:v:0", first, "-disposition:v:1", second, path)
+        assert read(video.decode(path, num_frames=13)) == list(range(start, start + 13)), name
+    ffmpeg(*streams, tmp_path / "t.ts")  # which has no default
+    assert read(video.decode(tmp_path / "t.ts", num_frames=13)) == list(range(13))
+
+
+def images(folder, names, clip=None):
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((numbered(16) if clip is None else clip)[number]).save(path)
+
+
+def test_frames_are_found_beside_what_else_lies_there(tools, tmp_path):
+    names = [f"{number:05d}.png" for number in range(14)]
+    clutter = {
+        "cover": ["cover.jpg"],
+        "eaDir": ["@eaDir/SYNOPHOTO_THUMB_S1.png"],
+        "system": ["Thumbs.db", ".DS_Store", "desktop.ini", "__MACOSX/._1.png", "notes.txt"],
+        "small": ["thumbnails/1.png", "preview.png"],
+        "masks": [],
+        "кадры 映像 imágenes": ["readme.txt"],
+    }
+    for folder, others in clutter.items():
+        images(tmp_path / "in" / folder, names)
+        for name in others:
+            if name.endswith(("png", "jpg")):
+                images(tmp_path / "in" / folder, [name])
+            else:
+                (tmp_path / "in" / folder / name).touch()
+    images(tmp_path / "in" / "masks" / "masks", names, 255 - numbered(16))
+    found, said, planned = clips_of(tmp_path / "in")
+    assert not said and len(found) == len(clutter) + 1
+    assert {Path(clip.source).name for clip in planned.clips} == set(clutter)
+    whole = [clip for clip in found if read(clip) == list(range(13))]
+    assert len(whole) == len(clutter)
+    told = "\n".join(note.line for note in planned.notes)
+    assert "cover.jpg left out" in told and "preview.png left out" in told and "thumbnails: left out" in told
+    assert len(planned.notes) == 3
+
+
+def test_sequences_and_gaps_are_told(tools, tmp_path):
+    images(tmp_path / "stereo", [f"left_{n:03d}.png" for n in range(14)])
+    images(tmp_path / "stereo", [f"right_{n:03d}.png" for n in range(13)])
+    images(tmp_path / "cams", [f"cam1_{n:03d}.png" for n in range(13)])
+    images(tmp_path / "cams", [f"cam2_{n:03d}.png" for n in range(13)])
+    images(tmp_path / "gap", [f"{n}.png" for n in range(16) if n not in (5, 6)])
+    images(tmp_path / "tens", [f"{10 * n}.png" for n in range(14)])
+    notes = {}
+    for name in ("stereo", "cams", "gap", "tens"):
+        found, said, planned = clips_of(tmp_path / name)
+        assert len(found) == 1 and not said
+        notes[name] = [note.line for note in planned.notes]
+    assert "right_000.png, right_001.png, right_002.png and 10 more left out" in notes["stereo"][0]
+    assert "cam2_000.png" in notes["cams"][0] and "13 frames cam1_000.png to cam1_012.png" in notes["cams"][0]
+    assert "lacks numbers between 4.png and 7.png" in notes["gap"][0]
+    assert notes["tens"] == []
+
+
+def test_rarer_endings(tools, make, ffmpeg, tmp_path):
+    base = make("base.mp4", numbered(26), 24, *X264)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    endings = {
+        "3g2": ("-c", "copy"),
+        "asf": ("-c:v", "mpeg4", "-f", "asf"),
+        "M2V": ("-c:v", "mpeg2video"),
+        "h264": ("-c", "copy", "-bsf:v", "h264_mp4toannexb"),
+        "F4V": ("-c", "copy", "-f", "mov"),
+        "divx": ("-c:v", "mpeg4", "-f", "avi"),
+        "QT": ("-c", "copy", "-f", "mov"),
+        "nut": ("-c:v", "mpeg4"),
+        "ivf": ("-c:v", "libvpx"),
+        "mjpeg": ("-c:v", "mjpeg", "-f", "mjpeg"),
+        "TRP": ("-c", "copy", "-f", "mpegts"),
+        "tod": ("-c:v", "mpeg2video", "-f", "mpeg"),
+        "apng": ("-f", "apng"),
+        "png": ("-f", "apng"),
+    }
+    for ending, args in endings.items():
+        ffmpeg("-i", base, *args, folder / f"v.{ending}")
+    (folder / "old.swf").write_bytes(b"FWS" + bytes(100))
+    found, said, planned = clips_of(folder, ClipSpec())
+    assert not said and {Path(clip.source).suffix[1:] for clip in planned.clips} == set(endings)
+    shown = {Path(plan.source).suffix[1:]: read(clip) for plan, clip in zip(planned.clips, found, strict=True)}
+    assert shown.pop("mjpeg")[:12] == list(range(12))  # which says no rate: 25 is taken
+    assert list(shown.values()) == [list(range(13))] * (len(endings) - 1)
+    (note,) = planned.notes
+    assert "old.swf: is in no video format that is read here; convert it to mp4" in note.line
+
+
+def test_annotations_beside_frames_are_no_shards(tools, tmp_path):
+    images(tmp_path / "labelme", [f"{n:06d}.png" for n in range(14)])
+    for number in range(14):
+        text = f'{{"version": "5.2.1", "shapes": [], "imagePath": "{number:06d}.png"}}'
+        (tmp_path / "labelme" / f"{number:06d}.json").write_text(text)
+    assert not shards.is_corpus(tmp_path / "labelme")
+    found, said, _ = clips_of(tmp_path / "labelme")
+    assert [read(clip) for clip in found] == [list(range(13))] and not said
+
+
+def test_a_time_lapse_is_told_of_and_taken_as_it_is(tools, make):
+    path = make("lapse.mp4", numbered(30), 1, *X264)
+    found, said, planned = clips_of(path, ClipSpec())
+    assert read(found[0]) == [0] * 13 and not said
+    (note,) = planned.notes
+    assert "has 1 frames a second" in note.line and "give --as-is" in note.line
+    other = path.rename(path.with_name("other.mp4"))
+    found, said, planned = clips_of(other, ClipSpec(stride=13, fps=None))
+    assert [read(clip) for clip in found] == every(30) and not said and not planned.notes
+    with pytest.raises(shards.ShardError, match="as_is True is now None"):
+        shards.write(plan([str(other)], ClipSpec(stride=13)).clips, Path(f"{other}.shards"))
+
+
+def test_empty_rows_of_a_manifest_are_skipped(make, tmp_path):
+    make("a.mp4", numbered(13), 24, *X264)
+    (tmp_path / "list.csv").write_text("clip_id,path,start_s\n\na,a.mp4,0\n,,\n  \n , ,\n\n")
+    planned = plan([str(tmp_path / "list.csv")], ClipSpec())
+    assert [clip.clip_id for clip in planned.clips] == ["a"] and not planned.failures
+
+
+def test_a_long_name_behind_a_uri(make, tmp_path):
+    from infra.remote import fetch
+
+    base = make("base.mp4", numbered(13), 24, *X264)
+    folder = tmp_path / "bucket"
+    folder.mkdir()
+    for name in ("漢" * 80 + ".mp4", "ok.mp4"):
+        (folder / name).write_bytes(base.read_bytes())
+    local = fetch(folder.as_uri(), tmp_path / "cache")
+    found, said, planned = clips_of(local, ClipSpec())
+    assert [read(clip) for clip in found] == [list(range(13))] * 2 and not said
+    assert {Path(clip.source).name for clip in planned.clips} == {"漢" * 80 + ".mp4", "ok.mp4"}
+
+
+def test_a_name_that_fits_an_object_store_and_no_disk(make, tmp_path):
+    import fsspec
+
+    from infra.remote import fetch
+
+    base = make("base.mp4", numbered(13), 24, *X264)
+    memory = fsspec.filesystem("memory")
+    memory.pipe({f"/store/{'漢' * 200}{n}.mp4": base.read_bytes() for n in range(2)})
+    planned = plan([fetch("memory://store", tmp_path / "cache")], ClipSpec())
+    assert len(planned.clips) == 2 and not planned.failures
