@@ -47,7 +47,9 @@ def fetch(source: str, cache_dir: Path) -> str:
 def _fetch(source: str, scheme: str, cache_dir: Path) -> str:
     files, root = _remote(source, scheme)
     name = (urlsplit(root).path if scheme in ("http", "https") else root).rstrip("/").rpartition("/")[2]
-    target = Path(cache_dir) / hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()[:8]
+    target = (
+        Path(cache_dir) / hashlib.sha1(source.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()[:8]
+    )
     inside = {info["name"]: info["name"][len(root.rstrip("/")) :].lstrip("/") for info in files}
     for part in [name, *inside.values()]:
         if not name or leaves_folder(part):

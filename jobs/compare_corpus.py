@@ -27,7 +27,8 @@ from infra.errors import UsageError
 from infra.ray_cluster import check_cluster
 from jobs import command_line
 from jobs.command_line import DONE, SOME_FAILED
-from jobs.experiment.experiment import Experiment, check_name
+from jobs.experiment.experiment import Experiment
+from jobs.experiment.names import check_name
 from jobs.training.request import TrainRequest
 
 

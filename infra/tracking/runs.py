@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from infra.errors import one_line, printable
 from infra.tracking.moved import follow_storage
-from infra.tracking.uri import artifact_location, check_connection, is_database, sqlite_file
+from infra.tracking.uri import artifact_location, check_connection, check_length, is_database, sqlite_file
 
 SEARCHED = 1000  # runs in one page of a search
 # The migration log of a new sqlite file, and what MLflow prints of a database that fails: ours is one line.
@@ -78,6 +78,7 @@ def open_parent(uri: str, experiment: str, storage: Path, tags: Mapping[str, str
             follow_storage(uri, storage, experiment)
             if found is None:
                 location = artifact_location(storage, experiment) if is_database(uri) else None
+                check_length(uri, location or "")
                 experiment_id = client.create_experiment(experiment, artifact_location=location)
             else:
                 experiment_id = found.experiment_id

@@ -27,6 +27,7 @@ DRIVERS = {
 }
 MODULES = {"mysqldb": "MySQLdb"}  # a driver's module, where that is called otherwise
 CONNECT_S = 10  # a database that does not answer is given up
+PATH_CHARS = 200  # of a run's artifacts, in MLflow's schema
 EXAMPLES = "give http://HOST:5000, sqlite:////FILE or postgresql://HOST/NAME, or leave it out"
 
 
@@ -78,6 +79,14 @@ def artifact_location(storage: Path, experiment: str) -> str:
     return f"{storage.as_uri()}/{ARTIFACTS}/{quote(experiment)}"
 
 
+def check_length(uri: str, location: str) -> None:
+    """Raises UsageError if a database could not hold the artifact paths below a location: sqlite holds all."""
+    longest = len(f"{location}/{'0' * 32}/artifacts")
+    if _kind(uri) in DRIVERS and longest > PATH_CHARS:
+        cause = f"{location}: artifact paths of {longest} characters, the database of MLflow takes {PATH_CHARS}"
+        raise UsageError(f"{cause}; give a shorter --storage or --experiment")
+
+
 def is_database(uri: str) -> bool:
     """Whether MLflow opens it itself, and keeps no artifacts: those go to the storage folder."""
     return _kind(uri) in ("sqlite", *DRIVERS)
@@ -105,12 +114,19 @@ def _checked(uri: str) -> str:
     scheme, separator, rest = uri.partition("://")
     kind, _, driver = scheme.lower().partition("+")
     kind = {"postgres": "postgresql"}.get(kind, kind)
+    uri = f"{scheme.lower()}{separator}{rest}" if separator else uri
+    try:
+        uri.encode()
+        url = urlsplit(uri)
+        host, _ = url.hostname, url.port
+    except ValueError as error:
+        raise _unusable(uri, f"is no URI ({one_line(error)})", EXAMPLES) from error
     if kind == "sqlite":
-        return _checked_sqlite(f"{scheme.lower()}{separator}{rest}")
+        return _checked_sqlite(uri)
     if kind in DRIVERS:
         return _with_driver(uri, kind, driver)
     if kind in ("http", "https"):
-        if not urlsplit(uri).hostname:
+        if not host:
             raise _unusable(uri, "names no host", "give http://HOST:5000")
     elif kind == "file" or not (separator or kind == "databricks"):
         raise _unusable(uri, "is a folder or a word, which MLflow takes no more", EXAMPLES)

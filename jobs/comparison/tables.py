@@ -116,7 +116,10 @@ class Comparison:
         report = {"name": self.name, "features": self.features, "seed": self.seed, "svfid": means, "fid": fids}
         report |= {"paper": PAPER, "notes": notes, "failures": self.failures}
         report |= {"samples": [row.report() for row in rows]}
-        contents = {".md": page.encode(), ".json": json.dumps(report, indent=2).encode() + b"\n"}
+        contents = {
+            ".md": page.encode(errors="backslashreplace"),
+            ".json": json.dumps(report, indent=2).encode() + b"\n",
+        }
         contents |= {f"_table{number}.csv": table.csv() for number, table in enumerate(tables, start=1)}
         for suffix, content in contents.items():
             with replacing(Path(f"{stem}{suffix}")) as file:

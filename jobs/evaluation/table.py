@@ -58,9 +58,9 @@ def by_method(rows: Sequence[ScoredClip]) -> dict[str, list[ScoredClip]]:
 def tables(name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip]) -> dict[str, bytes]:
     """results.csv, results.json and results.md by name. settings: n, seed and features."""
     return {
-        "results.csv": _csv(rows).encode(),
+        "results.csv": _csv(rows).encode(errors="backslashreplace"),
         "results.json": json.dumps(_record(name, settings, rows), indent=2).encode() + b"\n",
-        "results.md": markdown(name, settings, rows).encode(),
+        "results.md": markdown(name, settings, rows).encode(errors="backslashreplace"),
     }
 
 

@@ -49,4 +49,4 @@ def csv_table(rows: Iterable[Sequence[object]]) -> bytes:
     """Rows as CSV; numbers with all their digits."""
     text = io.StringIO()
     csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="backslashreplace")

@@ -12,7 +12,8 @@ from infra.errors import UsageError, one_line
 from infra.ray_cluster import ClipShare
 from infra.remote import fetch
 from jobs.command_line import check_samples, config_of, rival_of, share_of, with_method
-from jobs.experiment.experiment import Experiment, clip_folders, experiment_name
+from jobs.experiment.experiment import Experiment, clip_folders
+from jobs.experiment.names import experiment_name
 from model.config import TrainConfig
 from model.presets import ABLATIONS
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from infra.errors import UsageError
 from infra.ray_cluster import ClipShare
 from jobs.command_line import check_samples, config_of, rival_of, share_of
-from jobs.experiment.experiment import Experiment, Trials, experiment_name
+from jobs.experiment.experiment import Experiment, Trials
+from jobs.experiment.names import experiment_name
 from jobs.tuning.axes import ABLATION, METHOD, Axis, combinations, read_axes
 from model.config import TrainConfig
 from model.presets import ABLATIONS

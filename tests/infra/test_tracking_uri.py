@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from infra.errors import UsageError, without_secrets
 from infra.tracking import runs
-from infra.tracking.uri import default_uri, sqlite_file, tracking_uri
+from infra.tracking.uri import artifact_location, check_length, default_uri, sqlite_file, tracking_uri
 
 HARD_NAMES = [
     "plain",
@@ -70,7 +70,10 @@ def test_the_sqlite_file_and_the_artifacts_are_in_the_storage_folder_whatever_it
         ("mssql://u:hidden@127.0.0.1/db", "pip install 'pyodbc'"),
         ("postgresql+pg8000://u:hidden@127.0.0.1/db", "pip install 'pg8000'"),
         ("postgresql+nix://u:hidden@127.0.0.1/db", "leave out the + part"),
-        ("postgresql://u:hidden@127.0.0.1:port/db", "is no URI of a database"),
+        ("postgresql://u:hidden@127.0.0.1:port/db", "is no URI"),
+        ("http://u:hidden@127.0.0.1:port/", "is no URI"),
+        ("http://[::1", "is no URI"),
+        ("http://h/caf\udce9", "is no URI"),
         ("oracle://u:hidden@127.0.0.1/db", "no store behind oracle://"),
         ("ftp://u:hidden@127.0.0.1/db", "no store behind ftp://"),
         ("http://", "names no host"),
@@ -158,6 +161,13 @@ def test_a_storage_folder_that_is_no_utf8_is_refused_where_mlflow_would_lose_it(
             runs.open_parent(tracking_uri(uri, storage), "exp", storage, {})
         assert str(told.value).isprintable()
     assert tracking_uri("http://127.0.0.1:9", storage) == "http://127.0.0.1:9"  # a server keeps the files itself
+
+
+def test_a_path_that_a_database_would_cut_is_refused(tmp_path: Path) -> None:
+    location = artifact_location(Path("/") / ("x" * 200), "exp")
+    check_length(default_uri(tmp_path), location)
+    with pytest.raises(UsageError, match=r"artifact paths of 267 characters, .* takes 200; give a shorter --storage"):
+        check_length("postgresql+psycopg://h/db", location)
 
 
 def test_an_experiment_deleted_in_mlflow_is_restored_with_the_newest_run_of_a_clip(tmp_path: Path) -> None:

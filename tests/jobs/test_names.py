@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs import command_line, make_shards, train_corpus, upload
-from jobs.experiment.experiment import experiment_name
+from jobs.experiment.names import experiment_name
 from pipeline import video
 from pipeline.video.ffmpeg import _writes_mp4
 
