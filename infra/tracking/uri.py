@@ -115,24 +115,27 @@ def _checked(uri: str) -> str:
     kind, _, driver = scheme.lower().partition("+")
     kind = {"postgres": "postgresql"}.get(kind, kind)
     uri = f"{scheme.lower()}{separator}{rest}" if separator else uri
-    try:
-        uri.encode()
-        url = urlsplit(uri)
-        host, _ = url.hostname, url.port
-    except ValueError as error:
-        raise _unusable(uri, f"is no URI ({one_line(error)})", EXAMPLES) from error
+    if not uri.isprintable():  # which bytes that are no UTF-8 are not either
+        raise _unusable(uri, "holds characters that no URI has", EXAMPLES)
     if kind == "sqlite":
         return _checked_sqlite(uri)
     if kind in DRIVERS:
         return _with_driver(uri, kind, driver)
     if kind in ("http", "https"):
-        if not host:
+        if not _names_a_host(uri):
             raise _unusable(uri, "names no host", "give http://HOST:5000")
     elif kind == "file" or not (separator or kind == "databricks"):
         raise _unusable(uri, "is a folder or a word, which MLflow takes no more", EXAMPLES)
     elif kind != "databricks" and kind not in {plugin.name for plugin in entry_points(group="mlflow.tracking_store")}:
         raise _unusable(uri, f"MLflow has no store behind {kind}://", EXAMPLES)
     return uri
+
+
+def _names_a_host(uri: str) -> bool:
+    try:
+        return bool(urlsplit(uri).hostname) and urlsplit(uri).port != 0
+    except ValueError:  # whose text may hold a part of a password
+        return False
 
 
 def _parsed(uri: str) -> URL:

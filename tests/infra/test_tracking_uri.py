@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from mlflow import MlflowClient
 
 from infra.errors import UsageError, without_secrets
@@ -71,9 +72,10 @@ def test_the_sqlite_file_and_the_artifacts_are_in_the_storage_folder_whatever_it
         ("postgresql+pg8000://u:hidden@127.0.0.1/db", "pip install 'pg8000'"),
         ("postgresql+nix://u:hidden@127.0.0.1/db", "leave out the + part"),
         ("postgresql://u:hidden@127.0.0.1:port/db", "is no URI"),
-        ("http://u:hidden@127.0.0.1:port/", "is no URI"),
-        ("http://[::1", "is no URI"),
-        ("http://h/caf\udce9", "is no URI"),
+        ("http://u:hidden@127.0.0.1:port/", "names no host"),
+        ("http://u:hid/den@127.0.0.1/", "names no host"),
+        ("http://[::1", "names no host"),
+        ("http://h/caf\udce9", "holds characters that no URI has"),
         ("oracle://u:hidden@127.0.0.1/db", "no store behind oracle://"),
         ("ftp://u:hidden@127.0.0.1/db", "no store behind ftp://"),
         ("http://", "names no host"),
@@ -119,6 +121,7 @@ def test_postgresql_takes_the_driver_that_is_installed(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else found(name))
     for scheme in ("postgresql", "postgres", "POSTGRESQL"):
         assert tracking_uri(f"{scheme}://me:a@b@h:5/db?x=1", tmp_path) == f"postgresql+{driver}://me:a%40b@h:5/db?x=1"
+    assert sqlalchemy.make_url(tracking_uri("postgresql://me:a/b?c#d@h/db", tmp_path)).password == "a/b?c#d"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "psycopg" in name else found(name))
     with pytest.raises(UsageError, match=r"pip install 'psycopg\[binary\]'"):
         tracking_uri("postgresql://h/db", tmp_path)
