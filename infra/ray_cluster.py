@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -59,8 +61,11 @@ def ray_session() -> Iterator[None]:
             options |= {"include_dashboard": False, "_temp_dir": stack.enter_context(_session_folder())}
         elif IN_RAY_JOB not in os.environ:
             options["runtime_env"] = {"working_dir": str(ROOT), "excludes": ONLY_CODE}
+        # Ray keeps and logs the driver's command line, which may hold a password, or bytes that are no text.
+        ray._private.utils.get_entrypoint_name = lambda: printable(shlex.join(sys.argv))
         try:
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+            with _folder_that_ray_can_name():
+                ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # Ray raises plain ones too
             what = (
                 f"RAY_ADDRESS {printable(address)}: Ray does not let it join" if address else "Ray does not start here"
@@ -69,6 +74,18 @@ def ray_session() -> Iterator[None]:
             raise UsageError(f"{what} ({one_line(error)}); {mend}") from error
         stack.callback(ray.shutdown)
         yield
+
+
+@contextlib.contextmanager
+def _folder_that_ray_can_name() -> Iterator[None]:
+    """Run the body outside a working folder whose path is no UTF-8: Ray keeps that of the driver's."""
+    before = os.getcwd()
+    if before.encode(errors="replace").decode() != before:
+        os.chdir(ROOT)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 @contextlib.contextmanager

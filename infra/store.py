@@ -110,8 +110,10 @@ class Store:
 
     @property
     def tracking_folder(self) -> Path:
-        """Where MLflow's sqlite file and its artifacts go if no server is named: here, or on this machine."""
-        return Path(self.location) if self.is_local else default_folder()
+        """Where MLflow's sqlite file and its artifacts go if no server is named: here, or in the folder of jobs without
+        a storage, if this is an object store or its path is not UTF-8, which MLflow cannot keep."""
+        can_be_named = self.location.encode(errors="replace").decode() == self.location
+        return Path(self.location) if self.is_local and can_be_named else default_folder()
 
     @functools.cached_property
     def _url(self) -> tuple[Any, str]:
