@@ -149,6 +149,25 @@ def test_a_store_that_cannot_be_used_is_one_line(endpoint: str, monkeypatch: pyt
     assert "\n" not in str(failed.value)
 
 
+def test_mlflow_is_elsewhere_where_it_could_not_name_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a?b #c%d", "日本"):
+        assert Store.open(name, "--storage").tracking_folder == tmp_path / name
+    for location in ("s3://bucket/runs", str(tmp_path / "caf\udce9")):
+        assert Store(location).tracking_folder == tmp_path / "runs"
+
+
+@pytest.mark.parametrize("name", ["a::b", "[x]*", "file:x", "~x"])
+def test_a_local_folder_may_have_the_name_of_a_pattern_or_a_chain(name: str, tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / name), "--storage")
+    store.write("clip/result.json", b"1")
+    assert (tmp_path / name / "clip" / "result.json").exists() and store.names() == {"clip"}
+    store.remove("clip")
+    assert store.names() == set() and not store.exists("clip")
+
+
 def test_a_name_in_the_store_cannot_leave_the_folder(endpoint: str, tmp_path: Path) -> None:
     store = Store.open("s3://names/runs", "--storage")
     client = s3fs.S3FileSystem(endpoint_url=endpoint)

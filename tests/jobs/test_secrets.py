@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
@@ -15,7 +17,7 @@ from jobs.experiment.experiment import Experiment, Submission
 from model.presets import demo
 from tests.infra.mlflow_server import Server
 
-from .conftest import TINY, make_video, run_job
+from .conftest import TINY, make_video, run_job, run_process
 
 SECRET = "hidden8Zq"
 
@@ -77,6 +79,28 @@ def test_passwords_of_mlflow_and_of_the_corpus_are_in_no_file_and_no_line(guarde
     assert again.returncode == 2 and f"error: http://***@127.0.0.1:{server.port}: MLflow" in again.stdout
     assert SECRET not in done.stdout + scored.stdout + again.stdout
     assert (tmp_path / "artifacts").exists() and holders(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_ray_keeps_no_password_of_the_command_line_and_takes_bytes_that_are_no_text(
+    guarded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job with a Ray of its own, as a user runs it, in and into folders whose names are Latin-1."""
+    cwd = tmp_path / os.fsdecode(b"cwd-\xe9")
+    cwd.mkdir()
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="hps") as session:  # a socket's path must be short
+        monkeypatch.setenv("RAY_TMPDIR", session)
+        corpus = f"http://me:{SECRET}@{guarded}/clip.mp4"
+        storage = os.fsdecode(b"storage-\xe9")
+        done = run_process("train_corpus.py", "--corpus", corpus, *TINY, "--storage", storage, cwd=cwd)
+        assert done.returncode == 2 and "is not UTF-8, which MLflow cannot name" in done.stdout, done.stdout
+        uri = f"sqlite:///{tmp_path}/mlflow.db"
+        command = ["--corpus", corpus, *TINY, "--storage", str(tmp_path / "runs"), "--tracking-uri", uri]
+        done = run_process("train_corpus.py", *command, cwd=cwd)
+        assert done.returncode == 0, done.stdout
+        assert list(Path(session).rglob("gcs_server*"))
+        assert holders(Path(session)) == holders(tmp_path) == []
+    assert SECRET not in done.stdout
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "ftp", "http", "postgresql"])
