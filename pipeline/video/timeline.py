@@ -95,6 +95,8 @@ def timeline(
         none = np.full(len(number), NO_TIME)
         return Timeline(1 / fps, number, none, 0 * at, at, len(at), keys.tolist(), frozenset())
     expected &= pts != NO_TIME
+    if len(keys) and (dts[expected] == NO_TIME).any():  # a format without them: groups of pictures tell the time
+        dts = pts[keys[np.searchsorted(keys, np.arange(len(pts)), side="right") - 1]]
     part = _parts(dts, expected, round((JUMP_S if may_jump else STILL_S) / tick_s))
     expected &= part >= 0
     if len(keys):  # what is shown before the first key frame hangs on one that is gone
@@ -108,7 +110,7 @@ def timeline(
     steps = np.diff(shown)[np.diff(part) == 0]
     usual = int(np.median(steps)) if len(steps) else max(1, round(1 / (fps * tick_s)))
     lasts = np.where(given > 0, given, usual)
-    step = np.where(np.diff(part) == 0, np.diff(shown), lasts[:-1])
+    step = np.where(np.diff(part) == 0, np.diff(shown), usual)
     at = np.append(np.zeros(min(len(number), 1), np.int64), np.cumsum(step))
     end = int(at[-1] + lasts[-1]) if len(number) else 0
     gaps = _gaps(number, step, lasts, complaints or ())
