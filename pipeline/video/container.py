@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.video import ffmpeg as command
-from pipeline.video.errors import VideoError, video_error
+from pipeline.video.errors import video_error
 from pipeline.video.ffmpeg import AnyPath
 
 NO_TIME = -(1 << 63)
@@ -68,22 +68,21 @@ def _ask(path: AnyPath, question: Mapping[str, Any]) -> tuple[dict[str, Any], np
             _readers.clear()
             _readers[os.getpid()] = reader
         reader.renew(path, command.COMMAND_TIMEOUT_S)
+        is_whole = False
         try:
             asked = json.dumps({**question, "path": os.fsencode(os.path.abspath(path)).hex()}).encode() + b"\n"
             reader.write(memoryview(asked))
-            sizes = np.frombuffer(reader.read(16), np.int64)
-            head = json.loads(bytes(reader.read(int(sizes[0])))) if len(sizes) == 2 else {}
-            values = np.frombuffer(reader.read(8 * int(sizes[1])), np.int64) if head else np.zeros(0, np.int64)
-        except VideoError:
-            head = {}
-            raise
+            sizes = np.frombuffer(reader.read(16).ljust(16, b"\0"), np.int64)
+            text, numbers = reader.read(int(sizes[0])), reader.read(8 * int(sizes[1]))
+            is_whole = 0 < len(text) == sizes[0] and len(numbers) == 8 * sizes[1]
         finally:
-            if not head:
+            if not is_whole:  # also when it is interrupted: the next answer would be this one's rest
                 reader.__exit__()
                 del _readers[os.getpid()]
-        if not head:
+        if not is_whole:
             raise video_error(path, "makes the reader of containers crash", "convert it to mp4")
-        return head, values.reshape(5, -1) if question["ask"] == "read" else values
+        values = np.frombuffer(numbers, np.int64)
+        return json.loads(bytes(text)), values.reshape(5, -1) if question["ask"] == "read" else values
 
 
 # ---- the end that answers
@@ -193,6 +192,7 @@ def _header(container: Any, stream: Any, frame: Any, colors: Sequence[int]) -> d
     if container.duration is None:  # no container: the rate that the codec says
         rates.reverse()
     rate = next(filter(None, rates), 25)
+    named = [one if one not in UNNAMED else other for one, other in zip(_colors(shown), colors)]
     return {
         "stream": stream.index,
         "format": container.format.name,
@@ -203,10 +203,10 @@ def _header(container: Any, stream: Any, frame: Any, colors: Sequence[int]) -> d
         "sar": [sar.numerator, sar.denominator],
         "fps": [rate.numerator, rate.denominator],
         "tick": [stream.time_base.numerator, stream.time_base.denominator],
-        "matrix": _display_matrix(frame),
+        "display": _display_matrix(frame),
         "interlaced": frame is not None and bool(frame.interlaced_frame),
         "field_order": int(getattr(context, "field_order", None) or 0),  # of PyAV 18, which needs Python 3.11
-        "colors": [of_frame if of_frame not in UNNAMED else other for of_frame, other in zip(_colors(shown), colors)],
+        **dict(zip(("matrix", "primaries", "transfer"), named)),
     }
 
 

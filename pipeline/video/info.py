@@ -20,6 +20,7 @@ from pipeline.video.orientation import UPRIGHT, Orientation, clean_aperture, of_
 from pipeline.video.timeline import Timeline, timeline
 
 FOLDER_FPS = 24.0  # a folder of frames has no clock; the paper's rate is taken
+COLORS = ("matrix", "primaries", "transfer")
 MAX_SIDE_PX = 16384  # stored or displayed
 MAX_FRAMES = 24 * 3600 * 24  # a day at 24 FPS
 
@@ -80,33 +81,27 @@ def _info(path: AnyPath, head: dict[str, Any], packets: np.ndarray, messages: by
         raise video_error(path, f"does not tell its frame size{why}", "convert it to mp4")
     _check_size(path, width, height)
     crop = clean_aperture(path, head["stream"], width, height) if head["format"].startswith("mov") else None
-    orientation = of_image(path) if is_image else Orientation.of_matrix(head["matrix"])
+    orientation = of_image(path) if is_image else Orientation.of_matrix(head["display"])
     seen_width, seen_height = crop[:2] if crop else (width, height)
     size = (max(1, round_half_up(seen_width * Fraction(*head["sar"]))), seen_height)
     displayed = size[::-1] if orientation.turned else size
     _check_size(path, *displayed)
     fps, tick_s = Fraction(*head["fps"]) or Fraction(25), Fraction(*head["tick"])
     frames = timeline(packets, tick_s, fps, may_jump=head["jumps"], complaints=head["complaints"])
-    matrix, primaries, transfer = head["colors"]
+    same = {name: head[name] for name in ("pix_fmt", "stream", "interlaced", "field_order", *COLORS)}
     return VideoInfo(
-        os.fspath(path),
-        displayed[0],
-        displayed[1],
-        round(float(fps), 2),
-        round(float(frames.end * frames.tick_s), 6),
-        orientation.rotation_deg,
-        head["audio"],
-        head["pix_fmt"],
-        frames,
-        head["stream"],
-        head["format"].startswith(("mov", "matroska")),
-        crop,
-        orientation,
-        head["interlaced"],
-        head["field_order"],
-        matrix,
-        primaries,
-        transfer,
+        path=os.fspath(path),
+        width=displayed[0],
+        height=displayed[1],
+        fps=round(float(fps), 2),
+        duration_s=round(float(frames.end * frames.tick_s), 6),
+        rotation_deg=orientation.rotation_deg,
+        has_audio=head["audio"],
+        timeline=frames,
+        has_sure_times=head["format"].startswith(("mov", "matroska")),
+        crop=crop,
+        orientation=orientation,
+        **same,
     )
 
 
