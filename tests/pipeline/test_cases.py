@@ -142,6 +142,19 @@ def test_clocks_that_jump(tools, make, ffmpeg, tmp_path, offset_s):
         assert list(planned.dropped.values()) == [3]
 
 
+def test_matroska_files_joined_end_to_end(make, tmp_path):
+    one, other = (make(f"{first}.mkv", numbered(60, first=first), 24, *X264) for first in (0, 60))
+    (tmp_path / "both.mkv").write_bytes(one.read_bytes() + other.read_bytes())
+    found, said, _ = clips_of(tmp_path / "both.mkv")
+    assert [read(clip) for clip in found] == every(120) and not said
+
+
+def test_of_a_high_rate_each_frame_is_the_one_that_is_due(tools, make):
+    for name, rate, step in (("a.mp4", 120, 5), ("b.mkv", 240, 10), ("c.mov", 60, 2.5)):
+        due = [int(np.ceil((i + 0.5) * step - 1)) for i in range(13)]  # frame n is shown from round(n / step) on
+        assert read(video.decode(make(name, numbered(int(15 * step)), rate, *X264), num_frames=13)) == due, name
+
+
 def test_an_mp4_trimmed_by_its_edit_list(tools, make, ffmpeg, tmp_path):
     whole = make("whole.mp4", numbered(60), 24, *X264)
     ffmpeg("-ss", "0.95", "-i", whole, "-c", "copy", tmp_path / "trimmed.mp4")
@@ -329,34 +342,23 @@ def images(folder, names, clip=None):
 
 
 def test_frames_are_found_beside_what_else_lies_there(tools, tmp_path):
-    names = [f"{number:05d}.png" for number in range(14)]
-    clutter = {
-        "cover": ["cover.jpg"],
-        "eaDir": ["@eaDir/SYNOPHOTO_THUMB_S1.png"],
-        "system": ["Thumbs.db", ".DS_Store", "desktop.ini", "__MACOSX/._1.png", "notes.txt"],
-        "small": ["thumbnails/1.png", "preview.png"],
-        "masks": [],
-        "кадры 映像 imágenes": ["readme.txt"],
-    }
-    for folder, others in clutter.items():
-        images(tmp_path / "in" / folder, names)
-        for name in others:
-            if name.endswith(("png", "jpg")):
-                images(tmp_path / "in" / folder, [name])
-            else:
-                (tmp_path / "in" / folder / name).touch()
-    images(tmp_path / "in" / "masks" / "masks", names, 255 - numbered(16))
-    found, said, planned = clips_of(tmp_path / "in")
-    assert not said and len(found) == len(clutter) + 1
-    assert {Path(clip.source).name for clip in planned.clips} == set(clutter)
-    whole = [clip for clip in found if read(clip) == list(range(13))]
-    assert len(whole) == len(clutter)
-    told = "\n".join(note.line for note in planned.notes)
-    assert "cover.jpg left out" in told and "preview.png left out" in told and "thumbnails: left out" in told
-    assert len(planned.notes) == 3
+    names, top = [f"{number:05d}.png" for number in range(14)], tmp_path / "in"
+    images(top / "кадры 映像 imágenes", names)
+    for name in ("cover.jpg", "@eaDir/SYNOPHOTO_THUMB_S1.png", "thumbnails/1.png", "preview.png", "__MACOSX/1.png"):
+        images(top / "кадры 映像 imágenes", [name])
+    for name in ("Thumbs.db", ".DS_Store", "desktop.ini", "._00000.png", "notes.txt"):
+        (top / "кадры 映像 imágenes" / name).touch()
+    images(top / "masked", names)
+    images(top / "masked" / "masks", names, 255 - numbered(16))
+    found, said, planned = clips_of(top)
+    assert not said and [Path(clip.source).name for clip in planned.clips] == ["masked", "masks", "кадры 映像 imágenes"]
+    assert read(found[0]) == read(found[2]) == list(range(13)) and read(found[1]) == [255 - n for n in range(13)]
+    first, second = sorted(note.line for note in planned.notes)
+    assert "cover.jpg, preview.png left out, the 14 frames 00000.png to 00013.png are one clip's" in first + second
+    assert "thumbnails: left out as small copies" in first + second
 
 
-def test_sequences_and_gaps_are_told(tools, tmp_path):
+def test_sequences_and_gaps_are_told(tmp_path):
     images(tmp_path / "stereo", [f"left_{n:03d}.png" for n in range(14)])
     images(tmp_path / "stereo", [f"right_{n:03d}.png" for n in range(13)])
     images(tmp_path / "cams", [f"cam1_{n:03d}.png" for n in range(13)])
@@ -365,8 +367,8 @@ def test_sequences_and_gaps_are_told(tools, tmp_path):
     images(tmp_path / "tens", [f"{10 * n}.png" for n in range(14)])
     notes = {}
     for name in ("stereo", "cams", "gap", "tens"):
-        found, said, planned = clips_of(tmp_path / name)
-        assert len(found) == 1 and not said
+        planned = plan([str(tmp_path / name)], ClipSpec())
+        assert len(planned.clips) == 1 and not planned.failures
         notes[name] = [note.line for note in planned.notes]
     assert "right_000.png, right_001.png, right_002.png and 10 more left out" in notes["stereo"][0]
     assert "cam2_000.png" in notes["cams"][0] and "13 frames cam1_000.png to cam1_012.png" in notes["cams"][0]
