@@ -1,4 +1,4 @@
-"""Videos as cameras, recorders and programs leave them. Each frame carries its number: a test says which it is."""
+"""Videos as cameras, recorders and programs leave them. Each frame carries its number, so that a test can read it."""
 
 import re
 import struct
@@ -150,7 +150,7 @@ def test_matroska_files_joined_end_to_end(make, tmp_path):
 
 
 def test_of_a_high_rate_each_frame_is_the_one_that_is_due(tools, make):
-    for name, rate, step in (("a.mp4", 120, 5), ("b.mkv", 240, 10), ("c.mov", 60, 2.5)):
+    for name, rate, step in (("a.mp4", 120, 5), ("b.mp4", 240, 10), ("c.mov", 60, 2.5)):
         due = [int(np.ceil((i + 0.5) * step - 1)) for i in range(13)]  # frame n is shown from round(n / step) on
         assert read(video.decode(make(name, numbered(int(15 * step)), rate, *X264), num_frames=13)) == due, name
 
