@@ -243,14 +243,15 @@ class _Soundness:
 
     def _look_closely(self, begin: int, end: int) -> None:
         """Decode packets once more, stopping at every error; twice as many each time, as reading up to them is work."""
-        if end <= self._checked.stop and begin >= self._checked.start:
+        checked = self._checked if begin in self._checked or begin == self._checked.stop else range(begin, begin)
+        if end <= checked.stop:
             return
-        begin = max(begin, self._checked.stop) if begin >= self._checked.start else begin
-        end = self._timeline.next_key(max(end, 2 * begin - self._checked.start, begin + AHEAD) - 1)
-        bad, came = container.undecodable(self._info.path, self._info.stream, begin, end)
+        first = max(begin, checked.stop)
+        stop = self._timeline.next_key(max(end, first + len(checked), first + AHEAD) - 1)
+        bad, came = container.undecodable(self._info.path, self._info.stream, first, stop)
         bad |= {gap for gap in self._timeline.gaps if not bad.isdisjoint(range(gap, gap + 3))}
         self._bad, self._came = sorted({*self._bad, *bad}), self._came | came
-        self._checked = range(min(begin, self._checked.start) if self._checked else begin, end)
+        self._checked = range(checked.start, stop)
 
 
 def _frames(
