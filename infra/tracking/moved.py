@@ -6,7 +6,6 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import sqlalchemy
-from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from sqlalchemy import Connection, text
 from sqlalchemy.pool import NullPool
 
@@ -50,7 +49,6 @@ def _move(connection: Connection, experiment_id: int, before: str, now: str) -> 
     ]
     if moved:
         connection.execute(MOVE_RUN, moved)
-    _artifact_repos_cache.clear()  # MLflow's, where this process has written before
 
 
 def _folder(location: str) -> Path:

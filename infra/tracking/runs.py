@@ -14,6 +14,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -61,6 +62,8 @@ class ParentRun:
 
 def client_of(uri: str) -> MlflowClient:
     """MLflow's client of a tracking URI. The model registry, which nothing here uses, is the same store's."""
+    # MLflow remembers in the process where a run's files go, by its id alone: one that was moved or copied keeps its id.
+    _artifact_repos_cache.clear()
     return MlflowClient(uri, registry_uri=uri)
 
 

@@ -69,3 +69,15 @@ def test_a_store_elsewhere_is_left_alone_while_its_files_are_where_it_says(tmp_p
     one.rename(two)
     assert runs.open_parent(uri, "exp", two, {}) == parent
     assert parent.client().get_run(parent.run_id).info.artifact_uri.startswith(two.as_uri())
+
+
+def test_copies_of_a_store_are_kept_apart_in_one_process(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    parent = runs.open_parent(default_uri(one), "exp", one, {})
+    shutil.copytree(one, two)
+    for storage in (two, one, two, one):
+        found = runs.find_parent(default_uri(storage), "exp", storage)
+        assert found is not None and found.run_id == parent.run_id
+        runs.log_evaluation(found, found.run_id, {}, {"results.md": storage.name.encode()})
+        (table,) = storage.rglob("results.md")
+        assert table.read_text() == storage.name
