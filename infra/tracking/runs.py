@@ -62,7 +62,7 @@ class ParentRun:
 
 def client_of(uri: str) -> MlflowClient:
     """MLflow's client of a tracking URI. The model registry, which nothing here uses, is the same store's."""
-    # MLflow remembers in the process where a run's files go, by its id alone: one that was moved or copied keeps its id.
+    # MLflow remembers where a run's files go, by its id alone: a run that was moved or copied keeps its id.
     _artifact_repos_cache.clear()
     return MlflowClient(uri, registry_uri=uri)
 
