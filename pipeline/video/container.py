@@ -22,8 +22,10 @@ from pipeline.video.errors import video_error
 from pipeline.video.ffmpeg import AnyPath
 
 NO_TIME = -(1 << 63)
-KEY, UNSEEN = 1, 2  # flags of a packet; unseen: an edit list leaves it out, or no picture of its own comes of it
+# Flags of a packet. Unseen: an edit list leaves it out, or no picture comes of it. Lost: announced, and not there.
+KEY, UNSEEN, LOST = 1, 2, 4
 BT601, UNNAMED = 5, (0, 2, 3)  # numbers of colours, by ITU-T H.273
+TS_DISCONT = 0x200  # AVFMT_TS_DISCONT: the clock may jump
 MAX_PACKETS = 6_000_000  # a day at 60 FPS and some
 FIRST_FRAME_PACKETS = 600  # in which a picture has to come
 _CODE = "import sys; sys.path[:] = sys.argv[1:]; from pipeline.video import container; container.serve()"
@@ -159,6 +161,10 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
             rows.append([*times, flags, late])
             if len(rows) > MAX_PACKETS:
                 raise ValueError("too many packets")
+        if complaints[-1:] == [len(rows)] and container.format.name.startswith("mov"):  # it is cut off
+            late = int(np.median([row[0] - row[1] for row in rows])) if rows else 0
+            lost = [entry.timestamp for entry in stream.index_entries[len(rows) :]]
+            rows += [[time + late, time, 0, LOST, 0] for time in lost]
         head |= _header(container, stream, frame, colors)
         # What is said of a header is no damage of packets. Where there is no header, the first packets are read for it.
         is_hurt = complaints or (head["jumps"] and any(name == container.format.name for _, name, _ in logs))
@@ -193,10 +199,14 @@ def _header(container: Any, stream: Any, frame: Any, colors: Sequence[int]) -> d
         rates.reverse()
     rate = next(filter(None, rates), 25)
     named = [one if one not in UNNAMED else other for one, other in zip(_colors(shown), colors)]
+    lasts_s = float(stream.duration * stream.time_base) if stream.duration else 0.0
+    if not lasts_s and len(container.streams) == 1:  # Matroska says but how long all streams together last
+        lasts_s = (container.duration or 0) / 1e6
     return {
         "stream": stream.index,
+        "announced_s": 0.0 if container.format.flags & TS_DISCONT else lasts_s,
         "format": container.format.name,
-        "jumps": bool(container.format.flags & 0x200),  # AVFMT_TS_DISCONT
+        "jumps": bool(container.format.flags & TS_DISCONT),
         "pix_fmt": (context.pix_fmt if frame is None else frame.format.name) or "unknown",
         "width": shown.width or 0,
         "height": shown.height or 0,

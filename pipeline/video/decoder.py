@@ -27,6 +27,7 @@ from pipeline.video.info import MAX_FRAMES, VideoInfo, cut_image, probe
 FRAME_TIMEOUT_S = 0.2  # what decoding may take for each frame, those before the first wanted one included
 MAX_CLIP_BYTES = 2 << 30  # in memory; 13 frames of 8K RGB have 1.2 GiB
 AHEAD = 64  # pictures that ffmpeg may have begun, and complained of, before those that it has given
+MISSING_S = 1.0  # by which a video may be shorter than it says
 LAG_S = 60.0  # from a frame to the line that ffmpeg has printed before it
 MARGIN_S = 2.0  # before the first wanted picture, by which ffmpeg's clock may differ from the container's
 
@@ -47,6 +48,9 @@ def notes(info: VideoInfo) -> Iterator[str]:
     """What is to be said of a video that can be used, one line each."""
     if os.path.isdir(info.path):
         yield from frame_notes(info.path)
+    if info.announced_s > info.duration_s + MISSING_S and not info.timeline.part[-1:].any():
+        there = f"says that it lasts {info.announced_s:.1f} s, and {info.duration_s:.1f} s can be decoded"
+        yield str(video_error(info.path, there, "copy it again if it is cut off"))
     if picture.is_hdr(info) and not picture.can_tone_map():
         cause = "is HDR, and this ffmpeg cannot turn its colours into those of SDR"
         yield str(video_error(info.path, f"{cause}: they will be pale", "use an ffmpeg with zscale (libzimg)"))

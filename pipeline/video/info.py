@@ -39,6 +39,7 @@ class VideoInfo:
     pix_fmt: str
     timeline: Timeline = field(repr=False, compare=False)
     stream: int = 0  # the one of the file's that is decoded
+    announced_s: float = 0.0  # how long its header says that it lasts; 0: nothing
     has_sure_times: bool = False  # whether every reader of its format gives a picture the same time
     crop: tuple[int, int, int, int] | None = None  # width, height, left, top of what is meant to be seen
     orientation: Orientation = UPRIGHT
@@ -88,7 +89,7 @@ def _info(path: AnyPath, head: dict[str, Any], packets: np.ndarray, messages: by
     _check_size(path, *displayed)
     fps, tick_s = Fraction(*head["fps"]) or Fraction(25), Fraction(*head["tick"])
     frames = timeline(packets, tick_s, fps, may_jump=head["jumps"], complaints=head["complaints"])
-    same = {name: head[name] for name in ("pix_fmt", "stream", "interlaced", "field_order", *COLORS)}
+    same = {name: head[name] for name in ("pix_fmt", "stream", "announced_s", "interlaced", "field_order", *COLORS)}
     return VideoInfo(
         path=os.fspath(path),
         width=displayed[0],

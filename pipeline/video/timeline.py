@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from pipeline.video.container import KEY, NO_TIME, UNSEEN
+from pipeline.video.container import KEY, LOST, NO_TIME, UNSEEN
 
 JUMP_S = 10.0  # what ffmpeg takes for a clock's jump and not for a still picture, in formats whose clocks may jump
 STILL_S = 600.0  # the same in other formats
@@ -113,7 +113,7 @@ def timeline(
     step = np.where(np.diff(part) == 0, np.diff(shown), usual)
     at = np.append(np.zeros(min(len(number), 1), np.int64), np.cumsum(step))
     end = int(at[-1] + lasts[-1]) if len(number) else 0
-    gaps = _gaps(number, step, lasts, complaints or ())
+    gaps = _gaps(number, step, lasts, complaints or ()) | frozenset(np.flatnonzero(flags & LOST).tolist())
     return Timeline(tick_s, number, stamps[number], part, at, end, keys.tolist(), gaps, complaints is not None)
 
 

@@ -174,6 +174,20 @@ def test_a_size_that_changes_in_mid_stream_is_scaled(tools, make, tmp_path):
     assert {clip.shape[1:3] for clip in found} == {(64, 96)}
 
 
+def test_files_that_are_cut_off_say_so(tools, make, ffmpeg, tmp_path):
+    whole = make("whole.mp4", numbered(78), 24, *X264, "-movflags", "+faststart")
+    ffmpeg("-i", whole, "-c", "copy", tmp_path / "whole.mkv")
+    for name in ("whole.mp4", "whole.mkv"):
+        raw = (tmp_path / name).read_bytes()
+        (tmp_path / f"cut-{name}").write_bytes(raw[: len(raw) * 2 // 3])
+    found, said, _ = clips_of(tmp_path / "cut-whole.mp4")
+    assert found and [read(clip) for clip in found] == every(78)[: len(found)] and len(said) == 1
+    assert "is damaged between" in said[0] and "3.2 s, where" in said[0]
+    found, said, planned = clips_of(tmp_path / "cut-whole.mkv")
+    assert found and [read(clip) for clip in found] == every(78)[: len(found)] and not said
+    assert "says that it lasts 3.2 s, and" in planned.notes[0].line
+
+
 # ---- complaints that are about no picture
 
 
