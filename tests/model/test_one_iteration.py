@@ -137,7 +137,8 @@ def check(config, recorder, final, n):
             assert (ours - before).abs().max() < 1e-5 * config.lr  # so small a gradient is lost in Adam's 1e-8
         elif name in trained:
             level = {"encoder": "0", "critic": n}.get(name.split(".")[0], name.split(".")[1])
-            rate = config.lr * config.vae_lr_decay ** (n - int(level))
+            decay = config.vae_lr_decay if config.freeze else config.unfrozen_lr_decay or config.vae_lr_decay
+            rate = config.lr * decay ** (n - int(level))
             assert (ours - theirs).abs().max() <= EXACT * rate, name
             assert (theirs - before).abs().max() > 1e-4 * rate, name  # far above what may differ
         elif name.endswith((".u", ".v")):
