@@ -8,7 +8,6 @@ a file name and nothing else. Formats that name other files or addresses inside 
 
 import contextlib
 import fcntl
-import functools
 import os
 import select
 import shutil
@@ -21,7 +20,7 @@ from typing import Any, TypeVar
 
 from pipeline.video.errors import VideoError, video_error
 
-ENCODERS_TIMEOUT_S = 60.0  # for a list of them
+ANSWER_TIMEOUT_S = 60.0  # for what it can
 COMMAND_TIMEOUT_S = 600.0  # for one command; decoding has some more for each frame
 MAX_MEMORY_BYTES = 4 << 30  # of one process; 8K video on 16 threads needs about 2 GiB
 MAX_PIXELS = 1 << 26  # of one frame, 8192 x 8192; also of frames that turn out larger than the header says
@@ -43,31 +42,38 @@ _LIMITED = 'ulimit -d "$1" 2>/dev/null; shift; exec "$@"'
 
 
 def ffmpeg_exe() -> str:
-    """Path of the ffmpeg to use: the first on PATH, or without libx264 there, the one in imageio-ffmpeg's wheel.
+    """Path of the ffmpeg to use: the first on PATH, or if that lacks something, the one in imageio-ffmpeg's wheel.
 
-    Raises VideoError if neither can write an mp4.
+    Raises VideoError if neither will do.
     """
-    if (found := shutil.which("ffmpeg")) and _writes_mp4(found):
+    found = shutil.which("ffmpeg")
+    if found and not lacks(found):
         return found
     import imageio_ffmpeg
 
     with contextlib.suppress(RuntimeError):  # no binary for this machine
-        if _writes_mp4(exe := str(imageio_ffmpeg.get_ffmpeg_exe())):
+        if not lacks(exe := str(imageio_ffmpeg.get_ffmpeg_exe())):
             return exe
-    cause = "cannot write H.264 (no encoder libx264)" if found else "is not there"
-    raise video_error(found or "ffmpeg", cause, "pip install imageio-ffmpeg, whose own can")
+    cause = lacks(found) if found else "is not there"
+    raise video_error(found or "ffmpeg", cause, "pip install imageio-ffmpeg, whose own will do")
 
 
-@functools.cache
-def _writes_mp4(exe: str) -> bool:
-    """Whether an ffmpeg runs here and has the encoder of `encoder.py`."""
-    try:
-        listed = subprocess.run(
-            [exe, "-v", "error", "-encoders"], capture_output=True, stdin=subprocess.DEVNULL, timeout=ENCODERS_TIMEOUT_S
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return b" libx264 " in listed.stdout
+@cache
+def lacks(exe: str) -> str:
+    """What of all that is needed here an ffmpeg lacks, as the end of a sentence about it; "" for none."""
+    answers = []
+    for words in (["-encoders"], ["-h", "long"]):
+        try:
+            done = subprocess.run(
+                [exe, "-v", "error", *words], capture_output=True, stdin=subprocess.DEVNULL, timeout=ANSWER_TIMEOUT_S
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return "does not run"
+        answers.append(done.stdout)
+    encoders, options = answers
+    if b" libx264 " not in encoders:
+        return "cannot write H.264 (no encoder libx264)"
+    return "" if b"-fps_mode" in options else "is older than 5.1 (no option -fps_mode)"
 
 
 @cache

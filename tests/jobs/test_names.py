@@ -11,7 +11,7 @@ import pytest
 from jobs import command_line, make_shards, train_corpus, upload
 from jobs.experiment.names import experiment_name
 from pipeline import video
-from pipeline.video.ffmpeg import _writes_mp4
+from pipeline.video.ffmpeg import lacks
 
 from .conftest import TINY, make_video, run_job
 
@@ -220,4 +220,12 @@ def test_an_ffmpeg_that_does_not_run_is_not_taken(tmp_path: Path) -> None:
     broken = tmp_path / "ffmpeg"
     broken.write_bytes(b"\x7fELF no program")
     broken.chmod(0o755)
-    assert not _writes_mp4(str(broken)) and not _writes_mp4(str(tmp_path / "none"))
+    assert lacks(str(broken)) == lacks(str(tmp_path / "none")) == "does not run"
+
+
+def test_an_ffmpeg_of_before_5_1_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import imageio_ffmpeg
+
+    old = fake_ffmpeg(tmp_path / "bin", " V....D libx264              x264 H.264", monkeypatch)
+    assert video.ffmpeg_exe() == imageio_ffmpeg.get_ffmpeg_exe()
+    assert lacks(str(old)) == "is older than 5.1 (no option -fps_mode)"
