@@ -49,7 +49,7 @@ def test_the_plan_of_an_ablation_has_an_experiment_of_its_own(
     argv = ["--corpus", str(clip), "--preset", "demo", "--ablation", name, "--storage", str(tmp_path), "--dry-run"]
     # vae_only follows the number of scales that is set
     assert main([*argv, "--set", "num_scales=4", "--set", "iters_per_scale=1"]) == 0
-    assert f"clip-demo-{name}" in capsys.readouterr().out.replace("\n", "")
+    assert f"clip.mp4-demo-{name}" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_an_unknown_ablation_is_refused_with_the_names(capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,10 +65,10 @@ def test_the_command_trains_an_ablation_beside_the_method(clip: Path, tmp_path: 
     command = ("--corpus", clip, *TINY, "--storage", tmp_path, "--cpus-per-clip", "1", "--ablation", "patchvae")
     done = run_job("train_corpus.py", *command)
     assert done.returncode == 0, done.stdout
-    base = tmp_path / "clip-demo-patchvae"
+    base = tmp_path / "clip.mp4-demo-patchvae"
     assert json.loads((base / "experiment.json").read_text())["latent"] == "patchvae"
     (folder,) = [folder for folder in base.iterdir() if folder.is_dir() and folder.name[0] != "."]
     assert json.loads((folder / "result.json").read_text())["status"] == "done"
-    refused = run_job("train_corpus.py", *command[:-2], "--experiment", "clip-demo-patchvae")
+    refused = run_job("train_corpus.py", *command[:-2], "--experiment", "clip.mp4-demo-patchvae")
     assert refused.returncode == 2
     assert "latent was patchvae, is now gaussian" in refused.stdout.replace("\n", " ")

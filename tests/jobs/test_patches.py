@@ -149,7 +149,7 @@ def test_vgpnn_is_an_experiment_like_any_other(finished: Finished, tmp_path: Pat
     assert plan.returncode == 0 and "from noise on, without training (VGPNN)" in plan.stdout
     done = run_job("train_corpus.py", *command)
     assert done.returncode == 0, done.stdout
-    base = tmp_path / "one-demo-vgpnn"
+    base = tmp_path / "one.mp4-demo-vgpnn"
     (clip,) = base.glob("one-*")
     assert points(clip) == [(3, None)]
     scored = run_job("evaluate.py", base, "--n", "2", "--nn", "0", *ALONE)
