@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs import train_corpus
 from jobs.experiment.corpus import frames_of_video, preview_corpus, read_corpus
 from jobs.experiment.experiment import Experiment
+from jobs.training.request import TrainRequest
+from model.config import TrainConfig
 from model.presets import official, paper
 from model.pyramid import ladder
 from pipeline import shards, video
@@ -88,6 +91,15 @@ def test_a_model_keeps_the_rate_of_its_file(tmp_path: Path) -> None:
         out = tmp_path / name
         assert run_job("sample.py", clip / "checkpoint.pt", "--n", "1", "--out", out).returncode == 0
         assert video.probe(out / "sample_000.mp4").fps == rate
+
+
+def test_as_is_is_the_rate_none_of_any_preset(tmp_path: Path) -> None:
+    def config(*words: str) -> TrainConfig:
+        command = ["--corpus", "demo", "--preset", "demo", "--storage", str(tmp_path), *words]
+        return TrainRequest.from_args(train_corpus.parse(command)).config
+
+    assert config().fps == 24.0
+    assert config("--as-is") == config("--set", "fps=none") == replace(config(), fps=None)
 
 
 def test_shards_of_any_rate(film: Path, tmp_path: Path) -> None:
