@@ -33,6 +33,7 @@ class Lease:
         self._store, self._notify = store, notify
         self._name = f".driver-{uuid.uuid4().hex}.json"
         self._stop = threading.Event()
+        self._writing = threading.Lock()  # two threads renew: the waiting one and the loop
         self._thread = threading.Thread(target=self._renew_loop, name="lease", daemon=True)
         self.lost = False  # another driver took this one for dead, after a long sleep
 
@@ -103,7 +104,8 @@ class Lease:
 
     def _renew(self) -> None:
         said = {"host": host(), "pid": os.getpid(), "beat": time.time()}
-        self._store.write(self._name, json.dumps(said).encode())
+        with self._writing:
+            self._store.write(self._name, json.dumps(said).encode())
 
     def _renew_loop(self) -> None:
         while not self._stop.wait(RENEW_S):

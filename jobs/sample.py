@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"a video of {sizes[-1]}",
             sampler.needed_bytes(sizes),
             on,
-            lambda share: f"{share:.0%} of its pixels fit",
+            lambda share: f"make it smaller, {share:.1%} of its pixels fit",
         )
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)

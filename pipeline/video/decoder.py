@@ -323,7 +323,8 @@ def _selected(info: VideoInfo, due: np.ndarray, first: int, fps: float | None) -
         longest_s = float(np.diff(stamps_s).max(initial=0))
         if fps is not None and longest_s * fps < 0.8:
             place = f"(t-{stamps_s[0]:.6f})*{fps}+0.5"
-            wanted += f"*gt(floor({place}+{longest_s * fps + 0.02:.6f}),floor({place}-0.02))"
+            is_last_of_frame = f"gt(floor({place}+{longest_s * fps + 0.02:.6f}),floor({place}-0.02))"
+            wanted += f"*gt({is_last_of_frame}+gte(t,{stamps_s[-1] - 0.02:.6f}),0)"
     return f"st(0,{wanted});print(t,16);print(ld(0),16);ld(0)"
 
 

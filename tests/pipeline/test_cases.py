@@ -445,6 +445,12 @@ def test_a_time_lapse_is_told_of_and_taken_as_it_is(tools, make):
         shards.write(plan([str(other)], ClipSpec(stride=13)).clips, Path(f"{other}.shards"))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_last_picture_of_a_high_rate_comes(tools, make, count):
+    path = make("short.mp4", numbered(count), 60, *X264)
+    assert len(video.decode(path)) == 1 and read(video.decode(path, fps=60.0))[-1] == count - 1
+
+
 def test_empty_rows_of_a_manifest_are_skipped(make, tmp_path):
     make("a.mp4", numbered(13), 24, *X264)
     (tmp_path / "list.csv").write_text("clip_id,path,start_s\n\na,a.mp4,0\n,,\n  \n , ,\n\n")
