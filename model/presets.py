@@ -82,7 +82,8 @@ _SHORT: dict[str, Any] = {"vae_levels": 1, "kl_weight": 5.0, "lr": 3e-3, "lr_fin
 # A GAN scale brings samples nearer to the clip: less diversity at about the same svfid.
 # - patch_coarse_passes 6: bigbuckbunny after 400 iterations 0.26 without, 0.24 with 1, 0.20 with 2, 0.17 with 4, 0.15
 #   with 8; three other clips were better with 4 than with 8. 6 lies between; it was not compared by itself.
-# - patch_passes 2: 0.36 with 1, 0.26 with 2, 0.23 with 3, 0.21 with 5 (without coarse passes); each takes as long.
+# - patch_passes 3: 0.36 with 1, 0.26 with 2, 0.23 with 3, 0.21 with 5 (without coarse passes); each takes as long. With
+#   them carphone had 0.31 with 2 and 0.25 with 3, bigbuckbunny 0.16 both.
 # - patch_alpha 0.005, of GPNN: 0.55 at 0.001, 0.36 at 0.005, 0.35 at 0.02 with less diversity.
 _PATCHES: dict[str, Any] = {"patch_scale": 1, "patch_passes": 3, "patch_coarse_passes": 6, "patch_alpha": 0.005}
 
