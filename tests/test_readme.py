@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
-import socket
 import subprocess
 import time
 import urllib.request
@@ -27,6 +26,7 @@ from tests.jobs.conftest import (  # noqa: F401  fixtures of these tests too
     run_process,
     trained,
 )
+from tests.ports import free_port
 from tests.test_doors import LOOPBACK, listening
 
 ROOMS = ("infra", "pipeline", "model", "jobs")
@@ -178,9 +178,7 @@ def test_the_steps_for_own_videos(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_make_ui_serves_the_store(trained: Trained) -> None:  # noqa: F811
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = ["make", "ui", f"STORAGE={trained.storage}", f"PORT={port}"]
     server = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

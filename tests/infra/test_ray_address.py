@@ -15,21 +15,15 @@ from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from threading import Thread
 
-import psutil
 import pytest
 
 from infra.errors import UsageError
 from infra.ray_address import ANSWER_S, cluster_address
 from infra.ray_cluster import ROOMS, ROOT, _session_folder
 from jobs import train_corpus
+from tests.ports import free_port, ray_head
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +32,8 @@ def head() -> Iterator[str]:
     port = free_port()
     command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus", "1"]
     command += ["--port", str(port), "--include-dashboard", "false", "--dashboard-agent-listen-port", "0"]
-    process = subprocess.Popen(
-        command, env=os.environ | TOKEN, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    deadline = time.monotonic() + 120
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        assert process.poll() is None and time.monotonic() < deadline, "the head did not come up"
-        time.sleep(0.5)
-    yield f"127.0.0.1:{port}"
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for member in family:
-        if member.is_running():
-            member.kill()
-    psutil.wait_procs(family, timeout=20)
+    with ray_head(command, os.environ | TOKEN, port):
+        yield f"127.0.0.1:{port}"
 
 
 def refusal(address: str, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -11,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import pytest
 
+from tests.ports import free_port, ray_head
 from tests.test_doors import LOOPBACK, as_a_user, listening
 
 from .conftest import ROOT, TINY, make_video
@@ -22,12 +21,6 @@ pytestmark = pytest.mark.slow
 
 
 AUTH = {"RAY_AUTH_MODE": "token"}  # as infra/cluster/local_head.sh; the token is in this test's own HOME
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Head(NamedTuple):
@@ -42,20 +35,8 @@ def head() -> Iterator[Head]:
     port, dashboard = free_port(), free_port()
     env = {**as_a_user(), **AUTH, "RAY_PORT": str(port), "RAY_DASHBOARD_PORT": str(dashboard)}
     script = [str(ROOT / "infra" / "cluster" / "local_head.sh"), "--num-cpus", "2", "--num-gpus", "2"]
-    process = subprocess.Popen(script, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
-                break
-        assert process.poll() is None and time.monotonic() < deadline, "the head did not come up"
-        time.sleep(0.5)
-    yield Head(process.pid, f"http://127.0.0.1:{dashboard}")
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for member in family:
-        if member.is_running():
-            member.kill()
-    psutil.wait_procs(family, timeout=20)
+    with ray_head(script, env, dashboard) as pid:
+        yield Head(pid, f"http://127.0.0.1:{dashboard}")
 
 
 def submit(

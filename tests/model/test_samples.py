@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from model.training.loop import train_clip
 from model.training.memory import OutOfMemory, activation_bytes, largest_micro_batch
 from model.training.training_set import TrainingSet
 from model.training.workers import Workers
+from tests.ports import free_port
 
 from .conftest import SIZES, in_default_type, real_chunks, several_pyramids, tiny, train
 from .float64 import in_float64
@@ -69,12 +69,6 @@ def start(folder: Path, rank: int, size: int, port: int, *argv: str) -> subproce
         stdout=subprocess.PIPE,
         text=True,
     )
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def together(folder: Path, size: int, chunks_per_iter: int | None) -> ckpt.Checkpoint:
