@@ -192,11 +192,19 @@ class _Decoding(command.Running):
     _STAMP = re.compile(rb"^(?:\[Eval @ \w+\] )?\[error\] (-?\d+\.\d+|-?nan)$")
 
     def __init__(self, path: AnyPath, args: list[str], *, timeout_s: float) -> None:
-        self.decoded: queue.SimpleQueue[tuple[float, bool]] = queue.SimpleQueue()  # time, and whether it is given
+        self._decoded: queue.SimpleQueue[tuple[float, bool]] = queue.SimpleQueue()  # time, and whether it is given
         self._stamp: float | None = None
         self.complaints = 0  # lines that tell of an error, or of a picture that is hurt
         self._rest = b""
         super().__init__(path, args, timeout_s=timeout_s)
+
+    def next_decoded(self) -> tuple[float, bool]:
+        """Time of the next picture that was decoded, and whether it is given. Raises VideoError if none is printed."""
+        try:
+            return self._decoded.get(timeout=LAG_S)
+        except queue.Empty:
+            cause = "is decoded by an ffmpeg that does not print the times of its pictures"
+            raise video_error(self._path, cause, "use the ffmpeg of imageio-ffmpeg") from None
 
     def _told(self, block: bytes) -> None:
         *lines, self._rest = (self._rest + block).split(b"\n")
@@ -204,7 +212,7 @@ class _Decoding(command.Running):
             if found := self._STAMP.match(line):
                 number = float(found[1])
                 if self._stamp is not None:
-                    self.decoded.put((self._stamp, number > 0))
+                    self._decoded.put((self._stamp, number > 0))
                 self._stamp = number if self._stamp is None else None
             elif b"[warning]" not in line or b"corrupt decoded frame" in line:
                 self.complaints += 1
@@ -288,7 +296,7 @@ def _frames(
             is_given = False
             while not is_given:  # the pictures that were decoded and are not wanted come before it
                 expected = matching.next
-                stamp_s, is_given = running.decoded.get(timeout=LAG_S)
+                stamp_s, is_given = running.next_decoded()
                 number = matching.match(stamp_s)
                 if number is not None and number > expected:
                     soundness.gone(range(expected, number))

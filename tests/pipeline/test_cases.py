@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline import shards, video
 from pipeline.clips import ClipSpec, plan
-from pipeline.video import picture
+from pipeline.video import decoder, picture
 
 BARS = [[235, 235, 235], [235, 235, 16], [16, 235, 235], [16, 235, 16], [235, 16, 235], [235, 16, 16], [16, 16, 235]]
 BARS = np.array([*BARS, [16, 16, 16]], np.uint8)
@@ -443,6 +443,14 @@ def test_a_time_lapse_is_told_of_and_taken_as_it_is(tools, make):
     assert [read(clip) for clip in found] == every(30) and not said and not planned.notes
     with pytest.raises(shards.ShardError, match="as_is True is now None"):
         shards.write(plan([str(other)], ClipSpec(stride=13)).clips, Path(f"{other}.shards"))
+
+
+def test_an_ffmpeg_that_prints_no_times_is_one_line(tools, make, monkeypatch):
+    path = make("a.mp4", numbered(13), 24, *X264)
+    monkeypatch.setattr(decoder, "LAG_S", 0.5)
+    monkeypatch.setattr(decoder._Decoding, "_STAMP", re.compile(b"(?!)"))
+    with pytest.raises(video.VideoError, match="does not print the times of its pictures; use the ffmpeg of imageio"):
+        video.decode(path)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
