@@ -58,6 +58,11 @@ def printable(path: str | os.PathLike[str]) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def is_utf8(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is text, as MLflow and Ray need it: a file system's names may be any bytes."""
+    return os.fspath(path).isascii() or os.fspath(path).encode(errors="replace").decode() == os.fspath(path)
+
+
 def cannot_write(path: str | os.PathLike[str], error: OSError) -> str:
     """The one line for a file of ours that its disk does not take."""
     cause = f"cannot be written ({error.strerror or error})"

@@ -20,10 +20,14 @@ from typing import Any, BinaryIO
 
 from infra.errors import StorageError
 
+MAX_NAME_BYTES = 255  # of a file's or folder's name, on most file systems
+
 
 @contextlib.contextmanager
 def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
     """A new file that takes the name `path` once the body has ended and its bytes are on the disk.
+
+    One writer of `path` at a time: what an earlier one left unfinished is removed.
 
     Args:
         keep: what `path` held until then gets this name, in the same folder. Between the two renames `path` is not

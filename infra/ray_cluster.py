@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from infra.errors import UsageError, one_line, printable
+from infra.errors import UsageError, is_utf8, one_line, printable
 from infra.ray_address import cluster_address
 from infra.store import IN_RAY_JOB
 
@@ -80,7 +80,7 @@ def ray_session() -> Iterator[None]:
 def _folder_that_ray_can_name() -> Iterator[None]:
     """Run the body outside a working folder whose path is no UTF-8: Ray keeps that of the driver's."""
     before = os.getcwd()
-    if before.encode(errors="replace").decode() != before:
+    if not is_utf8(before):
         os.chdir(ROOT)
     try:
         yield

@@ -14,9 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from infra.errors import UsageError, cannot_write, one_line, printable
-from infra.files import commit, temporary_beside
+from infra.files import MAX_NAME_BYTES, commit, temporary_beside
 
-MAX_NAME_BYTES = 255
 LEFTOVER_S = 3600.0  # a file that is being copied changes more often
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 PIP_NAMES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from infra.errors import StorageError, TakenOver, UsageError, one_line, printable, without_secrets
+from infra.errors import StorageError, TakenOver, UsageError, is_utf8, one_line, printable, without_secrets
 from infra.files import replacing
 from infra.remote import leaves_folder, refuse_credentials
 
@@ -44,12 +44,14 @@ class Store:
     location: str = field(repr=False)
 
     @classmethod
-    def open(cls, given: str, option: str) -> Store:
+    def open(cls, given: str | None, option: str) -> Store:
         """The store that an option of a command line names. option: its name, for the line of an error.
 
         Raises UsageError for a scheme that cannot be used here, a store that does not answer, or a relative path in a
         Ray job.
         """
+        if given is None:
+            return cls(str(default_folder()))
         named = f"{option} {printable(given)}"
         if "://" not in given:
             if IN_RAY_JOB in os.environ and not os.path.isabs(given):
@@ -112,8 +114,7 @@ class Store:
     def tracking_folder(self) -> Path:
         """Where MLflow's sqlite file and its artifacts go if no server is named: here, or in the folder of jobs without
         a storage, if this is an object store or its path is not UTF-8, which MLflow cannot keep."""
-        can_be_named = self.location.encode(errors="replace").decode() == self.location
-        return Path(self.location) if self.is_local and can_be_named else default_folder()
+        return Path(self.location) if self.is_local and is_utf8(self.location) else default_folder()
 
     @functools.cached_property
     def _url(self) -> tuple[Any, str]:

@@ -50,11 +50,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--long", action="store_true", help="train each video whole: one model on all its chunks, losses summed")
     add("--stride", type=int, help="with --long, frames from one chunk's start to the next (default: 13, no overlap)")
-    add(
-        "--as-is",
-        action="store_true",
-        help="each picture of a file is one frame, whatever its rate: fps=none",
-    )
+    add("--as-is", action="store_true", help="each picture of a file is one frame, whatever its rate: fps=none")
     add("--workers-per-video", type=int, default=1, help="with --long: as many train a video together, each as a clip")
     command_line.add_share(parser)
     add("--n", type=int, default=10, help="samples a clip that are scored and kept, at least 2")

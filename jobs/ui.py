@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from infra.errors import UsageError, one_line, printable
-from infra.store import Store, default_folder
+from infra.store import Store
 from jobs import command_line
 
 
@@ -34,7 +34,7 @@ def server_command(storage: str | None, port: int) -> list[str]:
     from infra.tracking.runs import ERRORS, sqlite_lock
     from infra.tracking.uri import default_uri
 
-    folder = (Store.open(storage, "--storage") if storage else Store(str(default_folder()))).tracking_folder
+    folder = Store.open(storage or None, "--storage").tracking_folder
     file, uri = folder / "mlflow.db", default_uri(folder)
     if not file.is_file():
         raise UsageError(f"{printable(file)}: is not there; run make demo first, or give another --storage")

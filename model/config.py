@@ -48,7 +48,7 @@ class TrainConfig:
     scale_factor: float | None  # growth a scale, capped at max_size; None: geometric from min_size to max_size
     num_scales: int  # N + 1
     num_frames: int = 13  # LCM(1, 2, 3, 4) + 1 (§3.2)
-    fps: float | None = 24.0  # frames a second that a video is resampled to (§3.2); None: the file's own, kept
+    fps: float | None = 24.0  # frames a second that a video is resampled to (§3.2); None: its pictures as they are
     # how the real clip comes down to a scale. corners: bilinear with align_corners=True, of frames shrunk to about the
     # finest scale first; opencv: cv2.resize of frames as large as the source's, as in the authors' code (pyramid.py)
     resizing: Resizing = "corners"

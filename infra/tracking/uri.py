@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
-from infra.errors import UsageError, one_line, printable
+from infra.errors import UsageError, is_utf8, one_line, printable
 from infra.store import IN_RAY_JOB
 
 ARTIFACTS = "mlartifacts"  # beside the sqlite file: a folder an experiment
@@ -52,11 +52,8 @@ def tracking_uri(given: str | None, storage: Path) -> str:
 
 def sqlite_uri(file: Path) -> str:
     """The URI of a sqlite file, whatever is in its name. Raises UsageError for a name that is not UTF-8."""
-    try:
-        uri = URL.create("sqlite", database=str(file)).render_as_string(hide_password=False)
-    except UnicodeEncodeError as error:
-        mend = "rename it, or give another --storage, or the --tracking-uri of a server"
-        raise UsageError(f"{printable(file)}: is not UTF-8, which MLflow cannot name; {mend}") from error
+    _check_is_text(file, "rename it, or give another --storage, or the --tracking-uri of a server")
+    uri = URL.create("sqlite", database=str(file)).render_as_string(hide_password=False)
     # MLflow makes the folder that "sqlite:///" names, as it is written: it would make one with a % in its name.
     return uri.replace("sqlite:", "sqlite+pysqlite:", 1) if "%" in uri else uri
 
@@ -71,12 +68,13 @@ def sqlite_file(uri: str) -> Path | None:
 
 def artifact_location(storage: Path, experiment: str) -> str:
     """Where a store that is no server keeps an experiment's files: in the storage folder, not in the cwd."""
-    try:
-        str(storage).encode()
-    except UnicodeEncodeError as error:
-        mend = "rename it, or give the --tracking-uri of a server"
-        raise UsageError(f"{printable(storage)}: is not UTF-8, which MLflow cannot name; {mend}") from error
+    _check_is_text(storage, "rename it, or give the --tracking-uri of a server")
     return f"{storage.as_uri()}/{ARTIFACTS}/{quote(experiment)}"
+
+
+def _check_is_text(path: Path, mend: str) -> None:
+    if not is_utf8(path):
+        raise UsageError(f"{printable(path)}: is not UTF-8, which MLflow cannot name; {mend}")
 
 
 def check_length(uri: str, location: str) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 from infra import clip_folder
 from infra.errors import UsageError, one_line
 from infra.lease import Lease
-from infra.store import Store, default_folder, files_below
+from infra.store import Store, files_below
 from jobs.experiment.names import check_name
 from jobs.experiment.result import Result
 from model.config import TrainConfig
@@ -60,7 +60,7 @@ class Experiment:
 
         Raises UsageError for a storage that cannot be used, and for a name that is none of a folder.
         """
-        store = Store(str(default_folder())) if storage is None else Store.open(storage, "--storage")
+        store = Store.open(storage, "--storage")
         check_name("--experiment", name)
         return cls(store.below(name))
 

@@ -9,8 +9,8 @@ import unicodedata
 from urllib.parse import quote
 
 from infra.errors import UsageError, printable, without_secrets
+from infra.files import MAX_NAME_BYTES
 
-MAX_NAME_BYTES = 255  # of a folder's name, on most file systems
 NAME_CHARS = 60  # of a corpus's name, as a URI writes it: MLflow's databases keep 200 of a whole path
 
 

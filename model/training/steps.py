@@ -81,7 +81,7 @@ def _gan_step(state: TrainState, batches: Sequence[Batch], training_set: Trainin
         rngs = batch.rngs()
         with torch.set_grad_enabled(len(batches) == 1):
             x_rec, x_rand = _reconstruct_and_sample(state, batch, rngs)
-        real = batch.window().cut(batch.real(n))
+        real = batch.window.cut(batch.real(n))
         with autocast(device, config.precision):
             scores = criticise(critic.fixed(), torch.cat([real, x_rand.detach()]))
         score_real, score_fake = scores.mean(dim=(1, 2, 3, 4)).split(len(batch))
@@ -101,7 +101,7 @@ def _gan_step(state: TrainState, batches: Sequence[Batch], training_set: Trainin
             x_rec, x_rand = _reconstruct_and_sample(state, batch, batch.rngs())
         with autocast(device, config.precision):
             adv_loss = -len(batch) * criticise(critic.fixed(trainable=False), x_rand).mean()
-        rec_loss = len(batch) * F.mse_loss(x_rec, batch.window().cut(batch.real(n)))
+        rec_loss = len(batch) * F.mse_loss(x_rec, batch.window.cut(batch.real(n)))
         (training_set.weight * (config.rec_weight * rec_loss + config.adv_weight * adv_loss)).backward()
         _add(sums, {"rec_loss": rec_loss, "adv_loss": adv_loss})
     _step(optimizer_g, training_set.workers, config.grad_clip)
@@ -126,7 +126,7 @@ def _reconstruct_and_sample(state: TrainState, batch: Batch, rngs: Sequence[torc
             x = torch.cat([sample_posterior(_posterior(state, batch), rngs), *(stack.draw(1, rng) for rng in rngs)])
             for k in range(n):
                 x = stack.level(x, k, noise(k))
-        window, z_n = batch.window(), noise(n)
+        window, z_n = batch.window, noise(n)
         entering = window.cut(stack.entering(x, n))
         x_rec, x_rand = stack.emit(entering, n, None if z_n is None else window.cut(z_n)).split(len(batch))
     return x_rec, x_rand

@@ -8,6 +8,7 @@ nothing else, so neither micro-batches, nor the processes that share the work, n
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -71,11 +72,11 @@ class Batch:
         """The examples at scale n: (B, 3, T_n, H_n, W_n) float32."""
         return self.training_set.at(n, self.examples)
 
+    @functools.cached_property
     def window(self) -> Window:
         """The part that this iteration of a GAN scale trains on, the same of all examples."""
-        return Window.at_random(
-            self.training_set.config, self.training_set.sizes[self.scale], self.scale, self.iteration
-        )
+        size = self.training_set.sizes[self.scale]
+        return Window.at_random(self.training_set.config, size, self.scale, self.iteration)
 
     def rngs(self) -> list[torch.Generator]:
         """Random numbers of each example, each time from their beginning."""
