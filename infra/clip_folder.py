@@ -5,8 +5,10 @@ A clip's folder, in the order it fills:
     metrics.jsonl    append-only: one line a logged point (infra/metrics_log.py)
     checkpoint.pt    everything training is (model/checkpoint.py), and checkpoint.previous.pt, the one before it
     warnings.txt     only if there were any: one line each
-    samples/         scale_NN.png after each scale; real, reconstruction and sample_NN as mp4 and gif at the end
-    metrics.json     the final scores: svfid_lite0 (also of the reconstruction and of the blurred clip), diversity_n10 …
+    samples/         scale_NN.png after each scale; real, reconstruction and sample_NN as mp4 and gif at the
+                     end, of an image as png, and sheet.png of all of them
+    metrics.json     the final scores: svfid_lite0, of an image sifid_lite0_frames (also of the reconstruction and of
+                     the blurred clip), diversity_n10 …
     result.json      written last: its presence with status "done" means done
     error.txt        only of a failed clip: the traceback
     tracked.json     written when all the others are in MLflow (infra/tracking/forward.py)

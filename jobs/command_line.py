@@ -7,20 +7,20 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from infra.errors import StorageError, UsageError, printable
 from infra.ray_cluster import ClipShare
 from model.config import ConfigError, Method, Precision, TrainConfig
-from model.presets import PRESETS
+from model.presets import PRESETS, of_method
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 METHODS: tuple[str, ...] = get_args(Method)
 RIVALS = METHODS[1:]  # of the project's own method
+UNTRAINED = ("vgpnn",)  # without networks
 DONE, SOME_FAILED, BAD_ARGUMENTS, STOPPED = 0, 1, 2, 130
 
 
@@ -124,7 +124,10 @@ def add_set(parser: argparse.ArgumentParser) -> None:
 
 def add_method(parser: argparse.ArgumentParser) -> None:
     """--method."""
-    text = "vgpnn: no training, videos are made of the clip's patches alone (default: the preset's, hpvaegan)"
+    text = (
+        "singan, consingan: the paper's rivals; vgpnn: no training, videos are made of the clip's patches alone "
+        "(default: the preset's, hpvaegan)"
+    )
     parser.add_argument("--method", choices=METHODS, help=text)
 
 
@@ -134,14 +137,14 @@ def rival_of(args: argparse.Namespace) -> str:
 
 
 def config_of(args: argparse.Namespace) -> TrainConfig:
-    """The preset with its overrides and the method. Raises ConfigError."""
-    return with_method(PRESETS[args.preset]().with_overrides(args.set), args)
+    """The preset, as one of --method, with its overrides. Raises ConfigError."""
+    return with_method(PRESETS[args.preset](), args).with_overrides(args.set)
 
 
 def with_method(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
-    """The config with --method, if that was given."""
-    method = vars(args).get("method")
-    return replace(config, method=method) if method else config
+    """The config as one of --method, if that was given. Raises ConfigError."""
+    method: Method | None = vars(args).get("method")
+    return of_method(config, method) if method else config
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:

@@ -65,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from jobs.comparison import run as comparison  # imports torch, which --help must not wait for
     from model.metrics.option import from_option
     from model.metrics.weight_files import FeaturesError
+    from jobs.experiment.settings import ModelSettings
     from pipeline.clips import FPS, ClipSpec
     from pipeline.video import VideoError
 
@@ -77,11 +78,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError("--limit must be 2 or more, --workers and --stride 1 or more, --seed 0 or more")
         check_name("--name", args.name)
         features = from_option(args.features)
+        if config.dims == 2:
+            raise UsageError(f"--preset {args.preset}: is of images, and this compares videos; give one of videos")
         if features.of_images:
             raise UsageError(f"--features {args.features}: these are of images; give lite0 or c3d:FILE")
         training = TrainRequest(
             corpus=str(Path(args.out) / f"{args.name}_{features.name}_nn1.csv"),
-            config=config,
+            settings=ModelSettings(config),
             preset=args.preset,
             experiment=Experiment.open(args.storage, args.experiment or f"compare-{args.name}-{args.preset}"),
             tracking_uri=args.tracking_uri,

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from infra.errors import UsageError
 from infra.ray_cluster import check_cluster
 from jobs import command_line
-from jobs.command_line import DONE, RIVALS, SOME_FAILED
+from jobs.command_line import DONE, SOME_FAILED, UNTRAINED
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -51,7 +51,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="score the videos in this folder, all of them, against --real",
     )
-    add("--method", choices=RIVALS, help="score this method on the same clips too, a row beside each model's")
+    add("--method", choices=UNTRAINED, help="score this method on the same clips too, a row beside each model's")
     add(
         "--real",
         type=command_line.path,

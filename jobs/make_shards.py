@@ -35,7 +35,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("sources", nargs="+", type=command_line.path, metavar="SOURCE", help=sources)
     add("--out", required=True, type=command_line.local_path, metavar="DIR", help="folder for the shards")
-    add("--frames", type=_count, default=13, help="frames a clip")
+    add("--frames", type=_frames, default=13, help="frames a clip, 2 or more")
     add("--fps", type=_rate, default=24.0, help="frames a second that videos are resampled to")
     add("--stride", type=_count, default=13, help="frames from one clip's start to the next")
     add("--max-height", type=_count, default=256, help="px; higher videos are shrunk")
@@ -94,6 +94,13 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def _frames(text: str) -> int:
+    value = int(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError(f"{text} is not 2 or more")
     return value
 
 

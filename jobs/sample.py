@@ -78,7 +78,7 @@ def frames_for(checkpoint: str, real: str | None, loaded: LoadedModel) -> list[n
     Raises ValueError, one line, if it is nowhere, VideoError for a --real that cannot be read.
     """
     from infra.store import Store
-    from jobs.experiment.corpus import frames_of_video
+    from jobs.experiment.corpus import frames_of_source
     from jobs.experiment.models import chunks_of_checkpoint
     from pipeline import shards
 
@@ -87,7 +87,7 @@ def frames_for(checkpoint: str, real: str | None, loaded: LoadedModel) -> list[n
             raise ValueError("--real: a model of networks alone needs no clip; leave it out")
         return []
     if real is not None:
-        return frames_of_video(real, loaded.config)
+        return frames_of_source(real, loaded.config)
     entries = chunks_of_checkpoint(Store.open(checkpoint, "CHECKPOINT"), loaded.name)
     if not entries:
         cause = f"its videos are made of patches of the clip {loaded.name}, whose frames no experiment around it has"

@@ -114,7 +114,7 @@ def simulate(folder: Path, count: int, nodes: int) -> None:
     experiment = Experiment(Store(str(folder / "runs")))
     config = replace(demo(), iters_per_scale=1)
     parent = ParentRun("sqlite:///nowhere", "0", "0")
-    display = ProgressDisplay(Console(file=open(os.devnull, "w")), count, 0, sum(config.iterations))  # noqa: SIM115
+    display = ProgressDisplay(Console(file=open(os.devnull, "w")), count, 0)  # noqa: SIM115
     clips = list(planned(folder, count))
 
     def task_of(clip: Clip) -> ClipTask:

@@ -21,6 +21,7 @@ from torch import Tensor
 from infra.files import replacing, sync_folder
 from model.config import ConfigError, TrainConfig
 from model.networks.generators import GeneratorStack
+from model.networks.stacks import new_stack
 from model.pyramid import ScaleSize
 
 FORMAT = 3  # 1 had no seal; 2 kept the state of a random generator, which is a function of the position now
@@ -75,7 +76,7 @@ def rebuild(
     config: TrainConfig, sizes: Sequence[ScaleSize], generators: Mapping[str, Tensor], noise_amps: Sequence[float]
 ) -> GeneratorStack:
     """A stack on the CPU, without gradients, from its state; as many generators as there are noise amplitudes."""
-    stack = GeneratorStack(config, sizes)
+    stack = new_stack(config, sizes)
     while stack.num_scales < len(noise_amps):
         stack.grow()
     stack.load_state_dict(generators)

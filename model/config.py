@@ -25,7 +25,7 @@ RUN_SETTINGS = (
 LadderSide = Literal["height", "width", "shorter"]
 Precision = Literal["auto", "bf16", "float32"]
 Latent = Literal["gaussian", "patchvae"]
-Method = Literal["hpvaegan", "vgpnn"]
+Method = Literal["hpvaegan", "singan", "consingan", "vgpnn"]
 Resizing = Literal["corners", "opencv"]
 
 
@@ -37,9 +37,11 @@ class ConfigError(ValueError):
 class TrainConfig:
     """One model's definition and training. Units and sources are beside each field; "§" refers to the paper."""
 
-    # vgpnn: no network; random videos are made of the clip's patches (model/patches/vgpnn.py). Of this config it takes
+    # singan, consingan: the paper's rivals (networks/singan.py). vgpnn: no network; random videos are made of the clip's patches (model/patches/vgpnn.py). Of this config it takes
     # the frames and the size of the finest scale only
     method: Method = "hpvaegan"
+    # 2: of images, which are clips of one frame, with kernels of 1×k×k (§4.2, "Image Generation")
+    dims: Literal[2, 3] = 3
 
     # -- pyramid (§3.2, A.1)
     ladder_side: LadderSide  # which side min_size and max_size measure; shorter: of the two
@@ -53,6 +55,8 @@ class TrainConfig:
     # finest scale first; opencv: cv2.resize of frames as large as the source's, as in the authors' code (pyramid.py)
     resizing: Resizing = "corners"
     frame_rates: tuple[int, ...] = (4, 3, 2, 1)  # sub-sampling, scale 0 first: Ω
+    # how sizes grow without a scale_factor. geometric: each as much; consingan: most at the coarse scales
+    rescaling: Literal["geometric", "consingan"] = "geometric"
 
     # -- networks (A.1)
     channels: int = 64
@@ -80,8 +84,12 @@ class TrainConfig:
     adv_weight: float  # β_adv
     gp_weight: float = 0.1  # λ of the gradient penalty; not in the text, authors' code
     noise_amp: float = 0.1  # z_n has amplitude noise_amp · RMSE(x̄ⁿ, xⁿ) at GAN scales; likewise
+    vae_noise: bool = False  # random samples get z_n at the VAE scales above 0 too, as in the authors' 2D code
+    batch_size: int = 1  # random draws of each example in an iteration; their losses are averaged
+    train_depth: int = 1  # GAN scales that learn together: Gᵏ at lr · 0.2ⁿ⁻ᵏ, of unfrozen_lr_decay; ConSinGAN: 3
+    gan_steps: int = 1  # steps of D, then of G, in an iteration of a GAN scale; SinGAN: 3
     # norm over all trained parameters of E and G; the critic is not clipped. The text has no clipping (model/README.md)
-    grad_clip: float = 5.0
+    grad_clip: float | None = 5.0  # None: none
     # GAN scales train on a random part of the volume, so much of its height and width; 1: all of it, as the paper. The
     # critic is one of patches: the gradient is the same in expectation, but for what the border and the statistics of
     # the normalisation do. Never less than what the critic sees at once
@@ -135,11 +143,17 @@ class TrainConfig:
             need(getattr(self, name) >= 2, f"{name}={getattr(self, name)}: at least 2, a first and a last one")
         need(self.encoder_convs >= 1, f"encoder_convs={self.encoder_convs}: at least 1")
         need(self.max_size >= self.min_size, f"max_size={self.max_size}: at least min_size={self.min_size}")
+        for name in ("batch_size", "train_depth", "gan_steps"):
+            need(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: at least 1")
         for name in ("stride", "chunks_per_iter", "micro_batch"):
             need(getattr(self, name) is None or getattr(self, name) >= 1, f"{name}={getattr(self, name)}: 1 or more")
         need(self.crops >= 0, f"crops={self.crops}: 0 or more")
         factor = self.scale_factor
         need(factor is None or 1 < factor < math.inf, f"scale_factor={factor}: a finite number above 1, or None")
+        need(
+            factor is None or self.rescaling == "geometric",
+            f"rescaling={self.rescaling}: takes the place of scale_factor={factor}; set scale_factor=none",
+        )
         need(self.seed >= 0, f"seed={self.seed}: 0 or more")
         need(
             0 <= self.vae_levels <= self.num_scales,
@@ -160,11 +174,18 @@ class TrainConfig:
             )
         least = min(iters) if isinstance(iters, tuple) else iters
         need(least >= 1, f"iters_per_scale={iters}: every scale needs at least 1")
-        for name in ("lr", "rec_weight", "grad_clip", "vae_lr_decay"):
+        for name in ("lr", "rec_weight", "vae_lr_decay"):
             need(0 < getattr(self, name) < math.inf, f"{name}={getattr(self, name)}: a finite number above 0")
+        clip = self.grad_clip
+        need(clip is None or 0 < clip < math.inf, f"grad_clip={clip}: a finite number above 0, or None")
         for name in ("kl_weight", "adv_weight", "gp_weight", "noise_amp"):
             need(0 <= getattr(self, name) < math.inf, f"{name}={getattr(self, name)}: a finite number, 0 or more")
         need(0 < self.gan_crop <= 1, f"gan_crop={self.gan_crop}: above 0, at most 1")
+        if self.method in ("singan", "consingan"):
+            must = {"vae_levels": 0, "latent_dim": 3, "latent": "gaussian", "tanh_after_sum": True, "gan_crop": 1.0}
+            for name, value in must.items():
+                need(getattr(self, name) == value, f"method={self.method}: needs {name}={value}")
+            need(self.generator_convs >= 4, f"method={self.method}: needs generator_convs=4 or more")
         decay = self.unfrozen_lr_decay
         need(decay is None or 0 < decay <= 1, f"unfrozen_lr_decay={decay}: above 0, at most 1, or None")
         need(0 < self.lr_final <= 1, f"lr_final={self.lr_final}: above 0, at most 1")
@@ -194,6 +215,12 @@ class TrainConfig:
             bool(self.frame_rates) and min(self.frame_rates) >= 1,
             f"frame_rates={self.frame_rates}: whole numbers from 1",
         )
+        if self.dims == 2:
+            one = {"num_frames": 1, "frame_rates": (1,), "stride": None}
+            for name, value in one.items():
+                need(getattr(self, name) == value, f"{name}={getattr(self, name)}: of an image it is {value}")
+            need(self.patch_size[0] == 1, f"patch_size={self.patch_size}: an image has one frame; write 1,7,7")
+            return
         need(
             self.num_frames >= 2 and all((self.num_frames - 1) % r == 0 for r in self.frame_rates),
             f"num_frames={self.num_frames}: num_frames - 1 must be a multiple of every frame rate {self.frame_rates}",
@@ -218,9 +245,17 @@ class TrainConfig:
         every = iters if isinstance(iters, tuple) else (iters,) * self.num_scales
         return every[: self.trained_scales]
 
-    def generator_kernel(self, n: int) -> int:
+    def kernel(self, side: int) -> tuple[int, int, int]:
+        """Frames, height and width of a convolution's kernel of a side: images have one frame."""
+        return (side if self.dims == 3 else 1, side, side)
+
+    def generator_side(self, n: int) -> int:
         """Side of the convolutions of Gⁿ: `vae_kernel` is that of the patch-VAE generators only."""
         return self.vae_kernel if n < self.vae_levels else 3
+
+    def generator_kernel(self, n: int) -> tuple[int, int, int]:
+        """Kernel of the convolutions of Gⁿ."""
+        return self.kernel(self.generator_side(n))
 
     def definition(self) -> dict[str, Any]:
         """The settings that define the model, without those of how it runs: what a resumed training must keep."""

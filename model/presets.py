@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from model.config import TrainConfig
+from model.config import Method, TrainConfig
 
 
 def paper() -> TrainConfig:
@@ -124,7 +124,85 @@ def demo() -> TrainConfig:
     )
 
 
+# -- images (§4.2): clips of one frame
+_IMAGE: dict[str, Any] = {"dims": 2, "num_frames": 1, "frame_rates": (1,), "fps": None, "patch_size": (1, 7, 7)}
+
+
+def image_paper() -> TrainConfig:
+    """§4.2, "Image Generation": the method with 2D convolutions and a spatial pyramid only; all else as for videos."""
+    return replace(paper(), **_IMAGE)
+
+
+def image_official() -> TrainConfig:
+    """The authors' published code for images (train_image.py at f372e84), with the iterations of its README."""
+    return replace(
+        official(),
+        **_IMAGE,
+        iters_per_scale=5_000,
+        batch_size=2,  # --batch-size
+        vae_noise=True,  # their 2D generator adds noise at every scale above 0
+        noise_amp=0.05,  # --noise_amp 0.1, which they divide by the batch size
+    )
+
+
+def image_demo() -> TrainConfig:
+    """Half a minute an image on two CPU cores: half the channels, the coarsest scale alone, patches up to 188 px."""
+    return replace(demo(), **_IMAGE, max_size=188, patch_scale=1)
+
+
+def image_small() -> TrainConfig:
+    """Minutes an image: the paper's networks."""
+    return replace(small(), **_IMAGE, max_size=188)
+
+
 PRESETS: dict[str, Callable[[], TrainConfig]] = {f.__name__: f for f in (paper, official, fast, small, demo)}
+PRESETS |= {f.__name__: f for f in (image_paper, image_official, image_small, image_demo)}
+
+# What clips of the other kind are trained by, where videos and images are in one corpus.
+OTHER_KIND = {
+    "paper": "image_paper",
+    "official": "image_official",
+    "fast": "image_small",
+    "small": "image_small",
+    "demo": "image_demo",
+    "image_paper": "paper",
+    "image_official": "official",
+    "image_small": "small",
+    "image_demo": "demo",
+}
+
+# The rivals of Fig. 5, as the authors re-implemented them (train_video_baselines.py, modules/networks_3d.py at f372e84):
+# their networks, losses and noise, on the ladder and for the iterations of a preset.
+# SinGAN's own text and code differ: 2,000 iterations a scale of three steps each of D and G (gan_steps=3), 32 channels
+# that double every four scales, scales from 25 to 250 px by ¾, z* of one channel, a batch of one (batch_size=1,
+# noise_amp=0.1), five convolutions. ConSinGAN's: six scales of rescaling=consingan, three steps, rates that fall to a
+# tenth a stage (unfrozen_lr_decay=0.1), noise_amp=0.1, no normalisation.
+_RIVAL: dict[str, Any] = {
+    "vae_levels": 0,
+    "latent_dim": 3,  # --nc-z: z* and z have the channels of an image
+    "generator_convs": 7,  # head + 5 + tail
+    "critic_convs": 7,
+    "tanh_after_sum": True,
+    "critic_last_spectral": False,
+    "rec_weight": 10.0,  # --alpha
+    "adv_weight": 1.0,
+    "grad_clip": None,
+    "batch_size": 2,
+    "noise_amp": 0.05,  # --noise_amp 0.1, which they divide by the batch size
+    "patch_scale": None,  # every scale is trained
+}
+_METHODS: dict[Method, dict[str, Any]] = {
+    "hpvaegan": {},
+    "singan": _RIVAL,
+    "consingan": {**_RIVAL, "train_depth": 3},  # ConSinGAN's; --lr-scale 0.2 is vae_lr_decay
+    "vgpnn": {},
+}
+
+
+def of_method(config: TrainConfig, method: Method) -> TrainConfig:
+    """A preset of hp-VAE-GAN as that of another method."""
+    return replace(config, method=method, **_METHODS[method])
+
 
 # The paper's ablations: name → what it changes in a configuration of any size. Applied after `--set`, as vae_only
 # depends on the number of scales. Fig. 9 shows r = 1 and PatchVAE at the end of five VAE scales (vae_levels=5).

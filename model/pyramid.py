@@ -75,10 +75,23 @@ def _along(config: TrainConfig, n: int) -> int:
         return min(round(low * config.scale_factor**n), high)
     if last == 0:
         return high
+    if config.rescaling == "consingan":
+        return round(high * (low / high) ** _consingan_share(n, last))
     if config.ladder_side == "width":
         # The authors' float power, as it is: it lands just above 32, 64 and 128, and ceil makes 33, 65, 129.
         return math.ceil(high * ((low / high) ** (1 / last)) ** (last - n))
     return round(low * (high / low) ** (n / last))
+
+
+def _consingan_share(n: int, last: int) -> float:
+    """Of the way from the finest scale to the coarsest along the logarithm of the size: ConSinGAN's rescaling.
+
+    Hinz et al. 2021, §3.3, as in their published code (create_reals_pyramid): the exponent of the mean factor between
+    scales is (S − 1) / log S · log(S − n) + 1 for n below S, the last scale.
+    """
+    if n == last:
+        return 0.0
+    return ((last - 1) / math.log(last) * math.log(last - n) + 1) / last if last > 1 else 1.0
 
 
 class Pyramid(Sequence[np.ndarray]):

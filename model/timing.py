@@ -5,6 +5,7 @@ Networks start untrained on a clip of noise: an iteration takes as long whatever
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 
 from model.config import TrainConfig
 from model.device import best_device, keep_freed_memory, peak_gib, resolve
-from model.networks.blocks import refine_spectral
+from model.networks.blocks import convolve, refine_spectral
 from model.networks.critic import FixedCritic
 from model.pyramid import ScaleSize
 from model.sampling.sampler import random_videos, sampler_of
@@ -41,20 +42,20 @@ class Timed:
 def needed_gflops(config: TrainConfig, sizes: Sequence[ScaleSize], n: int) -> float:
     """10⁹ operations that one iteration of scale n needs in its convolutions, whatever is executed.
 
-    Each convolution counts 2 · kernel³ · in · out · T · H · W a sample: once forward, once for the gradient of its
-    weight, once for that of its input, where those are needed (E is not run at GAN scales, where it is
+    Each convolution counts 2 · K · in · out · T · H · W a sample, K the voxels of its kernel: once forward, once for the
+    gradient of its weight, once for that of its input, where those are needed (E is not run at GAN scales, where it is
     frozen). Without freezing the gradient of G⁰'s input is counted for both samples, as they are one batch.
     """
 
-    def convs(widths: Sequence[int], k: int, kernel: int = 3) -> list[float]:
+    def convs(widths: Sequence[int], k: int, side: int = 3) -> list[float]:
         t, h, w = sizes[k]
-        return [2 * kernel**3 * a * b * t * h * w / 1e9 for a, b in pairwise(widths)]
+        return [2 * math.prod(config.kernel(side)) * a * b * t * h * w / 1e9 for a, b in pairwise(widths)]
 
     c = config.channels
 
     def generator(k: int) -> list[float]:
         widths = [config.latent_dim if k == 0 else 3, *[c] * (config.generator_convs - 1), 3]
-        return convs(widths, k, config.generator_kernel(k))
+        return convs(widths, k, config.generator_side(k))
 
     encoder = convs([3, *[c] * config.encoder_convs], 0, config.encoder_kernel)
     heads = 2 * sum(convs([c, config.latent_dim], 0, config.encoder_kernel))
@@ -135,12 +136,13 @@ def conv_gflops_per_s(config: TrainConfig, size: ScaleSize, seconds: float = 1.0
     device = best_device()
     dtype = torch.bfloat16 if resolve(config.precision, device) == "bf16" else torch.float32
     c, (t, h, w), best = config.channels, size, 0.0
-    weight = torch.randn((c, c, 3, 3, 3), dtype=dtype, device=device).to(memory_format=torch.channels_last_3d)
+    kernel = config.kernel(3)
+    weight = torch.randn((c, c, *kernel), dtype=dtype, device=device).to(memory_format=torch.channels_last_3d)
     for batch in (1, 2):
         x = torch.randn((batch, c, t, h, w), dtype=dtype, device=device).to(memory_format=torch.channels_last_3d)
         with torch.no_grad():
-            fastest = min(_times(lambda x=x: F.conv3d(x, weight, padding=1), seconds, device))  # type: ignore[misc]
-        best = max(best, 2 * 27 * c * c * batch * t * h * w / 1e9 / fastest)
+            fastest = min(_times(lambda x=x: convolve(x, weight), seconds, device))  # type: ignore[misc]
+        best = max(best, 2 * math.prod(kernel) * c * c * batch * t * h * w / 1e9 / fastest)
     return best
 
 

@@ -1,10 +1,12 @@
 """Sources (files, folders, folders of frames, CSV manifests, "demo") -> plans of clips with stable ids.
 
+An image is a clip of one frame.
+
 planned = plan(["my_videos/"], ClipSpec(stride=13))
 planned.clips      # what shards.write takes
 planned.failures   # what cannot be used, one line each
 planned.dropped    # frames that no clip uses, by source
-planned.notes      # what is to be said of videos that are used
+planned.notes      # what is to be said of videos and images that are used
 """
 
 import os
@@ -12,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from infra.errors import printable
-from pipeline import video
-from pipeline.sources import Failure, Note, Video, expand
+from pipeline import image, video
+from pipeline.sources import Failure, Note, Still, Video, expand
 
 MIN_SIDE_PX = 16
 FPS = 24.0  # of the paper, §3.2
@@ -22,29 +24,36 @@ FEW_PICTURES = 4  # in a clip: fewer are told of
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """How videos are cut into clips.
+    """How videos are cut into clips, and what becomes of images, which are clips of one frame.
 
     Attributes:
-        num_frames: of a clip.
+        num_frames: of a video's clip, 2 or more.
         fps: frames a second that videos are resampled to (paper §3.2); None: each picture of a file is one frame.
-        stride: frames from one clip's start to the next; None: one clip a video, its first.
+        stride: frames from one clip's start to the next, and no images; None: one clip a video, its first.
         max_height: px; higher videos are shrunk to it.
+        max_image_height: px; higher images are shrunk to it.
     """
 
     num_frames: int = 13
     fps: float | None = FPS
     stride: int | None = None
     max_height: int = 256
+    max_image_height: int = 256
 
     def __post_init__(self) -> None:
-        counts = (self.num_frames, self.stride or 1, self.max_height)
+        counts = (self.num_frames, self.stride or 1, self.max_height, self.max_image_height)
+        if self.num_frames == 1:
+            raise ValueError("a clip of 1 frame is an image; num_frames must be 2 or more")
         if min(counts) < 1 or self.stride == 0 or not (self.fps is None or 0 < self.fps < 1e6):
-            raise ValueError(f"num_frames, fps, stride and max_height must be positive, got {self}")
+            raise ValueError(f"num_frames, fps, stride and maximum heights must be positive, got {self}")
 
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """One clip to cut: `num_frames` frames of `source` from `start_frame` on, all counted at `fps`."""
+    """One clip to cut: `num_frames` frames of `source` from `start_frame` on, all counted at `fps`.
+
+    Of an image: one frame from 0 on; `fps` means nothing.
+    """
 
     clip_id: str
     source: str
@@ -52,6 +61,11 @@ class ClipPlan:
     num_frames: int = 13
     fps: float = 24.0
     as_is: bool = False  # counted in pictures of the file instead, which are shown at `fps`
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the source is an image. A video's clip has 2 frames or more."""
+        return self.num_frames == 1
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,7 @@ def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
     """What to cut from `sources`, in their order. Reads headers only (and counts frames where there is none).
 
     Args:
-        sources: video file; folder of videos (recursive); folder of numbered frames; CSV manifest with
+        sources: video or image file; folder of these (recursive); folder of numbered frames; CSV manifest with
             columns clip_id,path,start_s[,duration_s] (paths relative to the manifest); or "demo".
 
     A manifest row without a stride gives one clip, at its start_s. Nothing in a source raises: what cannot be used is
@@ -77,7 +91,7 @@ def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
     clips: list[ClipPlan] = []
     failures: list[Failure] = []
     notes: dict[str, Note] = {}  # by line
-    owners: dict[str, Video] = {}  # by clip id
+    owners: dict[str, Video | Still] = {}  # by clip id
     totals: dict[str, int] = {}
     used: dict[str, set[int]] = {}
     for found in (item for source in sources for item in expand(source)):
@@ -93,14 +107,12 @@ def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
                 failures.append(_same_id(found, owner, found.clip_id))
             continue
         try:
-            info = video.probe(found.path)
-            total = _usable_frames(info, spec)
-            cut = _cut(found, info, total, spec)
+            cut, total, lines = _image(found, spec) if isinstance(found, Still) else _video(found, spec)
         except video.VideoError as error:
             failures.append(Failure(found.named_as or found.path, _blame(found, str(error))))
             continue
         totals[found.path] = total
-        notes |= {line: Note(found.path, line) for line in [*video.notes(info), *_few_pictures(info, total, spec)]}
+        notes |= {line: Note(found.path, line) for line in lines}
         if taken := [clip.clip_id for clip in cut if owners.setdefault(clip.clip_id, found) is not found]:
             failures.append(_same_id(found, owners[taken[0]], taken[0]))
             continue
@@ -111,10 +123,34 @@ def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
     return Planned(tuple(clips), tuple(failures), dropped, tuple(notes.values()))
 
 
-def _usable_frames(info: video.VideoInfo, spec: ClipSpec) -> int:
+def _image(found: Still, spec: ClipSpec) -> tuple[list[ClipPlan], int, list[str]]:
+    """The clip of an image, its number of frames, and lines to tell. Raises: VideoError."""
+    info = image.probe(found.path)
+    _check_sides(info, "image")
+    if spec.stride is not None:
+        raise video.video_error(found.path, "is an image, which has no length", "train it without --long")
+    lines = []
+    if info.pictures > 1:
+        cause = f"holds {info.pictures} pictures, and the first or main one is taken"
+        lines.append(str(video.video_error(found.path, cause, "save each as a file of its own to train it")))
+    return [ClipPlan(found.clip_id, found.path, 0, 1, FPS)], 1, lines
+
+
+def _video(found: Video, spec: ClipSpec) -> tuple[list[ClipPlan], int, list[str]]:
+    """The clips of a video, its number of frames, and lines to tell. Raises: VideoError."""
+    info = video.probe(found.path)
+    total = _usable_frames(info, spec)
+    return _cut(found, info, total, spec), total, [*video.notes(info), *_few_pictures(info, total, spec)]
+
+
+def _check_sides(info: video.VideoInfo | image.ImageInfo, what: str) -> None:
     if min(info.width, info.height) < MIN_SIDE_PX:
         cause = f"is {info.width}x{info.height} pixels, {MIN_SIDE_PX}x{MIN_SIDE_PX} is the least"
-        raise video.video_error(info.path, cause, "give a larger video")
+        raise video.video_error(info.path, cause, f"give a larger {what}")
+
+
+def _usable_frames(info: video.VideoInfo, spec: ClipSpec) -> int:
+    _check_sides(info, "video")
     total = video.count_frames(info, spec.fps)
     if total < spec.num_frames:
         plural = "" if total == 1 else "s"
@@ -155,19 +191,19 @@ def _cut(found: Video, info: video.VideoInfo, total: int, spec: ClipSpec) -> lis
     ]
 
 
-def _same(one: Video, other: Video) -> bool:
-    """Whether the two are one video, given twice. Two rows of a manifest never are."""
+def _same(one: Video | Still, other: Video | Still) -> bool:
+    """Whether the two are one file, given twice. Two rows of a manifest never are."""
     if one.named_as or other.named_as:
         return False
     return os.path.realpath(one.path) == os.path.realpath(other.path)
 
 
-def _same_id(found: Video, owner: Video, clip_id: str) -> Failure:
+def _same_id(found: Video | Still, owner: Video | Still, clip_id: str) -> Failure:
     cause = f"its clip id {clip_id} is already that of {printable(owner.named_as or owner.path)}"
     mend = "rename one" if found.named_as else "rename one, or give the folder that holds both"
     reason = str(video.video_error(found.path, cause, mend))
     return Failure(found.named_as or found.path, _blame(found, reason))
 
 
-def _blame(found: Video, reason: str) -> str:
+def _blame(found: Video | Still, reason: str) -> str:
     return f"{found.named_as}: {reason}" if found.named_as else reason

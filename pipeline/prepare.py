@@ -22,7 +22,7 @@ class Prepared:
         written: what was decoded this time.
         failures: sources and clips that cannot be used.
         dropped: source → frames that no clip uses.
-        notes: what is to be said of videos that are used, and of files that are left out.
+        notes: what is to be said of videos and images that are used, and of files that are left out.
     """
 
     entries: tuple[ShardEntry, ...]
@@ -56,7 +56,8 @@ def prepare(
         finished += 1
         advance(finished, len(planned.clips))
 
-    written = shards.write(planned.clips, folder, max_height=spec.max_height, on_clip=count)
+    heights = {"max_height": spec.max_height, "max_image_height": spec.max_image_height}
+    written = shards.write(planned.clips, folder, **heights, on_clip=count)
     entries = tuple(entry for entry in shards.index(folder) if entry.clip_id in wanted)
     return Prepared(entries, written, (*planned.failures, *written.failures), planned.dropped, planned.notes)
 

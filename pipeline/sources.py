@@ -1,5 +1,6 @@
-"""What a source holds: file, folder, folder of frames, CSV manifest, "demo" or URI -> its videos."""
+"""What a source holds: file, folder, folder of frames, CSV manifest, "demo" or URI -> its videos and images."""
 
+import contextlib
 import csv
 import hashlib
 import importlib.util
@@ -7,12 +8,13 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from infra.errors import printable
-from pipeline import video
+from pipeline import image, video
+from pipeline.video.frames import listed
 
 DEMO_CLIPS = ("bikes", "bigbuckbunny", "carphone_pristine")
 VIDEO_SUFFIXES = frozenset(
@@ -25,12 +27,17 @@ VIDEO_SUFFIXES = frozenset(
 # What is a video to other programs and is not read here: formats of their own, and lists of other files.
 OTHER_SUFFIXES = frozenset(
     {".swf", ".braw", ".r3d", ".ari", ".crm", ".bik", ".smk", ".insv", ".lrv", ".amv", ".roq", ".mvi", ".nsv", ".ismv"}
-    | {".m3u8", ".mpd", ".f4m", ".vdr", ".cine", ".viv", ".fli", ".flc", ".wrf", ".webp", ".avif", ".heic", ".heif"}
+    | {".m3u8", ".mpd", ".f4m", ".vdr", ".cine", ".viv", ".fli", ".flc", ".wrf"}
 )
 # Folders that systems and programs make beside a user's own, for themselves.
 CLUTTER = re.compile(r"[@#$~].*|__MACOSX|lost\+found|System Volume Information|RECYCLER", re.IGNORECASE)
 SMALL_COPIES = re.compile(r"\.?(thumb|thumbnail|preview|prox[iy]e?)s?", re.IGNORECASE)  # of what lies beside the folder
-FEW = 8  # numbered images beside folders or videos that are taken for something else than frames
+# What players and shops put beside a video: its cover, by its own name, after the video's name, or with a number.
+COVER = re.compile(
+    r"(cover|folder|poster|front|back|thumb|thumbnail|preview|banner|fanart|landscape|albumart\w*)s?[-_ ]?\d*",
+    re.IGNORECASE,
+)
+FEW = 8  # numbered images; fewer are no frames of one clip
 SAFE_ID = re.compile(r"[a-z0-9_-]{1,64}")  # fit for file names, MLflow tags, and a tar member's 100
 MAX_LINE_CHARS = 1 << 18  # csv itself refuses a field above half of this
 
@@ -53,7 +60,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Video:
-    """A video to cut, or a part of one: what a source is expanded to."""
+    """A video to cut, or a part of one."""
 
     path: str
     clip_id: str
@@ -63,8 +70,17 @@ class Video:
     named_as: str = ""  # the manifest row to blame, if any
 
 
-def expand(source: str) -> Iterator[Video | Failure | Note]:
-    """The videos of a source on this machine; what cannot be used is a Failure, and nothing raises."""
+@dataclass(frozen=True)
+class Still:
+    """An image."""
+
+    path: str
+    clip_id: str
+    named_as: str = ""  # the manifest row to blame, if any
+
+
+def expand(source: str) -> Iterator[Video | Still | Failure | Note]:
+    """The videos and images of a source on this machine; what cannot be used is a Failure, and nothing raises."""
     path = Path(source)
     try:
         if source == "demo":
@@ -73,12 +89,11 @@ def expand(source: str) -> Iterator[Video | Failure | Note]:
             yield from _manifest(path)
         elif path.is_dir():
             root = PurePosixPath(os.path.basename(os.path.abspath(path)))  # "." has a name too
-            videos = list(_walk(path, root))
-            if all(isinstance(found, Note) for found in videos):
-                yield from videos
-                mend = "give a folder with video files (.mp4, .mov, ...) or numbered frames (1.png, 2.png, ...)"
+            there = list(_walk(path, root))
+            yield from there
+            if all(isinstance(found, Note) for found in there):
+                mend = "give a folder with video files (.mp4, .mov, ...) or images (.png, .jpg, ...)"
                 raise video.video_error(source, "holds no video", mend)
-            yield from videos
         else:
             yield _named(path, PurePosixPath(path.name))
     except (OSError, ValueError, csv.Error) as error:
@@ -87,8 +102,8 @@ def expand(source: str) -> Iterator[Video | Failure | Note]:
         yield Failure(source, reason)
 
 
-def _walk(top: Path, root: PurePosixPath) -> Iterator[Video | Failure | Note]:
-    """Videos under a folder, sorted by name; links to folders are followed, loops of them once.
+def _walk(top: Path, root: PurePosixPath) -> Iterator[Video | Still | Failure | Note]:
+    """Videos and images under a folder, sorted by name; links to folders are followed, loops of them once.
 
     A folder that cannot be listed is a Failure, and the others go on.
     """
@@ -112,14 +127,23 @@ def _walk(top: Path, root: PurePosixPath) -> Iterator[Video | Failure | Note]:
         folders = {e for e in entries if os.path.isdir(e)}
         entries = [e for e in entries if e not in folders or not CLUTTER.fullmatch(e.name)]
         folders.intersection_update(entries)
-        videos = {e for e in entries if e.suffix.lower() in VIDEO_SUFFIXES or video.is_animated_png(e)} - folders
-        has_frames = _holds_frames(path, folders | videos)
-        if has_frames:
+        images = {e for e in entries if image.is_image(e)}
+        videos = {e for e in entries if e.suffix.lower() in VIDEO_SUFFIXES or video.is_animated_png(e)}
+        videos -= folders | images
+        frames, others = _frames(path, folders | videos)
+        if frames:
             yield _named(path, relative)
-        left_out = {e for e in folders if (has_frames or videos) and SMALL_COPIES.fullmatch(e.name)}
+            images -= {*frames, *others}
+            if not others:  # else the lines on the clip say which images are its frames
+                yield _frames_note(path, frames)
+        covers = {e for e in images if (videos or frames) and _is_cover(e, videos)}
+        if covers:
+            yield _covers_note(path, sorted(covers))
+        left_out = {e for e in folders if (frames or videos or images) and SMALL_COPIES.fullmatch(e.name)}
         left_out |= {e for e in entries if e.suffix.lower() in OTHER_SUFFIXES} - folders
         yield from (_left_out(entry, entry in folders) for entry in sorted(left_out))
-        stack += [(e, relative / e.name) for e in reversed(entries) if e in folders - left_out or e in videos]
+        used = (folders - left_out) | videos | (images - covers)
+        stack += [(e, relative / e.name) for e in reversed(entries) if e in used]
 
 
 def _left_out(path: Path, is_folder: bool) -> Note:
@@ -128,30 +152,54 @@ def _left_out(path: Path, is_folder: bool) -> Note:
     return Note(str(path), str(video.video_error(path, why, mend)))
 
 
-def _holds_frames(folder: Path, others: set[Path]) -> bool:
-    """Whether a folder is one of frames, or holds such beside folders and videos: most of its images numbered alike."""
-    try:
-        frames = video.frame_files(folder)
-    except video.VideoError as error:
-        return not others and "same number" in str(error)  # which is then told
-    if others:  # a picture with a video's name is its cover
-        return len(frames) >= FEW and {frame.stem for frame in frames}.isdisjoint(other.stem for other in others)
-    images = sum(entry.suffix.lower() in video.IMAGE_SUFFIXES for entry in folder.iterdir())
-    return 2 * len(frames) >= images - 1
+def _frames(folder: Path, beside: set[Path]) -> tuple[list[Path], list[Path]]:
+    """The images of a folder that are the frames of one clip, and its others; both empty if each is an image.
+
+    Frames are at least FEW, numbered alike, most of the folder's images, and of one size, by a few of their headers.
+    """
+    frames, others = video.numbered_images(folder)
+    if len(frames) < max(FEW, len(others) - 1):
+        return [], []
+    if not {frame.stem for frame in frames}.isdisjoint(other.stem for other in beside):
+        return [], []  # an image with a video's name is its cover
+    sizes = set()
+    for frame in (frames[0], frames[len(frames) // 2], frames[-1]):
+        with contextlib.suppress(video.VideoError):  # a frame that is damaged is told of when it is decoded
+            info = image.probe(frame)
+            sizes.add((info.width, info.height))
+    return (frames, others) if len(sizes) <= 1 else ([], [])
 
 
-def _named(path: Path, relative: PurePosixPath) -> Video:
-    """The video with its id: readable, and distinct by where it lies under its source's root."""
+def _frames_note(folder: Path, frames: list[Path]) -> Note:
+    cause = f"its {len(frames)} numbered images {printable(frames[0].name)} to {printable(frames[-1].name)}"
+    mend = "name them in a manifest to train each as an image"
+    return Note(str(folder), str(video.video_error(folder, f"{cause} are the frames of one clip", mend)))
+
+
+def _is_cover(picture: Path, videos: Collection[Path]) -> bool:
+    """Whether an image beside videos has a cover's name, or that of one of them."""
+    names = {picture.stem, re.sub(rf"[-_. ]{COVER.pattern}$", "", picture.stem, flags=re.IGNORECASE)}
+    return bool(COVER.fullmatch(picture.stem)) or not names.isdisjoint(n for v in videos for n in (v.stem, v.name))
+
+
+def _covers_note(folder: Path, covers: list[Path]) -> Note:
+    cause = f"{listed(covers)} left out as covers of what lies beside them"
+    return Note(str(folder), str(video.video_error(folder, cause, "rename them if they are not")))
+
+
+def _named(path: Path, relative: PurePosixPath) -> Video | Still:
+    """The video or image with its id: readable, and distinct by where it lies under its source's root."""
     stem = relative.name if os.path.isdir(path) else relative.stem
     ascii_stem = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", ascii_stem).strip("-")[:40].strip("-") or "clip"
     # macOS and Linux may spell the same accented name with different code points.
     spelled = unicodedata.normalize("NFC", str(relative)).encode("utf-8", "surrogateescape")
     digest = hashlib.sha1(spelled, usedforsecurity=False).hexdigest()[:6]
-    return Video(str(path), f"{slug}-{digest}", numbered=True)
+    clip_id = f"{slug}-{digest}"
+    return Still(str(path), clip_id) if image.is_image(path) else Video(str(path), clip_id, numbered=True)
 
 
-def _manifest(manifest: Path) -> Iterator[Video | Failure]:
+def _manifest(manifest: Path) -> Iterator[Video | Still | Failure]:
     # A path is bytes, as os.fsdecode shows them, which may be no UTF-8.
     with open(manifest, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         lines = iter(lambda: file.readline(MAX_LINE_CHARS), "")  # a file without line ends is not read whole
@@ -175,7 +223,7 @@ def _manifest(manifest: Path) -> Iterator[Video | Failure]:
             raise video.video_error(manifest, "has no rows", "add a row clip_id,path,start_s for each clip")
 
 
-def _manifest_row(folder: Path, row: Mapping[str | None, str | None], named_as: str) -> Video:
+def _manifest_row(folder: Path, row: Mapping[str | None, str | None], named_as: str) -> Video | Still:
     if None in row or None in row.values():
         raise ValueError("has another number of fields than the header; quote fields that hold commas")
     fields = {name: (value or "").strip() for name, value in row.items() if name is not None}
@@ -183,7 +231,11 @@ def _manifest_row(folder: Path, row: Mapping[str | None, str | None], named_as: 
     if not SAFE_ID.fullmatch(clip_id):
         raise ValueError(f"clip_id {printable(clip_id)!r} cannot be used; use 1 to 64 of a-z 0-9 _ -")
     if not path:
-        raise ValueError("path is empty; name a video file")
+        raise ValueError("path is empty; name a video or image file")
+    if image.is_image(folder / path):
+        if any(_seconds(fields, name) for name in ("start_s", "duration_s") if fields.get(name)):
+            raise ValueError(f"{printable(path)} is an image, which has no times; leave start_s and duration_s empty")
+        return Still(str(folder / path), clip_id, named_as)
     start_s = _seconds(fields, "start_s")
     duration_s = _seconds(fields, "duration_s") if fields.get("duration_s") else None
     return Video(str(folder / path), clip_id, False, start_s, duration_s, named_as)

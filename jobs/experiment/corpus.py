@@ -13,7 +13,7 @@ from infra.errors import UsageError, one_line, printable
 from jobs.experiment.experiment import Experiment
 from model.config import TrainConfig
 from model.pyramid import ladder
-from pipeline import clips, shards, video
+from pipeline import clips, image, shards, video
 from pipeline.clips import ClipSpec
 from pipeline.prepare import fetch_all, prepare
 from pipeline.shards import ShardEntry
@@ -44,9 +44,14 @@ class Clip:
     chunks: tuple[ShardEntry, ...]
     num_chunks: int = 1
 
+    @property
+    def dims(self) -> int:
+        """2 of an image, which is a clip of one frame; 3 of a video."""
+        return 2 if self.num_frames == 1 else 3
+
     def settings(self, config: TrainConfig) -> TrainConfig:
         """Those of its model: `config` with the clip's own rate, where `config` names none."""
-        return config if config.fps else replace(config, fps=self.fps)
+        return config if config.fps or config.dims == 2 else replace(config, fps=self.fps)
 
 
 @dataclass(frozen=True)
@@ -65,52 +70,68 @@ class Corpus:
     notes: tuple[str, ...] = ()
 
 
-def clip_spec(config: TrainConfig) -> ClipSpec:
-    """How a model's clips are cut. Frames are kept as high as its finest scale needs, also of portrait videos on a
-    width ladder; as high as the source's where the pyramid is made of those."""
-    height = max(256, config.max_size if config.ladder_side == "height" else 2 * config.max_size)
-    height = ANY_HEIGHT if config.resizing == "opencv" else height
-    return ClipSpec(config.num_frames, config.fps, config.stride, height)
+def clip_spec(*configs: TrainConfig) -> ClipSpec:
+    """How the clips of models are cut: videos and images, each as the configs of its kind say.
+
+    Args: configs: those of videos of the same `num_frames`, `fps`, `stride` and `resizing`.
+    """
+    videos, images = ([config for config in configs if config.dims == dims] for dims in (3, 2))
+    spec = ClipSpec(max_image_height=max(map(_height, images), default=ClipSpec.max_image_height))
+    if not videos:
+        return spec
+    num_frames, fps, stride = videos[0].num_frames, videos[0].fps, videos[0].stride
+    height = max(map(_height, videos))
+    return replace(spec, num_frames=num_frames, fps=fps, stride=stride, max_height=height)
 
 
-def read_corpus(given: str, experiment: Experiment, config: TrainConfig, *others: TrainConfig) -> Corpus:
-    """The clips of --corpus. Videos are decoded once, into the experiment's shards.
+def _height(config: TrainConfig) -> int:
+    """Px that frames are kept at: what a model's finest scale needs, also of portrait videos on a width ladder; that of
+    the source where the pyramid is made of it."""
+    if config.resizing == "opencv":
+        return ANY_HEIGHT
+    return max(256, config.max_size if config.ladder_side == "height" else 2 * config.max_size)
 
-    Without a stride in `config` each clip is one to train. With stride k, chunks begin every k frames, and the chunks
-    of a video are trained as one model. Clips of a video that come in shards are its chunks, whatever their stride was.
+
+def read_corpus(given: str, experiment: Experiment, *configs: TrainConfig) -> Corpus:
+    """The clips of --corpus. Videos and images are decoded once, into the experiment's shards.
+
+    Without a stride each clip is one to train. With stride k, chunks begin every k frames, and the chunks of a video
+    are trained as one model. Clips of a video that come in shards are its chunks, whatever their stride was.
 
     Args:
-        others: more configs that the clips are trained with, of the same `num_frames`, `fps`, `stride` and `resizing`.
-            Frames are kept as high as any needs, and a clip is left out if it fits none.
+        configs: that the clips are trained with, those of videos of the same `num_frames`, `fps`, `stride` and
+            `resizing`. Frames are kept as high as any needs, and a clip is left out if it fits none.
 
     Raises UsageError for a corpus that cannot be fetched and for shards that cannot be used or written.
     """
     local = _fetched(given, experiment.fetched)
+    spec = clip_spec(*configs)
     try:
         if shards.is_corpus(local):
-            found = Corpus(_joined(_clips(shards.index(local)), config.stride), (), {})
+            found = Corpus(_joined(_clips(shards.index(local)), spec.stride), (), {})
         else:
-            height = max(clip_spec(each).max_height for each in (config, *others))
-            spec = replace(clip_spec(config), max_height=height)
             prepared = prepare([local], experiment.shards, spec)
-            whole = _joined(_clips(prepared.entries), config.stride)
+            whole = _joined(_clips(prepared.entries), spec.stride)
             failures, dropped = _printable_failures(prepared.failures), _printable_sources(prepared.dropped)
             found = Corpus(whole, failures, dropped, tuple(printable(note.line) for note in prepared.notes))
     except (shards.ShardError, OSError) as error:
         raise UsageError(one_line(error)) from error
-    return _without_misfits(found, config, *others)
+    return _without_misfits(found, *configs)
 
 
-def preview_corpus(given: str, config: TrainConfig, cache: Path) -> Corpus:
+def preview_corpus(given: str, cache: Path, *configs: TrainConfig) -> Corpus:
     """What `read_corpus` would read, from the headers of the files alone. cache: for a corpus behind a URI."""
     local = _fetched(given, cache)
+    spec = clip_spec(*configs)
     try:
         if shards.is_corpus(local):
-            return _without_misfits(Corpus(_joined(_clips(shards.index(local)), config.stride), (), {}), config)
+            return _without_misfits(Corpus(_joined(_clips(shards.index(local)), spec.stride), (), {}), *configs)
     except shards.ShardError as error:
         raise UsageError(str(error)) from error
-    planned = clips.plan([local], clip_spec(config))
-    infos = {source: video.probe(source) for source in {plan.source for plan in planned.clips}}
+    planned = clips.plan([local], spec)
+    infos = {
+        plan.source: image.probe(plan.source) if plan.is_image else video.probe(plan.source) for plan in planned.clips
+    }
     found = tuple(
         Clip(plan.clip_id, printable(plan.source), info.height, info.width, plan.num_frames, plan.fps, ())
         for plan in planned.clips
@@ -118,16 +139,22 @@ def preview_corpus(given: str, config: TrainConfig, cache: Path) -> Corpus:
     )
     dropped = _printable_sources(planned.dropped)
     notes = tuple(printable(note.line) for note in planned.notes)
-    whole = Corpus(_joined(found, config.stride), _printable_failures(planned.failures), dropped, notes)
-    return _without_misfits(whole, config)
+    whole = Corpus(_joined(found, spec.stride), _printable_failures(planned.failures), dropped, notes)
+    return _without_misfits(whole, *configs)
 
 
-def frames_of_video(path: str, config: TrainConfig) -> list[np.ndarray]:
-    """What a model is trained on if `path` is its video: the first clip, or with a stride all chunks.
+def frames_of_source(path: str, config: TrainConfig) -> list[np.ndarray]:
+    """What a model is trained on if `path` is its image or video: of that the first clip, or with a stride all chunks.
 
-    uint8 (T, H, W, 3) RGB each. Raises VideoError.
+    uint8 (T, H, W, 3) RGB each. Raises VideoError, also for an image where a video is needed, and for a video where an
+    image is.
     """
     spec = clip_spec(config)
+    if image.is_image(path) != (config.dims == 2):
+        kinds = ("an image", "videos") if config.dims == 3 else ("no image", "images")
+        raise video.video_error(path, f"is {kinds[0]}, and the model is of {kinds[1]}", "give one of its kind")
+    if config.dims == 2:
+        return [image.read(path, spec.max_image_height)]
     if spec.stride is None:
         return [video.decode(path, num_frames=spec.num_frames, fps=spec.fps, max_height=spec.max_height)]
     whole = video.decode(path, fps=spec.fps, max_height=spec.max_height)
@@ -205,17 +232,27 @@ def _without_misfits(corpus: Corpus, *configs: TrainConfig) -> Corpus:
     """Clips of another length or speed, and clips too narrow for every ladder, become failures."""
     fitting, failures = [], list(corpus.failures)
     for clip in corpus.clips:
-        misfits = [misfit for config in configs if (misfit := _misfit(clip, config))]
-        if len(misfits) < len(configs):
+        own = [config for config in configs if config.dims == clip.dims]
+        misfits = [misfit for config in own if (misfit := _misfit(clip, config))] if own else [_no_kind(clip, configs)]
+        if len(misfits) < len(own):
             fitting.append(clip)
         else:
             failures.append((clip.source, f"{clip.clip_id}: {misfits[0]}"))
     return replace(corpus, clips=tuple(fitting), failures=tuple(failures))
 
 
+def _no_kind(clip: Clip, configs: Sequence[TrainConfig]) -> str:
+    """Why a clip of a kind that none of the configs is for cannot be trained."""
+    if clip.dims == 3:
+        return "is a video, and these settings are of images; give a preset of videos"
+    if any(config.stride for config in configs):
+        return "is an image, which has no length; train it without --long"
+    return "is an image, and these settings are of videos; give a preset of images, such as image_demo"
+
+
 def _misfit(clip: Clip, config: TrainConfig) -> str:
     """Why a clip cannot be trained so; '' if it can."""
-    if (clip.num_frames, clip.fps) != (config.num_frames, config.fps or clip.fps):
+    if clip.dims == 3 and (clip.num_frames, clip.fps) != (config.num_frames, config.fps or clip.fps):
         rate = f" at {config.fps:g}" if config.fps else ""
         wanted = f"{config.num_frames}{rate} are needed; make its shard with these"
         return f"has {clip.num_frames} frames at {clip.fps:g} FPS, {wanted}"

@@ -29,6 +29,7 @@ from infra.lease import Lease
 from infra.store import Store, files_below
 from jobs.experiment.names import check_name
 from jobs.experiment.result import Result
+from jobs.experiment.settings import ModelSettings
 from model.config import TrainConfig
 
 SETTINGS, SUBMISSION, SWEEP = "experiment.json", "submission.json", "sweep.json"
@@ -101,28 +102,25 @@ class Experiment:
 
     # -- what defines it
 
-    def config(self) -> TrainConfig | None:
-        """The settings of its models; None if it has none yet. Raises UsageError if they cannot be read."""
+    def settings(self) -> ModelSettings | None:
+        """Those of its models; None if it has none yet. Raises UsageError if they cannot be read."""
         found = self.store.read([SETTINGS]).get(SETTINGS)
         try:
-            return TrainConfig.from_dict(json.loads(found)) if found else None
+            return ModelSettings.from_dict(json.loads(found)) if found else None
         except (ValueError, TypeError, AttributeError) as error:  # ConfigError is a ValueError
             mend = "delete it, or use --experiment NAME"
             raise UsageError(f"{self.uri}/{SETTINGS}: cannot be read ({one_line(error)}); {mend}") from error
 
-    def check_definition(self, config: TrainConfig, kept: Collection[str], discarded: Collection[str]) -> None:
+    def check_definition(self, settings: ModelSettings, kept: Collection[str], discarded: Collection[str]) -> None:
         """Raises UsageError if it keeps models of another definition: two never share a name.
 
         Args:
             kept: clips that have a folder; discarded: those whose folder is about to go.
         """
-        found = self.config()
+        found = self.settings()
         if found is None:
             return
-        before, now = found.definition(), config.definition()
-        changed = [
-            f"{name} was {before.get(name)}, is now {now[name]}" for name in now if before.get(name) != now[name]
-        ]
+        changed = found.changes(settings)
         if kept and changed:
             mend = (
                 f"use --experiment NAME, or delete {min(kept)} …" if discarded else "use --experiment NAME or --fresh"
@@ -141,9 +139,9 @@ class Experiment:
         """Whether train_corpus.py has made it."""
         return bool(self.store.read([SUBMISSION]))
 
-    def begin(self, config: TrainConfig, submission: Submission) -> None:
+    def begin(self, settings: ModelSettings, submission: Submission) -> None:
         """Keep what is trained, and of what."""
-        self.store.write_json(SETTINGS, config.to_dict())
+        self.store.write_json(SETTINGS, settings.to_dict())
         self.store.write_json(SUBMISSION, asdict(submission))
 
     def sweep(self) -> Mapping[str, Any] | None:

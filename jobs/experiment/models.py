@@ -44,10 +44,10 @@ class TrainedModels:
 def trained_models(experiment: Experiment) -> TrainedModels | None:
     """None for a folder of neither train_corpus.py nor tune.py. Raises UsageError for a damaged file."""
     if experiment.has_submission():
-        config, submission = experiment.config(), experiment.submission()
+        settings, submission = experiment.settings(), experiment.submission()
         clips = {clip_id: clip_id for clip_id in submission.clip_ids}
-        patches = config is not None and config.made_of_patches
-        stride = config.stride if config else None
+        patches = settings is not None and settings.made_of_patches
+        stride = settings.stride if settings else None
         return TrainedModels(experiment, submission.corpus, patches, stride, {"": clips})
     defined = experiment.sweep()
     if defined is None:

@@ -22,6 +22,8 @@ FIGURES = {
     "minutes": ".1f",
     "svfid_lite0": ".1f",
     "svfid_lite0_blur": ".1f",
+    "sifid_lite0_frames": ".1f",
+    "sifid_lite0_frames_blur": ".1f",
     "diversity": ".2f",
     "nn_distance": ".3f",
     "nnfdiv": ".2f",
@@ -39,7 +41,9 @@ class Result:
     reason: str = ""  # why it failed or was stopped, one line
     minutes: float = 0.0  # of training, over all the processes that took part
     svfid_lite0: float | None = None
-    svfid_lite0_blur: float | None = None
+    svfid_lite0_blur: float | None = None  # of videos
+    sifid_lite0_frames: float | None = None
+    sifid_lite0_frames_blur: float | None = None  # of images
     diversity: float | None = None
     nn_distance: float | None = None
     nnfdiv: float | None = None  # of the first sample; None of a large clip, whose search would take too long
@@ -80,8 +84,12 @@ def write_result(folder: Path, result: Result) -> None:
 
 
 def columns(figures: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The columns of a table of `Result.to_dict`: in place of diversity one for each number of samples it is of."""
+    """The columns of a table of `Result.to_dict`: in place of diversity one for each number of samples it is of; of
+    svfid and sifid those that a row has, without any svfid."""
     there = {name for row in rows for name, value in row.items() if value is not None}
+    unseen = {name for name in FIGURES if name.startswith(("svfid", "sifid"))} - there
+    unseen = {name for name in unseen if name.startswith("sifid") or any(n.startswith("sifid") for n in there)}
+    figures = [name for name in figures if name not in unseen]
     diversities = sorted((name for name in there if is_diversity(name)), key=diversity_samples) or ["diversity"]
     return [column for name in figures for column in (diversities if name == "diversity" else [name])]
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from infra.files import replacing
 from model.metrics.nnf import NearestNeighbourField
 from model.pyramid import to_frames
 
 TILE_HEIGHT = 96  # px at least; smaller frames are enlarged by whole pixels so that what was computed is seen
 HEADER = 14  # px of the line of labels
 SHOWN_SAMPLES = 4
+SHEET, SHEET_WIDTH = "sheet.png", 1600  # of an image's samples, px
+GAP = 4  # px
 KEY = 56  # px of a key's picture
 WHITE = (255, 255, 255)
 FULL_DISTANCE = 0.5  # root mean square, of [-1, 1]: white in every picture, so that pictures can be compared
@@ -27,6 +31,28 @@ class Column:
     label: str
     frames: np.ndarray
     key: tuple[np.ndarray, str] | None = None
+
+
+def write_png(picture: np.ndarray, path: Path) -> None:
+    """uint8 (H, W, 3) as a PNG file, which appears whole. Raises StorageError."""
+    with replacing(path) as file:
+        Image.fromarray(picture).save(file, "PNG")
+
+
+def contact_sheet(images: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Images of one size, uint8 (H, W, 3), each under its name, in rows. Returns uint8 (H', W', 3)."""
+    height, width, _ = next(iter(images.values())).shape
+    zoom = max(1, -(-TILE_HEIGHT // height))
+    across = max(1, min(len(images), SHEET_WIDTH // (width * zoom + GAP)))
+    step = (height * zoom + HEADER + GAP, width * zoom + GAP)
+    page = Image.new("RGB", (across * step[1], -(-len(images) // across) * step[0]))
+    draw = ImageDraw.Draw(page)
+    for place, (name, picture) in enumerate(images.items()):
+        row, column = divmod(place, across)
+        left, top = column * step[1], row * step[0]
+        draw.text((left + 2, top + 1), name, fill=WHITE)
+        page.paste(Image.fromarray(picture.repeat(zoom, axis=0).repeat(zoom, axis=1)), (left, top + HEADER))
+    return np.asarray(page)
 
 
 def sheet(real: np.ndarray, reconstruction: np.ndarray, samples: np.ndarray) -> np.ndarray:
@@ -51,29 +77,33 @@ def field_sheet(sample: np.ndarray, real: np.ndarray, field: NearestNeighbourFie
     """
     rows = _rows(field.distance.shape[0])
     dt, dy, dx = field.displacement
-    at = np.indices(field.distance.shape) + 1  # the middle pixel of each patch
+    around = np.array([sample.shape[1] > 1, 1, 1], int)  # of a patch, on each side of its middle; an image has one frame
+    at = np.indices(field.distance.shape) + around[:, None, None, None]  # the middle pixel of each patch
+    inner = sample[:, around[0] : sample.shape[1] - around[0], 1:-1, 1:-1]
     nearest = real[:, at[0] + dt, at[1] + dy, at[2] + dx]
     _, frames, height, _ = real.shape
     wheel_dy, wheel_dx = np.mgrid[-1 : 1 : KEY * 1j, -1 : 1 : KEY * 1j]
     outside = np.hypot(wheel_dy, wheel_dx) > 1
     wheel = np.where(outside[..., None], 0, _direction(wheel_dy, wheel_dx, 1)).astype(np.uint8)
-    ramp = np.linspace(-1, 1, KEY)[:, None].repeat(KEY // 4, axis=1)
+    when = [] if frames == 1 else [_when_column(dt[rows], frames)]
     columns = [
-        Column("sample", to_frames(sample[:, 1:-1, 1:-1, 1:-1])[rows], _rows_key([row + 1 for row in rows], sample)),
+        Column("sample", to_frames(inner)[rows], _rows_key([row + around[0] for row in rows], sample)),
         Column("of nearest patches", to_frames(nearest)[rows]),
         Column(
             "from where (dy, dx)",
             _direction(dy, dx, height)[rows],
             (wheel, f"white: same place;\nright on the wheel:\nfrom further right;\nrim: {height} px or more"),
         ),
-        Column(
-            "from when (dt)",
-            _sign(dt, frames - 1)[rows],
-            (_sign(ramp, 1), f"{frames - 1} frames earlier\n\nwhite: same frame\n\n{frames - 1} frames later"),
-        ),
+        *when,
         _heat_column("how different", field.distance[rows], FULL_DISTANCE, "RMS; black to\nwhite is 2"),
     ]
     return _page(columns)
+
+
+def _when_column(dt: np.ndarray, frames: int) -> Column:
+    ramp = np.linspace(-1, 1, KEY)[:, None].repeat(KEY // 4, axis=1)
+    text = f"{frames - 1} frames earlier\n\nwhite: same frame\n\n{frames - 1} frames later"
+    return Column("from when (dt)", _sign(dt, frames - 1), (_sign(ramp, 1), text))
 
 
 def spread_sheet(samples: Sequence[np.ndarray], real: np.ndarray, spread: np.ndarray) -> np.ndarray:
@@ -125,10 +155,13 @@ def _heat_column(label: str, values: np.ndarray, full: float, text: str) -> Colu
 
 
 def _rows(frames: int) -> list[int]:
-    return [0, frames // 2, frames - 1]
+    """Which are shown: of an image, which has one, that."""
+    return sorted({0, frames // 2, frames - 1})
 
 
-def _rows_key(rows: Sequence[int], video: np.ndarray) -> tuple[np.ndarray, str]:
+def _rows_key(rows: Sequence[int], video: np.ndarray) -> tuple[np.ndarray, str] | None:
+    if video.shape[1] == 1:
+        return None
     numbers = ", ".join(str(row + 1) for row in rows)
     return np.zeros((KEY, 1, 3), np.uint8), f"rows: frames {numbers}\nof {video.shape[1]}"
 

@@ -42,40 +42,39 @@ def run(request: TrainRequest, console: Console) -> bool:
 def preview(request: TrainRequest, console: Console) -> bool:
     """Print clips, ladder, resources and iterations; change nothing. Returns whether there is any clip."""
     with tempfile.TemporaryDirectory() as nowhere:
-        corpus = preview_corpus(request.corpus, request.config, Path(nowhere))
+        corpus = preview_corpus(request.corpus, Path(nowhere), *request.settings.kinds)
         _print_unused(console, corpus)
         _print_plan(console, corpus, request)
         return bool(corpus.clips)
 
 
 def _train(request: TrainRequest, console: Console, lease: Lease) -> bool:
-    experiment, config = request.experiment, request.config
+    experiment, settings = request.experiment, request.settings
 
     # -- 1. what there is to do
     names = experiment.names()
     if not request.fresh:  # before anything is decoded for it
-        experiment.check_definition(config, clip_folders(names), ())
-    corpus = find_clips(console, experiment, request.corpus, config)
+        experiment.check_definition(settings, clip_folders(names), ())
+    corpus = find_clips(console, experiment, request.corpus, *settings.kinds)
 
     # -- 2. one experiment holds models of one configuration
     clip_ids = [clip.clip_id for clip in corpus.clips]
     folders = clip_folders(names, clip_ids)
     discarded = set(clip_ids) & folders if request.fresh else set()
     kept = folders - discarded
-    experiment.check_definition(config, kept, discarded)
+    experiment.check_definition(settings, kept, discarded)
     submission = Submission(without_secrets(request.corpus), request.preset, clip_ids, corpus.failures)
     parent = _open_tracking(request, console, submission, kept)
     for name in discarded | ({EVALUATION} if request.fresh else set()):
         experiment.remove(name)
-    experiment.begin(config, submission)
+    experiment.begin(settings, submission)
 
     # -- 3. train what is missing
     def task_of(clip: Clip) -> ClipTask:
         lease.check()
         workers = request.workers if clip.num_chunks > 1 else 1  # a short clip is one process's
-        return ClipTask(
-            clip.clip_id, clip.source, clip.settings(config), experiment, parent, request.num_samples, workers
-        )
+        config = clip.settings(settings.of(clip.dims))
+        return ClipTask(clip.clip_id, clip.source, config, experiment, parent, request.num_samples, workers)
 
     unwritten = _train_missing(request, console, corpus.clips, task_of)
 
@@ -112,7 +111,7 @@ def _print_unused(console: Console, corpus: Corpus) -> None:
 
 
 def _print_plan(console: Console, corpus: Corpus, request: TrainRequest) -> None:
-    config, experiment = request.config, request.experiment
+    settings, experiment = request.settings, request.experiment
     console.print(
         f"{len(corpus.clips)} clips, preset {request.preset}, into {printable(experiment.uri)}", soft_wrap=True
     )
@@ -120,6 +119,7 @@ def _print_plan(console: Console, corpus: Corpus, request: TrainRequest) -> None
     done = {clip_id for clip_id, result in results.items() if result.status == "done"}
     todo = [clip.clip_id for clip in corpus.clips if clip.clip_id not in done]
     for clip in corpus.clips:
+        config = settings.of(clip.dims)
         state = "to train" if clip.clip_id in todo else "done"
         chunks = f"  {clip.num_chunks} chunks" if clip.num_chunks > 1 else ""
         console.print(f"{clip.clip_id}  {clip.height}×{clip.width} px{chunks}  {state}")
@@ -130,13 +130,18 @@ def _print_plan(console: Console, corpus: Corpus, request: TrainRequest) -> None
             console.print("    the source is smaller than the finest scale, which will be enlarged")
     for _, reason in corpus.failures:
         console.print(f"not usable: {reason}", soft_wrap=True)
-    iterations, share = config.iterations, request.share
-    if iterations:
-        console.print(f"iterations a clip: {' + '.join(map(str, iterations))} = {sum(iterations)}")
-    if config.made_of_patches:
-        first = f"scale {config.trained_scales} on" if iterations else "noise on, without training (VGPNN)"
-        console.print(f"made of the clip's patches: from {first}")
-    console.print(f"iterations in all: at most {sum(iterations) * len(todo)}, for {len(todo)} clips")
+    share, kinds = request.share, {clip.dims for clip in corpus.clips}
+    for config in (settings.of(dims) for dims in sorted(kinds, reverse=True)):
+        of = {2: "an image", 3: "a clip"}[config.dims]
+        iterations = config.iterations
+        if iterations:
+            console.print(f"iterations {of}: {' + '.join(map(str, iterations))} = {sum(iterations)}")
+        if config.made_of_patches:
+            first = f"scale {config.trained_scales} on" if iterations else "noise on, without training (VGPNN)"
+            console.print(f"made of the clip's patches: from {first}")
+    waiting = [clip for clip in corpus.clips if clip.clip_id in set(todo)]
+    total = sum(sum(settings.of(clip.dims).iterations) for clip in waiting)
+    console.print(f"iterations in all: at most {total}, for {len(todo)} clips")
     cores = share.cores(os.cpu_count() or 1, len(todo))
     console.print(f"resources a clip: {share.gpus} GPU where the cluster has GPUs, else {cores} CPU cores")
 
@@ -173,8 +178,7 @@ def _train_missing(
             if any(clip.num_chunks > 1 for clip in todo) and workers > slots.count:
                 raise UsageError(f"--workers-per-video {workers}: the cluster has room for {slots.count}; take fewer")
         todo.sort(key=lambda clip: -clip.num_chunks)  # longest first, so that none is left to run alone at the end
-        iterations = sum(request.config.iterations)
-        display = stack.enter_context(ProgressDisplay(console, len(clips), len(clips) - len(todo), iterations))
+        display = stack.enter_context(ProgressDisplay(console, len(clips), len(clips) - len(todo)))
         for result in schedule.run(todo, task_of, slots, display):
             if result.status != "done" and experiment.results([result.clip_id]).get(result.clip_id) != result:
                 unwritten[result.clip_id] = result

@@ -13,17 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from infra import clip_folder
-from infra.files import append, replacing, write_json
+from infra.files import append, write_json
 from infra.metrics_log import MetricsLog
 from jobs.experiment.result import Result, write_result
-from jobs.reports.pictures import SHOWN_SAMPLES, sheet
+from jobs.reports.pictures import SHEET, SHOWN_SAMPLES, contact_sheet, sheet, write_png
 from model.config import TrainConfig
 from model.device import best_device, resolve
 from model.metrics.diversity import lightness
-from model.metrics.lite0 import Lite0Features
+from model.metrics.lite0 import Lite0Features, Lite0FrameFeatures
 from model.metrics.names import diversity_name
 from model.metrics.scores import chunks_to_score, score, score_of_blur, score_of_novelty
 from model.metrics.svfid import RealClip, svfid
@@ -41,7 +40,7 @@ class ClipFrames:
     """A clip with its frames.
 
     Attributes:
-        chunks: uint8 (13, H, W, 3) RGB each, of a short clip one.
+        chunks: uint8 (T, H, W, 3) RGB each, of a short clip one; T is 1 of an image.
         tags: more of its run's tags in MLflow.
     """
 
@@ -70,7 +69,8 @@ def fit_clip(
     Raises what training raises (NonFiniteLoss, CheckpointError, StorageError, MemoryError …): the caller decides what a
     failure is.
     """
-    video.ffmpeg_exe()  # without one its videos could not be written at the end
+    if config.dims == 3:
+        video.ffmpeg_exe()  # without one its videos could not be written at the end
     pyramids = training_pyramids(clip.chunks, config)
     check_memory(config, ladder(config, *clip.chunks[0].shape[1:3]), len(pyramids), best_device())
     samples_dir = folder / clip_folder.SAMPLES
@@ -90,7 +90,7 @@ def fit_clip(
     def warn(line: str) -> None:
         append(warnings, line)  # kept there until the clip is done, which may be in another process
 
-    features = Lite0Features()
+    features = Lite0Features() if config.dims == 3 else Lite0FrameFeatures()
 
     def show(sampler: Sampler, n: int) -> tuple[RealClip, torch.Tensor]:
         """Score and picture a few samples of scale n. Returns the clip at that scale, and its reconstruction."""
@@ -100,8 +100,7 @@ def fit_clip(
         log.append(n, None, scores)
         reconstruction = sampler.reconstruction()[0]
         picture = sheet(np.asarray(real.video), reconstruction.numpy(), samples.numpy())
-        with replacing(samples_dir / f"scale_{n:02d}.png") as file:
-            Image.fromarray(picture).save(file, "PNG")
+        write_png(picture, samples_dir / f"scale_{n:02d}.png")
         scored(n, scores)
         return real, reconstruction
 
@@ -118,10 +117,12 @@ def fit_clip(
     # -- samples of the trained model, and their scores
     real, reconstruction = shown
     videos = random_videos(sampler, num_samples, SCORED_SEED)
-    for name, each in _named_videos(torch.from_numpy(real.video), reconstruction, videos).items():
-        for suffix in (".mp4", ".gif"):
-            path = samples_dir / f"{name}{suffix}"
-            video.encode(to_frames(each.numpy()), path, fps=frames_per_second(config, sampler.size.frames))
+    named = _named_videos(torch.from_numpy(real.video), reconstruction, videos)
+    fps = frames_per_second(config, sampler.size.frames)
+    for name, each in named.items():
+        write_clip(to_frames(each.numpy()), samples_dir / name, fps)
+    if config.dims == 2:
+        write_png(contact_sheet({name: to_frames(each.numpy())[0] for name, each in named.items()}), samples_dir / SHEET)
     metrics = {
         **score(videos, real),
         **score_of_novelty(videos[0], real),
@@ -136,8 +137,10 @@ def fit_clip(
         clip.clip_id,
         "done",
         minutes=done.train_s / 60 if done else 0.0,
-        svfid_lite0=metrics["svfid_lite0"],
-        svfid_lite0_blur=metrics["svfid_lite0_blur"],
+        svfid_lite0=metrics.get("svfid_lite0"),
+        svfid_lite0_blur=metrics.get("svfid_lite0_blur"),
+        sifid_lite0_frames=metrics.get("sifid_lite0_frames"),
+        sifid_lite0_frames_blur=metrics.get("sifid_lite0_frames_blur"),
         diversity=metrics[diversity_name(num_samples)],
         diversity_n=num_samples,
         nn_distance=metrics["nn_distance"],
@@ -147,6 +150,18 @@ def fit_clip(
     )
     write_result(folder, result)
     return result
+
+
+def write_clip(frames_thwc: np.ndarray, path: Path, fps: float) -> None:
+    """A video as mp4 and gif, an image, which has one frame, as png. path: without a suffix.
+
+    Raises VideoError, StorageError.
+    """
+    if len(frames_thwc) == 1:
+        write_png(frames_thwc[0], path.with_name(f"{path.name}.png"))
+        return
+    for suffix in (".mp4", ".gif"):
+        video.encode(frames_thwc, path.with_name(f"{path.name}{suffix}"), fps=fps)
 
 
 def _named_videos(real: torch.Tensor, reconstruction: torch.Tensor, samples: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -16,9 +16,10 @@ LINE_S = 15.0  # seconds between two plain lines of a clip where there is no ter
 
 @dataclass(frozen=True)
 class ClipProgress:
-    """Where a clip is: finished iterations of all scales, and the last logged point in words."""
+    """Where a clip is: finished iterations of all scales, how many there are, the last logged point in words."""
 
     done_iterations: int
+    iterations: int
     text: str  # "scale 3/5  120/200  loss 0.0123  0.25 s/it"
 
 
@@ -49,7 +50,7 @@ def reporter(clip_id: str, iterations: Sequence[int], actor: Any) -> Callable[[A
         loss, speed = point.metrics["rec_loss"], point.metrics["sec_per_iter"]
         n, done = point.scale, point.iteration
         text = f"scale {n}/{len(iterations) - 1}  {done}/{iterations[n]}  rec_loss {loss:.4f}  {speed:.3f} s/it"
-        actor.put.remote(clip_id, ClipProgress(sum(iterations[:n]) + done, text))
+        actor.put.remote(clip_id, ClipProgress(sum(iterations[:n]) + done, sum(iterations), text))
 
     return report
 
@@ -57,9 +58,8 @@ def reporter(clip_id: str, iterations: Sequence[int], actor: Any) -> Callable[[A
 class ProgressDisplay:
     """A progress bar over clips with a line for each clip in flight; plain lines when the output is no terminal."""
 
-    def __init__(self, console: Console, clips: int, already_done: int, iterations: int) -> None:
+    def __init__(self, console: Console, clips: int, already_done: int) -> None:
         self._console = console
-        self._iterations = iterations  # of one clip, over all scales
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -88,7 +88,7 @@ class ProgressDisplay:
                 continue
             if self._console.is_terminal:
                 if clip_id not in self._clips:
-                    self._clips[clip_id] = self._bars.add_task(clip_id, total=self._iterations, text="")
+                    self._clips[clip_id] = self._bars.add_task(clip_id, total=now.iterations, text="")
                 self._bars.update(self._clips[clip_id], completed=now.done_iterations, text=now.text)
             else:
                 last_time, last = self._printed.get(clip_id, (0.0, None))

@@ -11,11 +11,12 @@ from pathlib import Path
 from infra.errors import UsageError, one_line
 from infra.ray_cluster import ClipShare
 from infra.remote import fetch
-from jobs.command_line import check_samples, config_of, rival_of, share_of, with_method
+from jobs.command_line import check_samples, rival_of, share_of, with_method
 from jobs.experiment.experiment import Experiment, clip_folders
 from jobs.experiment.names import experiment_name
-from model.config import TrainConfig
-from model.presets import ABLATIONS
+from jobs.experiment.settings import ModelSettings
+from model.config import ConfigError, TrainConfig
+from model.presets import ABLATIONS, OTHER_KIND, PRESETS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class TrainRequest:
     """
 
     corpus: str
-    config: TrainConfig
+    settings: ModelSettings
     preset: str
     experiment: Experiment
     tracking_uri: str | None = None
@@ -45,23 +46,17 @@ class TrainRequest:
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> TrainRequest:
         """Raises UsageError and ConfigError for what cannot work."""
-        if args.config:
-            config = with_method(_read_config(args.config).with_overrides(args.set), args)
-            preset = Path(args.config).stem
-        else:
-            config, preset = config_of(args), args.preset
-        if args.ablation:
-            config = ABLATIONS[args.ablation](config)
+        preset = Path(args.config).stem if args.config else args.preset
+        settings = _with_chunks(_settings(args), args)
         if args.as_is:
-            config = replace(config, fps=None)
-        config = _with_chunks(config, args)
+            settings = settings.with_changes(fps=None)
         check_samples(args.n)
         name = args.experiment or "-".join(
             filter(None, [experiment_name(args.corpus, preset), rival_of(args), args.ablation])
         )
         return cls(
             corpus=args.corpus,
-            config=config,
+            settings=settings,
             preset=preset,
             experiment=Experiment.open(args.storage, name),
             tracking_uri=args.tracking_uri,
@@ -77,29 +72,52 @@ class TrainRequest:
         from jobs.experiment.runs import check_tracking
 
         check_machine(self.experiment, self.tracking_uri)
-        self.experiment.check_definition(self.config, clip_folders(self.experiment.names()), ())
+        self.experiment.check_definition(self.settings, clip_folders(self.experiment.names()), ())
         check_tracking(self.experiment, self.tracking_uri)
 
 
-def _read_config(path: str) -> TrainConfig:
+def _settings(args: argparse.Namespace) -> ModelSettings:
+    """Of the preset or the file, with everything that changes them. Raises UsageError, ConfigError."""
+
+    def changed(config: TrainConfig) -> TrainConfig:
+        config = with_method(config, args).with_overrides(args.set)
+        return ABLATIONS[args.ablation](config) if args.ablation else config
+
+    if args.config:
+        given = _read_config(args.config)
+        main, other = changed(given.main), given.other
+    else:
+        main, other = changed(PRESETS[args.preset]()), PRESETS[OTHER_KIND[args.preset]]()
+    if other:
+        try:
+            other = changed(other)
+        except ConfigError:  # a setting that clips of the other kind have not, or have otherwise: they are refused
+            other = None
+    return ModelSettings(main, other)
+
+
+def _read_config(path: str) -> ModelSettings:
     """Raises UsageError."""
     try:
         with tempfile.TemporaryDirectory() as cache:
             content = Path(fetch(path, Path(cache))).read_bytes()
-        return TrainConfig.from_dict(json.loads(content))
+        return ModelSettings.from_dict(json.loads(content))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         mend = "give a file such as an experiment.json"
         raise UsageError(f"--config {path}: cannot be read ({one_line(error)}); {mend}") from error
 
 
-def _with_chunks(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
-    """The config with the stride between the chunks of a video, if there are to be any. Raises UsageError."""
+def _with_chunks(settings: ModelSettings, args: argparse.Namespace) -> ModelSettings:
+    """The settings with the stride between the chunks of a video, if there are to be any. Raises UsageError."""
     if args.workers_per_video < 1 or (args.stride is not None and args.stride < 1):
         raise UsageError("--workers-per-video and --stride must be 1 or more")
     if args.long:
-        config = replace(config, stride=args.stride or config.stride or config.num_frames)
-    elif args.stride is not None or (args.workers_per_video > 1 and config.stride is None):
+        videos = next((config for config in settings.kinds if config.dims == 3), None)
+        if videos is None:
+            raise UsageError("--long: an image has no length; leave it out, or give a preset of videos")
+        settings = ModelSettings(replace(videos, stride=args.stride or videos.stride or videos.num_frames))
+    elif args.stride is not None or (args.workers_per_video > 1 and settings.stride is None):
         raise UsageError("--workers-per-video and --stride are for long videos; add --long")
     if args.workers_per_video > 1 and args.gpus_per_clip < 1:
         raise UsageError(f"--gpus-per-clip {args.gpus_per_clip:g}: each of several workers needs a whole GPU; give 1")
-    return config
+    return settings

@@ -13,12 +13,14 @@ import torch
 
 from model.metrics.features import Video, checked_video, one_thread
 from model.patches import search
-from model.patches.search import PATCH, VALUES, nearest_patches, patches_of, read_patches
+from model.patches.search import PATCH, nearest_patches, patches_of, read_patches
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # arrays have no single truth value to compare by
 class NearestNeighbourField:
     """For every `step`-th 3×3×3 patch of a sample, the nearest of all 3×3×3 patches of the real clip.
+
+    Of images, which have one frame, patches are 1×3×3.
 
     Attributes:
         displacement: int32 (3, T', H', W'): (dt, dy, dx) from a patch to its nearest neighbour, frames and pixels.
@@ -71,7 +73,7 @@ def nearest_neighbour_field(sample_cthw: Video, real_cthw: Video, step: int = 1)
             values = read_patches(queries, chunk)
             nearest = torch.unravel_index(nearest_patches(values, keys), keys.shape[:3])
             places[:, chunk] = torch.stack(nearest).int()
-            distances[chunk] = (values - keys[nearest].reshape(-1, VALUES)).square().mean(dim=1).sqrt()
+            distances[chunk] = (values - keys[nearest].reshape(len(values), -1)).square().mean(dim=1).sqrt()
     own = step * torch.stack(torch.meshgrid([torch.arange(side) for side in shape], indexing="ij")).int()
     displacement = places.reshape(3, *shape) - own
     return NearestNeighbourField(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -21,7 +22,7 @@ from model.metrics.nnf import (
     nnfdiv,
 )
 from model.metrics.svfid import RealClip, svfid
-from model.patches.search import PATCH
+from model.patches.search import PATCH, patch_sides
 
 T = TypeVar("T")
 BLUR_PX = 1.0  # sigma of the blurred clip that svfid is read against
@@ -45,7 +46,8 @@ def score(samples: Tensor, real: RealClip) -> Mapping[str, float]:
 
     Args: samples: (N, 3, T, H, W) float in [-1, 1], N >= 2.
     """
-    of_one = len(real.chunks) * nn_seconds(*real.video.shape[1:]) / PATCH**3  # for patches side by side
+    beside = math.prod(patch_sides(real.video.shape[1:]))  # patches of which one is searched, side by side
+    of_one = len(real.chunks) * nn_seconds(*real.video.shape[1:]) / beside
     searched = samples[: max(1, int(NN_TRAINING_S / max(of_one, 1e-9)))]
     return {
         real.metric: svfid(real, samples).mean,
@@ -59,7 +61,7 @@ def score_of_novelty(sample: Tensor, real: RealClip) -> Mapping[str, float]:
 
     None of a clip so large that the search takes more than NN_TRAINING_S.
     """
-    if len(real.chunks) * nn_seconds(*real.video.shape[1:]) > NN_TRAINING_S or min(real.video.shape[1:]) <= PATCH:
+    if len(real.chunks) * nn_seconds(*real.video.shape[1:]) > NN_TRAINING_S or min(real.video.shape[2:]) <= PATCH:
         return {}
     fields = [nearest_neighbour_field(sample, chunk) for chunk in real.chunks]
     field = min(fields, key=lambda one: one.nn_distance)
@@ -189,7 +191,8 @@ def measure(
 
 def nn_seconds(frames: int, height: int, width: int) -> float:
     """About how long one core of a cloud CPU searches a sample of this size in a clip as large."""
-    patches = max(0, frames - 2) * max(0, height - 2) * max(0, width - 2)
+    t, h, w = patch_sides((frames, height, width))
+    patches = max(0, frames - t + 1) * max(0, height - h + 1) * max(0, width - w + 1)
     return NN_PAIR_S * patches**2
 
 

@@ -1,40 +1,51 @@
 """Convolutions and the two blocks that all networks are made of (paper A.1).
 
-Convolutions keep (T, H, W): 3×3×3 with padding 1, or 1×1×1 in two of the ablations (§4.2). Weights are
-channels_last_3d: that is the layout in which CPU and GPU kernels multiply bf16, and autocast casts only the
-convolutions.
+Convolutions keep (T, H, W): 3×3×3 with padding 1, 1×3×3 for images (§4.2), which have one frame, or a single voxel in
+two of the ablations (§4.2). Those of SinGAN are not padded (singan.py). Weights are channels_last_3d: that is the
+layout in which CPU and GPU kernels multiply bf16, and autocast casts only the convolutions.
 """
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Kernel = tuple[int, int, int]  # frames, height, width, each 1 or 3
+CUBE: Kernel = (3, 3, 3)
 LEAK = 0.2  # negative slope of every LeakyReLU: A.1 gives none, this is the authors' code's
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The convolution of `conv`: x (B, in, T, H, W), weight (out, in, k, k, k), k 1 or 3 → (B, out, T, H, W).
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, padded: bool = True) -> Tensor:
+    """The convolution of `conv`: x (B, in, T, H, W), weight (out, in, *Kernel) → (B, out, T, H, W).
+
+    Not padded, every side of its output is smaller by what the kernel has beyond one.
 
     From or to RGB the three taps in time become channels of a 1×3×3 convolution: kernels multiply blocks of 16 channels
-    whatever there are, so on 3 channels 3×3×3 taps take 2.7 times as long.
+    whatever there are, so on 3 channels 3×3×3 taps take 2.7 times as long. One frame is convolved as an image: of small
+    volumes a CPU computes 3D convolutions in float32 up to ten times slower.
     """
-    out_channels, in_channels, kernel = weight.shape[:3]
-    if kernel == 1:
-        return F.conv3d(x, weight, bias)
+    out_channels, in_channels, *kernel = weight.shape
+    frame, around = int(padded and kernel[0] == 3), int(padded and kernel[1] == 3)
+    if kernel[0] == 1 == x.shape[2]:
+        return F.conv2d(x.squeeze(2), weight.squeeze(2), bias, padding=around).unsqueeze(2)
+    if kernel[0] == 1 or min(in_channels, out_channels) > 3:
+        return F.conv3d(x, weight, bias, padding=(frame, around, around))
     if in_channels <= 3:
-        padded = F.pad(x, (0, 0, 0, 0, 1, 1))
-        frames = torch.cat([padded[:, :, :-2], x, padded[:, :, 2:]], dim=1)  # (B, 3·in, T, H, W): t−1, t, t+1
-        return F.conv3d(frames, weight.transpose(1, 2).reshape(out_channels, -1, 1, 3, 3), bias, padding=(0, 1, 1))
-    if out_channels <= 3:
-        taps = weight.movedim(2, 0).reshape(-1, in_channels, 1, 3, 3)
-        before, now, after = widened(F.conv3d(x, taps, padding=(0, 1, 1))).chunk(3, dim=1)  # (B, out, T, H, W) each
+        wide = F.pad(x, (0, 0, 0, 0, frame, frame))
+        frames = torch.cat([wide[:, :, :-2], wide[:, :, 1:-1], wide[:, :, 2:]], dim=1)  # t−1, t, t+1: (B, 3·in, …)
+        taps = weight.transpose(1, 2).reshape(out_channels, -1, 1, 3, 3)
+        return F.conv3d(frames, taps, bias, padding=(0, around, around))
+    taps = weight.movedim(2, 0).reshape(-1, in_channels, 1, 3, 3)
+    before, now, after = widened(F.conv3d(x, taps, padding=(0, around, around))).chunk(3, dim=1)  # (B, out, …) each
+    if padded:
         y = now + F.pad(before[:, :, :-1], (0, 0, 0, 0, 1, 0)) + F.pad(after[:, :, 1:], (0, 0, 0, 0, 0, 1))
-        return y if bias is None else y + bias.view(1, -1, 1, 1, 1)
-    return F.conv3d(x, weight, bias, padding=1)
+    else:
+        y = now[:, :, 1:-1] + before[:, :, :-2] + after[:, :, 2:]
+    return y if bias is None else y + bias.view(1, -1, 1, 1, 1)
 
 
 def widened(x: Tensor) -> Tensor:
@@ -42,9 +53,9 @@ def widened(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def conv(in_channels: int, out_channels: int, kernel: int = 3, *, bias: bool = True) -> nn.Conv3d:
-    """A convolution that keeps (T, H, W), PyTorch's default initialisation (as the authors' code)."""
-    made = nn.Conv3d(in_channels, out_channels, kernel, padding=kernel // 2, bias=bias)
+def conv(in_channels: int, out_channels: int, kernel: Kernel = CUBE, *, bias: bool = True) -> nn.Conv3d:
+    """The weights of a convolution, PyTorch's default initialisation (as the authors' code)."""
+    made = nn.Conv3d(in_channels, out_channels, kernel, bias=bias)
     made.weight = nn.Parameter(made.weight.detach().contiguous(memory_format=torch.channels_last_3d))
     return made
 
@@ -57,8 +68,9 @@ class NormBlock(nn.Module):
     the normalisation would subtract it again.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: Kernel = CUBE, *, padded: bool = True) -> None:
         super().__init__()
+        self.padded = padded
         self.conv = conv(in_channels, out_channels, kernel, bias=False)
         self.weight = nn.Parameter(torch.ones(out_channels))
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -73,7 +85,7 @@ class NormBlock(nn.Module):
 
     def convolved(self, x: Tensor) -> Tensor:
         """What is normalised: (B, in, T, H, W) → (B, out, T, H, W)."""
-        return convolve(x, self.conv.weight)
+        return convolve(x, self.conv.weight, padded=self.padded)
 
     def with_statistics(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         """The block with the mean and the (biased) variance, (out,) float32, of a volume that x is a part of."""
@@ -91,12 +103,12 @@ class SpectralConv(nn.Module):
     u: Tensor
     v: Tensor
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: Kernel = CUBE) -> None:
         super().__init__()
         plain = conv(in_channels, out_channels, kernel)
         self.weight, self.bias = plain.weight, cast(nn.Parameter, plain.bias)
         self.register_buffer("u", F.normalize(torch.randn(out_channels), dim=0))
-        self.register_buffer("v", F.normalize(torch.randn(in_channels * kernel**3), dim=0))
+        self.register_buffer("v", F.normalize(torch.randn(in_channels * math.prod(kernel)), dim=0))
         for _ in range(15):  # as torch.nn.utils.parametrizations.spectral_norm: start near the leading vectors
             self.refine()
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.networks.blocks import LEAK, SpectralConv, conv, convolve, widened
+from model.networks.blocks import CUBE, LEAK, Kernel, SpectralConv, conv, convolve, widened
 
 
 class Critic(nn.Module):
@@ -24,11 +24,13 @@ class Critic(nn.Module):
     The authors' code leaves spectral norm off the last convolution (`last_spectral=False`).
     """
 
-    def __init__(self, channels: int, convs: int, *, last_spectral: bool) -> None:
+    def __init__(self, channels: int, convs: int, *, last_spectral: bool, kernel: Kernel = CUBE) -> None:
         super().__init__()
         widths = [3] + [channels] * (convs - 1)
-        self.blocks = nn.ModuleList(SpectralConv(a, b) for a, b in pairwise(widths))
-        self.tail: SpectralConv | nn.Conv3d = SpectralConv(channels, 1) if last_spectral else conv(channels, 1)
+        self.blocks = nn.ModuleList(SpectralConv(a, b, kernel) for a, b in pairwise(widths))
+        self.tail: SpectralConv | nn.Conv3d = (
+            SpectralConv(channels, 1, kernel) if last_spectral else conv(channels, 1, kernel)
+        )
 
     def fixed(self, *, trainable: bool = True) -> FixedCritic:
         """The critic with its weights normalised now. trainable=False: no gradient reaches them, only the input."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.networks.blocks import LEAK, SpectralConv, conv, convolve
+from model.networks.blocks import CUBE, LEAK, Kernel, SpectralConv, conv, convolve
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Encoder(nn.Module):
     Five convolutions in the paper, three in the authors' code.
     """
 
-    def __init__(self, channels: int, latent_dim: int, convs: int, kernel: int = 3) -> None:
+    def __init__(self, channels: int, latent_dim: int, convs: int, kernel: Kernel = CUBE) -> None:
         super().__init__()
         widths = [3] + [channels] * convs
         self.blocks = nn.ModuleList(SpectralConv(a, b, kernel) for a, b in pairwise(widths))
@@ -54,7 +54,8 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Posterior:
         """q(z|x) of x⁰: (B, 3, T, H, W) → maps of (B, latent, T, H, W)."""
         features = self.features(x)
-        return Posterior(self.mu(features).float(), self.logvar(features).float())
+        mu, logvar = (convolve(features, head.weight, head.bias).float() for head in (self.mu, self.logvar))
+        return Posterior(mu, logvar)
 
 
 class FixedCode(nn.Module):
@@ -72,5 +73,6 @@ class FixedCode(nn.Module):
         self.register_buffer("z", torch.randn(tuple(shape)))
 
     def forward(self, x: Tensor) -> Posterior:
-        """A Gaussian without width: its mean and every sample are z*, (1, latent, T, H, W)."""
-        return Posterior(self.z, torch.full_like(self.z, -math.inf))
+        """A Gaussian without width: its mean and every sample are z*, (B, latent, T, H, W)."""
+        z = self.z.expand(len(x), *self.z.shape[1:])
+        return Posterior(z, torch.full_like(z, -math.inf))

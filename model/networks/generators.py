@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import TrainConfig
-from model.networks.blocks import NormBlock, conv, convolve
+from model.networks.blocks import CUBE, Kernel, NormBlock, conv, convolve
 from model.networks.critic import checkpointed
 from model.networks.encoder import Encoder, FixedCode
 from model.networks.patchvae import PatchEncoder, occupied_normal
@@ -30,16 +30,23 @@ from model.pyramid import ScaleSize
 class Generator(nn.Module):
     """Gⁿ: `convs` convolutions, all but the last with normalisation and LeakyReLU. (B, in, T, H, W) → (B, 3, T, H, W).
 
-    The tanh is not here: where it goes depends on the residual sum, see `GeneratorStack.refine`.
+    The tanh is not here: where it goes depends on the residual sum, see `GeneratorStack.join`.
     Differs from the authors' code by the number of convolutions only: 5 in the paper, 7 in theirs.
     """
 
-    def __init__(self, in_channels: int, channels: int, convs: int, kernel: int = 3) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, convs: int, kernel: Kernel = CUBE, *, padded: bool = True
+    ) -> None:
         super().__init__()
         widths = [in_channels] + [channels] * (convs - 1)
-        self.kernel = kernel
-        self.blocks = nn.Sequential(*(NormBlock(a, b, kernel) for a, b in pairwise(widths)))
+        self.kernel, self.padded = kernel, padded
+        self.blocks = nn.Sequential(*(NormBlock(a, b, kernel, padded=padded) for a, b in pairwise(widths)))
         self.tail = conv(channels, 3, kernel)
+
+    @property
+    def convs(self) -> int:
+        """How many convolutions it has."""
+        return len(self.blocks) + 1
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, T, H, W) → (B, 3, T, H, W) float32, without the tanh."""
@@ -51,7 +58,7 @@ class Generator(nn.Module):
 
     def rgb(self, features: Tensor) -> Tensor:
         """The last convolution: (B, channels, T, H, W) → (B, 3, T, H, W) float32."""
-        return convolve(features, self.tail.weight, self.tail.bias).float()
+        return convolve(features, self.tail.weight, self.tail.bias, padded=self.padded).float()
 
 
 class GeneratorStack(nn.Module):
@@ -64,6 +71,8 @@ class GeneratorStack(nn.Module):
     >>> x_rand = stack.sample(stack.draw(1, rng), rng)  # eq. 9, (1, 3, *sizes[-1])
     """
 
+    first_grown = 2  # the first generator that begins as the one below it
+
     def __init__(self, config: TrainConfig, sizes: Sequence[ScaleSize]) -> None:
         super().__init__()
         self.config = config
@@ -73,7 +82,9 @@ class GeneratorStack(nn.Module):
             self.encoder = FixedCode(self.latent_shape(1))
         else:
             kind = PatchEncoder if config.latent == "patchvae" else Encoder
-            self.encoder = kind(config.channels, config.latent_dim, config.encoder_convs, config.encoder_kernel)
+            self.encoder = kind(
+                config.channels, config.latent_dim, config.encoder_convs, config.kernel(config.encoder_kernel)
+            )
         self.generators = nn.ModuleList([self._new_generator(0)])
         self.noise_amps = [0.0]
 
@@ -95,7 +106,7 @@ class GeneratorStack(nn.Module):
         """
         n = self.num_scales
         grown = self._new_generator(n)
-        if n >= 2 and self.config.generator_kernel(n) == self.config.generator_kernel(n - 1):
+        if n >= self.first_grown and self.config.generator_kernel(n) == self.config.generator_kernel(n - 1):
             grown.load_state_dict(self.generators[-1].state_dict())
         self.generators.append(grown.to(self.device))
         self.noise_amps.append(0.0)
@@ -116,38 +127,58 @@ class GeneratorStack(nn.Module):
         return torch.randn(shape, generator=generator, device=generator.device)
 
     def decode(self, z: Tensor) -> Tensor:
-        """x̄⁰ = tanh(G⁰(z)): (B, latent, T, H, W) → (B, 3, T, H, W)."""
-        return torch.tanh(self.generators[0](z))
+        """x̄⁰ of z, (B, latent, T, H, W): what `level` carries on, (B, 3, T, H, W)."""
+        return self.level(z, 0)
 
     def upsample(self, x: Tensor, n: int) -> Tensor:
         """↑x to the size of scale n: trilinear over space and time together, corners kept (§3.2)."""
         return F.interpolate(x, size=self.sizes[n], mode="trilinear", align_corners=True)
 
-    def refine(self, up: Tensor, n: int, noise: Tensor | None = None) -> Tensor:
-        """x̄ⁿ from ↑x̄ⁿ⁻¹: up + Gⁿ(up + noise), eq. 6 and 9; noise enters the generator only, never the sum."""
-        x = up if noise is None else up + noise.to(up.device)
-        return self.add(up, checkpointed(self.generators[n], x) if self.config.low_memory else self.generators[n](x))
+    def level(self, below: Tensor, n: int, noise: Tensor | None = None, window: Window | None = None) -> Tensor:
+        """x̄ⁿ from what is below it: z at scale 0, x̄ⁿ⁻¹ at the others. On the device of the networks.
 
-    def add(self, up: Tensor, residual: Tensor) -> Tensor:
-        """x̄ⁿ from ↑x̄ⁿ⁻¹ and what Gⁿ gives, where the tanh belongs (`tanh_after_sum`)."""
-        return torch.tanh(up + residual) if self.config.tanh_after_sum else up + torch.tanh(residual)
+        Args:
+            noise: z_n of the last rows of the batch, the random samples; those before it are reconstructions.
+            window: the part of every frame that is computed; None: all of it.
+        """
+        base, entering = self.inputs(below.to(self.device), n, noise)
+        if window is not None:
+            base, entering = None if base is None else window.cut(base), window.cut(entering)
+        generator = self.generator(n)
+        return self.join(base, checkpointed(generator, entering) if self.config.low_memory else generator(entering))
+
+    def inputs(self, below: Tensor, n: int, noise: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+        """Of `level`: ↑x̄ⁿ⁻¹, None at scale 0, and what Gⁿ is given. On the device of `below`.
+
+        Noise enters the generator only, never the sum (eq. 9).
+        """
+        if n == 0:
+            return None, below
+        up = self.upsample(below, n)
+        if noise is None:
+            return up, up
+        noise = noise.to(up.device)
+        rest = len(up) - len(noise)
+        return up, torch.cat([up[:rest], up[rest:] + noise]) if rest else up + noise
+
+    def join(self, base: Tensor | None, residual: Tensor) -> Tensor:
+        """x̄ⁿ from ↑x̄ⁿ⁻¹ and what Gⁿ gives, eq. 6, where the tanh belongs (`tanh_after_sum`)."""
+        if base is None:
+            return torch.tanh(residual)
+        return torch.tanh(base + residual) if self.config.tanh_after_sum else base + torch.tanh(residual)
+
+    def to_video(self, x: Tensor) -> Tensor:
+        """The video that `level` gave: (B, 3, T, H, W)."""
+        return x
+
+    @property
+    def carried(self) -> int:
+        """Channels of what goes from a scale to the next."""
+        return 3
 
     def generator(self, n: int) -> Generator:
         """Gⁿ."""
         return cast(Generator, self.generators[n])
-
-    def level(self, below: Tensor, n: int, noise: Tensor | None = None) -> Tensor:
-        """x̄ⁿ from what is below it: z at scale 0, x̄ⁿ⁻¹ at the others. On the device of the networks."""
-        return self.emit(self.entering(below, n), n, noise)
-
-    def entering(self, below: Tensor, n: int) -> Tensor:
-        """What Gⁿ is given, without noise: z at scale 0, ↑x̄ⁿ⁻¹ at the others. On the device of the networks."""
-        below = below.to(self.device)
-        return below if n == 0 else self.upsample(below, n)
-
-    def emit(self, entering: Tensor, n: int, noise: Tensor | None = None) -> Tensor:
-        """x̄ⁿ from what enters Gⁿ, or the same part of both."""
-        return self.decode(entering) if n == 0 else self.refine(entering, n, noise)
 
     def reconstruct(self, x0: Tensor, first: int, last: int) -> Tensor:
         """x̄ of scale `last` from x̄ of scale `first`, without noise. x0: (B, 3, *sizes[first])."""
@@ -155,12 +186,31 @@ class GeneratorStack(nn.Module):
             x0 = self.level(x0, n)
         return x0
 
+    def first_trained(self, n: int) -> int:
+        """The lowest level that learns at GAN scale n."""
+        return max(n - self.config.train_depth + 1, self.config.vae_levels) if self.config.freeze else 0
+
+    def trained(self, n: int) -> list[tuple[nn.Module, float]]:
+        """The networks that learn at scale n, each with its learning rate over config.lr (§3.2)."""
+        config, decay = self.config, self.config.vae_lr_decay
+        learning = {0, n} if n < config.vae_levels else set(range(self.first_trained(n), n + 1))
+        if not config.freeze:
+            learning = set(range(n + 1))
+        if n >= config.vae_levels or not config.freeze:
+            decay = config.unfrozen_lr_decay or decay
+        networks: list[tuple[nn.Module, float]] = []
+        for k in sorted(learning):
+            if k == 0 and config.vae_levels > 0:
+                networks.append((self.encoder, decay**n))  # E learns where G⁰ does
+            networks.append((self.generators[k], decay ** (n - k)))
+        return networks
+
     def noise(self, n: int, batch: int, generator: torch.Generator) -> Tensor | None:
         """z_n of eq. 9 times its amplitude, (B, 3, *sizes[n]), on the generator's device.
 
-        None at VAE scales and scale 0, where there is none.
+        None at scale 0, and at VAE scales unless `vae_noise`: there is none.
         """
-        if n < max(1, self.config.vae_levels):
+        if n < 1 or (n < self.config.vae_levels and not self.config.vae_noise):
             return None
         z_n = torch.randn((batch, 3, *self.sizes[n]), generator=generator, device=generator.device)
         return z_n.mul_(self.noise_amps[n])
@@ -170,4 +220,11 @@ class GeneratorStack(nn.Module):
         x = z
         for n in range((self.num_scales - 1 if last is None else last) + 1):
             x = self.level(x, n, self.noise(n, len(z), generator))
-        return x
+        return self.to_video(x)
+
+
+class Window(Protocol):
+    """A part of every frame of a volume (training/training_set.py)."""
+
+    def cut(self, volumes: Tensor) -> Tensor:
+        """(…, H, W) → (…, height, width)."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.networks.blocks import conv, convolve
+from model.networks.blocks import CUBE, Kernel, conv, convolve
 from model.networks.encoder import Encoder, Posterior
 
 TEMPERATURE = 0.5  # of the relaxed Bernoulli, as the published code of Gupta et al.
@@ -58,7 +58,7 @@ class PatchEncoder(Encoder):
     several parts, each with a map and a vector of its own.
     """
 
-    def __init__(self, channels: int, latent_dim: int, convs: int, kernel: int = 3) -> None:
+    def __init__(self, channels: int, latent_dim: int, convs: int, kernel: Kernel = CUBE) -> None:
         super().__init__(channels, latent_dim, convs, kernel)
         self.occupancy = conv(channels, 1, kernel)
 
@@ -67,7 +67,10 @@ class PatchEncoder(Encoder):
         features = self.features(x)
         logits = convolve(features, self.occupancy.weight, self.occupancy.bias).float()
         present = features * torch.sigmoid(logits)
-        mu, logvar = (head(present).float().mean(dim=(2, 3, 4), keepdim=True) for head in (self.mu, self.logvar))
+        mu, logvar = (
+            convolve(present, head.weight, head.bias).float().mean(dim=(2, 3, 4), keepdim=True)
+            for head in (self.mu, self.logvar)
+        )
         return PatchPosterior(Posterior(mu, logvar), logits)
 
 

@@ -1,16 +1,13 @@
-"""VGPNN: random videos from the patches of one clip, without training (Haim et al., ECCV 2022, arXiv 2109.08591).
+"""VGPNN and GPNN: random videos, or images, from the patches of one clip, without training.
 
-The coarsest scale of the clip is covered with noise, and from there on `refine` makes a video of the clip's patches,
-scale by scale. Numbers are those of the authors' published code (nivha/single_video_generation, 22c1e87) at its
-defaults; α is that of GPNN (Granot et al. 2022), whose completeness that code leaves out.
-Theirs differs in the median of overlapping patches in place of the mean, and in cubic enlarging.
+VGPNN: Haim et al., ECCV 2022, arXiv 2109.08591; GPNN: Granot et al., CVPR 2022, arXiv 2103.15545. The coarsest scale of
+the clip is covered with noise, and from there on `refine` makes a video of the clip's patches, scale by scale.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,20 +16,52 @@ from torch import Tensor
 from model.patches.field import Size
 from model.patches.refine import ClipPatches, Matching, Step, enlarged, refine
 
-DOWN = 0.85  # --downfactor: of frames and pixels, a scale
-LEAST_FRAMES, LEAST_SIDE = 3, 15  # --min_size, of the coarsest scale
-NOISE = 5.0  # standard deviation of what is added to the coarsest scale, whose values are in [-1, 1]
-COARSEST_PASSES, PASSES = 1, 5  # --J_start_from, --J
+
+@dataclass(frozen=True)
+class PatchMethod:
+    """The numbers of a method.
+
+    Attributes:
+        down: of frames and pixels, a scale.
+        least_frames, least_side: of the coarsest scale.
+        noise: standard deviation of what is added to the coarsest scale, whose values are in [-1, 1].
+        grey: whether the noise is the same in all channels.
+        coarsest_passes, passes: at the coarsest scale, and at each other.
+    """
+
+    how: Matching
+    down: float
+    least_frames: int
+    least_side: int
+    noise: float
+    grey: bool
+    coarsest_passes: int
+    passes: int
+
+
+# The authors' published code at its defaults (nivha/single_video_generation, 22c1e87: --downfactor, --min_size,
+# --J_start_from, --J); α is GPNN's, whose completeness that code leaves out. Theirs differs in the median of
+# overlapping patches in place of the mean, and in cubic enlarging.
+VGPNN = PatchMethod(Matching(patch=(3, 7, 7), alpha=0.005), 0.85, 3, 15, 5.0, False, 1, 5)
+# GPNN's own code is not published: the defaults of iyttor/GPNN (2266afc), whose images are in [0, 1]. That takes the
+# root of the squared distance, where this takes the mean square, as the text has it.
+GPNN = PatchMethod(Matching(patch=(1, 7, 7), alpha=0.005), 0.75, 1, 14, 1.5, True, 10, 10)
+
+
+def method_for(size: Size) -> PatchMethod:
+    """Of a clip of (T, H, W): GPNN for an image, which has one frame, else VGPNN."""
+    return GPNN if size[0] == 1 else VGPNN
 
 
 def vgpnn_ladder(size: Size) -> list[tuple[int, int, int]]:
     """Sizes of all scales of a clip of (T, H, W), coarsest first; the last is the clip's own.
 
-    Frames and pixels shrink by DOWN a scale, each until it reaches its least.
+    Frames and pixels shrink by the method's factor a scale, each until it reaches its least.
     """
     frames, height, width = size
-    least_frames = min(1.0, LEAST_FRAMES / frames)
-    least_side = min(1.0, LEAST_SIDE / min(height, width))
+    method = method_for(size)
+    least_frames = min(1.0, method.least_frames / frames)
+    least_side = min(1.0, method.least_side / min(height, width))
     sizes, factor = [], 1.0
     while True:
         t, side = max(factor, least_frames), max(factor, least_side)
@@ -41,7 +70,7 @@ def vgpnn_ladder(size: Size) -> list[tuple[int, int, int]]:
             sizes.append(scale)
         if factor <= min(least_frames, least_side):
             return sizes[::-1]
-        factor *= DOWN
+        factor *= method.down
 
 
 def shrunk(videos: Tensor, size: Size) -> Tensor:
@@ -58,14 +87,17 @@ def shrunk(videos: Tensor, size: Size) -> Tensor:
 
 @dataclass
 class Vgpnn:
-    """A clip, and what VGPNN makes of it. clip: (chunks, 3, T, H, W) float32 in [-1, 1]; of a short clip one chunk."""
+    """A clip, and what VGPNN, of an image GPNN, makes of it.
+
+    clip: (chunks, 3, T, H, W) float32 in [-1, 1]; of a short clip one chunk.
+    """
 
     clip: Tensor
     device: torch.device
-    how: ClassVar[Matching] = Matching(patch=(3, 7, 7), alpha=0.005)
 
     def __post_init__(self) -> None:
         size: Sequence[int] = self.clip.shape[2:]
+        self.method = method_for(size)
         self.sizes = vgpnn_ladder(size)
         self._patches = ClipPatches(self.sizes, lambda n: shrunk(self.clip, self.sizes[n]), self.device)
 
@@ -78,17 +110,16 @@ class Vgpnn:
         ]
         return [(t, h, w) for t, h, w in stretched]
 
-    @staticmethod
-    def steps(sizes: Sequence[Size]) -> int:
+    def steps(self, sizes: Sequence[Size]) -> int:
         """Passes of one video of these scales: what `sample` counts for `tick`."""
-        return COARSEST_PASSES + PASSES * (len(sizes) - 1)
+        return self.method.coarsest_passes + self.method.passes * (len(sizes) - 1)
 
     def sample(
         self,
         sizes: Sequence[Size],
         random: torch.Generator,
         *,
-        noise: float = NOISE,
+        noisy: bool = True,
         tick: Callable[[int], None] = lambda passes: None,
     ) -> Tensor:
         """A random video of the size sizes[-1]; without noise it is the clip, or the clip at that size.
@@ -99,7 +130,10 @@ class Vgpnn:
         coarsest = self._patches.values(0)
         chunk = int(torch.randint(len(coarsest), (1,), generator=random))
         start = enlarged(coarsest[chunk : chunk + 1], sizes[0])
-        if noise:
-            start = start + noise * torch.randn(start.shape, generator=random).to(start.device)
-        steps = [Step(n, size, PASSES if n else COARSEST_PASSES) for n, size in enumerate(sizes)]
-        return refine(start, self._patches, steps, self.how, random, tick)
+        method = self.method
+        if noisy:
+            batch, channels, *volume = start.shape
+            drawn = torch.randn((batch, 1 if method.grey else channels, *volume), generator=random)
+            start = start + method.noise * drawn.to(start.device)
+        steps = [Step(n, size, method.passes if n else method.coarsest_passes) for n, size in enumerate(sizes)]
+        return refine(start, self._patches, steps, method.how, random, tick)

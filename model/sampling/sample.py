@@ -29,6 +29,8 @@ def frames_per_second(config: TrainConfig, frames: int) -> float:
 
     Also that of videos of another length: twice the gaps between frames play twice as long.
     """
+    if config.dims == 2:
+        return 1.0
     return (config.fps or 24.0) * (frames - 1) / (config.num_frames - 1)
 
 
@@ -46,23 +48,26 @@ def stretched_ladder(stack: GeneratorStack, size: Sequence[int], scales: int | N
     trained = stack.sizes[: scales or stack.num_scales]
     gaps = [frames - 1 for frames, _, _ in trained]
     # T - 1 is a multiple of it: then T_n - 1 = gaps[n] · (T - 1) / gaps[-1] is whole.
-    step = gaps[-1] // math.gcd(*gaps)
+    step = gaps[-1] // math.gcd(*gaps) if gaps[-1] else 0  # of an image 0: it has one frame
 
     def at(n: int, size: Sequence[int]) -> ScaleSize:
-        frames = gaps[n] * (size[0] - 1) // gaps[-1] + 1
+        frames = gaps[n] * (size[0] - 1) // gaps[-1] + 1 if step else 1
         height, width = (round(trained[n][i] * size[i] / trained[-1][i]) for i in (1, 2))
         return ScaleSize(frames, height, width)
 
     field = 2 * stack.config.generator_convs + 1  # voxels
     smallest = [min(field, side) for side in trained[0]]
     wanted = f"{_written(size)}: "
-    frames = next(t for t in range(1 + step, trained[-1][0] + 1, step) if at(0, (t, 1, 1))[0] >= smallest[0])
+    lengths = range(1 + step, trained[-1][0] + 1, step) if step else [1]
+    frames = next(t for t in lengths if at(0, (t, 1, 1))[0] >= smallest[0])
     height = next(h for h in range(1, trained[-1][1] + 1) if at(0, (1, h, 1))[1] >= smallest[1])
     width = next(w for w in range(1, trained[-1][2] + 1) if at(0, (1, 1, w))[2] >= smallest[2])
     if any(side < low for side, low in zip(size, (frames, height, width), strict=True)):
         least = _written((frames, height, width))
         raise ValueError(f"{wanted}smaller than what the networks see at the coarsest scale; {least} is the least")
-    if (size[0] - 1) % step:
+    if not step and size[0] != 1:
+        raise ValueError(f"{wanted}{size[0]} frames of an image, which has one; give {_written((1, *size[1:]))}")
+    if step and (size[0] - 1) % step:
         below = size[0] - (size[0] - 1) % step
         near = min(below, below + step, key=lambda t: abs(t - size[0]))
         cause = f"{size[0]} frames cannot be divided among the scales"
@@ -83,7 +88,7 @@ def count_convolutions(stack: GeneratorStack, sizes: Sequence[ScaleSize], limit:
     """How many convolutions of a volume or of a tile one video takes: what `sample_in_parts` counts for `tick`."""
     convs, limit = stack.config.generator_convs, _limit(stack, sizes, limit)
     return sum(
-        convs if math.prod(size) <= limit else tiling.evaluations(size, convs, stack.config.generator_kernel(n), limit)
+        convs if math.prod(size) <= limit else tiling.evaluations(stack.generator(n), size, limit)
         for n, size in enumerate(sizes)
     )
 
@@ -125,6 +130,8 @@ def sample_in_parts(
         runs = _level(stretched, x, n, stretched.noise(n, 1, stream), limit, tick)
         if n < len(sizes) - 1:
             x = torch.cat(list(runs), dim=2)
+    if stack.carried != 3:  # what they carry becomes a video as a whole
+        runs = iter([stack.to_video(torch.cat(list(runs), dim=2))])
     for run in runs:
         yield run.clamp(-1, 1).cpu()
 
@@ -139,14 +146,13 @@ def _level(
         tick(stack.config.generator_convs)
         yield x
         return
-    up = below.cpu() if n == 0 else stack.upsample(below.cpu(), n)
-    x = up if noise is None else noise.add_(up)
+    base, entering = stack.inputs(below.cpu(), n, noise)
     start = 0
-    runs = tiling.evaluate(stack.generator(n), x, precision=stack.config.precision, limit=limit, tick=tick)
+    runs = tiling.evaluate(stack.generator(n), entering.cpu(), precision=stack.config.precision, limit=limit, tick=tick)
     for residual in runs:
-        frames = up[:, :, start : start + residual.shape[2]]
+        frames = None if base is None else base[:, :, start : start + residual.shape[2]]
         start += residual.shape[2]
-        yield torch.tanh(residual) if n == 0 else stack.add(frames, residual)
+        yield stack.join(frames, residual)
 
 
 @torch.no_grad()
@@ -175,5 +181,5 @@ def reconstruct(stack: GeneratorStack, real_zero: Tensor, *, last: int | None = 
     device = stack.device
     with autocast(device, stack.config.precision):
         x0 = stack.decode(stack.encoder(real_zero.to(device)).mu)
-        x = stack.reconstruct(x0, 0, stack.num_scales - 1 if last is None else last)
+        x = stack.to_video(stack.reconstruct(x0, 0, stack.num_scales - 1 if last is None else last))
     return x.clamp(-1, 1).cpu()

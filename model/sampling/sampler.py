@@ -91,7 +91,7 @@ class NetworkSampler:
 
     def needed_bytes(self, sizes: Sequence[ScaleSize]) -> int:
         """See `Sampler`."""
-        return VOLUMES * 12 * int(np.prod(sizes[-1]))  # float32 RGB
+        return VOLUMES * 4 * self.stack.carried * int(np.prod(sizes[-1]))  # float32
 
     def parts(
         self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = _ignore, *place: int
@@ -209,7 +209,7 @@ class VgpnnSampler:
         """See `Sampler`: VGPNN's own ladder."""
         sizes = [ScaleSize(*scale) for scale in self._vgpnn.ladder_to(size)]
         for own in [*sizes, *(ScaleSize(*scale) for scale in self._vgpnn.sizes)]:
-            _check_patch(own, self._vgpnn.how)
+            _check_patch(own, self._vgpnn.method.how)
         return sizes
 
     def steps(self, sizes: Sequence[ScaleSize]) -> int:
@@ -226,7 +226,7 @@ class VgpnnSampler:
 
     def reconstruction(self) -> Tensor:
         """What it makes of the clip itself, without noise."""
-        return self._vgpnn.sample(self._vgpnn.sizes, stream_of(0, 0, 1), noise=0).cpu()
+        return self._vgpnn.sample(self._vgpnn.sizes, stream_of(0, 0, 1), noisy=False).cpu()
 
 
 def is_finished(config: TrainConfig, stack: GeneratorStack | None) -> bool:

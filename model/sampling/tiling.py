@@ -20,6 +20,7 @@ from torch import Tensor
 
 from model.config import Precision
 from model.device import autocast
+from model.networks.blocks import Kernel
 from model.networks.generators import Generator
 from model.pyramid import ScaleSize
 
@@ -31,20 +32,25 @@ SLACK = 1.1  # halos may cost this much more than they must, if that makes frame
 Box = tuple[slice, slice, slice]  # in T, H and W
 
 
-def cut(size: ScaleSize, halo: int, limit: int) -> list[list[Box]]:
+def cut(size: ScaleSize, halo: int, limit: int, *, padded: bool = True) -> list[list[Box]]:
     """Boxes that fill a volume of `size` without overlap, none with more than `limit` voxels with the halo around it.
 
     Of all regular cuts whose boxes have, halos included, at most SLACK times the fewest voxels, it is the one with the
     shortest runs of frames, so that frames are done early; of these the one with the fewest voxels, then boxes.
 
-    Args: halo: voxels on every side of a box, but not beyond the volume. limit: voxels.
+    Args:
+        halo: voxels on every side of a box, but not beyond the volume.
+        limit: voxels.
+        padded: whether there is nothing beyond the volume; else its boxes have their halo there too.
+
     Returns one list of boxes for each run of frames, in order. Raises ValueError if that cannot be.
     """
     lengths = [sorted({math.ceil(side / count) for count in range(1, side + 1)}) for side in size]
     found: list[tuple[int, int, tuple[int, ...]]] = []  # voxels of all boxes with their halos, number of boxes, a box
     for box in product(*lengths):
         axes = list(zip(size, box, strict=True))
-        if math.prod(min(side, length + 2 * halo) for side, length in axes) <= limit:
+        wide = [length + 2 * halo for _, length in axes]
+        if math.prod(map(min, size, wide) if padded else wide) <= limit:
             counts = [math.ceil(side / length) for side, length in axes]
             voxels = math.prod(side + 2 * halo * (count - 1) for side, count in zip(size, counts, strict=True))
             found.append((voxels, math.prod(counts), box))
@@ -59,14 +65,16 @@ def cut(size: ScaleSize, halo: int, limit: int) -> list[list[Box]]:
     return [list(product([t], rows, columns)) for t in frames]
 
 
-def halo(convs: int, kernel: int) -> int:
-    """Voxels that `convs` convolutions see on every side of one."""
-    return convs * (kernel // 2)
+def halo(convs: int, kernel: Kernel) -> int:
+    """Voxels that `convs` convolutions see on every side of one; of an image, in its one frame."""
+    return convs * (max(kernel) // 2)
 
 
-def evaluations(size: ScaleSize, convs: int, kernel: int, limit: int) -> int:
-    """How many convolutions of a tile `evaluate` computes: what it counts for `tick`."""
-    return sum(map(len, cut(size, halo(convs, kernel), limit))) * convs * (convs + 1) // 2
+def evaluations(generator: Generator, size: ScaleSize, limit: int) -> int:
+    """How many convolutions of a tile `evaluate` computes for a result of this size: what it counts for `tick`."""
+    blocks, convs = len(generator.blocks), generator.convs
+    passes = [(_volume(generator, size, depth), depth) for depth in range(1, blocks + 1)] + [(size, convs)]
+    return sum(depth * sum(map(len, _boxes(generator, volume, limit))) for volume, depth in passes)
 
 
 @torch.no_grad()
@@ -81,27 +89,45 @@ def evaluate(
     """generator(x), a run of frames after the other; the generator's device never holds more than a tile of it.
 
     Args:
-        x: (1, in, T, H, W) float32, on any device: the host's memory, where that is larger.
+        x: (1, in, T, H, W) float32, on any device: the host's memory, where that is larger. Of a generator that is not
+            padded it is larger than the result by what its convolutions take off.
         limit: voxels of a tile, its surroundings included.
         tick: called after every tile with how many convolutions of it have been computed.
 
     Yields (1, 3, t, H, W) float32 on x's device; the t add up to T. Raises ValueError as `cut` does.
     """
-    size, convs, kernel = ScaleSize(x.shape[2], x.shape[3], x.shape[4]), len(generator.blocks) + 1, generator.kernel
-    runs = cut(size, halo(convs, kernel), limit)
+    around = [0 if generator.padded else side // 2 * generator.convs for side in generator.kernel]
+    size = ScaleSize(*(side - 2 * off for side, off in zip(x.shape[2:], around, strict=True)))
     statistics: list[tuple[Tensor, Tensor]] = []  # mean and variance of each block's convolution
-    for depth in range(1, convs):
+    for depth in range(1, len(generator.blocks) + 1):
         moments = Moments()
-        for box in (box for run in runs for box in run):
+        for box in (box for run in _boxes(generator, _volume(generator, size, depth), limit) for box in run):
             moments.add(_part(generator, x, box, statistics, depth, precision))
             tick(depth)
         statistics.append((moments.mean.to(x.dtype), moments.var.to(x.dtype)))
-    for run in runs:
-        made = x.new_empty((1, 3, run[0][0].stop - run[0][0].start, *size[1:]))
+    for run in _boxes(generator, size, limit):
+        parts = []
         for box in run:
-            made[..., box[1], box[2]] = _part(generator, x, box, statistics, convs, precision)
-            tick(convs)
+            parts.append((box, _part(generator, x, box, statistics, None, precision)))
+            tick(generator.convs)
+        made = x.new_empty((1, parts[0][1].shape[1], run[0][0].stop - run[0][0].start, *size[1:]))
+        for box, part in parts:
+            made[..., box[1], box[2]] = part
         yield made
+
+
+def _boxes(generator: Generator, size: ScaleSize, limit: int) -> list[list[Box]]:
+    return cut(size, halo(generator.convs, generator.kernel), limit, padded=generator.padded)
+
+
+def _volume(generator: Generator, size: ScaleSize, depth: int) -> ScaleSize:
+    """Of what convolution `depth` (from 1) gives, where the result is of `size`."""
+    if generator.padded:
+        return size
+    t, h, w = (
+        side + 2 * (generator.convs - depth) * (part // 2) for side, part in zip(size, generator.kernel, strict=True)
+    )
+    return ScaleSize(t, h, w)
 
 
 def _part(
@@ -109,17 +135,27 @@ def _part(
     x: Tensor,
     box: Box,
     statistics: list[tuple[Tensor, Tensor]],
-    depth: int,
+    depth: int | None,
     precision: Precision,
 ) -> Tensor:
-    """What convolution `depth` (from 1) gives in a box of the volume: (1, C, t, h, w) on the generator's device."""
-    reach, device = halo(depth, generator.kernel), generator.tail.weight.device
-    wide = [slice(max(s.start - reach, 0), min(s.stop + reach, side)) for s, side in zip(box, x.shape[2:], strict=True)]
+    """What convolution `depth` (from 1), or None: the generator, gives in a box: (1, C, t, h, w) on its device."""
+    count, device = depth or generator.convs, generator.block(0).weight.device
+    reach = halo(count, generator.kernel)
+    if generator.padded:
+        wide = [
+            slice(max(s.start - reach, 0), min(s.stop + reach, side)) for s, side in zip(box, x.shape[2:], strict=True)
+        ]
+    else:  # it begins where what it sees does
+        sees = [2 * count * (side // 2) for side in generator.kernel]
+        wide = [slice(s.start, s.stop + more) for s, more in zip(box, sees, strict=True)]
     y = x[:, :, wide[0], wide[1], wide[2]].to(device)
     with autocast(device, precision):
-        for n, (mean, var) in zip(range(depth - 1), statistics, strict=False):
+        known = len(generator.blocks) if depth is None else depth - 1
+        for n, (mean, var) in zip(range(known), statistics, strict=False):
             y = generator.block(n).with_statistics(y, mean.to(device), var.to(device))
-        y = generator.block(depth - 1).convolved(y) if depth <= len(generator.blocks) else generator.rgb(y)
+        y = generator.rgb(y) if depth is None else generator.block(depth - 1).convolved(y)
+    if not generator.padded:
+        return y
     inner = [slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, wide, strict=True)]
     return y[:, :, inner[0], inner[1], inner[2]]
 

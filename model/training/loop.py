@@ -169,7 +169,7 @@ def _finite_means(
     """Mean over examples and recent iterations of each loss, `iteration` the last. One transfer from the device."""
     names = list(recent[0])
     sums = torch.stack([torch.stack([losses[name] for name in names]) for losses in recent]).float()
-    table = training_set.workers.sum(sums).cpu() / training_set.examples_per_iteration(
+    table = training_set.workers.sum(sums).cpu() / training_set.draws_per_iteration(
         len(training_set), training_set.config
     )
     bad = (~table.isfinite()).nonzero()

@@ -18,6 +18,7 @@ from model.device import autocast
 from model.networks.critic import Critic
 from model.networks.generators import GeneratorStack
 from model.networks.patchvae import AnyPosterior
+from model.networks.stacks import new_stack
 from model.pyramid import ScaleSize
 from model.training.training_set import TrainingSet
 
@@ -74,7 +75,7 @@ def first_state(config: TrainConfig, sizes: Sequence[ScaleSize], device: torch.d
     """Before the first iteration of scale 0; sizes: (T, H, W) of every scale."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(config, 0))
-        stack = GeneratorStack(config, sizes).to(device)
+        stack = new_stack(config, sizes).to(device)
         critic = _new_critic(config, device) if config.vae_levels == 0 else None
     return TrainState(stack, critic, _optimizers(stack, critic, 0), 0, 0)
 
@@ -88,12 +89,12 @@ def next_scale(state: TrainState, training_set: TrainingSet) -> TrainState:
         stack.grow()
         if n == config.vae_levels:
             critic = _new_critic(config, device)  # Dⁿ starts from Dⁿ⁻¹; the first one is fresh
-    if n >= config.vae_levels:
+    if n >= config.vae_levels or config.vae_noise:
         squares = torch.zeros((), device=device)
         for batch in training_set.measuring(n):
             with torch.no_grad(), autocast(device, config.precision):
                 z = sample_posterior(stack.encoder(batch.real(0)), batch.rngs())
-                x = stack.reconstruct(stack.decode(z), 0, n)
+                x = stack.to_video(stack.reconstruct(stack.decode(z), 0, n))
             squares += len(batch) * F.mse_loss(x, batch.real(n))
         stack.noise_amps[n] = config.noise_amp * math.sqrt(training_set.workers.sum(squares).item() / len(training_set))
     return TrainState(stack, critic, _optimizers(stack, critic, n), n, 0, train_s=state.train_s)
@@ -134,24 +135,18 @@ def sample_posterior(posterior: AnyPosterior, rngs: Sequence[torch.Generator]) -
 
 
 def _new_critic(config: TrainConfig, device: torch.device) -> Critic:
-    return Critic(config.channels, config.critic_convs, last_spectral=config.critic_last_spectral).to(device)
+    spectral, kernel = config.critic_last_spectral, config.kernel(3)
+    return Critic(config.channels, config.critic_convs, last_spectral=spectral, kernel=kernel).to(device)
 
 
 def _optimizers(stack: GeneratorStack, critic: Critic | None, n: int) -> tuple[torch.optim.Adam, ...]:
     """Fresh Adams for what scale n trains; freezes everything else (§3.2)."""
     config = stack.config
     stack.requires_grad_(False)
-    learning, decay = {0, n} if n < config.vae_levels else {n}, config.vae_lr_decay
-    if not config.freeze:
-        learning, decay = set(range(n + 1)), config.unfrozen_lr_decay or decay
-    groups = []
-    for k in sorted(learning):
-        networks = [stack.generators[k]]
-        if k == 0 and config.vae_levels > 0:
-            networks.insert(0, stack.encoder)  # E learns where G⁰ does
-        for network in networks:
-            parameters = list(network.requires_grad_(True).parameters())
-            groups.append({"params": parameters, "lr": config.lr * decay ** (n - k)})
+    groups = [
+        {"params": list(network.requires_grad_(True).parameters()), "lr": config.lr * rate}
+        for network, rate in stack.trained(n)
+    ]
     optimizers = [torch.optim.Adam(groups, betas=config.adam_betas, fused=True)]
     if critic is not None:
         optimizers.append(torch.optim.Adam(critic.parameters(), lr=config.lr, betas=config.adam_betas, fused=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -44,7 +43,7 @@ def _vae_step(state: TrainState, batches: Sequence[Batch], training_set: Trainin
         with autocast(training_set.workers.device, config.precision):
             posterior = stack.encoder(batch.real(0))
             x0 = stack.decode(sample_posterior(posterior, batch.rngs()))
-            x = stack.reconstruct(x0, 0, n)
+            x = stack.reconstruct(x0, 0, n)  # no method whose `to_video` changes it has VAE scales
         # Means over elements, as the authors' code; of equally large examples, so times their number it is their sum.
         rec_loss = len(batch) * F.mse_loss(x, batch.real(n))
         kl_loss = len(batch) * kl_divergence(posterior)
@@ -59,7 +58,9 @@ def _vae_step(state: TrainState, batches: Sequence[Batch], training_set: Trainin
 
 
 def _gan_step(state: TrainState, batches: Sequence[Batch], training_set: TrainingSet) -> dict[str, Tensor]:
-    """One iteration of a patch-GAN scale: one step of Dⁿ, one of Gⁿ; all below is frozen (eq. 10, 11).
+    """One iteration of a patch-GAN scale: `gan_steps` steps of Dⁿ, then of Gⁿ; all below is frozen (eq. 10, 11).
+
+    Each step of Dⁿ has random samples of its own; those of Gⁿ have the last ones, computed again.
 
     Without freezing it learns too, by the same loss: E through x̄, every generator through x̄ and x̃.
     Dⁿ sees all examples before Gⁿ does: with one micro-batch what the generators gave serves both steps; with more it
@@ -76,59 +77,65 @@ def _gan_step(state: TrainState, batches: Sequence[Batch], training_set: Trainin
         refine_spectral(stack.encoder)
 
     # (2) Discriminator: maximise E[D(x)] − E[D(x̃)] − λ·penalty; each part's graph is freed before the next is built
-    optimizer_d.zero_grad()
-    for batch in batches:
-        rngs = batch.rngs()
-        with torch.set_grad_enabled(len(batches) == 1):
-            x_rec, x_rand = _reconstruct_and_sample(state, batch, rngs)
-        real = batch.window.cut(batch.real(n))
-        with autocast(device, config.precision):
-            scores = criticise(critic.fixed(), torch.cat([real, x_rand.detach()]))
-        score_real, score_fake = scores.mean(dim=(1, 2, 3, 4)).split(len(batch))
-        critic_loss = (score_fake - score_real).sum()
-        (training_set.weight * critic_loss).backward()
-        epsilon = torch.cat([torch.rand((1, 1, 1, 1, 1), generator=rng, device=device) for rng in rngs])
-        with autocast(device, config.precision):
-            gp_loss = len(batch) * gradient_penalty(critic.fixed().input_gradient, real, x_rand, epsilon)
-        (training_set.weight * config.gp_weight * gp_loss).backward()
-        _add(sums, {"critic_loss": critic_loss, "gp_loss": gp_loss})
-    _step(optimizer_d, training_set.workers)
+    kept: tuple[Tensor, Tensor] | None = None
+    for step in range(config.gan_steps):
+        drawn = [batch.at_step(step) for batch in batches]
+        optimizer_d.zero_grad()
+        for batch in drawn:
+            rngs = batch.rngs()
+            keeps = len(batches) == 1 and step == config.gan_steps - 1
+            with torch.set_grad_enabled(keeps):
+                kept = x_rec, x_rand = _reconstruct_and_sample(state, batch, rngs)
+            real = batch.window.cut(batch.real(n))
+            with autocast(device, config.precision):
+                scores = criticise(critic.fixed(), torch.cat([real, x_rand.detach()]))
+            score_real, score_fake = scores.mean(dim=(1, 2, 3, 4)).split(len(batch))
+            critic_loss = (score_fake - score_real).sum()
+            (training_set.weight * critic_loss).backward()
+            epsilon = torch.cat([torch.rand((1, 1, 1, 1, 1), generator=rng, device=device) for rng in rngs])
+            with autocast(device, config.precision):
+                gp_loss = len(batch) * gradient_penalty(critic.fixed().input_gradient, real, x_rand, epsilon)
+            (training_set.weight * config.gp_weight * gp_loss).backward()
+            _add(sums, {"critic_loss": critic_loss / config.gan_steps, "gp_loss": gp_loss / config.gan_steps})
+        _step(optimizer_d, training_set.workers)
 
     # (3) Generator: minimise MSE(x̄, x) − β_adv·E[D(x̃)]; the critic's weights get no gradient
-    optimizer_g.zero_grad()
-    for batch in batches:
-        if len(batches) > 1:
-            x_rec, x_rand = _reconstruct_and_sample(state, batch, batch.rngs())
-        with autocast(device, config.precision):
-            adv_loss = -len(batch) * criticise(critic.fixed(trainable=False), x_rand).mean()
-        rec_loss = len(batch) * F.mse_loss(x_rec, batch.window.cut(batch.real(n)))
-        (training_set.weight * (config.rec_weight * rec_loss + config.adv_weight * adv_loss)).backward()
-        _add(sums, {"rec_loss": rec_loss, "adv_loss": adv_loss})
-    _step(optimizer_g, training_set.workers, config.grad_clip)
+    for step in range(config.gan_steps):
+        optimizer_g.zero_grad()
+        for batch in drawn:
+            if len(batches) > 1 or step > 0 or kept is None:
+                kept = _reconstruct_and_sample(state, batch, batch.rngs())
+            x_rec, x_rand = kept
+            with autocast(device, config.precision):
+                adv_loss = -len(batch) * criticise(critic.fixed(trainable=False), x_rand).mean()
+            rec_loss = len(batch) * F.mse_loss(x_rec, batch.window.cut(batch.real(n)))
+            (training_set.weight * (config.rec_weight * rec_loss + config.adv_weight * adv_loss)).backward()
+            _add(sums, {"rec_loss": rec_loss / config.gan_steps, "adv_loss": adv_loss / config.gan_steps})
+        _step(optimizer_g, training_set.workers, config.grad_clip)
     return {name: sums[name] for name in ("rec_loss", "adv_loss", "critic_loss", "gp_loss")}
 
 
 def _reconstruct_and_sample(state: TrainState, batch: Batch, rngs: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
     """Reconstruction x̄ⁿ and random sample x̃ⁿ of every example, (B, 3, T, H, W) each: of the iteration's window.
 
-    They go through the generators as one batch: normalisation is per sample, so they do not see each other. Only Gⁿ
-    records a gradient, where what is below is frozen.
+    They go through the generators as one batch: normalisation is per sample, so they do not see each other. Levels that
+    are frozen record no gradient.
     """
     stack, n, config = state.stack, state.scale, state.stack.config
 
     def noise(k: int) -> Tensor | None:
-        """None for the reconstructions, z_k for the random samples."""
+        """z_k of the random samples, which are the last rows."""
         drawn = [z for rng in rngs if (z := stack.noise(k, 1, rng)) is not None]
-        return torch.cat([torch.zeros_like(z) for z in drawn] + drawn) if drawn else None
+        return torch.cat(drawn) if drawn else None
 
     with autocast(stack.device, config.precision):
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not config.freeze):
+        recording, first = torch.is_grad_enabled(), stack.first_trained(n)
+        with torch.set_grad_enabled(recording and not config.freeze):
             x = torch.cat([sample_posterior(_posterior(state, batch), rngs), *(stack.draw(1, rng) for rng in rngs)])
-            for k in range(n):
-                x = stack.level(x, k, noise(k))
-        window, z_n = batch.window, noise(n)
-        entering = window.cut(stack.entering(x, n))
-        x_rec, x_rand = stack.emit(entering, n, None if z_n is None else window.cut(z_n)).split(len(batch))
+        for k in range(n + 1):
+            with torch.set_grad_enabled(recording and k >= first):
+                x = stack.level(x, k, noise(k), batch.window if k == n and config.gan_crop < 1 else None)
+        x_rec, x_rand = stack.to_video(x).split(len(batch))
     return x_rec, x_rand
 
 
@@ -147,10 +154,10 @@ def _add(sums: dict[str, Tensor], losses: dict[str, Tensor]) -> None:
         sums[name] = sums[name] + loss.detach() if name in sums else loss.detach()
 
 
-def _step(optimizer: torch.optim.Adam, workers: Workers, grad_clip: float = math.inf) -> None:
-    """Sum the gradients over the workers, clip their norm, take the step."""
+def _step(optimizer: torch.optim.Adam, workers: Workers, grad_clip: float | None = None) -> None:
+    """Sum the gradients over the workers, clip their norm if they are to be, take the step."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     workers.sum_gradients(parameters)
-    if grad_clip < math.inf:
+    if grad_clip is not None:
         torch.nn.utils.clip_grad_norm_(parameters, grad_clip)
     adam_step(optimizer)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -62,6 +62,7 @@ class Batch:
 
     training_set: TrainingSet
     examples: tuple[int, ...]  # their numbers in the training set
+    draws: tuple[int, ...]  # of each, which of the `batch_size` draws of its example it is
     scale: int
     iteration: int
 
@@ -78,12 +79,17 @@ class Batch:
         size = self.training_set.sizes[self.scale]
         return Window.at_random(self.training_set.config, size, self.scale, self.iteration)
 
+    def at_step(self, step: int) -> Batch:
+        """The same examples, with the random numbers of a later step of the iteration."""
+        first = step * self.training_set.config.batch_size
+        return replace(self, draws=tuple(first + draw for draw in self.draws)) if step else self
+
     def rngs(self) -> list[torch.Generator]:
         """Random numbers of each example, each time from their beginning."""
         seed = self.training_set.config.seed
         return [
-            rng_at(self.training_set.workers.device, seed, self.scale, self.iteration, number)
-            for number in self.examples
+            rng_at(self.training_set.workers.device, seed, self.scale, self.iteration, number, *[draw][:draw])
+            for number, draw in zip(self.examples, self.draws, strict=True)
         ]
 
 
@@ -101,7 +107,7 @@ class TrainingSet:
             raise ValueError(f"{len(self.sizes)} scales in the pyramid, {config.num_scales} in the config")
         if config.trained_scales and config.vae_levels == 0 and len(pyramids) > 1:
             raise ValueError(f"vae_levels=0 reconstructs one sample, from its one z*; there are {len(pyramids)}")
-        count = self.examples_per_iteration(len(pyramids), config)
+        count = self.draws_per_iteration(len(pyramids), config)
         if workers.size > count:
             cause = f"{workers.size} workers for {count} samples an iteration"
             raise ValueError(f"{cause}; every worker needs one, take fewer")
@@ -113,13 +119,18 @@ class TrainingSet:
         """How many of so many examples one iteration takes."""
         return min(examples, config.chunks_per_iter or examples)
 
+    @classmethod
+    def draws_per_iteration(cls, examples: int, config: TrainConfig) -> int:
+        """How many losses of one example each an iteration has."""
+        return cls.examples_per_iteration(examples, config) * config.batch_size
+
     def __len__(self) -> int:
         return len(self._pyramids)
 
     @property
     def weight(self) -> float:
         """Of an example's loss, so that an iteration's loss estimates the sum over all examples without bias."""
-        return len(self) / self.examples_per_iteration(len(self), self.config)
+        return len(self) / self.draws_per_iteration(len(self), self.config)
 
     def batches(self, n: int, iteration: int) -> list[Batch]:
         """This process's part of an iteration of scale n, at least one example."""
@@ -128,21 +139,22 @@ class TrainingSet:
         if count < len(self):  # without replacement; every process draws the same ones
             rng = rng_at(torch.device("cpu"), self.config.seed, n, iteration)
             numbers = sorted(torch.randperm(len(self), generator=rng)[:count].tolist())
-        return list(self._cut(numbers, n, iteration))
+        return list(self._cut([(number, k) for number in numbers for k in range(self.config.batch_size)], n, iteration))
 
     def measuring(self, n: int) -> list[Batch]:
         """This process's part of all examples, to measure noise amplitudes with."""
-        return list(self._cut(list(range(len(self))), n, MEASURING))
+        return list(self._cut([(number, 0) for number in range(len(self))], n, MEASURING))
 
-    def _cut(self, numbers: Sequence[int], n: int, iteration: int) -> Iterator[Batch]:
-        mine = self.workers.share(numbers)
+    def _cut(self, drawn: Sequence[tuple[int, int]], n: int, iteration: int) -> Iterator[Batch]:
+        mine = self.workers.share(drawn)
         size = self.micro_batch_size(n)
         for start in range(0, len(mine), size):
-            yield Batch(self, tuple(mine[start : start + size]), n, iteration)
+            numbers, draws = zip(*mine[start : start + size])
+            yield Batch(self, numbers, draws, n, iteration)
 
     def micro_batch_size(self, n: int) -> int:
         """How many examples of scale n a micro-batch has at most; no more than an iteration gives a process."""
-        share = -(-self.examples_per_iteration(len(self), self.config) // self.workers.size)
+        share = -(-self.draws_per_iteration(len(self), self.config) // self.workers.size)
         if share == 1:
             return 1
         chosen = self.config.micro_batch or largest_micro_batch(self.config, self.sizes, n, self.workers.device)

@@ -43,12 +43,17 @@ class ShardEntry:
 
     clip_id: str
     shard: str  # path of the tar
-    source: str  # name of the video it was cut from
+    source: str  # name of the video or image that it was cut from
     height: int  # px
     width: int  # px
     num_frames: int
     fps: float
     start_frame: int  # in the video, counted at `fps`
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is an image: a clip of one frame, whose `fps` means nothing."""
+        return self.num_frames == 1
 
 
 @dataclass(frozen=True)

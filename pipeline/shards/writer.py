@@ -20,7 +20,7 @@ import numpy as np
 
 from infra.errors import cannot_write, printable
 from infra.files import commit
-from pipeline import video
+from pipeline import image, video
 from pipeline.clips import ClipPlan, Failure
 from pipeline.shards.reader import ShardError, sidecars
 
@@ -48,29 +48,33 @@ def write(
     out_dir: str | os.PathLike[str],
     *,
     max_height: int = 256,
+    max_image_height: int = 256,
     clips_per_shard: int = 64,
     on_clip: Callable[[str], None] = _ignore,
 ) -> Written:
     """Decode clips into shards in `out_dir`, one clip in memory at a time and one pass over each video.
 
     Clips that finished shards hold are left as they are; new ones go to new shard numbers, so running the
-    same command again does what is missing.
+    same command again does what is missing. Images go to shards of their own.
 
     Args:
         max_height: px; higher videos are shrunk to it.
+        max_image_height: px; higher images are shrunk to it.
         on_clip: called with each clip's id when it is written, failed, or found to be there.
 
     A clip that cannot be decoded is a Failure and the others go on. Raises: ShardError when the folder holds
     a damaged shard or shards made with other settings, or cannot be written: finished shards are then as they
     were, and no half one is left; ValueError for numbers out of range; OSError for a source that is gone.
     """
-    if max_height < 1 or clips_per_shard < 1:
-        raise ValueError(f"max_height and clips_per_shard must be positive, got {max_height}, {clips_per_shard}")
+    if min(max_height, max_image_height, clips_per_shard) < 1:
+        given = f"{max_height}, {max_image_height}, {clips_per_shard}"
+        raise ValueError(f"max_height, max_image_height and clips_per_shard must be positive, got {given}")
     out_dir = Path(out_dir)
     with shard_errors(out_dir):
         out_dir.mkdir(parents=True, exist_ok=True)
     finished = sidecars(out_dir)
-    missing = _missing(clips, finished, {"max_height": max_height})
+    of_videos, of_images = {"max_height": max_height}, {"max_image_height": max_image_height}
+    missing = _missing(clips, finished, (of_videos, of_images))
     wanted = set(missing)
     for clip in clips:
         if clip not in wanted:
@@ -80,24 +84,28 @@ def write(
     clip_ids: list[str] = []
     failures: list[Failure] = []
     damaged: list[tuple[str, video.Damaged]] = []
-    shard = _ShardFile(out_dir, number, {"max_height": max_height})
-    try:
-        for clip, frames in _ahead(_decoded(missing, max_height)):
-            if isinstance(frames, video.Damaged):
-                damaged.append((clip.source, frames))
-            elif isinstance(frames, video.VideoError):
-                failures.append(Failure(clip.source, str(frames)))
-            else:
-                shard.add(clip, frames)
-                clip_ids.append(clip.clip_id)
-            on_clip(clip.clip_id)
-            if len(shard.clips) == clips_per_shard:
+    for settings, decoded in (
+        (of_videos, _decoded([clip for clip in missing if not clip.is_image], max_height)),
+        (of_images, _images([clip for clip in missing if clip.is_image], max_image_height)),
+    ):
+        shard = _ShardFile(out_dir, number + len(shards), settings)
+        try:
+            for clip, frames in _ahead(decoded):
+                if isinstance(frames, video.Damaged):
+                    damaged.append((clip.source, frames))
+                elif isinstance(frames, video.VideoError):
+                    failures.append(Failure(clip.source, str(frames)))
+                else:
+                    shard.add(clip, frames)
+                    clip_ids.append(clip.clip_id)
+                on_clip(clip.clip_id)
+                if len(shard.clips) == clips_per_shard:
+                    shards.append(shard.finish())
+                    shard = _ShardFile(out_dir, number + len(shards), settings)
+            if shard.clips:
                 shards.append(shard.finish())
-                shard = _ShardFile(out_dir, number + len(shards), {"max_height": max_height})
-        if shard.clips:
-            shards.append(shard.finish())
-    finally:
-        shard.discard()
+        finally:
+            shard.discard()
     failures = [*_first_of_many(failures), *_damages(damaged)]
     return Written(tuple(shards), tuple(clip_ids), tuple(failures), len(clips) - len(missing))
 
@@ -126,13 +134,15 @@ def _damages(found: Sequence[tuple[str, video.Damaged]]) -> Iterator[Failure]:
 
 
 def _missing(
-    clips: Sequence[ClipPlan], finished: Mapping[Path, Mapping[str, Any]], settings: Mapping[str, Any]
+    clips: Sequence[ClipPlan], finished: Mapping[Path, Mapping[str, Any]], settings: Sequence[Mapping[str, Any]]
 ) -> list[ClipPlan]:
     there: dict[str, tuple[Any, ...]] = {}
     for path, content in finished.items():
-        if content.get("settings") != settings:
+        made_with = content.get("settings")
+        if made_with not in settings:
+            same_kind = [each for each in settings if isinstance(made_with, dict) and made_with.keys() == each.keys()]
             raise ShardError(
-                f"{printable(path)}: was made with {content.get('settings')}, not {settings}; "
+                f"{printable(path)}: was made with {made_with}, not {(same_kind or settings)[0]}; "
                 f"give the same settings or another --out"
             )
         there |= {clip["clip_id"]: tuple(clip.get(key) for key in _CUT_KEYS) for clip in content["clips"]}
@@ -159,6 +169,14 @@ def _decoded(clips: Sequence[ClipPlan], max_height: int) -> Iterator[tuple[ClipP
         starts = [clip.start_frame for clip in batch]
         decoded = video.decode_each(source, starts, num_frames=num_frames, fps=fps, max_height=max_height)
         yield from zip(batch, decoded, strict=True)
+
+
+def _images(clips: Sequence[ClipPlan], max_height: int) -> Iterator[tuple[ClipPlan, "np.ndarray | video.VideoError"]]:
+    for clip in clips:
+        try:
+            yield clip, image.read(clip.source, max_height)
+        except video.VideoError as error:
+            yield clip, error
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:

@@ -4,11 +4,20 @@ Nothing outside this folder runs ffmpeg.
 """
 
 from infra.errors import printable
-from pipeline.video.decoder import MAX_CLIP_BYTES, Damaged, count_frames, damage, decode, decode_each, notes
+from pipeline.video.decoder import (
+    MAX_CLIP_BYTES,
+    Damaged,
+    count_frames,
+    damage,
+    decode,
+    decode_each,
+    decode_stored,
+    notes,
+)
 from pipeline.video.encoder import encode, writing
 from pipeline.video.errors import VideoError, video_error
 from pipeline.video.ffmpeg import IMAGE_SUFFIXES, MAX_PIXELS, ffmpeg_exe, is_animated_png
-from pipeline.video.frames import frame_files
+from pipeline.video.frames import frame_files, numbered_images
 from pipeline.video.info import MAX_FRAMES, VideoInfo, probe
 
 __all__ = [
@@ -23,11 +32,13 @@ __all__ = [
     "damage",
     "decode",
     "decode_each",
+    "decode_stored",
     "encode",
     "ffmpeg_exe",
     "frame_files",
     "is_animated_png",
     "notes",
+    "numbered_images",
     "printable",
     "probe",
     "video_error",

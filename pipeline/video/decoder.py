@@ -383,6 +383,18 @@ def _folder(info: VideoInfo, first: int, stop: int, max_height: int | None) -> G
         yield _image(file, info, max_height)
 
 
+def decode_stored(path: AnyPath) -> np.ndarray:
+    """The pixels of an image file as they are stored, not turned: uint8 (H, W, 4) RGBA. Raises: VideoError."""
+    info = probe(path)
+    width, height = (info.height, info.width) if info.orientation.turned else (info.width, info.height)
+    node = command.input_node(path, noautorotate=None)["V:0"].filter("scale", width, height)
+    node = node.output("pipe:1", format="rawvideo", pix_fmt="rgba", frames=1)
+    done = command.run(Path(path), command.ffmpeg_args(path, node), max_bytes=width * height * 4)
+    if done.returncode or len(done.stdout) != width * height * 4:
+        raise cut_image(path)
+    return np.frombuffer(done.stdout, np.uint8).reshape(height, width, 4)
+
+
 def _image(file: Path, first: VideoInfo, max_height: int | None) -> np.ndarray:
     info = probe(file)
     if (info.width, info.height) != (first.width, first.height):

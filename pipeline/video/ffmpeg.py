@@ -98,7 +98,7 @@ def is_still(path: AnyPath) -> bool:
 
 def is_animated_png(path: AnyPath) -> bool:
     """Whether a .png holds an animation, which it says before its first picture; False if it cannot be read."""
-    if Path(path).suffix.lower() != ".png":
+    if Path(path).suffix.lower() != ".png" or not os.path.isfile(path):  # opening a pipe would wait
         return False
     try:
         with open(path, "rb") as file:

@@ -25,7 +25,7 @@ def frame_files(folder: AnyPath) -> list[Path]:
 
     Raises: VideoError when there is none, two have the same number, or the folder may not be read.
     """
-    files, _ = _sorted_out(folder)
+    files, _ = numbered_images(folder)
     if not files:
         raise video_error(folder, "holds no numbered frames", "name them 1.png, 2.png, ...")
     for before, after in pairwise(files):
@@ -36,12 +36,10 @@ def frame_files(folder: AnyPath) -> list[Path]:
 
 def frame_notes(folder: AnyPath) -> Iterator[str]:
     """One line each on images of the folder that are no frames of it, and on numbers that are missing."""
-    files, others = _sorted_out(folder)
+    files, others = numbered_images(folder)
     if others:
-        names = ", ".join(printable(file.name) for file in others[:NAMED])
-        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
         used = f"the {len(files)} frames {printable(files[0].name)} to {printable(files[-1].name)} are one clip's"
-        yield str(video_error(folder, f"{names}{more} left out, {used}", "give other frames a folder of their own"))
+        yield str(video_error(folder, f"{listed(others)} left out, {used}", "give other frames a folder of their own"))
     numbers = _numbers(files)
     steps = [after - before for before, after in pairwise(numbers)]
     gaps = [place for place, step in enumerate(steps) if step != min(steps)]
@@ -51,7 +49,13 @@ def frame_notes(folder: AnyPath) -> Iterator[str]:
         yield str(video_error(folder, f"lacks numbers {where}{times}", "add the missing frames, or cut it there"))
 
 
-def _sorted_out(folder: AnyPath) -> tuple[list[Path], list[Path]]:
+def listed(files: Sequence[Path]) -> str:
+    """The names of the first files, and how many there are more."""
+    names = ", ".join(printable(file.name) for file in files[:NAMED])
+    return names + (f" and {len(files) - NAMED} more" if len(files) > NAMED else "")
+
+
+def numbered_images(folder: AnyPath) -> tuple[list[Path], list[Path]]:
     """The longest sequence of numbered images of a folder, and its other images. Raises: VideoError."""
     try:
         images = [

@@ -61,7 +61,8 @@ def probe(path: AnyPath) -> VideoInfo:
         frames = Timeline(Fraction(1, 24), each, each, 0 * each, each, count, [], frozenset())
         first = probe(files[0])
         return replace(first, path=os.fspath(path), fps=FOLDER_FPS, duration_s=count / FOLDER_FPS, timeline=frames)
-    _check_file(path)
+    if is_text(check_file(path, "a video")):  # ffmpeg takes text for speech, subtitles or playlists
+        raise video_error(path, "is a text file, not a video", "give a video file")
     head, packets = container.read(path)
     messages = "\n".join(head["messages"]).encode()
     if "width" not in head:
@@ -121,11 +122,12 @@ def round_half_up(value: float | Fraction) -> int:
     return int(value + Fraction(1, 2))
 
 
-def _check_file(path: AnyPath) -> None:
+def check_file(path: AnyPath, what: str) -> bytes:
+    """The first 4096 bytes of a file that should be `what`, "a video". Raises: VideoError if it cannot be opened."""
     try:
         size_bytes = os.stat(path).st_size
         if not os.path.isfile(path):  # opening a pipe would wait for its other end
-            raise video_error(path, "is not a regular file", "give a video file or a folder")
+            raise video_error(path, "is not a regular file", f"give {what} file or a folder")
         with open(path, "rb") as file:
             head = file.read(4096)
     except FileNotFoundError:
@@ -139,11 +141,11 @@ def _check_file(path: AnyPath) -> None:
         raise video_error(path, f"cannot be opened ({cause})", "check the path") from None
     if size_bytes == 0:
         raise video_error(path, "is empty (0 bytes)", "copy it again")
-    if _is_text(head):  # ffmpeg takes text for speech, subtitles or playlists
-        raise video_error(path, "is a text file, not a video", "give a video file")
+    return head
 
 
-def _is_text(head: bytes) -> bool:
+def is_text(head: bytes) -> bool:
+    """Whether a file that begins so is a text file, in UTF-8."""
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)  # a last character may be cut in two
     except UnicodeDecodeError:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jobs import train_corpus
-from jobs.experiment.corpus import frames_of_video, preview_corpus, read_corpus
+from jobs.experiment.corpus import frames_of_source, preview_corpus, read_corpus
 from jobs.experiment.experiment import Experiment
 from jobs.training.request import TrainRequest
 from model.config import TrainConfig
@@ -45,14 +45,14 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_first_frames_of_the_file_as_large_as_they_are(film: Path, tmp_path: Path) -> None:
     """1440×1080 at 29.97 FPS: frames 0 to 12, and a ladder to 13×192×256, not 191 as of frames shrunk first."""
-    (previewed,) = preview_corpus(str(film), official(), tmp_path / "cache").clips
+    (previewed,) = preview_corpus(str(film), tmp_path / "cache", official()).clips
     (clip,) = read_corpus(str(film), Experiment.open(str(tmp_path), "own"), official()).clips
     for found in (previewed, clip):
         assert (found.height, found.width, found.fps, found.num_frames) == (1080, 1440, 29.97, 13)
         assert ladder(official(), found.height, found.width)[-1] == (13, 192, 256)
     frames = shards.read_clip(clip.chunks[0]).frames_thwc
     assert frames.shape == (13, 1080, 1440, 3) and levels(frames) == list(range(13))
-    (again,) = frames_of_video(str(film), official())
+    (again,) = frames_of_source(str(film), official())
     np.testing.assert_array_equal(again, frames)
 
 
@@ -62,7 +62,7 @@ def test_the_paper_has_24_frames_a_second_of_any_file(film: Path, tmp_path: Path
     frames = shards.read_clip(clip.chunks[0]).frames_thwc
     places = [int(n * 24 * 1001 / 30000 + 0.5) for n in range(20)]  # of 29.97 a second every fifth is left out
     assert levels(frames) == [max(n for n in range(20) if places[n] == place) for place in range(13)]
-    (again,) = frames_of_video(str(film), paper())
+    (again,) = frames_of_source(str(film), paper())
     np.testing.assert_array_equal(again, frames)
 
 

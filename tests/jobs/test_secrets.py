@@ -14,6 +14,7 @@ import pytest
 from infra.store import Store
 from jobs import evaluate, make_shards, sample, train_corpus, upload
 from jobs.experiment.experiment import Experiment, Submission
+from jobs.experiment.settings import ModelSettings
 from model.presets import demo
 from tests.infra.mlflow_server import Server
 
@@ -108,7 +109,7 @@ def test_an_error_shows_no_password(
     scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Experiment(Store(str(tmp_path / "exp"))).begin(demo(), Submission("corpus", "demo", [], []))
+    Experiment(Store(str(tmp_path / "exp"))).begin(ModelSettings(demo()), Submission("corpus", "demo", [], []))
     uri = f"{scheme}://me:{SECRET}@127.0.0.1:9/x"
     commands = [
         (train_corpus, ["--corpus", uri, "--storage", "runs", "--preset", "demo"]),

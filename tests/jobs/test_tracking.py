@@ -22,6 +22,7 @@ from jobs.experiment.experiment import Experiment, Submission
 from jobs.experiment.result import Result, write_result
 from jobs.experiment.runs import NO_ANSWER, forward_missing
 from model.config import RUN_SETTINGS
+from jobs.experiment.settings import ModelSettings
 from model.presets import demo
 
 from .conftest import Trained
@@ -215,7 +216,7 @@ def test_what_upload_cannot_use_is_one_line(tmp_path: Path, capsys: pytest.Captu
     assert upload.main(["--storage", str(tmp_path), "--experiment", "none"]) == 2
     assert f"{tmp_path / 'none'}: holds no experiment" in capsys.readouterr().out
     (tmp_path / "away").mkdir()
-    Experiment(Store(str(tmp_path / "away"))).begin(demo(), Submission("corpus", "demo", [], []))
+    Experiment(Store(str(tmp_path / "away"))).begin(ModelSettings(demo()), Submission("corpus", "demo", [], []))
     arguments = ["--storage", str(tmp_path), "--experiment", "away", "--tracking-uri", "http://127.0.0.1:9"]
     assert upload.main(arguments) == 2
     (line,) = capsys.readouterr().out.splitlines()

@@ -37,6 +37,12 @@ SHARED = {  # what paper and published code agree on
     "encoder_kernel": 3,
     "latent": "gaussian",
     "method": "hpvaegan",
+    "dims": 3,
+    "rescaling": "geometric",
+    "vae_noise": False,
+    "batch_size": 1,
+    "train_depth": 1,
+    "gan_steps": 1,
     "patch_scale": None,  # so that the other settings of patches, which follow, say nothing
     "patch_size": (3, 7, 7),
     "patch_alpha": 0.005,

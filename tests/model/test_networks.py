@@ -189,7 +189,7 @@ def test_refinement_of_the_paper_adds_a_tanh_and_of_the_official_code_takes_the_
         "official": lambda u, g: torch.tanh(u + g),
     }.items():
         stack = stack_of(preset, scales=2)
-        torch.testing.assert_close(stack.refine(up, 1), formula(up, stack.generators[1](up)), rtol=0, atol=0)
+        torch.testing.assert_close(stack.level(up, 1), formula(up, stack.generators[1](up)), rtol=0, atol=0)
     z = torch.randn(stack.latent_shape(1))
     torch.testing.assert_close(stack.decode(z), torch.tanh(stack.generators[0](z)), rtol=0, atol=0)
 
@@ -212,10 +212,10 @@ def test_noise_is_for_gan_scales_only_and_has_the_scales_amplitude():
 def test_noise_enters_the_generator_and_not_the_sum(preset):
     stack = stack_of(preset)
     up, noise = video(3), 0.3 * video(3, seed=1)
-    assert (stack.refine(up, 3, noise) - stack.refine(up, 3)).abs().max() > 1e-3
+    assert (stack.level(up, 3, noise) - stack.level(up, 3)).abs().max() > 1e-3
     stack.generators[3].tail.weight.zero_()
     stack.generators[3].tail.bias.zero_()
-    torch.testing.assert_close(stack.refine(up, 3, noise), up if preset == "paper" else torch.tanh(up))
+    torch.testing.assert_close(stack.level(up, 3, noise), up if preset == "paper" else torch.tanh(up))
 
 
 def test_sampling_without_amplitudes_is_reconstruction_and_with_them_is_not():
@@ -255,7 +255,7 @@ def test_a_batch_of_two_equals_each_alone(preset):
     def run(x, noise):
         q = stack.encoder(x)
         x = stack.reconstruct(stack.decode(q.mu + q.logvar), 0, 3)
-        return stack.refine(stack.upsample(x, 4), 4, noise)
+        return stack.level(x, 4, noise)
 
     together = run(x, noise)
     alone = torch.cat([run(x[:1], noise[:1]), run(x[1:], noise[1:])])

@@ -216,7 +216,7 @@ def test_the_ladder_of_vgpnn_shrinks_by_15_per_cent_to_3_frames_and_15_px() -> N
 def test_vgpnn_without_noise_is_the_clip_and_with_it_another_video_of_its_patches() -> None:
     clip = smooth((5, 30, 40))
     vgpnn = Vgpnn(clip, CPU)
-    assert torch.allclose(vgpnn.sample(vgpnn.sizes, random(), noise=0), clip, atol=1e-3)
+    assert torch.allclose(vgpnn.sample(vgpnn.sizes, random(), noisy=False), clip, atol=1e-3)
     first, again, second = (vgpnn.sample(vgpnn.sizes, random(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, second)
     assert max((video - clip).abs().mean() for video in (first, second)) > 0.02
@@ -382,7 +382,7 @@ def test_a_first_field_that_is_too_large_to_be_exact_begins_at_random(monkeypatc
         ("patch_alpha=0", "patch_alpha=0.0: a finite number above 0"),
         ("patch_passes=0", "patch_passes=0: 1 or more"),
         ("patch_coarse_passes=-1", "0 or more"),
-        ("method=singen", "not a value of type hpvaegan or vgpnn"),
+        ("method=singen", "not a value of type hpvaegan or singan or consingan or vgpnn"),
     ],
 )
 def test_settings_out_of_range_are_told(setting: str, told: str) -> None:

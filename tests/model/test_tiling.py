@@ -11,13 +11,17 @@ import torch
 from model.networks import blocks
 from model.networks import generators as networks
 from model.networks.generators import Generator
+from model.networks.singan import Stage
+from model.pyramid import ScaleSize
 from model.sampling import tiling
 
 
-def made(convs, kernel=3, inputs=3, seed=0):
+def made(convs, side=3, inputs=3, seed=0, padded=True, stage=False):
     """A generator whose affines are not the identity."""
     torch.manual_seed(seed)
-    generator = Generator(inputs, 8, convs, kernel).requires_grad_(False)
+    kernel = (side, side, side)
+    generator = Stage(inputs, convs, kernel) if stage else Generator(inputs, 8, convs, kernel, padded=padded)
+    generator.requires_grad_(False)
     for block in generator.blocks:
         block.weight.normal_(1, 0.3)
         block.bias.normal_(0, 0.3)
@@ -36,9 +40,9 @@ def seen(monkeypatch):
     """Voxels of the input of every convolution."""
     voxels = []
 
-    def convolve(x, *args):
+    def convolve(x, *args, **options):
         voxels.append(x[0, 0].numel())
-        return plain(x, *args)
+        return plain(x, *args, **options)
 
     plain = blocks.convolve
     for module in (blocks, networks):
@@ -47,7 +51,7 @@ def seen(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("convs", "kernel", "inputs", "size", "limit"),
+    ("convs", "side", "inputs", "size", "limit"),
     [
         (5, 3, 3, (13, 24, 34), 13 * 24 * 34),  # one tile
         (5, 3, 3, (13, 24, 34), 5000),
@@ -62,8 +66,8 @@ def seen(monkeypatch):
         (2, 3, 3, (9, 9, 9), 125),
     ],
 )
-def test_tiles_give_what_the_whole_gives_and_none_is_larger_than_the_limit(convs, kernel, inputs, size, limit, seen):
-    generator, x, told = made(convs, kernel, inputs), volume(size, inputs), []
+def test_tiles_give_what_the_whole_gives_and_none_is_larger_than_the_limit(convs, side, inputs, size, limit, seen):
+    generator, x, told = made(convs, side, inputs), volume(size, inputs), []
     whole = generator(x)
     assert max(seen) == x[0, 0].numel()
     seen.clear()
@@ -71,14 +75,29 @@ def test_tiles_give_what_the_whole_gives_and_none_is_larger_than_the_limit(convs
     assert max(seen) <= limit and len(seen) >= (len(told) > convs) * 2 * convs
     torch.testing.assert_close(torch.cat(runs, dim=2), whole, rtol=0, atol=2e-5)
     assert whole.std() > 0.1
-    assert sum(told) == tiling.evaluations(size, convs, kernel, limit) == len(seen)
+    assert sum(told) == tiling.evaluations(generator, ScaleSize(*size), limit) == len(seen)
+
+
+@pytest.mark.parametrize("stage", [False, True], ids=["singan", "consingan"])
+@pytest.mark.parametrize("limit", [20_000, 4_000])
+def test_so_do_tiles_of_generators_that_are_not_padded(limit, stage, seen):
+    inputs = 8 if stage else 3
+    generator, told = made(5, inputs=inputs, padded=False, stage=stage), []
+    x = volume((14, 30, 40), inputs)
+    whole = generator(x)
+    assert whole.shape == (1, inputs, 4, 20, 30)
+    seen.clear()
+    runs = list(tiling.evaluate(generator, x, precision="float32", limit=limit, tick=told.append))
+    assert max(seen) <= limit
+    torch.testing.assert_close(torch.cat(runs, dim=2), whole, rtol=0, atol=2e-5)
+    assert sum(told) == tiling.evaluations(generator, ScaleSize(4, 20, 30), limit)
 
 
 def test_a_part_alone_gives_something_else():
     """The test above can fail: with statistics of its own a part is not what it is in the whole."""
     generator, x = made(5), volume((13, 24, 34))
     assert (generator(x[..., :24])[..., :12] - generator(x)[..., :12]).abs().max() > 0.1
-    assert (tiling.halo(5, 3), tiling.halo(7, 3), tiling.halo(5, 1)) == (5, 7, 0)
+    assert [tiling.halo(5, (3, 3, 3)), tiling.halo(7, (3, 3, 3)), tiling.halo(5, (1, 1, 1))] == [5, 7, 0]
 
 
 def test_runs_come_in_order_and_early():

@@ -1,0 +1,162 @@
+"""SinGAN and ConSinGAN, for images and, with 3D convolutions, for videos: the rivals of the paper's Fig. 5.
+
+As re-implemented by the authors of hp-VAE-GAN (train_video_baselines.py and modules/networks_3d.py at f372e84), from
+SinGAN (Shaham et al. 2019) and ConSinGAN (Hinz et al. 2021). Both are patch-GANs at all scales: the clip is reconstructed
+from one z* drawn at the coarsest scale, of three channels, and a critic judges random samples. The loop, the losses, the
+critic and the checkpoint are those of `GeneratorStack`.
+
+Convolutions are not padded. What enters a generator is larger by what they take off: zeros around a reconstruction; a
+random sample is enlarged to that size, and noise covers all of it. So the border is no place that a generator knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import TrainConfig
+from model.networks.blocks import NormBlock, conv, convolve
+from model.networks.generators import Generator, GeneratorStack
+from model.pyramid import ScaleSize
+
+WEIGHT_STD = 0.02  # of convolutions, around 0, and of the scales of normalisations, around 1: both published codes
+
+
+class SinganStack(GeneratorStack):
+    """A generator a scale, each with a residual: x̄ⁿ = tanh(↑x̄ⁿ⁻¹ + Gⁿ(enlarged x̄ⁿ⁻¹ + z_n))."""
+
+    first_grown = 1  # all have RGB at both ends
+
+    def _new_generator(self, n: int) -> Generator:
+        config = self.config
+        made = Generator(3, config.channels, config.generator_convs, config.generator_kernel(n), padded=False)
+        return made.apply(initialise)
+
+    @property
+    def margin(self) -> tuple[int, int, int]:
+        """Frames, rows and columns on each side that the convolutions of a generator take off."""
+        return margin(self.config, self.config.generator_convs)
+
+    @property
+    def noise_channels(self) -> int:
+        """Of z_n."""
+        return 3
+
+    def noise(self, n: int, batch: int, generator: torch.Generator) -> Tensor | None:
+        """z_n times its amplitude, of the size of what enters Gⁿ; None at scale 0, where z is the noise."""
+        if n == 0:
+            return None
+        shape = (batch, self.noise_channels, *self._enlarged(n))
+        return torch.randn(shape, generator=generator, device=generator.device).mul_(self.noise_amps[n])
+
+    def inputs(self, below: Tensor, n: int, noise: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+        """See `GeneratorStack`: reconstructions with zeros around them, random samples enlarged, with noise."""
+        if n == 0:
+            return None, pad(below, self.margin)
+        up = self.upsample(below, n)
+        if noise is None:
+            return up, pad(up, self.margin)
+        rest = len(up) - len(noise)
+        random = F.interpolate(below[rest:], size=self._enlarged(n), mode="trilinear", align_corners=True)
+        random = random + noise.to(up.device)
+        return up, torch.cat([pad(up[:rest], self.margin), random]) if rest else random
+
+    def _enlarged(self, n: int) -> tuple[int, int, int]:
+        t, h, w = (side + 2 * around for side, around in zip(self.sizes[n], self.margin, strict=True))
+        return t, h, w
+
+
+class ConsinganStack(SinganStack):
+    """One generator that grows by a stage a scale; features, not RGB, go from stage to stage.
+
+    A convolution from z before the first stage, and one to RGB with a tanh after the last.
+    """
+
+    def __init__(self, config: TrainConfig, sizes: Sequence[ScaleSize]) -> None:
+        super().__init__(config, sizes)
+        kernel = config.kernel(3)
+        self.head = NormBlock(3, config.channels, kernel).apply(initialise)
+        self.tail = conv(config.channels, 3, kernel).apply(initialise)
+
+    def _new_generator(self, n: int) -> Generator:
+        config = self.config
+        return Stage(config.channels, config.generator_convs - 2, config.kernel(3)).apply(initialise)
+
+    @property
+    def margin(self) -> tuple[int, int, int]:
+        """See `SinganStack`; of a stage, which has two convolutions less than a generator of SinGAN."""
+        return margin(self.config, self.config.generator_convs - 2)
+
+    @property
+    def noise_channels(self) -> int:
+        """Of z_n: noise is added to features."""
+        return self.config.channels
+
+    @property
+    def carried(self) -> int:
+        """See `GeneratorStack`."""
+        return self.config.channels
+
+    def inputs(self, below: Tensor, n: int, noise: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+        """See `SinganStack`."""
+        if n == 0:
+            return None, pad(self.head(below.to(self.device)), self.margin)
+        return super().inputs(below, n, noise)
+
+    def join(self, base: Tensor | None, residual: Tensor) -> Tensor:
+        """Features of scale n from those below, enlarged, and what the stage gives."""
+        return residual if base is None else base + residual
+
+    def to_video(self, x: Tensor) -> Tensor:
+        """(B, channels, T, H, W) → (B, 3, T, H, W) in [-1, 1]."""
+        return torch.tanh(convolve(x.to(self.device), self.tail.weight, self.tail.bias).float())
+
+    def trained(self, n: int) -> list[tuple[nn.Module, float]]:
+        """See `GeneratorStack`: the last `train_depth` stages, the head with the first one, and the tail."""
+        decay = self.config.unfrozen_lr_decay or self.config.vae_lr_decay
+        ends: list[tuple[nn.Module, float]] = [(self.tail, 1.0)]
+        if self.first_trained(n) == 0:
+            ends.insert(0, (self.head, decay**n))
+        return [*super().trained(n), *ends]
+
+
+class Stage(Generator):
+    """A generator of ConSinGAN: features to features, all of its convolutions with normalisation and LeakyReLU."""
+
+    def __init__(self, channels: int, convs: int, kernel: tuple[int, int, int]) -> None:
+        super().__init__(channels, channels, convs + 1, kernel, padded=False)
+        del self.tail
+
+    @property
+    def convs(self) -> int:
+        """See `Generator`."""
+        return len(self.blocks)
+
+    def rgb(self, features: Tensor) -> Tensor:
+        """The features, in float32: there is no last convolution to RGB."""
+        return features.float()
+
+
+def margin(config: TrainConfig, convs: int) -> tuple[int, int, int]:
+    """What so many convolutions take off on each side, (T, H, W)."""
+    t, h, w = (convs * (side // 2) for side in config.kernel(3))
+    return t, h, w
+
+
+def pad(x: Tensor, around: tuple[int, int, int]) -> Tensor:
+    """Zeros on each side of frames, rows and columns."""
+    t, h, w = around
+    return F.pad(x, (w, w, h, h, t, t))
+
+
+@torch.no_grad()
+def initialise(module: nn.Module) -> None:
+    """The weights of a new network, as both published codes draw them; biases of convolutions stay PyTorch's."""
+    if isinstance(module, nn.Conv3d):
+        module.weight.normal_(0.0, WEIGHT_STD)
+    elif isinstance(module, NormBlock):
+        cast(Tensor, module.weight).normal_(1.0, WEIGHT_STD)
