@@ -63,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code."""
     args = parse(argv)
     from jobs.comparison import run as comparison  # imports torch, which --help must not wait for
+    from jobs.experiment.settings import ModelSettings
     from model.metrics.option import from_option
     from model.metrics.weight_files import FeaturesError
-    from jobs.experiment.settings import ModelSettings
     from pipeline.clips import FPS, ClipSpec
     from pipeline.video import VideoError
 

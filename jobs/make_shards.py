@@ -30,7 +30,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = command_line.Parser("make_shards.py", __doc__)
     add = parser.add_argument
     sources = (
-        "video file, folder of videos, folder of numbered frames, CSV manifest "
+        "video or image file, folder of these, folder of numbered frames, CSV manifest "
         "(clip_id,path,start_s[,duration_s]), s3:// or other URI, or the word demo"
     )
     add("sources", nargs="+", type=command_line.path, metavar="SOURCE", help=sources)
@@ -39,6 +39,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--fps", type=_rate, default=24.0, help="frames a second that videos are resampled to")
     add("--stride", type=_count, default=13, help="frames from one clip's start to the next")
     add("--max-height", type=_count, default=256, help="px; higher videos are shrunk")
+    add("--max-image-height", type=_count, default=256, help="px; higher images are shrunk")
     add("--as-is", action="store_true", help="each picture of a file is one frame, whatever its rate (time lapses)")
     return parser.parse(argv)
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipeline.prepare import fetch_all, prepare
     from pipeline.shards import ShardError
 
-    spec = ClipSpec(args.frames, None if args.as_is else args.fps, args.stride, args.max_height)
+    spec = ClipSpec(args.frames, None if args.as_is else args.fps, args.stride, args.max_height, args.max_image_height)
     sources, failures = fetch_all(args.sources, args.out / ".fetched")
     columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:

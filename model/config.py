@@ -37,8 +37,8 @@ class ConfigError(ValueError):
 class TrainConfig:
     """One model's definition and training. Units and sources are beside each field; "§" refers to the paper."""
 
-    # singan, consingan: the paper's rivals (networks/singan.py). vgpnn: no network; random videos are made of the clip's patches (model/patches/vgpnn.py). Of this config it takes
-    # the frames and the size of the finest scale only
+    # singan, consingan: the paper's rivals (networks/singan.py). vgpnn: no network; random videos are made of the
+    # clip's patches (patches/vgpnn.py). Of this config it takes the frames and the size of the finest scale only
     method: Method = "hpvaegan"
     # 2: of images, which are clips of one frame, with kernels of 1×k×k (§4.2, "Image Generation")
     dims: Literal[2, 3] = 3

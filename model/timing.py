@@ -42,9 +42,9 @@ class Timed:
 def needed_gflops(config: TrainConfig, sizes: Sequence[ScaleSize], n: int) -> float:
     """10⁹ operations that one iteration of scale n needs in its convolutions, whatever is executed.
 
-    Each convolution counts 2 · K · in · out · T · H · W a sample, K the voxels of its kernel: once forward, once for the
-    gradient of its weight, once for that of its input, where those are needed (E is not run at GAN scales, where it is
-    frozen). Without freezing the gradient of G⁰'s input is counted for both samples, as they are one batch.
+    Each convolution counts 2 · K · in · out · T · H · W a sample, K the voxels of its kernel: once forward, once for
+    the gradient of its weight, once for that of its input, where those are needed (E is not run at GAN scales, where
+    it is frozen). Without freezing the gradient of G⁰'s input is counted for both samples, as they are one batch.
     """
 
     def convs(widths: Sequence[int], k: int, side: int = 3) -> list[float]:

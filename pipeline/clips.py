@@ -29,7 +29,7 @@ class ClipSpec:
     Attributes:
         num_frames: of a video's clip, 2 or more.
         fps: frames a second that videos are resampled to (paper §3.2); None: each picture of a file is one frame.
-        stride: frames from one clip's start to the next, and no images; None: one clip a video, its first.
+        stride: frames from one clip's start to the next; None: one clip a video, its first.
         max_height: px; higher videos are shrunk to it.
         max_image_height: px; higher images are shrunk to it.
     """
@@ -127,8 +127,6 @@ def _image(found: Still, spec: ClipSpec) -> tuple[list[ClipPlan], int, list[str]
     """The clip of an image, its number of frames, and lines to tell. Raises: VideoError."""
     info = image.probe(found.path)
     _check_sides(info, "image")
-    if spec.stride is not None:
-        raise video.video_error(found.path, "is an image, which has no length", "train it without --long")
     lines = []
     if info.pictures > 1:
         cause = f"holds {info.pictures} pictures, and the first or main one is taken"

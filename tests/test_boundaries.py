@@ -39,6 +39,7 @@ OWNERS = {
     "ffmpeg": ("pipeline/video/",),
     "imageio_ffmpeg": ("pipeline/video/",),
     "av": ("pipeline/video/",),
+    "pillow_heif": ("pipeline/image.py",),
     "webdataset": ("pipeline/shards/",),
     "accelerate": ("model/training/workers.py",),
     "torch": ("model/", "jobs/"),

@@ -25,9 +25,10 @@ from model.config import Method, Precision
 from model.device import best_device, use_assigned_threads
 from model.load import load
 from model.metrics.features import VideoFeatures
+from model.metrics.option import of_images
 from model.metrics.scores import chunks_to_score, measure, nn_seconds
 from model.metrics.svfid import RealClip
-from model.patches.search import PATCH
+from model.patches.search import patch_sides
 from model.pyramid import ScaleSize, build, to_frames
 from model.sampling.sample import frames_per_second
 from model.sampling.sampler import random_videos
@@ -94,7 +95,7 @@ def score_clip(
             )
         sampler = loaded.sampler(chunks, best_device())
         scored = [build(frames, [sampler.size], config.resizing)[0] for frames in chunks_to_score(chunks)]
-        real = RealClip(scored, features)
+        real = RealClip(scored, of_images(features) if config.dims == 2 else features)
 
         def make(index: int) -> Tensor:
             return random_videos(sampler, 1, options.seed, first=index)[0]
@@ -162,15 +163,20 @@ def _score(
     def keep(index: int, each: Tensor) -> None:
         if not options.keep:
             return
+        frames = to_frames(each.numpy())
+        if len(frames) == 1:
+            options.out.write(f"{name}/sample_{index:02d}.png", _png(frames[0]))
+            return
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / f"sample_{index:02d}.mp4"
-            video.encode(to_frames(each.numpy()), path, fps=fps)
+            video.encode(frames, path, fps=fps)
             options.out.write(f"{name}/{path.name}", path.read_bytes())
 
     nn = options.nn
     if nn is None:
         soon = len(real.chunks) * nn_seconds(*real.video.shape[1:]) <= NN_PATIENCE_S
-        nn = NN_SAMPLES if soon and min(real.video.shape[1:]) >= PATCH else 0
+        sides = patch_sides(real.video.shape[1:])
+        nn = NN_SAMPLES if soon and all(map(int.__ge__, real.video.shape[1:], sides)) else 0
     measured = measure(samples, real, nn=nn, pictured=PICTURED, each=keep)
     for index, (each, chunk, field) in enumerate(measured.fields):
         files[f"nnf_{index:02d}.png"] = _png(field_sheet(each.numpy(), np.asarray(chunk), field))

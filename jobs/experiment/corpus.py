@@ -207,18 +207,23 @@ def _clips(entries: Sequence[ShardEntry]) -> tuple[Clip, ...]:
     )
 
 
+def _video_of(clip: Clip) -> str:
+    """The id of a clip's video, without the number of the clip's first frame; an image has none."""
+    return clip.clip_id if clip.dims == 2 else FIRST_FRAME.sub("", clip.clip_id)
+
+
 def _joined(found: Sequence[Clip], stride: int | None) -> tuple[Clip, ...]:
     """With a stride, clips whose ids differ in the number of their first frame only, as one: the chunks of a video."""
     if stride is None:
         return tuple(found)
     by_video: dict[tuple[object, ...], list[Clip]] = {}
     for clip in found:  # of one size, so that they can be one batch: the video's, unless shards say otherwise
-        name = FIRST_FRAME.sub("", clip.clip_id)
+        name = _video_of(clip)
         by_video.setdefault((name, clip.source, clip.height, clip.width, clip.num_frames, clip.fps), []).append(clip)
     return tuple(
         replace(
             parts[0],
-            clip_id=FIRST_FRAME.sub("", parts[0].clip_id),
+            clip_id=_video_of(parts[0]),
             chunks=tuple(chunk for part in parts for chunk in part.chunks),
             num_chunks=len(parts),
         )

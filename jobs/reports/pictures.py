@@ -77,7 +77,9 @@ def field_sheet(sample: np.ndarray, real: np.ndarray, field: NearestNeighbourFie
     """
     rows = _rows(field.distance.shape[0])
     dt, dy, dx = field.displacement
-    around = np.array([sample.shape[1] > 1, 1, 1], int)  # of a patch, on each side of its middle; an image has one frame
+    around = np.array(
+        [sample.shape[1] > 1, 1, 1], int
+    )  # of a patch, on each side of its middle; an image has one frame
     at = np.indices(field.distance.shape) + around[:, None, None, None]  # the middle pixel of each patch
     inner = sample[:, around[0] : sample.shape[1] - around[0], 1:-1, 1:-1]
     nearest = real[:, at[0] + dt, at[1] + dy, at[2] + dx]

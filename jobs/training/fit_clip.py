@@ -122,7 +122,9 @@ def fit_clip(
     for name, each in named.items():
         write_clip(to_frames(each.numpy()), samples_dir / name, fps)
     if config.dims == 2:
-        write_png(contact_sheet({name: to_frames(each.numpy())[0] for name, each in named.items()}), samples_dir / SHEET)
+        write_png(
+            contact_sheet({name: to_frames(each.numpy())[0] for name, each in named.items()}), samples_dir / SHEET
+        )
     metrics = {
         **score(videos, real),
         **score_of_novelty(videos[0], real),

@@ -12,33 +12,44 @@ from torch.nn import functional as F
 from model.metrics.features import Video, checked_video, one_thread
 from model.metrics.weight_files import Layout, load
 
-# Szegedy et al. 2016, Table 1, and torchvision's models/inception.py: (channels in, out), stride, padding; kernels 3x3.
+# Szegedy et al. 2016, Table 1, and torchvision's models/inception.py: (channels in, out), kernel, stride, padding. A
+# pooling of 3x3 by 2 stands before the fourth.
 CONVS = {
-    "Conv2d_1a_3x3": ((3, 32), 2, 0),
-    "Conv2d_2a_3x3": ((32, 32), 1, 0),
-    "Conv2d_2b_3x3": ((32, 64), 1, 1),
+    "Conv2d_1a_3x3": ((3, 32), 3, 2, 0),
+    "Conv2d_2a_3x3": ((32, 32), 3, 1, 0),
+    "Conv2d_2b_3x3": ((32, 64), 3, 1, 1),
+    "Conv2d_3b_1x1": ((64, 80), 1, 1, 0),
+    "Conv2d_4a_3x3": ((80, 192), 3, 1, 0),
 }
+POOLED = "Conv2d_3b_1x1"
 BN_EPS = 1e-3
 NORM = ("weight", "bias", "running_mean", "running_var")
-SHAPES: dict[str, tuple[int, ...]] = {
-    **{f"{conv}.conv.weight": (channels, into, 3, 3) for conv, ((into, channels), *_) in CONVS.items()},
-    **{f"{conv}.bn.{part}": (channels,) for conv, ((_, channels), *_) in CONVS.items() for part in NORM},
-}
+DIMS = {64: 3, 192: 5}  # of features: how many of the convolutions they are behind
+
+
+def shapes(dims: int) -> dict[str, tuple[int, ...]]:
+    """The tensors of the convolutions up to the one with so many channels, and their shapes."""
+    convs = dict(list(CONVS.items())[: DIMS[dims]])
+    return {
+        **{f"{conv}.conv.weight": (channels, into, k, k) for conv, ((into, channels), k, *_) in convs.items()},
+        **{f"{conv}.bn.{part}": (channels,) for conv, ((_, channels), *_) in convs.items() for part in NORM},
+    }
+
+
 # One layout, two networks: pytorch-fid's port of the TensorFlow network of FID has 1008 classes, torchvision's 1000.
-LAYOUT = Layout(
-    project="mseitzer/pytorch-fid and pytorch/vision", names={name: name for name in SHAPES}, classes="fc.bias"
-)
+PROJECT = "mseitzer/pytorch-fid and pytorch/vision"
 NETWORKS = {1008: "fid", 1000: "torchvision"}
 
 
 class InceptionFeatures:
-    """64 channels of Inception-v3 at each location of an image: the features of SIFID.
+    """64 or 192 channels of Inception-v3 at each location of an image: the features of SIFID.
 
     SinGAN (Shaham, Dekel, Michaeli 2019): the distribution of deep features within one image, "one vector per location
     in the map". The paper says "just before the second pooling layer", where there are 192 channels. The code that was
     published with it (SIFID/sifid_score.py and inception.py at ee59494) takes the 64 just before the first (issue 155
-    there), and a user got the paper's figures with it (issue 87). So does this, to compare with figures in papers:
-    Conv2d_2b_3x3 after its norm and ReLU, of the image at its own size in [-1, 1]. Their weights are torchvision's.
+    there), and a user got the paper's figures with it (issue 87). So 64 compare with figures in papers: Conv2d_2b_3x3
+    after its norm and ReLU, of the image at its own size in [-1, 1]; 192 are those of the text, of Conv2d_4a_3x3, and
+    have another name. Their weights are torchvision's.
 
     Always runs on one CPU thread in float32, like `Lite0Features` and for the same reason.
 
@@ -47,31 +58,35 @@ class InceptionFeatures:
         sifid(image_chw, [fake_chw], features).mean  # SIFID of one image
     """
 
-    dims = 64
     rank_deficient = False
     of_images = True
-    least_px = 7  # the smallest image with a location
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], dims: int = 64) -> None:
         """Reads the weights.
+
+        Args: dims: 64 or 192.
 
         Raises:
             FeaturesError: the file is missing, damaged, or of no known layout (see `weight_files.load`).
         """
-        weights = load(path, (LAYOUT,), SHAPES, NETWORKS)
+        wanted = shapes(dims)
+        layout = Layout(project=PROJECT, names={name: name for name in wanted}, classes="fc.bias")
+        weights = load(path, (layout,), wanted, NETWORKS)
+        self.dims, self.least_px = dims, {64: 7, 192: 19}[dims]  # the smallest image with a location
         self._tensors = weights.tensors
         # Two files never share a name: the digits are of the weights.
-        self.name = f"inception_{weights.trained_on}_{weights.digest(())}"
+        kind = "inception" if dims == 64 else f"inception{dims}"
+        self.name = f"{kind}_{weights.trained_on}_{weights.digest(())}"
 
     def __call__(self, video_cthw: Video) -> np.ndarray:
         """Vectors at every location of one image.
 
         Args:
-            video_cthw: float RGB in [-1, 1], (3, 1, H, W): an image is a video of one frame. H and W at least 7; a
-                covariance needs 65 vectors, about 20 x 20 px.
+            video_cthw: float RGB in [-1, 1], (3, 1, H, W): an image is a video of one frame. H and W at least 7, of
+                192 channels 19; a covariance needs 65 vectors, about 20 x 20 px, or 193, about 70 x 70.
 
         Returns:
-            float64 (about H / 2 * W / 2, 64), ordered by row and column; >= 0.
+            float64 (about H / 2 * W / 2, 64) or (about H / 4 * W / 4, 192), ordered by row and column; >= 0.
 
         Raises:
             TypeError, ValueError: not such an image (see `checked_video`), more than one frame, or too small.
@@ -82,13 +97,15 @@ class InceptionFeatures:
         if min(video.shape[2:]) < self.least_px:
             raise ValueError(f"inception features need {self.least_px} px at least, got {tuple(video.shape[2:])}")
         with torch.inference_mode(), torch.autocast("cpu", enabled=False), one_thread():
-            maps = self._conv2b(video.transpose(0, 1))  # (1, 64, h, w)
+            maps = self._maps(video.transpose(0, 1))  # (1, dims, h, w)
             return maps[0].flatten(1).T.to(torch.float64).numpy()
 
-    def _conv2b(self, image: Tensor) -> Tensor:
-        """(1, 3, H, W) in [-1, 1] → (1, 64, h, w)."""
+    def _maps(self, image: Tensor) -> Tensor:
+        """(1, 3, H, W) in [-1, 1] → (1, dims, h, w)."""
         x = image
-        for conv, (_, stride, padding) in CONVS.items():
+        for conv, (_, _, stride, padding) in list(CONVS.items())[: DIMS[self.dims]]:
+            if conv == POOLED:
+                x = F.max_pool2d(x, kernel_size=3, stride=2)
             x = F.conv2d(x, self._tensors[f"{conv}.conv.weight"], stride=stride, padding=padding)
             scale, shift, mean, var = (self._tensors[f"{conv}.bn.{part}"] for part in NORM)
             x = F.batch_norm(x, mean, var, scale, shift, eps=BN_EPS).relu_()

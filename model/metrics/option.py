@@ -7,7 +7,7 @@ from pathlib import Path
 from model.metrics.c3d import C3dFeatures
 from model.metrics.features import VideoFeatures
 from model.metrics.inception import InceptionFeatures
-from model.metrics.lite0 import Lite0Features
+from model.metrics.lite0 import Lite0Features, Lite0FrameFeatures
 from model.metrics.weight_files import FeaturesError
 
 
@@ -15,8 +15,8 @@ def from_option(option: str) -> VideoFeatures:
     """The features that `--features` names.
 
     Args:
-        option: `lite0`, `c3d:FILE`, `c3d:FILE,REFERENCE` or `inception:FILE`. Which project's file it is, is found
-            out by its contents. REFERENCE: see `C3dFeatures`.
+        option: `lite0`, `c3d:FILE`, `c3d:FILE,REFERENCE`, `inception:FILE` or `inception192:FILE`. Which project's file
+            it is, is found out by its contents. REFERENCE: see `C3dFeatures`; 192: `InceptionFeatures`.
 
     Raises:
         FeaturesError: another word, no FILE, or a file without such weights.
@@ -31,4 +31,18 @@ def from_option(option: str) -> VideoFeatures:
         return C3dFeatures(Path(file).expanduser())
     if kind == "inception" and file:
         return InceptionFeatures(Path(file).expanduser())
-    raise FeaturesError(f"no features {option!r}; give lite0, c3d:FILE or inception:FILE")
+    if kind == "inception192" and file:
+        return InceptionFeatures(Path(file).expanduser(), dims=192)
+    raise FeaturesError(f"no features {option!r}; give lite0, c3d:FILE, inception:FILE or inception192:FILE")
+
+
+def of_images(features: VideoFeatures) -> VideoFeatures:
+    """The features of the same network for images, which have one frame.
+
+    Raises FeaturesError for those that are of videos only.
+    """
+    if features.of_images:
+        return features
+    if isinstance(features, Lite0Features):
+        return Lite0FrameFeatures()
+    raise FeaturesError(f"features {features.name}: are of videos; for images give lite0 or inception:FILE")

@@ -1,9 +1,9 @@
 """SinGAN and ConSinGAN, for images and, with 3D convolutions, for videos: the rivals of the paper's Fig. 5.
 
 As re-implemented by the authors of hp-VAE-GAN (train_video_baselines.py and modules/networks_3d.py at f372e84), from
-SinGAN (Shaham et al. 2019) and ConSinGAN (Hinz et al. 2021). Both are patch-GANs at all scales: the clip is reconstructed
-from one z* drawn at the coarsest scale, of three channels, and a critic judges random samples. The loop, the losses, the
-critic and the checkpoint are those of `GeneratorStack`.
+SinGAN (Shaham et al. 2019) and ConSinGAN (Hinz et al. 2021). Both are patch-GANs at all scales: the clip is
+reconstructed from one z* drawn at the coarsest scale, of three channels, and a critic judges random samples. The loop,
+the losses, the critic and the checkpoint are those of `GeneratorStack`.
 
 Convolutions are not padded. What enters a generator is larger by what they take off: zeros around a reconstruction; a
 random sample is enlarged to that size, and noise covers all of it. So the border is no place that a generator knows.

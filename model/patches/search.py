@@ -46,7 +46,9 @@ def read_patches(patches: Tensor, part: slice) -> Tensor:
 
 
 def nearest_patches(queries: Tensor, keys: Tensor) -> Tensor:
-    """Place of the key nearest to each query, counted as in `read_patches`: (queries, values), `patches_of` → (queries,).
+    """Place of the key nearest to each query, counted as in `read_patches`.
+
+    (queries, values), keys of `patches_of` → (queries,).
 
     |q − k|² is compared without |q|², which is the same for all keys.
     """

@@ -30,16 +30,17 @@ MAX_VOXELS = 2**20
 SLACK = 1.1  # halos may cost this much more than they must, if that makes frames earlier
 
 Box = tuple[slice, slice, slice]  # in T, H and W
+Halo = tuple[int, int, int]
 
 
-def cut(size: ScaleSize, halo: int, limit: int, *, padded: bool = True) -> list[list[Box]]:
+def cut(size: ScaleSize, halo: Halo, limit: int, *, padded: bool = True) -> list[list[Box]]:
     """Boxes that fill a volume of `size` without overlap, none with more than `limit` voxels with the halo around it.
 
     Of all regular cuts whose boxes have, halos included, at most SLACK times the fewest voxels, it is the one with the
     shortest runs of frames, so that frames are done early; of these the one with the fewest voxels, then boxes.
 
     Args:
-        halo: voxels on every side of a box, but not beyond the volume.
+        halo: frames, rows and columns on each side of a box, but not beyond the volume.
         limit: voxels.
         padded: whether there is nothing beyond the volume; else its boxes have their halo there too.
 
@@ -49,13 +50,15 @@ def cut(size: ScaleSize, halo: int, limit: int, *, padded: bool = True) -> list[
     found: list[tuple[int, int, tuple[int, ...]]] = []  # voxels of all boxes with their halos, number of boxes, a box
     for box in product(*lengths):
         axes = list(zip(size, box, strict=True))
-        wide = [length + 2 * halo for _, length in axes]
+        wide = [length + 2 * around for length, around in zip(box, halo, strict=True)]
         if math.prod(map(min, size, wide) if padded else wide) <= limit:
             counts = [math.ceil(side / length) for side, length in axes]
-            voxels = math.prod(side + 2 * halo * (count - 1) for side, count in zip(size, counts, strict=True))
+            voxels = math.prod(
+                side + 2 * around * (count - 1) for side, around, count in zip(size, halo, counts, strict=True)
+            )
             found.append((voxels, math.prod(counts), box))
     if not found:
-        raise ValueError(f"limit={limit}: fewer voxels than one with {halo} on every side")
+        raise ValueError(f"limit={limit}: fewer voxels than one with {max(halo)} on every side")
     most = SLACK * min(found)[0]
     *_, box = min((cut for cut in found if cut[0] <= most), key=lambda cut: (cut[2][0], cut))
     frames, rows, columns = (
@@ -65,9 +68,10 @@ def cut(size: ScaleSize, halo: int, limit: int, *, padded: bool = True) -> list[
     return [list(product([t], rows, columns)) for t in frames]
 
 
-def halo(convs: int, kernel: Kernel) -> int:
-    """Voxels that `convs` convolutions see on every side of one; of an image, in its one frame."""
-    return convs * (max(kernel) // 2)
+def halo(convs: int, kernel: Kernel) -> Halo:
+    """Frames, rows and columns that `convs` convolutions see on each side of a voxel."""
+    t, h, w = (convs * (side // 2) for side in kernel)
+    return t, h, w
 
 
 def evaluations(generator: Generator, size: ScaleSize, limit: int) -> int:
@@ -96,8 +100,8 @@ def evaluate(
 
     Yields (1, 3, t, H, W) float32 on x's device; the t add up to T. Raises ValueError as `cut` does.
     """
-    around = [0 if generator.padded else side // 2 * generator.convs for side in generator.kernel]
-    size = ScaleSize(*(side - 2 * off for side, off in zip(x.shape[2:], around, strict=True)))
+    off = (0, 0, 0) if generator.padded else halo(generator.convs, generator.kernel)
+    size = ScaleSize(*(side - 2 * around for side, around in zip(x.shape[2:], off, strict=True)))
     statistics: list[tuple[Tensor, Tensor]] = []  # mean and variance of each block's convolution
     for depth in range(1, len(generator.blocks) + 1):
         moments = Moments()
@@ -124,10 +128,8 @@ def _volume(generator: Generator, size: ScaleSize, depth: int) -> ScaleSize:
     """Of what convolution `depth` (from 1) gives, where the result is of `size`."""
     if generator.padded:
         return size
-    t, h, w = (
-        side + 2 * (generator.convs - depth) * (part // 2) for side, part in zip(size, generator.kernel, strict=True)
-    )
-    return ScaleSize(t, h, w)
+    later = halo(generator.convs - depth, generator.kernel)
+    return ScaleSize(*(side + 2 * around for side, around in zip(size, later, strict=True)))
 
 
 def _part(
@@ -143,11 +145,11 @@ def _part(
     reach = halo(count, generator.kernel)
     if generator.padded:
         wide = [
-            slice(max(s.start - reach, 0), min(s.stop + reach, side)) for s, side in zip(box, x.shape[2:], strict=True)
+            slice(max(s.start - around, 0), min(s.stop + around, side))
+            for s, around, side in zip(box, reach, x.shape[2:], strict=True)
         ]
     else:  # it begins where what it sees does
-        sees = [2 * count * (side // 2) for side in generator.kernel]
-        wide = [slice(s.start, s.stop + more) for s, more in zip(box, sees, strict=True)]
+        wide = [slice(s.start, s.stop + 2 * around) for s, around in zip(box, reach, strict=True)]
     y = x[:, :, wide[0], wide[1], wide[2]].to(device)
     with autocast(device, precision):
         known = len(generator.blocks) if depth is None else depth - 1

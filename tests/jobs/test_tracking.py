@@ -21,8 +21,8 @@ from jobs import upload
 from jobs.experiment.experiment import Experiment, Submission
 from jobs.experiment.result import Result, write_result
 from jobs.experiment.runs import NO_ANSWER, forward_missing
-from model.config import RUN_SETTINGS
 from jobs.experiment.settings import ModelSettings
+from model.config import RUN_SETTINGS
 from model.presets import demo
 
 from .conftest import Trained

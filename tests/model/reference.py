@@ -22,7 +22,7 @@ def leaky(x):
 
 
 def conv(x, weight, bias=None):
-    return F.conv3d(x, weight, bias, padding=weight.shape[-1] // 2)
+    return F.conv3d(x, weight, bias, padding=[side // 2 for side in weight.shape[2:]])
 
 
 def spectral(weight, u, v):
@@ -112,6 +112,8 @@ def generate(w, n, x, convs):
 def line(length, size):
     """(size, length) matrix of linear interpolation that keeps both ends."""
     matrix = torch.zeros(size, length, dtype=torch.float64)
+    if length == 1:
+        return matrix + 1
     for i in range(size):
         at = i * (length - 1) / (size - 1)
         low = min(int(at), length - 2)
@@ -230,7 +232,8 @@ def gan_iteration(n, w, c, moments, critic_moments, amps, samples, sizes, config
                     torch.tanh(generate(w, 0, cut(x), config.generator_convs)) for x in (x_rec, x_random)
                 )
                 continue
-            noise = cut(amps[k] * draw.normal((1, 3, *sizes[k]))) if k >= config.vae_levels else 0.0
+            noisy = k >= config.vae_levels or config.vae_noise
+            noise = cut(amps[k] * draw.normal((1, 3, *sizes[k]))) if noisy else 0.0
             x_rec = refine(w, k, cut(upsample(x_rec, sizes[k])), 0.0, config)
             x_random = refine(w, k, cut(upsample(x_random, sizes[k])), noise, config)
         real = part(reals[n])
@@ -269,9 +272,10 @@ class Draws:
     iteration, sample).
     """
 
-    def __init__(self, seed, scale, iteration, sample=0, dtype=torch.float32):
+    def __init__(self, seed, scale, iteration, sample=0, dtype=torch.float32, again=0):
+        """again: the number of a further draw of the sample in the same iteration."""
         self.place = (seed, scale, iteration)
-        place = np.random.SeedSequence(seed, spawn_key=(scale, iteration, sample))
+        place = np.random.SeedSequence(seed, spawn_key=(scale, iteration, sample, again)[: 4 if again else 3])
         self.generator = torch.Generator().manual_seed(int(place.generate_state(1, np.uint64)[0]) // 2)
         self.dtype = dtype
 

@@ -387,13 +387,10 @@ def test_no_permission(tmp_path):
             os.seteuid(0)
 
 
-def test_an_image_has_no_length(tmp_path):
+def test_a_stride_is_of_videos_only(tmp_path):
     Image.fromarray(blocks()).save(tmp_path / "a.png")
-    planned = of(tmp_path / "a.png", ClipSpec(stride=13))
-    assert not planned.clips
-    assert planned.failures[0].reason == (
-        f"{tmp_path / 'a.png'}: is an image, which has no length; train it without --long"
-    )
+    (clip,) = of(tmp_path / "a.png", ClipSpec(stride=13)).clips
+    assert clip.is_image and clip.num_frames == 1
     with pytest.raises(ValueError, match="num_frames must be 2 or more"):
         ClipSpec(num_frames=1)
 
