@@ -3,6 +3,7 @@
     python jobs/tune.py --corpus demo --preset demo --sweep vae_levels=1,2,3
     python jobs/tune.py --corpus my_videos/ --sweep lr=1e-4..1e-2 --trials 20 --asha
     python jobs/tune.py --corpus demo --preset demo --ablations
+    python jobs/tune.py --corpus demo --preset demo --sweep vae_levels=1,2,3 --rivals singan,consingan   # Fig. 5
 
 A trial is a clip with one combination: what train_corpus.py does with a clip, on a GPU of its own, in a child run in
 MLflow. --sweep takes values, KEY=1,2,3 (KEY=1,2;3,4 where a value is a list), or a range, KEY=LOW..HIGH, from which
@@ -21,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from infra.ray_cluster import check_cluster
 from jobs import command_line
-from jobs.command_line import DONE, SOME_FAILED
+from jobs.command_line import DONE, RIVALS, SOME_FAILED
+from jobs.experiment.result import SIFID, SVFID
 from jobs.tuning.request import DRAWS, MODES, SweepRequest
 
 
@@ -35,12 +37,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     command_line.add_method(parser)
     add("--sweep", action="append", default=[], metavar="KEY=VALUES", help="values or a range; may be repeated")
     add("--ablations", action="store_true", help="the method and every alternative of the paper: an axis of the sweep")
+    rivals = f"methods beside the sweep, a straight line each in the plot: some of {', '.join(RIVALS)}"
+    add("--rivals", metavar="METHODS", help=rivals)
     trials = f"combinations that Optuna draws, each for all clips (default with a range: {DRAWS})"
     add("--trials", type=int, help=trials)
     asha = "stop trials that a finished scale shows among the worse half of their clip"
     add("--asha", action="store_true", help=asha)
-    metric = "what ASHA, Optuna and best.json go by: the lowest svfid_lite0, the highest of the others"
-    add("--metric", choices=sorted(MODES), default="svfid_lite0", help=metric)
+    metric = (
+        "what ASHA, Optuna and best.json go by: the lowest svfid or sifid, the highest of the others "
+        f"(default: {SVFID}, of images {SIFID})"
+    )
+    add("--metric", choices=sorted(MODES), help=metric)
+    features = "score the samples with these too: c3d:FILE, or inception:FILE for images (model/README.md)"
+    add("--features", type=command_line.features, default="lite0", help=features)
     add("--restore", action="store_true", help="go on with a sweep that was stopped, and try what failed again")
     command_line.add_storage(parser, "name of this sweep in storage and MLflow (default: corpus, preset and settings)")
     command_line.add_share(parser, of="trial")

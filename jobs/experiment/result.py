@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ FIGURES = {
     "nnfdiv": ".2f",
     "coherence": ".2f",
 }
+SVFID, SIFID = "svfid_lite0", "sifid_lite0_frames"  # of the features that are always there
 OUT_OF_MEMORY = "out of memory"
 
 
@@ -50,13 +51,16 @@ class Result:
     coherence: float | None = None
     warning: str = ""  # what warnings.txt holds
     diversity_n: int | None = None  # how many samples `diversity` is of; None of a result from before it was kept
+    others: Mapping[str, float] = field(
+        default_factory=dict
+    )  # svfid and sifid of other features, where they were asked
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a file or table has them: diversity and its number of samples as one."""
         name = diversity_name(self.diversity_n) if self.diversity_n else "diversity"
         fields = {name if key == "diversity" else key: value for key, value in asdict(self).items()}
         del fields["diversity_n"]
-        return fields
+        return fields | fields.pop("others")
 
     @classmethod
     def from_json(cls, content: bytes | str) -> Result:
@@ -64,8 +68,14 @@ class Result:
         values: dict[str, Any] = dict(json.loads(content).items())
         for name in [name for name in values if diversity_samples(name)]:
             values |= {"diversity": values.pop(name), "diversity_n": diversity_samples(name)}
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        known = {field.name for field in dataclasses.fields(cls)} - {"others"}
+        others = {name: value for name, value in values.items() if is_realism(name) and name not in known}
+        return cls(**{name: value for name, value in values.items() if name in known}, others=others)
+
+    @property
+    def realism(self) -> str:
+        """The name of the score that says how near samples are to the clip: svfid of a video, sifid of an image."""
+        return SIFID if self.sifid_lite0_frames is not None else SVFID
 
 
 @dataclass(frozen=True)
@@ -84,14 +94,21 @@ def write_result(folder: Path, result: Result) -> None:
 
 
 def columns(figures: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The columns of a table of `Result.to_dict`: in place of diversity one for each number of samples it is of; of
-    svfid and sifid those that a row has, without any svfid."""
+    """The columns of a table of `Result.to_dict`.
+
+    In place of diversity there is one for each number of samples it is of; of svfid and sifid there are those that a
+    row has, or svfid where none has any.
+    """
     there = {name for row in rows for name, value in row.items() if value is not None}
-    unseen = {name for name in FIGURES if name.startswith(("svfid", "sifid"))} - there
-    unseen = {name for name in unseen if name.startswith("sifid") or any(n.startswith("sifid") for n in there)}
-    figures = [name for name in figures if name not in unseen]
+    shown = {name for name in there if is_realism(name)} or {SVFID, f"{SVFID}_blur"}
+    figures = [name for name in figures if not is_realism(name) or name in shown]
     diversities = sorted((name for name in there if is_diversity(name)), key=diversity_samples) or ["diversity"]
     return [column for name in figures for column in (diversities if name == "diversity" else [name])]
+
+
+def is_realism(name: str) -> bool:
+    """Whether a figure is a Fréchet distance to the clip, of whatever features; or that of the blurred clip."""
+    return name.startswith(("svfid_", "sifid_"))
 
 
 def is_diversity(name: str) -> bool:
@@ -101,4 +118,6 @@ def is_diversity(name: str) -> bool:
 
 def spec_of(column: str) -> str:
     """The format of a column of figures."""
+    if is_realism(column) and column not in FIGURES:
+        return ".4g"
     return FIGURES["diversity" if is_diversity(column) else column]

@@ -24,6 +24,7 @@ from model.device import best_device, resolve
 from model.metrics.diversity import lightness
 from model.metrics.lite0 import Lite0Features, Lite0FrameFeatures
 from model.metrics.names import diversity_name
+from model.metrics.option import from_option, of_images
 from model.metrics.scores import chunks_to_score, score, score_of_blur, score_of_novelty
 from model.metrics.svfid import RealClip, svfid
 from model.pyramid import ladder, to_frames, training_pyramids
@@ -56,6 +57,7 @@ def fit_clip(
     folder: Path,
     *,
     num_samples: int = 10,
+    features: str = "lite0",
     report: Callable[[Progress], None] = lambda progress: None,
     scored: Callable[[int, Mapping[str, float]], None] = lambda scale, scores: None,
 ) -> Result:
@@ -63,6 +65,7 @@ def fit_clip(
 
     Args:
         num_samples: random videos that are scored and kept, at least 2.
+        features: that the samples are scored with too at the end, as --features names them.
         report: called with every logged point, for a progress display.
         scored: called after each scale with the scores of a few of its samples, when they are in the folder.
 
@@ -90,12 +93,14 @@ def fit_clip(
     def warn(line: str) -> None:
         append(warnings, line)  # kept there until the clip is done, which may be in another process
 
-    features = Lite0Features() if config.dims == 3 else Lite0FrameFeatures()
+    own = Lite0Features() if config.dims == 3 else Lite0FrameFeatures()
+    asked = from_option(features)  # before minutes of training, so that a file that cannot be read is told now
+    others = of_images(asked) if config.dims == 2 else asked
 
     def show(sampler: Sampler, n: int) -> tuple[RealClip, torch.Tensor]:
         """Score and picture a few samples of scale n. Returns the clip at that scale, and its reconstruction."""
         samples = random_videos(sampler, SHOWN_SAMPLES, SHOWN_SEED)
-        real = RealClip([chunk[n] for chunk in chunks], features)
+        real = RealClip([chunk[n] for chunk in chunks], own)
         scores = score(samples, real)
         log.append(n, None, scores)
         reconstruction = sampler.reconstruction()[0]
@@ -131,6 +136,11 @@ def fit_clip(
         **score_of_blur(real),
         f"{real.metric}_reconstruction": svfid(real, reconstruction[None]).mean,
     }
+    scores_of_others = {}
+    if others.name != own.name:
+        by_others = RealClip(real.chunks, others)
+        scores_of_others = {by_others.metric: svfid(by_others, videos).mean, **score_of_blur(by_others)}
+        metrics |= scores_of_others
     if isinstance(sampler, FinishedSampler):
         metrics["layouts_redrawn"] = sampler.redrawn
     write_json(folder / clip_folder.METRICS, {**metrics, "num_samples": num_samples, "seed": SCORED_SEED})
@@ -148,6 +158,7 @@ def fit_clip(
         nn_distance=metrics["nn_distance"],
         nnfdiv=metrics.get("nnfdiv"),
         coherence=metrics.get("coherence"),
+        others=scores_of_others,
         warning=warnings.read_text() if warnings.exists() else "",
     )
     write_result(folder, result)

@@ -38,6 +38,7 @@ class ClipTask:
         slot: what each of several takes: num_cpus, num_gpus.
         warning: a line for warnings.txt, which the clip's result repeats.
         tags: more tags of its run in MLflow.
+        features: that its samples are scored with too, as --features names them.
     """
 
     clip_id: str
@@ -50,6 +51,7 @@ class ClipTask:
     slot: Mapping[str, float] = field(default_factory=dict)
     warning: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+    features: str = "lite0"
 
     def next_attempt(self, result: Result) -> ClipTask | None:
         """The task to run after one that ended so: with less memory, if that is what it lacked and can still do."""
@@ -104,6 +106,7 @@ def fit_in_folder(
                         task.config,
                         folder.path,
                         num_samples=task.num_samples,
+                        features=task.features,
                         report=check_and_report,
                         scored=scored,
                     )

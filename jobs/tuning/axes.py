@@ -19,9 +19,10 @@ from itertools import product
 from infra.errors import UsageError
 from jobs.experiment.experiment import Values
 from model.config import TrainConfig
-from model.presets import ABLATIONS
+from model.presets import ABLATIONS, of_method
 
 ABLATION, METHOD = "ablation", "none"
+RIVAL = "method"
 NAME_LENGTH = 200  # of a trial, which names a folder
 
 
@@ -77,13 +78,15 @@ def _range(key: str, text: str, config: TrainConfig) -> Axis:
 
 def configured(config: TrainConfig, values: Values) -> TrainConfig:
     """The configuration of a combination; the ablation last. Raises ConfigError for one that cannot be."""
-    changed = config.with_overrides(f"{key}={value}" for key, value in values.items() if key != ABLATION)
+    if rival := values.get(RIVAL):
+        config = of_method(config, rival)  # type: ignore[arg-type]  # of --rivals, or refused by TrainConfig
+    changed = config.with_overrides(f"{key}={value}" for key, value in values.items() if key not in (ABLATION, RIVAL))
     ablation = values.get(ABLATION, METHOD)
     return changed if ablation == METHOD else ABLATIONS[ablation](changed)
 
 
-def combinations(config: TrainConfig, axes: Sequence[Axis]) -> list[Values]:
-    """Every combination of values, each once; a range stands with its lower end. Raises ConfigError.
+def combinations(config: TrainConfig, axes: Sequence[Axis], rivals: Sequence[str] = ()) -> list[Values]:
+    """Every combination of values, each once, then every rival; a range stands with its lower end. Raises ConfigError.
 
     A setting that an ablation overrules is left out: gan_only is one trial a clip, whatever vae_levels is swept beside.
     """
@@ -99,7 +102,10 @@ def combinations(config: TrainConfig, axes: Sequence[Axis]) -> list[Values]:
     for values, final in zip(rows, finals):
         kept = {key: value for key, value in values.items() if (values.get(ABLATION), key) not in overruled}
         found.setdefault(json.dumps([values.get(ABLATION), final.to_dict()]), kept)
-    return list(found.values())
+    beside: list[Values] = [{RIVAL: rival} for rival in rivals]
+    for rival in beside:
+        configured(config, rival)
+    return [*found.values(), *beside]
 
 
 def trial_name(clip_id: str, values: Values) -> str:

@@ -9,14 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.experiment.experiment import Trials, Values
-from jobs.experiment.result import FIGURES, Result, columns
+from jobs.experiment.result import FIGURES, SVFID, Result, columns, is_realism, spec_of
 from jobs.reports.table import text_table
-from jobs.tuning.axes import ABLATION, METHOD
+from jobs.tuning.axes import ABLATION, METHOD, RIVAL
 from jobs.tuning.request import MODES
 from model.presets import ABLATIONS_IN_PAPER
 
+OWN = "hpvaegan"
 NOTE = "A copy of the clip scores best in svfid; read it with diversity and nn_distance, which a copy has near 0."
-SHOWN = {name: spec for name, spec in FIGURES.items() if name != "svfid_lite0_blur"}
+SHOWN = [name for name in FIGURES if not name.endswith("_blur")]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class CombinationResult:
 
     def figures(self, name: str) -> list[float]:
         """One a clip that is done."""
-        return [value for result in self.done.values() if (value := getattr(result, name)) is not None]
+        rows = [{**result.to_dict(), "diversity": result.diversity} for result in self.done.values()]
+        return [value for row in rows if (value := row.get(name)) is not None]
 
     def mean(self, name: str) -> float:
         """Over the clips; NaN of none."""
@@ -64,7 +66,7 @@ def objective(result: Result, metric: str) -> float:
     within a clip only; other metrics as they are."""
     value = getattr(result, metric)
     assert value is not None  # of a finished clip
-    return float(value / result.svfid_lite0_blur if metric == "svfid_lite0" and result.svfid_lite0_blur else value)
+    return float(value / (is_realism(metric) and getattr(result, f"{metric}_blur") or 1.0))
 
 
 def best(found: Sequence[CombinationResult], metric: str) -> CombinationResult | None:
@@ -73,6 +75,11 @@ def best(found: Sequence[CombinationResult], metric: str) -> CombinationResult |
     full = [line for line in found if most and len(line.done) == most]
     choose = min if MODES[metric] == "min" else max
     return choose(full, key=lambda line: line.objective(metric)) if full else None
+
+
+def realism_of(results: Iterable[Result]) -> str:
+    """The name of svfid or sifid of a sweep's results, which are all of videos or all of images."""
+    return next((result.realism for result in results), SVFID)
 
 
 def diversity_of(results: Iterable[Result]) -> str:
@@ -88,23 +95,27 @@ def table(found: Sequence[CombinationResult], keys: Sequence[str]) -> str:
     With the method among ablations, also the change against it on the clips that both finished, and the paper's words.
     """
     method = {_others(line.values): line for line in found if line.values.get(ABLATION) == METHOD}
-    diversity = diversity_of(result for line in found for result in line.done.values())
-    shown = [diversity if name == "diversity" else name for name in SHOWN]
-    heads = [*keys, "clips", *shown, "svfid of blur"]
-    changes = ["svfid change", "diversity change"] if method else []
+    done = [result for line in found for result in line.done.values()]
+    realism = realism_of(done)
+    asked = sorted({name for result in done for name in result.others if not name.endswith("_blur")})
+    shown = columns([*SHOWN, *asked], [result.to_dict() for result in done])
+    word = realism.partition("_")[0]
+    heads = [*keys, "clips", *shown, f"{word} of blur"]
+    changes = [f"{word} change", "diversity change"] if method else []
     rows = []
     for line in found:
-        cells = [line.values.get(key, "") for key in keys] + [f"{len(line.done)}/{line.tried}"]
-        for name, spec in SHOWN.items():
+        cells = [line.values.get(key, OWN if key == RIVAL else "") for key in keys] + [f"{len(line.done)}/{line.tried}"]
+        for name in shown:
+            spec = spec_of(name)
             cells.append(f"{line.mean(name):{spec}} ± {line.deviation(name):{spec}}" if line.done else "")
-        cells.append(f"{line.objective('svfid_lite0'):.2f}" if line.done else "")
+        cells.append(f"{line.objective(realism):.2f}" if line.done else "")
         if method:
             against = method.get(_others(line.values))
-            cells += [_change(line, against, name) for name in ("svfid_lite0", "diversity")]
-            cells.append(ABLATIONS_IN_PAPER.get(line.values[ABLATION], ""))
+            cells += [_change(line, against, name) for name in (realism, "diversity")]
+            cells.append(ABLATIONS_IN_PAPER.get(line.values.get(ABLATION, ""), ""))
         rows.append(cells)
     heads += [*changes, "in the paper"] if method else []
-    return text_table("sweep", heads, rows, numbers=[*shown, "svfid of blur", *changes])
+    return text_table("sweep", heads, rows, numbers=[*shown, f"{word} of blur", *changes])
 
 
 def notes_below_table(trials: Trials, results: Mapping[str, Result]) -> str:

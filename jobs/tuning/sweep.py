@@ -21,8 +21,8 @@ from jobs.experiment.corpus import Corpus
 from jobs.experiment.experiment import SETTINGS, SWEEP, Experiment, Trials, clip_folders
 from jobs.experiment.machine import check_machine
 from jobs.training.corpus_job import find_clips
-from jobs.tuning import plot, summary, trials
-from jobs.tuning.axes import combinations, configured, trial_name
+from jobs.tuning import plot, study, summary, trials
+from jobs.tuning.axes import RIVAL, combinations, configured, trial_name
 from jobs.tuning.request import Sweep, SweepRequest
 from model.config import TrainConfig
 
@@ -34,7 +34,7 @@ def run(request: SweepRequest, console: Console) -> bool:
     check_machine(experiment, request.tracking_uri)
     with experiment.driver(console.print):
         # -- 1. what there is to do
-        tried = combinations(request.config, request.axes)
+        tried = combinations(request.config, request.axes, request.rivals)
         corpus = find_clips(
             console, experiment, request.corpus, *(configured(request.config, values) for values in tried)
         )
@@ -42,7 +42,7 @@ def run(request: SweepRequest, console: Console) -> bool:
         listed = {trial_name(clip, values): (clip, values) for values in tried for clip in clip_ids}
         definition = {
             "config": request.config.to_dict(),
-            "sweep": request.given,
+            "sweep": [*request.given, *(f"{RIVAL}={rival}" for rival in request.rivals)],
             "n": request.num_samples,
             "corpus": without_secrets(request.corpus),
             "clips": clip_ids,
@@ -131,12 +131,14 @@ def _print_results(console: Console, sweep: Sweep, corpus: Corpus, ended: Trials
     """Print table and failures, leave the files in the store and in MLflow. Returns whether anything failed."""
     request, parent = sweep.request, sweep.parent
     experiment, keys = request.experiment, [axis.key for axis in request.axes]
+    keys = [*keys, *([RIVAL] if request.rivals and RIVAL not in keys else [])]
     results = experiment.results(ended)
     found = summary.lines(ended, results)
     page = summary.table(found, keys) + summary.notes_below_table(ended, results)
     page += "".join(f"failed  {reason}\n" for _, reason in corpus.failures)
     files = {"sweep.csv": summary.to_csv(ended, results, keys)}
-    if chosen := summary.best(found, request.metric):
+    ours = [line for line in found if line.values not in [{RIVAL: rival} for rival in request.rivals]]
+    if chosen := summary.best(ours, request.metric):
         title = f"{experiment.name}: mean and standard deviation over the clips"
         files["sweep.png"] = plot.figure(found, request.axes, title)
         settings = configured(request.config, chosen.values).to_dict()
@@ -146,6 +148,8 @@ def _print_results(console: Console, sweep: Sweep, corpus: Corpus, ended: Trials
         page += f"train with --config {experiment.uri}/best.json\n"
     for name, content in files.items():
         experiment.write(name, content)
+    if request.rivals:
+        page += study.lay_out(experiment, ended, results)
     console.print(page, end="")
 
     missing = runs.forward_missing(parent, experiment, list(ended))

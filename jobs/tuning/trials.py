@@ -11,6 +11,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -21,7 +22,7 @@ from infra.errors import StorageError, UsageError, one_line
 from infra.ray_cluster import Slots
 from jobs.experiment.corpus import Clip
 from jobs.experiment.experiment import Trials, Values
-from jobs.experiment.result import Result, columns
+from jobs.experiment.result import Result, columns, is_diversity
 from jobs.training.task import ClipTask, fit_in_folder
 from jobs.tuning.axes import configured, trial_name
 from jobs.tuning.request import MODES, Sweep
@@ -70,6 +71,7 @@ def fit_trial(config: Mapping[str, Any], sweep: Sweep, frames: Frames) -> None:
         found, references = frames[clip]
         trained, tags = found.settings(configured(request.config, values)), {"clip": clip, **values}
         task = ClipTask(name, found.source, trained, experiment, sweep.parent, request.num_samples, tags=tags)
+        task = replace(task, features=request.features)
         chunks = ray.get(references)
         result = fit_in_folder(task, chunks, scored=report)
         while next_task := task.next_attempt(result):
@@ -85,7 +87,7 @@ def fit_trial(config: Mapping[str, Any], sweep: Sweep, frames: Frames) -> None:
 def _figures(scores: Mapping[str, Any]) -> dict[str, Any]:
     """What Tune compares, by the names of MODES; and by those that say how many samples a figure is of."""
     named = {name: scores[name] for name in columns(MODES, [scores])}
-    return {**dict(zip(MODES, named.values(), strict=True)), NAMED: named}
+    return {**{"diversity" if is_diversity(name) else name: value for name, value in named.items()}, NAMED: named}
 
 
 class TrialReporter(tune.Callback):
