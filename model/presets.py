@@ -200,9 +200,20 @@ _METHODS: dict[Method, dict[str, Any]] = {
 }
 
 
+# Of a preset that finishes with patches the rivals train every scale, in about the minutes that ours takes: a batch of
+# one, whose noise has twice the amplitude, and a quarter of the iterations.
+QUICK = 4
+
+
 def of_method(config: TrainConfig, method: Method) -> TrainConfig:
     """A preset of hp-VAE-GAN as that of another method."""
-    return replace(config, method=method, **_METHODS[method])
+    settings = _METHODS[method]
+    if settings and config.patch_scale is not None:
+        iters = config.iters_per_scale
+        every = iters if isinstance(iters, tuple) else (iters,) * config.num_scales
+        quick = tuple(max(1, count // QUICK) for count in every)
+        settings = {**settings, "batch_size": 1, "noise_amp": 0.1, "iters_per_scale": quick}
+    return replace(config, method=method, **settings)
 
 
 # The paper's ablations: name → what it changes in a configuration of any size. Applied after `--set`, as vae_only

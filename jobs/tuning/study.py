@@ -1,16 +1,15 @@
 """The material of a user study (Table 3 of the paper): of every clip the original and five samples of every method.
 
-    evaluation/study/
-      index.json                      clips, methods, and the files of each
-      bikes-1aacf5-000000/
-        original.mp4
-        hpvaegan/ 1.mp4 … 5.mp4
-        singan/   1.mp4 … 5.mp4
+evaluation/study/
+  index.json                      clips, methods, and the files of each
+  bikes-1aacf5-000000/
+    original.mp4
+    hpvaegan/ 1.mp4 … 5.mp4
+    singan/   1.mp4 … 5.mp4
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 

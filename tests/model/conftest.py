@@ -40,7 +40,7 @@ def real_pyramid(sizes=SIZES, clip=None):
     clip = synthetic_clip() if clip is None else clip
     reals = []
     for frames, height, width in sizes:
-        rate, rest = divmod(clip.shape[1] - 1, frames - 1)
+        rate, rest = divmod(clip.shape[1] - 1, frames - 1) if frames > 1 else (1, clip.shape[1] - 1)
         assert rest == 0
         kept = torch.from_numpy(clip[:, ::rate]).transpose(0, 1)  # (T, 3, H, W)
         small = F.interpolate(kept, size=(height, width), mode="bilinear", align_corners=True)
