@@ -36,7 +36,7 @@ ON_SHEET = 50  # images of sheet.png at most
 if TYPE_CHECKING:
     import numpy as np
 
-    from model.load import LoadedModel
+    from model.loading import LoadedModel
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from jobs.reports.pictures import SHEET, contact_sheet, write_png
     from model.device import HOST, best_device, keep_freed_memory
-    from model.load import load
+    from model.loading import load
     from model.pyramid import to_frames
     from model.sampling.sample import frames_per_second
     from model.sampling.sampler import check_bytes

@@ -28,7 +28,8 @@ ORDER = {
         {"networks"},
         {"checkpoint", "sampling"},
         {"training", "official"},
-        {"load", "timing"},
+        {"loading", "timing"},
+        {"api"},
     ],
     "jobs": [{"command_line", "reports"}, {"experiment"}, {"training", "evaluation"}, {"tuning", "comparison"}, {"*"}],
 }

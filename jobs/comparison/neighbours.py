@@ -19,7 +19,7 @@ from jobs.experiment.experiment import Experiment
 from jobs.experiment.models import trained_models
 from model.checkpoint import CheckpointError
 from model.device import best_device
-from model.load import load
+from model.loading import load
 from model.metrics.features import VideoFeatures
 from model.metrics.fid import embeddings
 from model.metrics.svfid import RealClip, svfid

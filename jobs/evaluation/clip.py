@@ -23,7 +23,7 @@ from jobs.experiment.corpus import FPS, frames_of_source
 from jobs.reports.pictures import field_sheet, spread_sheet
 from model.config import Method, Precision
 from model.device import best_device, use_assigned_threads
-from model.load import load
+from model.loading import load
 from model.metrics.features import VideoFeatures
 from model.metrics.option import of_images
 from model.metrics.scores import chunks_to_score, measure, nn_seconds

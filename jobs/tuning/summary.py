@@ -66,7 +66,7 @@ def objective(result: Result, metric: str) -> float:
     within a clip only; other metrics as they are."""
     value = getattr(result, metric)
     assert value is not None  # of a finished clip
-    return float(value / (is_realism(metric) and getattr(result, f"{metric}_blur") or 1.0))
+    return float(value / ((is_realism(metric) and getattr(result, f"{metric}_blur")) or 1.0))
 
 
 def best(found: Sequence[CombinationResult], metric: str) -> CombinationResult | None:

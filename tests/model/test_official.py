@@ -20,7 +20,7 @@ from torch import nn
 
 from model import official
 from model.checkpoint import CheckpointError
-from model.load import load as load_model
+from model.loading import load as load_model
 from model.presets import official as preset
 from model.pyramid import ladder
 from model.sampling.sample import reconstruct, sample

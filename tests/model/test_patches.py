@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model import checkpoint as ckpt
 from model.config import ConfigError, TrainConfig
-from model.load import LoadedModel
+from model.loading import LoadedModel
 from model.metrics.nnf import coherence, nearest_neighbour_field
 from model.networks.generators import GeneratorStack
 from model.patches.field import Grid, carry, index, places

@@ -1,0 +1,178 @@
+"""A trained model in Python, in three lines.
+
+    from model import load
+
+    model = load("runs/demo/bikes-1b0f76-000000/checkpoint.pt", frames)
+    samples = model.sample(4, seed=0)
+    print(model.score(samples))
+
+`frames` is the clip, uint8 (T, H, W, 3) RGB, of an image (1, H, W, 3): `pipeline.video.decode` and
+`pipeline.image.read` give it. Sampling needs it only where the model finishes with the clip's patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from model.config import Precision, TrainConfig
+from model.device import best_device
+from model.loading import LoadedModel
+from model.loading import load as load_file
+from model.metrics.diversity import lab_diversity
+from model.metrics.features import VideoFeatures
+from model.metrics.lite0 import Lite0Features, Lite0FrameFeatures
+from model.metrics.nnf import nearest_neighbour_distance
+from model.metrics.option import of_images
+from model.metrics.scores import score_of_blur
+from model.metrics.svfid import RealClip, svfid
+from model.patches.field import Size
+from model.patches.refine import ClipPatches, Matching, Step, refine
+from model.pyramid import ScaleSize, ladder, to_frames, to_video, training_pyramids
+from model.sampling.sample import stream_of
+from model.sampling.sampler import Sampler
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleScores:
+    """How near samples are to the clip, and how much they differ.
+
+    Attributes:
+        metric: name of `realism`: svfid_lite0, of images sifid_lite0_frames; of other features another.
+        realism: Fréchet distance to the clip, mean over the samples; lower is nearer, 0 a copy.
+        blur: the same of the clip itself, blurred by 1 px: what `realism` is read against.
+        diversity: spread of the samples' lightness over the clip's; None of one sample. It rises with their number.
+        nn_distance: of a 3×3×3 patch to the nearest of the clip, in [0, 2]; 0 for a copy of any part.
+        samples: how many they are of.
+    """
+
+    metric: str
+    realism: float
+    blur: float
+    diversity: float | None
+    nn_distance: float
+    samples: int
+
+
+class Model:
+    """A trained model and, where it is given, its clip."""
+
+    def __init__(self, loaded: LoadedModel, chunks: Sequence[np.ndarray]) -> None:
+        self._loaded, self._chunks, self._device = loaded, chunks, best_device()
+        self._sampler: Sampler | None = None
+
+    @property
+    def name(self) -> str:
+        """The clip's id."""
+        return self._loaded.name
+
+    @property
+    def config(self) -> TrainConfig:
+        """What it was trained by."""
+        return self._loaded.config
+
+    @property
+    def size(self) -> ScaleSize:
+        """(T, H, W) of a sample as large as the clip."""
+        return self._made().size
+
+    def sample(self, count: int = 1, *, seed: int = 0, first: int = 0, size: Size | None = None) -> np.ndarray:
+        """Random videos, or images, `first` … `first + count - 1` of a seed.
+
+        Args: size: (T, H, W); None: the clip's.
+
+        Returns uint8 (count, T, H, W, 3) RGB. Raises ValueError, one line, for a size that cannot be, and for a model
+        that needs its clip and has none.
+        """
+        sampler = self._made()
+        sizes = sampler.ladder_to(size or sampler.size)
+        made = [torch.cat(list(sampler.parts(sizes, seed, index)), dim=2) for index in range(first, first + count)]
+        return np.stack([to_frames(video[0].numpy()) for video in made])
+
+    def reconstruct(self) -> np.ndarray:
+        """The clip as the model gives it back: uint8 (T, H, W, 3). Raises ValueError without the clip."""
+        self._clip()
+        return to_frames(self._made().reconstruction()[0].numpy())
+
+    def score(self, samples: np.ndarray, features: VideoFeatures | None = None) -> SampleScores:
+        """Score samples of the clip's size, of this model or of anything else.
+
+        Args:
+            samples: uint8 (N, T, H, W, 3) RGB, as `sample` gives them.
+            features: None: Lite0; of a video's, those of its frames are taken for images.
+
+        Raises ValueError without the clip, and for samples of another size.
+        """
+        real = self._real(features)
+        videos = [to_video(sample) for sample in samples]
+        if not videos or any(video.shape != real.video.shape for video in videos):
+            raise ValueError(f"{self.name}: samples of {ScaleSize(*real.video.shape[1:])} (T×H×W) are needed to score")
+        return SampleScores(
+            metric=real.metric,
+            realism=svfid(real, videos).mean,
+            blur=next(iter(score_of_blur(real).values())),
+            diversity=lab_diversity(videos, real.frames) if len(videos) > 1 else None,
+            nn_distance=float(np.mean([nearest_neighbour_distance(video, real.video) for video in videos])),
+            samples=len(videos),
+        )
+
+    def refine(self, video: np.ndarray, *, passes: int = 1, seed: int = 0) -> np.ndarray:
+        """A video made of the clip's patches: its layout stays, its detail becomes the clip's.
+
+        Args:
+            video: uint8 (T, H, W, 3) RGB, of any size that holds a patch.
+            passes: how often every patch is replaced.
+
+        Returns uint8 (T, H, W, 3), as large as `video`. Raises ValueError without the clip.
+        """
+        config, clip = self.config, self._clip()
+        finest = list(self._loaded.sizes)[-1:]
+        patches = ClipPatches(
+            finest, lambda n: torch.stack([torch.from_numpy(pyramid[-1]) for pyramid in clip]), self._device
+        )
+        step, how = Step(0, video.shape[:3], passes), Matching(config.patch_size, config.patch_alpha)
+        made = refine(torch.from_numpy(to_video(video))[None], patches, [step], how, stream_of(seed, 0, 1))
+        return to_frames(made[0].cpu().numpy())
+
+    def _made(self) -> Sampler:
+        if self._sampler is None:
+            self._sampler = self._loaded.sampler(self._chunks, self._device)
+        return self._sampler
+
+    def _clip(self) -> Sequence[Sequence[np.ndarray]]:
+        if not self._chunks:
+            raise ValueError(f"{self.name}: its clip is needed; give load its frames")
+        return training_pyramids(self._chunks, self.config, self._loaded.sizes)
+
+    def _real(self, features: VideoFeatures | None) -> RealClip:
+        images = self.config.dims == 2
+        if features is None:
+            features = Lite0FrameFeatures() if images else Lite0Features()
+        elif images:
+            features = of_images(features)
+        return RealClip([pyramid[-1] for pyramid in self._clip()], features)
+
+
+def load(
+    path: str, frames: np.ndarray | Sequence[np.ndarray] | None = None, *, precision: Precision | None = None
+) -> Model:
+    """The model of a checkpoint, or of a folder of the authors' published code.
+
+    Args:
+        path: or its URI.
+        frames: the clip it was trained on, uint8 (T, H, W, 3) RGB; of a long video all its chunks.
+        precision: that samples are computed in; None: that of the training.
+
+    Raises CheckpointError for what cannot be read, ValueError for frames that cannot be those of its clip.
+    """
+    loaded = load_file(path, precision=precision)
+    chunks = [] if frames is None else [frames] if isinstance(frames, np.ndarray) else list(frames)
+    model = Model(loaded, chunks)
+    if chunks:
+        finest = ladder(loaded.config, *chunks[0].shape[1:3])[-1]
+        if any(abs(side - own) > 1 for side, own in zip(finest, loaded.sizes[-1], strict=True)):  # px of rounding
+            raise ValueError(f"{loaded.name}: frames with a finest scale of {finest} are of another clip; give its own")
+    return model

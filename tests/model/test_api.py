@@ -1,0 +1,92 @@
+"""The interface in Python, and the block of README that shows it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import model
+from model.presets import image_demo, small
+from model.pyramid import training_pyramids
+from model.training.loop import train_clip
+from pipeline import video
+from tests.jobs.conftest import make_video
+
+README = (Path(__file__).parent.parent.parent / "README.md").read_text()
+
+
+def trained(config, frames, path):
+    path.parent.mkdir(parents=True)
+    for _ in train_clip(config, training_pyramids([frames], config), clip_id="clip", path=path, log=lambda point: None):
+        pass
+
+
+def test_the_block_of_the_readme(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("my_videos").mkdir()
+    make_video(Path("my_videos/clip.mp4"))
+    frames = video.decode("my_videos/clip.mp4", num_frames=13, fps=24, max_height=256)
+    tiny = {"channels": 4, "latent_dim": 4, "max_size": 24, "num_scales": 3, "iters_per_scale": 1}
+    trained(replace(small(), **tiny), frames, Path("runs/my_videos-small/CLIP/checkpoint.pt"))
+    (block,) = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    assert len([line for line in block.splitlines() if "model." in line]) == 3
+    names = {}
+    exec(block, names)
+    assert names["samples"].shape == (4, 13, 24, 32, 3) and names["samples"].dtype == np.uint8
+    assert names["sharper"].shape == names["samples"][0].shape and names["sharper"].dtype == np.uint8
+    assert "SampleScores(metric='svfid_lite0', realism=" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def of_image(tmp_path_factory):
+    """A tiny model of an image, its path and its frames."""
+    frames = np.random.default_rng(0).integers(0, 256, (1, 40, 52, 3), dtype=np.uint8)
+    path = tmp_path_factory.mktemp("api") / "model" / "checkpoint.pt"
+    tiny = {"channels": 4, "latent_dim": 4, "max_size": 32, "num_scales": 3, "iters_per_scale": 1}
+    trained(replace(image_demo(), **tiny), frames, path)
+    return path, frames
+
+
+def test_samples_scores_and_patches_of_an_image(of_image):
+    path, frames = of_image
+    loaded = model.load(str(path), frames)
+    assert (loaded.name, loaded.size, loaded.config.dims) == ("clip", (1, 32, 42), 2)
+    samples = loaded.sample(3, seed=5)
+    assert samples.shape == (3, 1, 32, 42, 3) and np.array_equal(samples[2:], loaded.sample(1, seed=5, first=2))
+    assert loaded.sample(size=(1, 32, 60)).shape == (1, 1, 32, 60, 3)
+    scores = loaded.score(samples)
+    assert scores.metric == "sifid_lite0_frames" and scores.samples == 3
+    assert scores.realism > 0 and scores.blur > 0 and scores.diversity > 0 and scores.nn_distance > 0
+    assert loaded.reconstruct().shape == (1, 32, 42, 3)
+
+
+def test_the_clip_scores_0_and_stays_itself_when_refined(of_image):
+    path, frames = of_image
+    loaded = model.load(str(path), frames)
+    from model.pyramid import build, to_frames
+
+    clip = to_frames(build(frames, [loaded.size])[0])
+    scores = loaded.score(clip[None])
+    assert scores.realism == pytest.approx(0, abs=1e-2) and scores.diversity is None and scores.nn_distance < 0.01
+    assert np.abs(loaded.refine(clip).astype(int) - clip).max() <= 1
+
+
+def test_what_cannot_be_is_one_line(of_image):
+    path, frames = of_image
+    alone = model.load(str(path))
+    with pytest.raises(ValueError, match="frames are not there"):
+        alone.sample()
+    with pytest.raises(ValueError, match="its clip is needed; give load its frames"):
+        alone.score(frames)
+    with pytest.raises(ValueError, match="are of another clip; give its own"):
+        model.load(str(path), frames[:, :, :30])
+    with pytest.raises(ValueError, match=r"samples of 1×32×42 \(T×H×W\) are needed"):
+        model.load(str(path), frames).score(frames[None])
+    with pytest.raises(model.checkpoint.CheckpointError, match="no such file"):
+        model.load(str(path.parent / "none.pt"))
+    with pytest.raises(AttributeError, match="no attribute 'sing'"):
+        model.sing  # noqa: B018
