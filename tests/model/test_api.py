@@ -71,7 +71,7 @@ def test_the_clip_scores_0_and_stays_itself_when_refined(of_image):
 
     clip = to_frames(build(frames, [loaded.size])[0])
     scores = loaded.score(clip[None])
-    assert scores.realism == pytest.approx(0, abs=1e-2) and scores.diversity is None and scores.nn_distance < 0.01
+    assert scores.realism < 1e-3 * scores.blur and scores.diversity is None and scores.nn_distance < 0.01
     assert np.abs(loaded.refine(clip).astype(int) - clip).max() <= 1
 
 
