@@ -200,15 +200,15 @@ _METHODS: dict[Method, dict[str, Any]] = {
 }
 
 
-# Of a preset that finishes with patches the rivals train every scale, in about the minutes that ours takes: a batch of
-# one, whose noise has twice the amplitude, and a quarter of the iterations.
+# Of the short presets, whose learning rate falls, the rivals train every scale in about the minutes that ours takes: a
+# batch of one, whose noise has twice the amplitude, and a quarter of the iterations.
 QUICK = 4
 
 
 def of_method(config: TrainConfig, method: Method) -> TrainConfig:
     """A preset of hp-VAE-GAN as that of another method."""
     settings = _METHODS[method]
-    if settings and config.patch_scale is not None:
+    if settings and config.lr_final < 1:
         iters = config.iters_per_scale
         every = iters if isinstance(iters, tuple) else (iters,) * config.num_scales
         quick = tuple(max(1, count // QUICK) for count in every)

@@ -1,0 +1,268 @@
+"""Images and videos in one corpus, and the rivals of Fig. 5, through the commands: train, sample, evaluate, sweep."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from .conftest import TINY, make_video, run_job
+
+QUICK = (*TINY, "--set", "num_scales=3", "--set", "max_size=24", "--cpus-per-clip", "1")
+PATCHES = (*QUICK, "--set", "vae_levels=1", "--set", "patch_scale=1")
+
+
+def make_image(path: Path, height: int = 36, width: int = 48, seed: int = 0) -> Path:
+    """Squares of many colours."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+    Image.fromarray(blocks.repeat(4, axis=0).repeat(4, axis=1)).save(path)
+    return path
+
+
+class Mixed(NamedTuple):
+    folder: Path  # of the corpus
+    base: Path  # of the experiment
+    output: str
+    code: int
+
+    def clip(self, name: str) -> Path:
+        (found,) = self.base.glob(f"{name}-*")
+        return found
+
+    def train(self, *more: str | Path) -> object:
+        """The same command again, with more."""
+        storage = ("--storage", self.base.parent, "--experiment", "e")
+        return run_job("train_corpus.py", "--corpus", self.folder, *PATCHES, *storage, *more)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Mixed:
+    """A video, two images and what is neither, trained by one command."""
+    top = tmp_path_factory.mktemp("mixed")
+    folder = top / "corpus"
+    folder.mkdir()
+    make_video(folder / "film.mp4", source="mandelbrot")
+    make_image(folder / "one.png")
+    make_image(folder / "two.jpg", 48, 36, seed=1)
+    (folder / "broken.png").write_text("no image\n")
+    make_image(folder / "dot.png", 4, 4)
+    before = Mixed(folder, top / "runs" / "e", "", 0)
+    done = before.train()
+    return before._replace(output=done.stdout, code=done.returncode)  # type: ignore[attr-defined]
+
+
+def test_each_is_trained_as_what_it_is_and_what_is_neither_costs_itself(mixed: Mixed) -> None:
+    assert mixed.code == 1, mixed.output
+    assert "broken.png: is a text file, not an image; give an image file" in mixed.output
+    assert "dot.png: is 4x4 pixels, 16x16 is the least; give a larger image" in mixed.output
+    for name, metric, other in (("film", "svfid_lite0", "sifid"), ("one", "sifid_lite0_frames", "svfid")):
+        scores = json.loads((mixed.clip(name) / "metrics.json").read_text())
+        assert {metric, f"{metric}_blur", f"{metric}_reconstruction", "diversity_n2", "coherence"} <= scores.keys()
+        assert not [key for key in scores if key.startswith(other)]
+        config = json.loads((mixed.clip(name) / "config.json").read_text())
+        assert (config["config"]["dims"], config["clip_size_thw"][0]) == ((3, 13) if name == "film" else (2, 1))
+        assert all(size[0] == 1 for size in config["sizes_thw"]) == (name != "film")
+    heads = [line for line in mixed.output.splitlines() if "svfid_lite0" in line]
+    assert heads and "sifid_lite0_frames" in heads[0]
+    rows = list(csv.DictReader(io.StringIO((mixed.base / "results.csv").read_text())))
+    filled = {row["clip_id"].split("-")[0]: bool(row["svfid_lite0"]) for row in rows if row["status"] == "done"}
+    assert filled == {"film": True, "one": False, "two": False}
+
+
+def test_samples_of_an_image_are_png_with_one_sheet_and_go_to_mlflow(mixed: Mixed) -> None:
+    samples = mixed.clip("one") / "samples"
+    names = {path.name for path in samples.iterdir()}
+    wanted = {"real.png", "reconstruction.png", "sample_00.png", "sample_01.png", "sheet.png"}
+    assert names == wanted | {"scale_00.png", "scale_02.png"}
+    with Image.open(samples / "sample_00.png") as picture, Image.open(mixed.folder / "one.png") as original:
+        assert picture.size == (32, 24) and original.size == (48, 36)
+    with Image.open(mixed.clip("two") / "samples" / "sample_00.png") as picture:
+        assert picture.size == (24, 32)  # the shorter side is measured
+    client = MlflowClient(f"sqlite:///{mixed.base.parent / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("e").experiment_id], "tags.role = 'clip'")
+    run = next(run for run in runs if run.data.tags["clip_id"].startswith("one-"))
+    assert {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "samples")} == wanted
+    assert run.data.metrics["sifid_lite0_frames"] > 0 and run.data.params["dims"] == "2"
+
+
+def test_the_same_command_again_does_nothing_and_other_settings_are_refused(mixed: Mixed) -> None:
+    before = {path: path.stat().st_mtime_ns for path in mixed.base.glob("*/checkpoint.pt")}
+    assert mixed.train().returncode == 1  # type: ignore[attr-defined]  # of the two files that are no clips
+    assert before == {path: path.stat().st_mtime_ns for path in mixed.base.glob("*/checkpoint.pt")} and len(before) == 3
+    other = mixed.train("--set", "kl_weight=3")
+    assert other.returncode == 2 and "kl_weight was 5.0, is now 3.0" in other.stdout  # type: ignore[attr-defined]
+    settings = json.loads((mixed.base / "experiment.json").read_text())
+    assert (settings["dims"], settings["other_kind"]["dims"]) == (3, 2)
+
+
+def test_a_dry_run_tells_the_ladder_of_each_kind(mixed: Mixed) -> None:
+    told = mixed.train("--dry-run").stdout  # type: ignore[attr-defined]
+    assert "ladder T×H×W: 1×12×16 1×17×23 1×24×32" in told and "ladder T×H×W: 4×12×16" in told
+    assert "iterations an image: 1 = 1" in told and "iterations a clip: 1 = 1" in told
+
+
+def test_long_refuses_images_one_by_one(mixed: Mixed, tmp_path: Path) -> None:
+    told = mixed.train("--long", "--dry-run").stdout  # type: ignore[attr-defined]
+    assert told.count("is an image, which has no length; train it without --long") == 2
+    assert "film" in told and "1 clips" in told
+    images = json.loads((mixed.base / "experiment.json").read_text())["other_kind"]
+    (tmp_path / "images.json").write_text(json.dumps(images))
+    refused = run_job("train_corpus.py", "--corpus", mixed.folder, "--config", tmp_path / "images.json", "--long")
+    assert refused.returncode == 2
+    assert "--long: an image has no length; leave it out, or give a preset of videos" in refused.stdout
+
+
+def test_sampling_an_image(mixed: Mixed, tmp_path: Path) -> None:
+    checkpoint = mixed.clip("one") / "checkpoint.pt"
+    done = run_job("sample.py", checkpoint, "--n", "3", "--seed", "1", "--out", tmp_path / "a")
+    assert done.returncode == 0 and "3 images of 1×24×32" in done.stdout, done.stdout
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {
+        *(f"sample_{i:03d}.png" for i in range(3)),
+        "sheet.png",
+    }
+    trained = np.asarray(Image.open(mixed.clip("one") / "samples" / "sample_00.png"))
+    assert np.array_equal(
+        np.asarray(Image.open(tmp_path / "a" / "sample_000.png")), trained
+    )  # seed 1 is the scored one
+    wide = run_job("sample.py", checkpoint, "--n", "1", "--size", "24x60", "--out", tmp_path / "b")
+    assert wide.returncode == 0, wide.stdout
+    with Image.open(tmp_path / "b" / "sample_000.png") as picture:
+        assert picture.size == (60, 24)
+    for arguments, words in (
+        (("--size", "13x24x60"), "13 frames of an image, which has one; give 1x24x60"),
+        (("--size", "24"), "--size 24: write height x width, such as 256x1024"),
+        (("--real", mixed.folder / "film.mp4"), "is no image, and the model is of images; give one of its kind"),
+        (("--real", mixed.folder / "two.jpg"), "they are of another clip; give its own"),
+    ):
+        refused = run_job("sample.py", checkpoint, *arguments, "--out", tmp_path / "c")
+        assert refused.returncode == 2 and words in refused.stdout.replace("\n", " "), refused.stdout
+    film = run_job(
+        "sample.py", mixed.clip("film") / "checkpoint.pt", "--real", mixed.folder / "one.png", "--out", tmp_path / "c"
+    )
+    assert film.returncode == 2 and "is an image, and the model is of videos; give one of its kind" in film.stdout
+
+
+def test_evaluating_images_and_videos_together(mixed: Mixed, tmp_path: Path) -> None:
+    done = run_job("evaluate.py", mixed.base, "--n", "2", "--nn", "1", "--keep", "--out", tmp_path, "--method", "vgpnn")
+    assert done.returncode == 0, done.stdout
+    table = json.loads((tmp_path / "results.json").read_text())
+    assert len(table["clips"]) == 6
+    ours = {clip["clip_id"].split("-")[0]: clip["figures"] for clip in table["clips"] if "method" not in clip}
+    scores = json.loads((mixed.clip("one") / "metrics.json").read_text())
+    for name in ("sifid_lite0_frames", "diversity_n2", "coherence"):
+        assert ours["one"][name]["mean"] == pytest.approx(scores[name], rel=1e-5)
+    assert "svfid_lite0" in ours["film"] and "svfid_lite0" not in ours["one"]
+    folder = tmp_path / mixed.clip("one").name
+    assert {path.name for path in folder.iterdir()} == {
+        "diversity.png",
+        "nnf_00.png",
+        "sample_00.png",
+        "sample_01.png",
+    }
+    videos_only = run_job("evaluate.py", mixed.clip("one") / "checkpoint.pt", "--features", "c3d:none.npz")
+    assert videos_only.returncode == 2
+
+
+@pytest.fixture(scope="module")
+def rivals(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A sweep of two images with both rivals beside."""
+    top = tmp_path_factory.mktemp("rivals")
+    (top / "corpus").mkdir()
+    for seed, name in enumerate(("a.png", "b.png")):
+        make_image(top / "corpus" / name, 32, 40, seed)
+    sweep = ("--sweep", "vae_levels=1,2", "--rivals", "singan,consingan", "--n", "5", "--experiment", "s")
+    image = (*QUICK, "--preset", "image_demo", "--set", "num_scales=2", "--set", "iters_per_scale=4")
+    done = run_job("tune.py", "--corpus", top / "corpus", *image, *sweep, "--storage", top)
+    assert done.returncode == 0, done.stdout
+    return top / "s", done.stdout
+
+
+def test_rivals_are_rows_of_a_sweep_and_straight_lines_of_its_plot(rivals: tuple[Path, str]) -> None:
+    base, output = rivals
+    assert "4 combinations × 2 clips" in output
+    table = [line for line in output.splitlines() if line.startswith("│")]
+    assert [line.split("│")[2].strip() for line in table] == ["hpvaegan", "hpvaegan", "singan", "consingan"]
+    assert "sifid of blur" in output and "svfid" not in output.replace("A copy of the clip scores best in svfid", "")
+    with Image.open(base / "sweep.png") as picture:
+        assert picture.size == (1320, 540)
+    best = json.loads((base / "best.json").read_text())
+    assert best["method"] == "hpvaegan" and best["dims"] == 2
+    config = json.loads(next(base.glob("a-*--method-consingan")).joinpath("config.json").read_text())["config"]
+    wanted = {"vae_levels": 0, "latent_dim": 3, "train_depth": 3, "rec_weight": 10.0, "grad_clip": None}
+    assert {name: config[name] for name in wanted} == wanted
+
+
+def test_a_sweep_with_rivals_leaves_the_material_of_a_user_study(rivals: tuple[Path, str]) -> None:
+    base, output = rivals
+    folder = base / "evaluation" / "study"
+    assert "for a user study: 2 clips, 5 samples of each of 4 methods" in output
+    index = json.loads((folder / "index.json").read_text())
+    assert index["methods"] == ["consingan", "hpvaegan--vae_levels-1", "hpvaegan--vae_levels-2", "singan"]
+    for clip, files in index["clips"].items():
+        with Image.open(folder / files["original"]) as picture:
+            assert picture.size == (30, 24)
+        for method, samples in files["samples"].items():
+            assert samples == [f"{clip}/{method}/{place}.png" for place in range(1, 6)]
+            assert all((folder / sample).is_file() for sample in samples)
+    first = folder / next(iter(index["clips"])) / "singan" / "1.png"
+    trial = next(base.glob("a-*--method-singan")) / "samples" / "sample_00.png"
+    assert first.read_bytes() == trial.read_bytes()
+
+
+def test_a_rival_s_checkpoint_is_sampled_like_any_other(rivals: tuple[Path, str], tmp_path: Path) -> None:
+    base, _ = rivals
+    checkpoint = next(base.glob("a-*--method-consingan")) / "checkpoint.pt"
+    done = run_job("sample.py", checkpoint, "--n", "1", "--size", "30x60", "--out", tmp_path)
+    assert done.returncode == 0, done.stdout
+    with Image.open(tmp_path / "sample_000.png") as picture:
+        assert picture.size == (60, 30)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--rivals", "gan"), "--rivals gan: no such method; give some of singan, consingan, vgpnn"),
+        (("--rivals", "singan", "--asha"), "--asha: the scales of rivals do not compare"),
+        (("--metric", "sifid_lite0_frames"), "--metric sifid_lite0_frames: is not of videos"),
+    ],
+)
+def test_what_cannot_be_swept_beside_is_one_line(
+    arguments: tuple[str, ...], words: str, mixed: Mixed, tmp_path: Path
+) -> None:
+    command = ("--corpus", mixed.folder / "film.mp4", *QUICK, "--sweep", "vae_levels=1,2", "--storage", tmp_path)
+    done = run_job("tune.py", *command, *arguments)
+    assert done.returncode == 2 and words in done.stdout
+
+
+def test_a_sweep_of_videos_leaves_images_out(mixed: Mixed, tmp_path: Path) -> None:
+    command = ("--corpus", mixed.folder / "one.png", *QUICK, "--sweep", "vae_levels=1,2", "--storage", tmp_path)
+    done = run_job("tune.py", *command)
+    assert done.returncode == 2
+    assert "is an image, and these settings are of videos; give a preset of images, such as image_demo" in done.stdout
+
+
+def test_a_video_is_trained_by_a_rival(mixed: Mixed, tmp_path: Path) -> None:
+    sets = ("channels=4", "num_scales=2", "min_size=12", "max_size=16", "iters_per_scale=1")
+    command = (
+        "--corpus",
+        mixed.folder / "film.mp4",
+        "--preset",
+        "demo",
+        *(f"--set={text}" for text in sets),
+        "--n",
+        "2",
+    )
+    done = run_job("train_corpus.py", *command, "--method", "singan", "--storage", tmp_path, "--cpus-per-clip", "1")
+    assert done.returncode == 0, done.stdout
+    base = tmp_path / "film.mp4-demo-singan"
+    config = json.loads(next(base.glob("film-*/config.json")).read_text())["config"]
+    assert (config["method"], config["batch_size"], config["patch_scale"]) == ("singan", 1, None)
+    wrong = run_job("train_corpus.py", *command, "--method", "singan", "--set=vae_levels=1", "--storage", tmp_path)
+    assert wrong.returncode == 2 and "method=singan: needs vae_levels=0" in wrong.stdout
