@@ -30,6 +30,8 @@ from model.training.steps import iterate
 from model.training.training_set import TrainingSet
 from model.training.workers import Workers
 
+CONV_S = 1.0  # is enough for one convolution
+
 
 @dataclass(frozen=True)
 class Timed:
@@ -130,7 +132,7 @@ def state_at(
     return state, training_set
 
 
-def conv_gflops_per_s(config: TrainConfig, size: ScaleSize, seconds: float = 1.0) -> float:
+def conv_gflops_per_s(config: TrainConfig, size: ScaleSize, seconds: float) -> float:
     """10⁹ operations a second of one channels → channels convolution, forward, at this size; the best seen."""
     keep_freed_memory()
     device = best_device()
@@ -290,6 +292,6 @@ def time_scales(
             shape=sizes[n],
             gflops=needed_gflops(config, sizes, n),
             ours=in_own_process(measure, config, sizes, n, seconds),
-            conv_gflops_per_s=in_own_process(conv_gflops_per_s, config, sizes[n]),
+            conv_gflops_per_s=in_own_process(conv_gflops_per_s, config, sizes[n], min(seconds, CONV_S)),
             plain=in_own_process(measure_plain, config, sizes, n, seconds) if compare else None,
         )

@@ -16,15 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from infra.tracking import runs
+from infra.tracking.uri import default_uri
 from model.presets import ABLATIONS, PRESETS
-from tests.jobs.conftest import (  # noqa: F401  fixtures of these tests too
+from tests.jobs.conftest import (  # noqa: F401  a Ray of these tests' own
     ROOT,
-    Trained,
     _own_ray,
     make_video,
-    mixed_corpus,
     run_process,
-    trained,
 )
 from tests.ports import free_port
 from tests.test_doors import LOOPBACK, listening
@@ -177,9 +176,10 @@ def test_the_steps_for_own_videos(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_make_ui_serves_the_store(trained: Trained) -> None:  # noqa: F811
+def test_make_ui_serves_the_store(tmp_path: Path) -> None:
+    runs.open_parent(default_uri(tmp_path), "mixed", tmp_path, {})
     port = free_port()
-    command = ["make", "ui", f"STORAGE={trained.storage}", f"PORT={port}"]
+    command = ["make", "ui", f"STORAGE={tmp_path}", f"PORT={port}"]
     server = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )

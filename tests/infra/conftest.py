@@ -1,3 +1,3 @@
-"""Stores, servers and clusters of these tests see no cluster, token or home of the user's."""
+"""These tests see no cluster, token or home of the user's, and create the schema of a sqlite file once."""
 
-from tests.jobs.conftest import _own_ray  # noqa: F401
+from tests.jobs.conftest import _one_schema, _own_ray  # noqa: F401

@@ -50,9 +50,9 @@ def postgres_program(name: str) -> str | None:
     return shutil.which(name) or next(iter(sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"))), None)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def postgres() -> Iterator[tuple[str, Path]]:
-    """A PostgreSQL cluster of this test's own: its URI and its log. It listens on a socket in its folder only."""
+    """A PostgreSQL cluster of these tests' own: its URI and its log. It listens on a socket in its folder only."""
     initdb, server = postgres_program("initdb"), postgres_program("postgres")
     if initdb is None or server is None:
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")

@@ -22,6 +22,7 @@ from infra import ray_cluster
 from infra.ray_cluster import ray_session
 from infra.tracking import runs
 from infra.tracking.runs import ParentRun
+from infra.tracking.uri import sqlite_file
 from pipeline.video import ffmpeg_exe
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -89,8 +90,8 @@ def _one_schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     plain = runs.open_parent
 
     def with_schema(uri: str, *arguments: Any) -> ParentRun:
-        path = Path(uri.removeprefix("sqlite:///"))
-        if uri.startswith("sqlite:///") and not path.exists():
+        path = sqlite_file(uri)
+        if path and not path.exists():
             if not template.exists():
                 MlflowClient(f"sqlite:///{template}").search_experiments()
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,5 +181,5 @@ def trained(mixed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Tra
         *("--set", "min_size=18", "--set", "max_size=30"),  # videos that others can read, and enlarge
         *("--experiment", "mixed", "--cpus-per-clip", "1"),
     )
-    done = run_process("train_corpus.py", *command)
+    done = run_job("train_corpus.py", *command)
     return Trained(storage, done.stdout, done.returncode, command)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from jobs.benchmark import main
+from model import timing
 from model.presets import ABLATIONS, PRESETS
 from model.timing import needed_gflops, plain_iterate, state_at
 from model.training.steps import iterate
@@ -56,8 +58,13 @@ def test_the_count_is_true_of_the_ablations(names, n):
     plain_iterate(state, reals)
 
 
+def test_a_measurement_has_a_process_of_its_own():
+    assert timing.in_own_process(os.getppid) == os.getpid()
+
+
 @pytest.mark.slow
-def test_the_command_prints_a_table_and_writes_rows(tmp_path, capfd):
+def test_the_command_prints_a_table_and_writes_rows(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(timing, "in_own_process", lambda function, *arguments: function(*arguments))
     path = tmp_path / "bench.json"
     argv = ["--set", "channels=4", "--set", "max_size=24", "--set", "patch_scale=none", "--scales", "0,4"]
     argv += ["--seconds", "0.1", "--compare", "float32", "--videos", "2"]

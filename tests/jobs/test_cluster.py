@@ -25,7 +25,7 @@ from model.training.state import TrainState
 from tests.conftest import Injected
 from tests.infra.s3 import s3_server
 
-from .conftest import ROOT, TINY, make_video, run_job, run_process
+from .conftest import ROOT, TINY, make_video, run_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -160,7 +160,7 @@ def test_a_driver_is_killed_and_another_goes_on_but_not_two_at_once(tmp_path: Pa
     process = start(tmp_path, *command)
     base = tmp_path / "runs" / "killed"
     wait_until(lambda: list(base.glob("clip-*/checkpoint.pt")), process)
-    second = run_process("train_corpus.py", *command)
+    second = run_job("train_corpus.py", *command)
     assert second.returncode == 2
     (line,) = second.stdout.splitlines()
     assert f"process {process.pid} on" in line and "trains this experiment" in line and str(base) in line
@@ -168,7 +168,7 @@ def test_a_driver_is_killed_and_another_goes_on_but_not_two_at_once(tmp_path: Pa
     family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    third = run_process("train_corpus.py", *command)
+    third = run_job("train_corpus.py", *command)
     assert third.returncode == 0, third.stdout
     assert not any(member.is_running() for member in trainers_among(family))
     (clip,) = base.glob("clip-*")

@@ -26,7 +26,7 @@ from model.presets import demo
 from tests.conftest import Injected
 from tests.infra.mlflow_server import EVERYTHING, POINTS, RUNS, Server, assert_files_are_there_once, files, logged, rows
 
-from .conftest import ROOT, TINY, make_video
+from .conftest import ROOT, TINY, make_video, run_job, run_process
 from .test_interrupted import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
@@ -122,17 +122,12 @@ def test_a_clip_that_ends_while_the_server_is_away(
         process.kill()
     assert process.returncode == 0, output
     (at,) = [i for i, line in enumerate(output.splitlines()) if line.startswith("warning: 1 clips and the totals ")]
-    upload = shlex.split(output.splitlines()[at + 1])
-    assert upload[:2] == ["python", "jobs/upload.py"]
-
-    def run(*extra: str) -> tuple[int, str]:
-        env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        done = subprocess.run([*upload, *extra], cwd=ROOT, env=env, text=True, capture_output=True, timeout=300)
-        return done.returncode, done.stdout + done.stderr
+    python, job, *upload = shlex.split(output.splitlines()[at + 1])
+    assert (python, job) == ("python", "jobs/upload.py")
 
     server.start()
-    code, told = run()
-    assert code == 0, told
+    done = run_process("upload.py", *upload)
+    assert done.returncode == 0, done.stdout
     folder = found[0].parent
     assert rows(store, POINTS) == logged(folder)
     injected("MLflow is away at the end: points", logged(folder), rows(store, POINTS))
@@ -146,6 +141,6 @@ def test_a_clip_that_ends_while_the_server_is_away(
 
     before = everything()
     for extra in ((), ("--all",)):
-        code, told = run(*extra)
-        assert code == 0, told
+        done = run_job("upload.py", *upload, *extra)
+        assert done.returncode == 0, done.stdout
         assert everything() == before

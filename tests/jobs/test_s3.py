@@ -10,7 +10,7 @@ import pytest
 
 from tests.infra.s3 import s3_server
 
-from .conftest import TINY, make_video, run_process
+from .conftest import TINY, make_video, run_job
 
 pytestmark = pytest.mark.slow
 
@@ -32,13 +32,13 @@ def test_a_corpus_in_s3_is_trained_and_a_dry_run_of_it_leaves_nothing(bucket: st
     store.put(str(make_video(tmp_path / "two.mp4", source="mandelbrot")), "clips/set/deeper/two.mp4")
     command = ("--corpus", f"{bucket}/set", *TINY, "--storage", tmp_path / "runs", "--experiment", "s3")
 
-    plan = run_process("train_corpus.py", *command, "--dry-run")
+    plan = run_job("train_corpus.py", *command, "--dry-run")
     assert plan.returncode == 0 and "2 clips" in plan.stdout, plan.stdout
     assert not (tmp_path / "runs").exists()
 
-    done = run_process("train_corpus.py", *command)
+    done = run_job("train_corpus.py", *command)
     assert done.returncode == 0, done.stdout
     assert len(list((tmp_path / "runs" / "s3").glob("*/result.json"))) == 2
 
-    missing = run_process("train_corpus.py", "--corpus", f"{bucket}/nothing", *TINY, "--storage", tmp_path / "runs")
+    missing = run_job("train_corpus.py", "--corpus", f"{bucket}/nothing", *TINY, "--storage", tmp_path / "runs")
     assert missing.returncode == 2 and f"{bucket}/nothing" in missing.stdout and "Traceback" not in missing.stdout

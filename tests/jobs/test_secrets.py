@@ -89,12 +89,12 @@ def test_ray_keeps_no_password_of_the_command_line_and_takes_bytes_that_are_no_t
     """A job with a Ray of its own, as a user runs it, in and into folders whose names are Latin-1."""
     cwd = tmp_path / os.fsdecode(b"cwd-\xe9")
     cwd.mkdir()
+    corpus = f"http://me:{SECRET}@{guarded}/clip.mp4"
+    storage = os.fsdecode(b"storage-\xe9")
+    done = run_job("train_corpus.py", "--corpus", corpus, *TINY, "--storage", storage, cwd=cwd)
+    assert done.returncode == 2 and "is not UTF-8, which MLflow cannot name" in done.stdout, done.stdout
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="hps") as session:  # a socket's path must be short
         monkeypatch.setenv("RAY_TMPDIR", session)
-        corpus = f"http://me:{SECRET}@{guarded}/clip.mp4"
-        storage = os.fsdecode(b"storage-\xe9")
-        done = run_process("train_corpus.py", "--corpus", corpus, *TINY, "--storage", storage, cwd=cwd)
-        assert done.returncode == 2 and "is not UTF-8, which MLflow cannot name" in done.stdout, done.stdout
         uri = f"sqlite:///{tmp_path}/mlflow.db"
         command = ["--corpus", corpus, *TINY, "--storage", str(tmp_path / "runs"), "--tracking-uri", uri]
         done = run_process("train_corpus.py", *command, cwd=cwd)
