@@ -25,6 +25,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     before = list(items)
     result = yield
     kept = set(items)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])  # long files first, so that none is left to run alone at the end
     config.stash[LEFT_OUT] |= Counter(item.nodeid.split("::")[0] for item in before if item not in kept)
     return result
 

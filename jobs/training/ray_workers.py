@@ -28,12 +28,11 @@ from infra.clip_folder import CHECKPOINT, OUTCOME
 from infra.errors import one_line
 from jobs.experiment.result import OUT_OF_MEMORY, OutOfMemoryResult, Result
 from jobs.training.progress import reporter
-from jobs.training.task import ClipTask, failure, fit_in_folder, keep_failure, setup_process
+from jobs.training.task import MAX_RESTARTS, ClipTask, failure, fit_in_folder, keep_failure, setup_process
 from model.pyramid import training_pyramids
 from model.training.loop import train_clip
 from model.training.workers import PeerLost
 
-MAX_RESTARTS = 5  # of a task, or of the workers, whose process or node died; they go on from the checkpoint
 STATE = ".train"  # what Ray Train keeps for itself, in the experiment's; never read
 # The other workers wait as long for the first one's pictures and scores, hours for a large video. A worker that dies is
 # seen by Ray Train, whatever they wait for.

@@ -27,12 +27,18 @@ from infra.ray_cluster import SPARE_TASKS, InFlight, Slots
 from jobs.experiment.corpus import Clip
 from jobs.experiment.result import OutOfMemoryResult, Result
 from jobs.training.progress import ProgressActor, ProgressDisplay
-from jobs.training.ray_workers import MAX_RESTARTS, fit_together
-from jobs.training.task import ClipTask, fit_task, keep_failure
+from jobs.training.task import MAX_RESTARTS, ClipTask, fit_task, keep_failure
 from pipeline import shards
 
 POLL_S = 1.0
 Fit = Callable[[ClipTask, Sequence[Any], Any], Result]
+
+
+def fit_together(task: ClipTask, chunks: Sequence[Any], actor: Any) -> Result:
+    """`ray_workers.fit_together`. Ray Train is imported by the process that leads, and no driver waits for it."""
+    from jobs.training import ray_workers
+
+    return ray_workers.fit_together(task, chunks, actor)
 
 
 def run(

@@ -27,6 +27,8 @@ from model.device import keep_freed_memory, skip_compiler_import, use_assigned_t
 from model.training import memory
 from model.training.workers import PeerLost
 
+MAX_RESTARTS = 5  # of a task, or of the workers, whose process or node died; they go on from the checkpoint
+
 
 @dataclass(frozen=True)
 class ClipTask:

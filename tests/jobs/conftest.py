@@ -83,6 +83,14 @@ def own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_cluster, "OWN_PROCESS", {"max_calls": 1})
 
 
+@pytest.fixture(scope="module")
+def one_actor() -> Iterator[None]:
+    """Sweeps of a module in this process have actors that take one trial after the other; users have one a trial."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobs.tuning.trials.REUSE_ACTORS", True)
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """MLflow creates the schema of a sqlite file, which takes seconds, once: later files of this process are copies."""

@@ -20,10 +20,10 @@ from tests.model.conftest import contents
 from .conftest import ROOT, TINY, make_video, run_job
 
 # Scales 1 and 2 are long: a process that is to be stopped there has not left them when it is.
-ITERATIONS = "20,400,300,20"
+ITERATIONS = "20,250,150,20"
 SETTINGS = ("--set", f"iters_per_scale={ITERATIONS}", "--set", "checkpoint_every=40", "--set", "log_every=5")
-# Lines of metrics.jsonl, behind a checkpoint of the scale: 20/5 + 1 and 400/5 + 1 for whole scales
-IN_SCALE_1, IN_SCALE_2 = 5 + 10, 5 + 81 + 10
+# Lines of metrics.jsonl, behind a checkpoint of the scale: 20/5 + 1 and 250/5 + 1 for whole scales
+IN_SCALE_1, IN_SCALE_2 = 5 + 10, 5 + 51 + 10
 
 
 def command(tmp_path: Path, storage: str) -> tuple[str, ...]:

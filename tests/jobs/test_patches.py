@@ -162,7 +162,7 @@ def test_vgpnn_is_an_experiment_like_any_other(finished: Finished, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_sweep_has_both_methods_in_one_table(finished: Finished, tmp_path: Path) -> None:
+def test_a_sweep_has_both_methods_in_one_table(finished: Finished, tmp_path: Path, one_actor: None) -> None:
     sweep = ("--sweep", "method=hpvaegan,vgpnn", "--storage", tmp_path, "--experiment", "s")
     done = run_job("tune.py", "--corpus", finished.source, *PATCHES, *sweep, *ALONE)
     assert done.returncode == 0, done.stdout

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -39,13 +41,11 @@ def head() -> Iterator[Head]:
         yield Head(pid, f"http://127.0.0.1:{dashboard}")
 
 
-def submit(
-    head: Head, *arguments: str | Path, job: str = "train_corpus.py", **environment: str
-) -> subprocess.CompletedProcess[str]:
+def submit(head: Head, *command_line: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     ray = str(Path(sys.executable).parent / "ray")
     command = [ray, "job", "submit", "--address", head.address, "--working-dir", ".", "--"]
     return subprocess.run(
-        [*command, "python", f"jobs/{job}", *map(str, arguments)],
+        [*command, *map(str, command_line)],
         cwd=ROOT,
         env={**as_a_user(), **AUTH, **environment},
         text=True,
@@ -70,28 +70,32 @@ def test_a_submitted_job_trains_each_clip_on_a_gpu(head: Head, tmp_path: Path) -
     for name in ("one", "two"):
         make_video(videos / f"{name}.mp4")
     storage = tmp_path / "storage"
-    done = submit(head, "--corpus", videos, *TINY, "--storage", storage)
+    train = ("python", "jobs/train_corpus.py", "--corpus", videos, *TINY, "--storage")
+    done = submit(head, *train, storage)
     assert done.returncode == 0, done.stdout
     results = [json.loads(path.read_text()) for path in storage.rglob("result.json")]
     assert [result["status"] for result in results] == ["done"] * 2
     assert "│ done" in done.stdout
     assert (storage / "mlflow.db").exists()
 
-    # so does its evaluation
-    (base,) = [path.parent for path in storage.rglob("submission.json")]
-    scored = submit(head, base, "--n", "2", "--nn", "0", job="evaluate.py")
-    assert scored.returncode == 0 and "mean of 2 clips" in scored.stdout, scored.stdout
-    assert len(json.loads((base / "evaluation" / "results.json").read_text())["clips"]) == 2
-
-    # more GPUs than a node has would wait for ever: it is refused
-    refused = submit(head, "--corpus", videos, *TINY, "--storage", tmp_path / "other", "--gpus-per-clip", "4")
-    assert refused.returncode != 0
-    assert "--gpus-per-clip 4: above 0, at most 2" in refused.stdout
-
     # a client without the token is not let in
-    stranger = submit(head, "--corpus", videos, *TINY, "--storage", storage, RAY_AUTH_MODE="disabled")
+    stranger = submit(head, *train, storage, RAY_AUTH_MODE="disabled")
     assert stranger.returncode != 0 and "│ done" not in stranger.stdout
 
-    # a job's own folder is thrown away, so a relative storage path is refused
-    lost = submit(head, "--corpus", videos, *TINY, "--storage", "runs")
-    assert lost.returncode != 0 and "absolute path" in lost.stdout
+    # one job of three commands: its evaluation; more GPUs than a node has, which would wait for ever; a relative path,
+    # which is in a job's own folder, that is thrown away
+    (base,) = [path.parent for path in storage.rglob("submission.json")]
+    commands = [
+        ("python", "jobs/evaluate.py", base, "--n", "2", "--nn", "0"),
+        (*train, tmp_path / "other", "--gpus-per-clip", "4"),
+        (*train, "runs"),
+    ]
+    script = tmp_path / "three.sh"
+    script.write_text("".join(f"{shlex.join(map(str, words))}\necho ended $?\n" for words in commands))
+    ended = submit(head, "sh", script)
+    scored, refused, lost, _ = re.split(r"^ended ", ended.stdout, flags=re.MULTILINE)
+    assert re.findall(r"^ended (\d+)$", ended.stdout, re.MULTILINE) == ["0", "2", "2"], ended.stdout
+    assert "mean of 2 clips" in scored, scored
+    assert len(json.loads((base / "evaluation" / "results.json").read_text())["clips"]) == 2
+    assert "--gpus-per-clip 4: above 0, at most 2" in refused
+    assert "absolute path" in lost

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from model.presets import ABLATIONS, ABLATIONS_IN_PAPER, demo
 
 from .conftest import ROOT, TINY, make_video, run_job
 
+pytestmark = pytest.mark.usefixtures("one_actor")
 PURE = replace(demo(), patch_scale=None)  # all scales are trained
 BLUE = (0x1F, 0x77, 0xB4)  # of matplotlib's first line
 
@@ -72,14 +73,6 @@ def blue(png: bytes) -> np.ndarray:
     return np.asarray((pixels == BLUE).all(-1))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_actor_after_the_other() -> Iterator[None]:
-    """Sweeps in this process have actors that take one trial after the other; a process a trial is the killed one's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jobs.tuning.trials.REUSE_ACTORS", True)
-        yield
-
-
 # -- a sweep
 
 
@@ -103,7 +96,7 @@ class Swept:
 
 
 @pytest.fixture(scope="module")
-def swept(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Swept:
+def swept(videos: Path, tmp_path_factory: pytest.TempPathFactory, one_actor: None) -> Swept:
     storage = tmp_path_factory.mktemp("storage")
     arguments = command(videos, storage, "--sweep", "vae_levels=1,2")
     done = run_job("tune.py", *arguments)
