@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib
 import io
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,7 @@ def _own_ray(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 SHARED: list[contextlib.ExitStack] = []  # what ends with the session
+WITHOUT_RAY = {"make_shards.py", "sample.py", "upload.py"}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -91,19 +94,35 @@ def one_actor() -> Iterator[None]:
         yield
 
 
+def made_once(name: str, make: Callable[[Path], None], factory: pytest.TempPathFactory) -> Path:
+    """A folder that is made by the first of the tests' processes that needs it, for all of them."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done = root / name, root / f"{name}.made"
+    with open(root / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """MLflow creates the schema of a sqlite file, which takes seconds, once: later files of this process are copies."""
-    template = tmp_path_factory.mktemp("schema") / "mlflow.db"
+    """MLflow creates the schema of a sqlite file, which takes seconds, once: later files are copies."""
     plain = runs.open_parent
+
+    def make(folder: Path) -> None:
+        MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
 
     def with_schema(uri: str, *arguments: Any) -> ParentRun:
         path = sqlite_file(uri)
         if path and not path.exists():
-            if not template.exists():
-                MlflowClient(f"sqlite:///{template}").search_experiments()
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(template, path)
+            shutil.copy(made_once("schema", make, tmp_path_factory) / "mlflow.db", path)
         return plain(uri, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -115,7 +134,7 @@ def run_job(job: str, *arguments: str | Path, cwd: Path | None = None) -> subpro
     """A job's `main` in this process, on the Ray that such jobs share; stdout and stderr together in `stdout`."""
     main = importlib.import_module(f"jobs.{Path(job).stem}").main
     words, printed = [str(argument) for argument in arguments], io.StringIO()
-    if not ray.is_initialized():
+    if job not in WITHOUT_RAY and not ray.is_initialized():
         SHARED[0].enter_context(ray_session())
     before = Path.cwd()
     os.chdir(cwd or before)
@@ -162,10 +181,8 @@ class Trained:
                 and folder.is_dir()}  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def mixed_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two good videos, one with a hard name, among files of every bad kind."""
-    folder = tmp_path_factory.mktemp("corpus") / "my videos"
+def _make_mixed_corpus(folder: Path) -> None:
+    folder = folder / "my videos"
     folder.mkdir()
     make_video(folder / "good.mp4")
     make_video(folder / "süß & spaced.mp4", source="mandelbrot", size="80x48")
@@ -178,16 +195,28 @@ def mixed_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_video(folder / "dot.mp4", size="1x1", source="rgbtestsrc")
     audio = [ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i", "sine=duration=1", str(folder / "audio.mp4")]
     subprocess.run(audio, check=True)
-    return folder
+
+
+@pytest.fixture(scope="session")
+def mixed_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two good videos, one with a hard name, among files of every bad kind."""
+    return made_once("corpus", _make_mixed_corpus, tmp_path_factory) / "my videos"
 
 
 @pytest.fixture(scope="session")
 def trained(mixed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    storage = tmp_path_factory.mktemp("storage")
-    command = (
-        *("--corpus", mixed_corpus, *TINY, "--set", "iters_per_scale=4", "--storage", storage),
+    """The corpus, trained; each of the tests' processes has a copy of the storage folder."""
+    settings = (
+        *("--corpus", mixed_corpus, *TINY, "--set", "iters_per_scale=4"),
         *("--set", "min_size=18", "--set", "max_size=30"),  # videos that others can read, and enlarge
         *("--experiment", "mixed", "--cpus-per-clip", "1"),
     )
-    done = run_job("train_corpus.py", *command)
-    return Trained(storage, done.stdout, done.returncode, command)
+
+    def make(folder: Path) -> None:
+        done = run_job("train_corpus.py", *settings, "--storage", folder / "storage")
+        (folder / "ended.json").write_text(json.dumps([done.stdout, done.returncode]))
+
+    made = made_once("trained", make, tmp_path_factory)
+    storage = tmp_path_factory.mktemp("storage") / "own"
+    shutil.copytree(made / "storage", storage)
+    return Trained(storage, *json.loads((made / "ended.json").read_text()), (*settings, "--storage", storage))

@@ -26,6 +26,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_video(tmp_path_factory.mktemp("videos") / "clip.mp4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ABLATIONS))
 def test_a_clip_is_trained_scored_kept_and_sampled_again(name: str, clip: Path, tmp_path: Path) -> None:
     config = ABLATIONS[name](CONFIG)

@@ -73,6 +73,7 @@ def test_a_setting_each(film: Path, tmp_path: Path) -> None:
         assert (clip.height, clip.fps) == ((256, 29.97) if changed.resizing == "corners" else (1080, 24.0))
 
 
+@pytest.mark.slow
 def test_a_model_keeps_the_rate_of_its_file(tmp_path: Path) -> None:
     folder = tmp_path / "films"
     folder.mkdir()

@@ -105,6 +105,7 @@ def test_sources_by_name() -> None:
 # -- vectors
 
 
+@pytest.mark.slow
 def test_vectors_are_kept_and_known_by_the_file(ucf: UcfSet, tmp_path: Path) -> None:
     folder, cache = tmp_path / "videos", tmp_path / "vectors.npz"
     shutil.copytree(ucf.folder / "train" / "Biking", folder)
@@ -141,6 +142,7 @@ def test_vectors_are_kept_and_known_by_the_file(ucf: UcfSet, tmp_path: Path) -> 
     assert sorted(again) == names[2:] and all((vector == first[name]).all() for name, vector in again.items())
 
 
+@pytest.mark.slow
 def test_the_clips_before_a_damage_are_used(tmp_path: Path) -> None:
     """A folder of frames, of which one is no picture."""
     (tmp_path / "videos" / "some").mkdir(parents=True)

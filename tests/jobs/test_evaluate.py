@@ -6,8 +6,6 @@ import csv
 import json
 import os
 import shutil
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,11 +35,6 @@ def copied(trained: Trained, folder: Path) -> Path:
     """The experiment, and its MLflow store, in a storage of its own; its results are there to be changed."""
     storage = folder / "storage"
     shutil.copytree(trained.storage, storage)
-    with closing(sqlite3.connect(storage / "mlflow.db")) as database, database:
-        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
-            database.execute(
-                f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(trained.storage), str(storage))
-            )
     return storage / "mixed"
 
 

@@ -53,7 +53,7 @@ def interrupted(process: subprocess.Popen[str]) -> str:
     for _ in range(3):
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=10)[0]
+            return process.communicate(timeout=30)[0]
     raise AssertionError("it does not stop")
 
 

@@ -35,6 +35,7 @@ def artifacts(storage: Path, experiment: str) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_hard_names_train_and_go_on_where_the_storage_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()

@@ -149,6 +149,7 @@ def test_nothing_usable_exits_2(tmp_path: Path) -> None:
         assert corpus.name in refused.stdout and "Traceback" not in refused.stdout
 
 
+@pytest.mark.slow
 def test_a_manifest_with_a_bad_row_and_made_shards_train(tmp_path: Path) -> None:
     """Shards made from a manifest are what is trained; the bad row was told when they were made."""
     make_video(tmp_path / "a.mp4", seconds=2)
@@ -181,6 +182,7 @@ def test_a_manifest_with_a_bad_row_and_made_shards_train(tmp_path: Path) -> None
     assert all((ours[name] == theirs[name]).all() for name in ours)
 
 
+@pytest.mark.slow
 def test_fresh_forgets_and_a_damaged_shard_costs_its_clip(tmp_path: Path) -> None:
     make_video(tmp_path / "a.mp4")
     make_video(tmp_path / "b.mp4", source="mandelbrot")
@@ -208,6 +210,7 @@ def test_fresh_forgets_and_a_damaged_shard_costs_its_clip(tmp_path: Path) -> Non
     assert json.loads(config.read_text())["config"]["lr"] == 0.001 and config.read_bytes() != before[config.parent.name]
 
 
+@pytest.mark.slow
 def test_another_video_under_a_used_name_is_not_taken_for_the_trained_one(tmp_path: Path) -> None:
     command = ("--corpus", tmp_path / "a.mp4", *TINY, "--storage", tmp_path / "runs")
     make_video(tmp_path / "a.mp4")

@@ -103,6 +103,7 @@ def swept(videos: Path, tmp_path_factory: pytest.TempPathFactory, one_actor: Non
     return Swept(storage, arguments, done.stdout, done.returncode)
 
 
+@pytest.mark.slow
 def test_every_clip_is_trained_with_every_value(swept: Swept) -> None:
     assert swept.code == 0, swept.output
     results = results_of(swept.base)
@@ -116,6 +117,7 @@ def test_every_clip_is_trained_with_every_value(swept: Swept) -> None:
     assert not (swept.base / ".tune").exists()
 
 
+@pytest.mark.slow
 def test_the_table_and_the_csv_have_the_means_over_the_clips(swept: Swept) -> None:
     results = results_of(swept.base)
     for value in ("1", "2"):
@@ -129,6 +131,7 @@ def test_the_table_and_the_csv_have_the_means_over_the_clips(swept: Swept) -> No
         assert float(row["diversity_n2"]) == results[row["trial"]]["diversity_n2"]
 
 
+@pytest.mark.slow
 def test_the_plot_has_a_line_with_error_bars_in_both_panels(swept: Swept) -> None:
     found = blue((swept.base / "sweep.png").read_bytes())
     for half in np.array_split(found, 2, axis=1):
@@ -137,6 +140,7 @@ def test_the_plot_has_a_line_with_error_bars_in_both_panels(swept: Swept) -> Non
         assert half.sum(0).max() > 50  # upright: a bar
 
 
+@pytest.mark.slow
 def test_every_trial_is_a_child_run_with_its_points_and_the_parent_has_the_plot(swept: Swept) -> None:
     runs = runs_of(swept.storage)
     client = MlflowClient(f"sqlite:///{swept.storage / 'mlflow.db'}")
@@ -151,6 +155,7 @@ def test_every_trial_is_a_child_run_with_its_points_and_the_parent_has_the_plot(
         assert run.data.metrics["svfid_lite0"] == results_of(swept.base)[name]["svfid_lite0"]
 
 
+@pytest.mark.slow
 def test_train_corpus_takes_the_best_configuration(
     swept: Swept, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +175,7 @@ def test_train_corpus_takes_the_best_configuration(
     assert "sweep.csv: cannot be read" in capsys.readouterr().out.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_going_on_with_a_sweep_that_is_done_does_nothing_again_and_another_is_refused(swept: Swept) -> None:
     before = times_of(swept.base)
     again = run_job("tune.py", *swept.arguments, "--restore")
@@ -183,6 +189,7 @@ def test_going_on_with_a_sweep_that_is_done_does_nothing_again_and_another_is_re
     assert more.returncode == 2 and "its n differ" in more.stdout.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_with_more_clips_but_not_without_one_it_had(swept: Swept, videos: Path, tmp_path: Path) -> None:
     storage = tmp_path / "storage"
     shutil.copytree(swept.storage, storage, ignore=shutil.ignore_patterns("mlflow*", "mlartifacts"))
@@ -201,6 +208,7 @@ def test_a_sweep_goes_on_with_more_clips_but_not_without_one_it_had(swept: Swept
     assert before.items() <= after.items() and len(after) == 6
 
 
+@pytest.mark.slow
 def test_a_sweep_is_evaluated_with_a_table_a_combination(swept: Swept) -> None:
     done = run_job("evaluate.py", swept.base, "--n", "2", "--nn", "0", "--cpus-per-clip", "1")
     assert done.returncode == 0, done.stdout

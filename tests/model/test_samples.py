@@ -98,6 +98,7 @@ def assert_close(ours: ckpt.Checkpoint, alone: ckpt.Checkpoint, lr: float) -> No
             assert (a[name] - b[name]).abs().max() < tolerance * lr, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "chunks_per_iter"), [(2, None), (3, None), (2, 3)])
 def test_processes_that_share_the_samples_train_what_one_does(tmp_path, size, chunks_per_iter):
     """Five chunks of a real clip on two processes: three and two. On three: two, two and one."""
@@ -109,6 +110,7 @@ def test_processes_that_share_the_samples_train_what_one_does(tmp_path, size, ch
     assert_close(together(tmp_path, size, chunks_per_iter), ckpt.load(tmp_path / "alone.pt"), config.lr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_whose_peer_dies_says_so(tmp_path, victim):
     port = free_port()
@@ -124,6 +126,7 @@ def test_a_process_whose_peer_dies_says_so(tmp_path, victim):
     workers[victim].wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"freeze": False, "latent": "patchvae"}])
 def test_the_micro_batch_changes_nothing_but_rounding(tmp_path, changes):
     finals = []

@@ -184,6 +184,7 @@ def test_every_finished_scale_is_handed_out(tmp_path):
     assert times == sorted(times) and times[0] > 0
 
 
+@pytest.mark.slow
 def test_training_lowers_the_reconstruction_error_of_every_scale(tmp_path):
     config = tiny(iters_per_scale=25, lr=2e-3, checkpoint_every=100)
     points = train(config, tmp_path / "checkpoint.pt").points
