@@ -3,7 +3,7 @@ PYTHON ?= python3
 STORAGE ?= runs
 PORT ?= 5000
 BIN := .venv/bin
-TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder --durations=10
+THREE_AT_A_TIME := -n 3 --dist loadfile --no-loadscope-reorder --durations=10
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
@@ -28,11 +28,11 @@ demo: setup  ## train three real clips through Ray and print the results table (
 ui: setup  ## MLflow on 127.0.0.1 over what demo produced
 	$(BIN)/python jobs/ui.py --storage "$(STORAGE)" --port $(PORT)
 
-test: setup  ## the whole test suite, two files at a time
-	$(BIN)/python -m pytest $(TWO_AT_A_TIME)
+test: setup  ## the whole test suite, three files at a time
+	$(BIN)/python -m pytest $(THREE_AT_A_TIME)
 
 test-fast: setup  ## the suite without the tests marked slow or faults, which it counts at the end
-	$(BIN)/python -m pytest $(TWO_AT_A_TIME) -m "not slow and not faults"
+	$(BIN)/python -m pytest $(THREE_AT_A_TIME) -m "not slow and not faults"
 
 faults: setup  ## the tests that break things on purpose, and a table of what was lost
 	$(BIN)/python -m pytest -m faults

@@ -23,6 +23,7 @@ from tests.jobs.conftest import (  # noqa: F401  a Ray of these tests' own
     ROOT,
     _own_ray,
     make_video,
+    run_job,
     run_process,
 )
 from tests.ports import free_port
@@ -166,11 +167,11 @@ def test_the_steps_for_own_videos(tmp_path: Path) -> None:
     block = next(block for block in blocks_of(README) if "--dry-run" in block)
     plan, train, sample = (shlex.split(line, comments=True) for line in block.strip().splitlines())
     tiny = [f"--set={s}" for s in ("channels=4", "latent_dim=4", "iters_per_scale=1", "max_size=24")]
-    assert run_process(Path(plan[1]).name, *plan[2:], *tiny, cwd=tmp_path).returncode == 0
+    assert run_job(Path(plan[1]).name, *plan[2:], *tiny, cwd=tmp_path).returncode == 0
     done = run_process(Path(train[1]).name, *train[2:], *tiny, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     (clip,) = (tmp_path / "runs" / "my_videos-small").glob("clip-*")
-    made = run_process(Path(sample[1]).name, *[word.replace("CLIP", clip.name) for word in sample[2:]], cwd=tmp_path)
+    made = run_job(Path(sample[1]).name, *[word.replace("CLIP", clip.name) for word in sample[2:]], cwd=tmp_path)
     assert made.returncode == 0, made.stdout
     assert len(list((tmp_path / "samples").glob("sample_*.mp4"))) == 10
 

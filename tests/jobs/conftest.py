@@ -134,7 +134,7 @@ def run_job(job: str, *arguments: str | Path, cwd: Path | None = None) -> subpro
     """A job's `main` in this process, on the Ray that such jobs share; stdout and stderr together in `stdout`."""
     main = importlib.import_module(f"jobs.{Path(job).stem}").main
     words, printed = [str(argument) for argument in arguments], io.StringIO()
-    if job not in WITHOUT_RAY and not ray.is_initialized():
+    if job not in WITHOUT_RAY and "--dry-run" not in words and not ray.is_initialized():
         SHARED[0].enter_context(ray_session())
     before = Path.cwd()
     os.chdir(cwd or before)
