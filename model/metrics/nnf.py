@@ -13,7 +13,7 @@ import torch
 
 from model.metrics.features import Video, checked_video, one_thread
 from model.patches import search
-from model.patches.search import PATCH, nearest_patches, patches_of, read_patches
+from model.patches.search import PATCH, nearest_patches, patches_of, read_patches, unravelled
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # arrays have no single truth value to compare by
@@ -71,7 +71,7 @@ def nearest_neighbour_field(sample_cthw: Video, real_cthw: Video, step: int = 1)
         for start in range(0, total, search.CHUNK):
             chunk = slice(start, min(start + search.CHUNK, total))
             values = read_patches(queries, chunk)
-            nearest = torch.unravel_index(nearest_patches(values, keys), keys.shape[:3])
+            nearest = unravelled(nearest_patches(values, keys), keys.shape[:3])
             places[:, chunk] = torch.stack(nearest).int()
             distances[chunk] = (values - keys[nearest].reshape(len(values), -1)).square().mean(dim=1).sqrt()
     own = step * torch.stack(torch.meshgrid([torch.arange(side) for side in shape], indexing="ij")).int()

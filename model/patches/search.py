@@ -39,9 +39,19 @@ def error_float32(values: int) -> float:
     return (values + 1) * 2.0**-24 * 4 * values  # 1.6e-3 of 81
 
 
+def unravelled(places: Tensor, shape: Sequence[int]) -> tuple[Tensor, ...]:
+    """The index in each dimension of places that are counted in order, as `torch.unravel_index`, whose first call
+    imports sympy and takes a second."""
+    indices = []
+    for side in reversed(shape):
+        indices.append(places % side)
+        places = places // side
+    return tuple(reversed(indices))
+
+
 def read_patches(patches: Tensor, part: slice) -> Tensor:
     """Some of the patches, counted in order of frame, row, column: (n, values) float32."""
-    places = torch.unravel_index(torch.arange(part.start, part.stop), patches.shape[:3])
+    places = unravelled(torch.arange(part.start, part.stop), patches.shape[:3])
     return patches[places].reshape(part.stop - part.start, -1)
 
 

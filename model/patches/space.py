@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.patches.search import unravelled
+
 COMPONENTS = 32
 MOST_PATCHES = 8192  # that the components are computed from, drawn at random
 MANY = 2**22  # patches whose numbers are not shuffled
@@ -54,7 +56,7 @@ def principal_components(videos: Tensor, patch: Patch) -> PatchSpace:
         order = torch.randperm(total, generator=seeded)[:MOST_PATCHES]
     else:  # hardly one of them twice
         order = torch.randint(total, (MOST_PATCHES,), generator=seeded)
-    rows = patches[torch.unravel_index(order.to(videos.device), places)].reshape(len(order), -1).double()
+    rows = patches[unravelled(order.to(videos.device), places)].reshape(len(order), -1).double()
     rows = rows - rows.mean(dim=0)
     _, vectors = torch.linalg.eigh(rows.T @ rows)  # ascending
     filters = vectors.flip(1)[:, :COMPONENTS].T.float()
