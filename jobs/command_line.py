@@ -56,8 +56,11 @@ def local_path(text: str) -> Path:
 
 
 def features(text: str) -> str:
-    """type= of --features, KIND or KIND:FILE."""
+    """type= of --features: KIND, KIND:FILE or KIND:FILE,REFERENCE; a comma may be in the FILE's name."""
     kind, separator, file = text.partition(":")
+    first, comma, reference = file.rpartition(",")
+    if comma and not os.path.exists(os.path.expanduser(file)):
+        return f"{kind}:{path(first)},{path(reference)}"
     return f"{kind}{separator}{path(file)}"
 
 

@@ -26,13 +26,13 @@ def from_option(option: str) -> VideoFeatures:
         return Lite0Features()
     if kind == "c3d" and file:
         first, comma, reference = file.rpartition(",")
-        if comma and not Path(file).expanduser().exists():
-            return C3dFeatures(Path(first).expanduser(), Path(reference).expanduser())
-        return C3dFeatures(Path(file).expanduser())
+        if comma and not Path(file).exists():
+            return C3dFeatures(Path(first), Path(reference))
+        return C3dFeatures(Path(file))
     if kind == "inception" and file:
-        return InceptionFeatures(Path(file).expanduser())
+        return InceptionFeatures(Path(file))
     if kind == "inception192" and file:
-        return InceptionFeatures(Path(file).expanduser(), dims=192)
+        return InceptionFeatures(Path(file), dims=192)
     raise FeaturesError(f"no features {option!r}; give lite0, c3d:FILE, inception:FILE or inception192:FILE")
 
 

@@ -81,6 +81,9 @@ def test_home_folders_in_every_option(tmp_path: Path, monkeypatch: pytest.Monkey
     assert command_line.path("~") == "/home/me" and command_line.path("~/a b") == "/home/me/a b"
     assert command_line.path("~root/x").startswith("/") and command_line.features("c3d:~/f.npz") == "c3d:/home/me/f.npz"
     assert [command_line.path(same) for same in ("a~", "s3://b/~", "./~", "demo")] == ["a~", "s3://b/~", "./~", "demo"]
+    assert command_line.features("c3d:~/f.npz,~/g.pth") == "c3d:/home/me/f.npz,/home/me/g.pth"
+    (tmp_path / "~,g.npz").touch()
+    assert command_line.features("c3d:~,g.npz") == "c3d:~,g.npz"  # a file of that very name
     (tmp_path / "~$notes.mp4").touch()
     assert command_line.path("~$notes.mp4") == "~$notes.mp4"  # a file of that very name
     args = train_corpus.parse(["--corpus=~/c", "--storage=~/s"])
@@ -106,6 +109,7 @@ def test_home_folders_in_every_option(tmp_path: Path, monkeypatch: pytest.Monkey
         ("evaluate", ["--samples", "PATH", "--real", "x"]),
         ("evaluate", ["--samples", "x", "--real", "PATH"]),
         ("evaluate", ["x", "--features", "c3d:PATH"]),
+        ("evaluate", ["x", "--features", "c3d:x,PATH"]),
         ("benchmark", ["--json", "PATH"]),
         ("upload", ["--storage", "PATH", "--experiment", "x"]),
         *(("compare_corpus", ["--samples", "x", "--train", "x", "--test", "x", f"--{o}", "PATH"])
