@@ -14,6 +14,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 from infra.tracking import runs
@@ -198,9 +199,8 @@ def test_make_ui_serves_the_store(tmp_path: Path) -> None:
         ports = listening(server.pid)
         assert ports and {address for _, address in ports} <= LOOPBACK, ports
     finally:
-        import psutil
-
-        family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-        for member in family:
-            member.kill()
-        psutil.wait_procs(family, timeout=20)
+        if server.poll() is None:
+            family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+            for member in family:
+                member.kill()
+            psutil.wait_procs(family, timeout=20)
