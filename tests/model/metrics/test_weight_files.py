@@ -149,7 +149,7 @@ def test_nothing_in_a_file_is_executed(tmp_path, write, kind, recwarn):
 def test_the_words_of_the_option(tmp_path):
     assert isinstance(from_option("lite0"), Lite0Features)
     for wrong in ("", "lite1", "lite0:x", "c3d", "c3d:", "inception", "vgg:file"):
-        with pytest.raises(FeaturesError, match="give lite0, c3d:FILE or inception:FILE"):
+        with pytest.raises(FeaturesError, match="give lite0, c3d:FILE, inception:FILE or inception192:FILE"):
             from_option(wrong)
     # A file of the other network: the nearest layout is one of the network asked for.
     torch.save({"Conv2d_1a_3x3.conv.weight": torch.zeros(32, 3, 3, 3)}, tmp_path / "w")
