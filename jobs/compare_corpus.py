@@ -1,10 +1,15 @@
 """Tables 1 and 2 of the paper: samples of a GAN that was trained on many videos, and ours of one video each (§4.1).
 
-    python jobs/compare_corpus.py --samples tgan_samples/ --train ucf101/train/ --test ucf101/test/ --name TGAN
+    python jobs/compare_corpus.py --samples tgan_samples/ --name TGAN \
+        --train ucf101/ucfTrainTestlist/trainlist01.txt --test ucf101/ucfTrainTestlist/testlist01.txt
 
-Each of --samples is a video file or a folder of numbered frames. --train and --test are laid out as UCF-101 is:
-Class/v_Class_gNN_cNN.avi, where the files of one class and gNN are cut from one source video; a file of another name
-counts as a source of its own. Folders may hold links to files.
+Each of --samples is a video file or a folder of numbered frames. Each of --train and --test is a folder of videos, or a
+text file with the path of one a line, as UCF-101's trainlist01.txt and testlist01.txt; a number after the path is its
+class and is not needed. The paths start in --videos, by default in the first of these folders that holds one of them:
+that of the list, UCF-101/ in it, the one above, UCF-101/ in that. A line that names no file costs that line.
+
+Files are named as UCF-101's, Class/v_Class_gNN_cNN.avi: those of one class and gNN are cut from one source video; a
+file of another name counts as a source of its own. Folders may hold links to files.
 
 For every sample s, its nearest clip nn1 in the training set is found and the nearest one of another source video, nn2.
 jobs/train_corpus.py trains a model on every nn1, and a random sample of it is compared with s. Running the same command
@@ -41,10 +46,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--train",
         required=True,
         type=command_line.path,
-        metavar="DIR",
+        metavar="DIR|LIST",
         help="videos that it was trained on, of at least two sources",
     )
-    add("--test", required=True, type=command_line.path, metavar="DIR", help="videos for the FID of Table 2")
+    add("--test", required=True, type=command_line.path, metavar="DIR|LIST", help="videos for the FID of Table 2")
+    add("--videos", type=command_line.path, metavar="DIR", help="where the paths in a LIST start (default: see above)")
     add("--name", default="baseline", help="of the other method; MoCoGAN, TGAN and TGAN-v2 are in the paper")
     add("--limit", type=int, default=50, help="samples that are drawn at random from --samples")
     add("--features", type=command_line.features, default="lite0", help="lite0 or c3d:FILE")
@@ -77,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if min(args.limit - 1, args.workers, 1 if args.stride is None else args.stride) < 1 or args.seed < 0:
             raise UsageError("--limit must be 2 or more, --workers and --stride 1 or more, --seed 0 or more")
         check_name("--name", args.name)
+        if args.videos and os.path.isdir(args.train) and os.path.isdir(args.test):
+            raise UsageError(f"--videos {args.videos}: is for lists, --train and --test are folders; leave it out")
         features = from_option(args.features)
         if config.dims == 2:
             raise UsageError(f"--preset {args.preset}: is of images, and this compares videos; give one of videos")
@@ -95,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             samples=args.samples,
             train=args.train,
             test=args.test,
+            videos=args.videos,
             name=args.name,
             limit=args.limit,
             option=args.features,

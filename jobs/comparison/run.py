@@ -14,8 +14,9 @@ from rich.progress import Progress
 from infra.errors import UsageError, printable
 from infra.store import IN_RAY_JOB
 from jobs.comparison.neighbours import Comparer, nearest_two, source_of, write_manifest
-from jobs.comparison.tables import Comparison
+from jobs.comparison.tables import Comparison, not_the_papers
 from jobs.comparison.vectors import EmbeddedClip, VectorCache, clip_vectors
+from jobs.comparison.video_sets import VideoSet, video_set
 from jobs.evaluation.sample_folder import list_samples, list_videos, read_whole
 from jobs.training import corpus_job
 from jobs.training.request import TrainRequest
@@ -30,7 +31,9 @@ class ComparisonRequest:
     """What was asked, checked.
 
     Attributes:
-        samples, train, test: folders of videos: of the other method, what it was trained on, for the FID.
+        samples: folder of videos of the other method.
+        train, test: folders or lists of videos: what it was trained on, for the FID.
+        videos: where the paths in such lists start; None: see `video_set`.
         name: of the other method.
         limit: samples that are drawn at random.
         option, features: --features, as written and loaded.
@@ -44,6 +47,7 @@ class ComparisonRequest:
     samples: str
     train: str
     test: str
+    videos: str | None
     name: str
     limit: int
     option: str
@@ -70,8 +74,8 @@ def run(request: ComparisonRequest, console: Console) -> bool:
 
     # -- 1. what there is
     request.training.check()  # what is wrong ends it here, before hours of decoding
-    for folder in (request.samples, request.train, request.test):
-        list_videos(folder)
+    list_videos(request.samples)
+    train_set, test_set = (video_set(source, request.videos) for source in (request.train, request.test))
     if IN_RAY_JOB in os.environ and not request.out.is_absolute():
         raise UsageError(f"--out {request.out}: a Ray job's folder is thrown away; give an absolute path")
     try:
@@ -79,11 +83,11 @@ def run(request: ComparisonRequest, console: Console) -> bool:
     except OSError as error:
         raise UsageError(f"--out {request.out}: cannot be made ({error.strerror}); give another folder") from error
     drawn = _draw(request, fail)
-    train = _embed(request, request.train, fail, console)
+    train = _embed(request, train_set, fail, console)
     sources = [source_of(clip.path) for clip in train]
     if len(set(sources)) < 2:
         raise UsageError(f"{request.train}: all its clips are of one source video, nn2 must be of another; give more")
-    test = _embed(request, request.test, fail, console)
+    test = _embed(request, test_set, fail, console)
 
     # -- 2. a model of every nn1, by the corpus job
     pairs = nearest_two(np.stack(list(drawn.values())), np.stack([clip.vector for clip in train]), sources)
@@ -108,6 +112,7 @@ def run(request: ComparisonRequest, console: Console) -> bool:
         rows=rows,
         test_set=np.stack([clip.vector for clip in test]),
         seed=request.seed,
+        not_the_papers=not_the_papers(request.name, request.features.name, request.training.settings.main),
         notes=_notes(request, train),
         failures=failures,
     )
@@ -151,22 +156,22 @@ def _draw(request: ComparisonRequest, fail: Callable[[str], None]) -> dict[str, 
 
 
 def _embed(
-    request: ComparisonRequest, folder: str, fail: Callable[[str], None], console: Console
+    request: ComparisonRequest, videos: VideoSet, fail: Callable[[str], None], console: Console
 ) -> list[EmbeddedClip]:
-    """The clips of a folder of videos. Raises UsageError for fewer than two."""
+    """The clips of the videos. Raises UsageError for fewer than two."""
     spec = request.spec
     path = request.out / f"vectors_{request.features.name}_{spec.num_frames}_{spec.stride}.npz"
     cache = VectorCache(path, request.option, spec, request.workers)
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(f"videos of {Path(folder).name}")
+        bar = progress.add_task(f"videos of {Path(videos.name).name}")
         clips, failures = clip_vectors(
-            folder,
+            videos.videos,
             cache,
             warn=console.print,
             advance=lambda number, total: progress.update(bar, completed=number, total=total),
         )
-    for line in failures:
+    for line in (*videos.failures, *failures):
         fail(line)
     if len(clips) < 2:
-        raise UsageError(f"{folder}: {len(clips)} clips can be used, 2 are the least; give more videos")
+        raise UsageError(f"{videos.name}: {len(clips)} clips can be used, 2 are the least; give more videos")
     return clips

@@ -1,4 +1,4 @@
-"""Tables 1 and 2 of the paper (§4.1), with the paper's figures beside those measured."""
+"""Tables 1 and 2 of the paper (§4.1); the paper's figures stand beside those measured only where nothing differs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy as np
 
 from infra.files import replacing
 from jobs.comparison.neighbours import ComparedSample
+from jobs.reports.paper import differences, is_papers_features
 from jobs.reports.table import csv_table, markdown_table
+from model.config import TrainConfig
 from model.metrics.fid import fid
 
 # Table 1 (1st and 2nd nearest neighbour) and Table 2 (FID): baseline, ours.
@@ -41,26 +43,46 @@ class Table:
         return csv_table([self.columns, *self.rows])
 
 
-def table_of_svfid(name: str, features: str, count: int, means: Mapping[str, float]) -> Table:
-    """Table 1. means: SVFID by baseline_nn1, ours_nn1, baseline_nn2, ours_nn2."""
+def not_the_papers(name: str, features: str, config: TrainConfig) -> str:
+    """Why figures do not compare with the paper's, in words; "" where they do.
+
+    Args: name: of the other method; features: name of the feature network; config: of our models.
+    """
+    reasons = [] if is_papers_features(features) else [f"features {features} (paper: C3D of Sports-1M and UCF-101)"]
+    if told := differences(config):
+        reasons.append(told)
+    if _in_paper(name) is None:
+        reasons.append(f"--name {name} is none of its methods ({', '.join(PAPER)})")
+    return "; ".join(reasons)
+
+
+def table_of_svfid(name: str, features: str, count: int, means: Mapping[str, float], *, papers: bool) -> Table:
+    """Table 1.
+
+    Args: means: SVFID by baseline_nn1, ours_nn1, baseline_nn2, ours_nn2; papers: whether the paper's stand beside.
+    """
     title = f"Table 1. Mean SVFID of {count} samples to their 1st and 2nd nearest neighbour; lower is closer"
     measured = {f"svfid_{features} {nn}": (means[f"baseline_{nn}"], means[f"ours_{nn}"]) for nn in ("nn1", "nn2")}
-    return _table(title, name, measured, ("nn1", "nn2"))
+    return _table(title, name, measured, ("nn1", "nn2") if papers else ())
 
 
-def table_of_fid(name: str, features: str, count: int, fids: Mapping[str, float]) -> Table:
-    """Table 2. fids: by baseline, ours."""
+def table_of_fid(name: str, features: str, count: int, fids: Mapping[str, float], *, papers: bool) -> Table:
+    """Table 2. fids: by baseline, ours; papers: whether the paper's stand beside."""
     title = f"Table 2. FID of the {count} samples to the test set; lower is closer"
-    return _table(title, name, {f"fid_{features}": (fids["baseline"], fids["ours"])}, ("fid",))
+    return _table(title, name, {f"fid_{features}": (fids["baseline"], fids["ours"])}, ("fid",) if papers else ())
 
 
 def _table(title: str, name: str, measured: Mapping[str, tuple[float, float]], kinds: tuple[str, ...]) -> Table:
-    """The columns measured, and the paper's: of the method called `name`, or of all where it has none of that name."""
-    known = [paper for paper in PAPER if _plain(paper) == _plain(name)] or list(PAPER)
-    papers = {f"paper's {paper} {kind}": PAPER[paper][kind] for paper in known for kind in kinds}
-    columns = {**measured, **papers}
+    """The columns measured, and the paper's of some kinds."""
+    in_paper = _in_paper(name)
+    columns = {**measured, **{f"in the paper: {kind}": in_paper[kind] for kind in kinds if in_paper}}
     baseline, ours = zip(*columns.values())
     return Table(title, ("", *columns), ((name, *baseline), ("ours", *ours)))
+
+
+def _in_paper(name: str) -> Mapping[str, tuple[float, float]] | None:
+    """The paper's figures of the method of that name, None where it has none."""
+    return next((figures for paper, figures in PAPER.items() if _plain(paper) == _plain(name)), None)
 
 
 def _plain(name: str) -> str:
@@ -77,6 +99,7 @@ class Comparison:
         rows: two or more.
         test_set: (m, D) vectors.
         seed: of the FID.
+        not_the_papers: why these figures do not compare with the paper's; "": they stand beside them.
         notes: lines below the tables.
         failures: what could not be compared, for the JSON file.
     """
@@ -86,6 +109,7 @@ class Comparison:
     rows: Sequence[ComparedSample]
     test_set: np.ndarray
     seed: int
+    not_the_papers: str
     notes: Sequence[str]
     failures: Sequence[str]
 
@@ -106,15 +130,19 @@ class Comparison:
         notes = [
             *self.notes,
             f"FID: {len(test_set)} clips, {TRIALS} trials of {a_trial} of {dims} features (50 of 512 in A.3).",
-            "The paper's figures are of its C3D features and its samples: figures of others do not compare with them.",
+            f"No figure of the paper stands beside these: {self.not_the_papers}."
+            if self.not_the_papers
+            else "In the paper: of 50 samples of its own, so of other neighbours.",
         ]
+        papers = not self.not_the_papers
         tables = (
-            table_of_svfid(self.name, self.features, len(rows), means),
-            table_of_fid(self.name, self.features, len(rows), fids),
+            table_of_svfid(self.name, self.features, len(rows), means, papers=papers),
+            table_of_fid(self.name, self.features, len(rows), fids, papers=papers),
         )
         page = "\n".join([*(table.markdown() for table in tables), *(f"- {note}" for note in notes), ""])
         report = {"name": self.name, "features": self.features, "seed": self.seed, "svfid": means, "fid": fids}
-        report |= {"paper": PAPER, "notes": notes, "failures": self.failures}
+        report |= {"paper": _in_paper(self.name) if papers else None, "not_the_papers": self.not_the_papers}
+        report |= {"notes": notes, "failures": self.failures}
         report |= {"samples": [row.report() for row in rows]}
         contents = {
             ".md": page.encode(errors="backslashreplace"),

@@ -1,4 +1,4 @@
-"""The videos of a folder as clips with one vector each: decoded once, read from a file from then on."""
+"""Videos as clips with one vector each: decoded once, read from a file from then on."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import numpy as np
 
 from infra.errors import UsageError, one_line, printable
 from infra.files import replacing
-from jobs.evaluation.sample_folder import list_videos
 from model.metrics.features import VideoFeatures
 from model.metrics.fid import embeddings
 from model.metrics.option import from_option
 from model.pyramid import to_video
 from pipeline import clips, video
 from pipeline.clips import ClipSpec
+from pipeline.sources import Video
 
 SAVE_S = 60.0  # a process that is killed loses so much
 Vectors = tuple[np.ndarray, np.ndarray]  # of one video: starts (k,) int64, vectors (k, D) float32, k >= 1
@@ -63,13 +63,13 @@ class VectorCache:
 
 
 def clip_vectors(
-    folder: str,
+    videos: Sequence[Video],
     cache: VectorCache,
     *,
     warn: Callable[[str], None] = lambda line: None,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[EmbeddedClip], list[str]]:
-    """The vectors of all clips in a folder of videos; A.3's mean over locations (`fid.embeddings`).
+    """The vectors of all clips of the videos; A.3's mean over locations (`fid.embeddings`).
 
     One clip of frames is in memory at a time in each of the processes; the vectors of all clips are.
 
@@ -79,10 +79,10 @@ def clip_vectors(
         warn: called with one line, if the cache is damaged; that costs no more than decoding again.
         advance: called with how many videos are decoded, of how many.
 
-    Returns: the clips, by their videos' names; and a line for each video that cannot be read, to its end or at all.
-    Raises: UsageError for no folder, an empty one, or when a process is killed; StorageError.
+    Returns: the clips, in the order of the videos; and a line for each video that cannot be read, to its end or at all.
+    Raises: UsageError when a process is killed; StorageError.
     """
-    videos, failures = list_videos(folder)
+    failures: list[str] = []
     known = _read(cache.path, warn)
     keys = {item.path: _key(item.path) for item in videos}
     missing = [item.path for item in videos if keys[item.path] not in known]

@@ -15,11 +15,16 @@ import pytest
 import scipy.linalg
 
 from jobs import compare_corpus
-from jobs.comparison.neighbours import nearest_two, source_of
-from jobs.comparison.vectors import VectorCache, clip_vectors
+from jobs.comparison.neighbours import ComparedSample, nearest_two, source_of
+from jobs.comparison.tables import Comparison, not_the_papers
+from jobs.comparison.vectors import EmbeddedClip, VectorCache, clip_vectors
+from jobs.comparison.video_sets import video_set
+from jobs.evaluation.sample_folder import list_videos
 from model import checkpoint
+from model.config import TrainConfig
 from model.metrics.lite0 import Lite0Features
 from model.metrics.svfid import RealClip, svfid
+from model.presets import official, paper, small
 from model.sampling.sample import sample
 from pipeline import video
 from pipeline.clips import ClipSpec
@@ -113,7 +118,7 @@ def test_vectors_are_kept_and_known_by_the_file(ucf: UcfSet, tmp_path: Path) -> 
 
     def embedded() -> tuple[dict[str, np.ndarray], list[str]]:
         kept = VectorCache(cache, "lite0", ClipSpec(stride=13), workers=1)
-        clips, failures = clip_vectors(str(folder), kept, warn=warned.append)
+        clips, failures = clip_vectors(list_videos(str(folder))[0], kept, warn=warned.append)
         assert len({clip.clip_id for clip in clips}) == len(clips)
         return {f"{Path(clip.path).name} {clip.start}": clip.vector for clip in clips}, failures
 
@@ -149,10 +154,75 @@ def test_the_clips_before_a_damage_are_used(tmp_path: Path) -> None:
     cut(demo_sources()[BIKES], tmp_path / "videos" / "some" / "%03d.png", "scale=64:48", frames=65)
     (tmp_path / "videos" / "some" / "030.png").write_bytes(b"\x89PNG no picture")
     kept = VectorCache(tmp_path / "v.npz", "lite0", ClipSpec(stride=13), workers=1)
-    clips, failures = clip_vectors(str(tmp_path / "videos"), kept)
+    clips, failures = clip_vectors(list_videos(str(tmp_path / "videos"))[0], kept)
     assert [clip.start for clip in clips] == [0, 13]
     (line,) = failures
     assert "030.png: " in line and line.endswith("(2 of its 5 clips are used)")
+
+
+# -- lists of videos
+
+
+def write_list(folder: Path, *lines: str, name: str = "trainlist01.txt", end: str = "\n") -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes("".join(line + end for line in lines).encode())
+    return str(folder / name)
+
+
+def write_files(folder: Path, *names: str) -> list[str]:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return [str(folder / name) for name in names]
+
+
+NAMES = ("ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi", "YoYo/v_YoYo_g25_c05.avi", "My Own/take 2 of 3.avi")
+LISTS = {
+    "train": ([f"{name} {label}" for label, name in enumerate(NAMES, start=1)], "\n"),
+    "test": (list(NAMES), "\n"),
+    "CRLF": ([f"{name} 101" for name in NAMES], "\r\n"),
+    "spaces": ([f"  {name} \t 7  " for name in NAMES] + ["", "   "], "\n"),
+    "mark, twice": (["\ufeff" + NAMES[0], *NAMES[1:], f"{NAMES[0]} 1", f"./{NAMES[1]}"], "\n"),
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+@pytest.mark.parametrize("videos", ["UCF-101", "lists", ".", "lists/UCF-101"])
+def test_a_list_names_videos_of_a_folder_near_it(case: str, videos: str, tmp_path: Path) -> None:
+    lines, end = LISTS[case]
+    files = write_files(tmp_path / videos, *NAMES)
+    write_files(tmp_path / videos, "YoYo/v_YoYo_g01_c01.avi")  # not in the list
+    found = video_set(write_list(tmp_path / "lists", *lines, end=end))
+    assert [item.path for item in found.videos] == files and found.failures == []
+    assert len({item.clip_id for item in found.videos}) == len(NAMES)
+
+
+def test_videos_of_one_name_in_two_classes_are_two(tmp_path: Path) -> None:
+    names = ("One/clip.avi", "Two/clip.avi", "Two/\u00e9t\u00e9.avi")
+    write_files(tmp_path, *names)
+    found = video_set(write_list(tmp_path, *names)).videos
+    assert len({item.clip_id for item in found}) == 3
+    assert all(item.clip_id.isascii() and " " not in item.clip_id for item in found)
+
+
+def test_videos_says_where_the_paths_of_a_list_start(tmp_path: Path) -> None:
+    near = write_files(tmp_path / "near", *NAMES[:1])
+    far = write_files(tmp_path / "far", *NAMES)
+    source = write_list(tmp_path / "near", *NAMES[:2], far[2])  # a path may be absolute
+    assert [item.path for item in video_set(source, str(tmp_path / "far")).videos] == far
+    assert [item.path for item in video_set(source).videos] == [near[0], far[2]]
+
+
+def test_lines_without_a_file_cost_themselves(tmp_path: Path) -> None:
+    (path,) = write_files(tmp_path, NAMES[0])
+    lost = [f"Lost/v_Lost_g01_c{number:02d}.avi" for number in range(1, 8)]
+    (tmp_path / "Folder").mkdir()
+    found = video_set(write_list(tmp_path, *lost[:2], f"{NAMES[0]} 1", "Folder 2", *lost[2:]))
+    assert [item.path for item in found.videos] == [path]
+    assert len(found.failures) == 4
+    for name, line in zip((*lost[:2], "Folder"), found.failures):
+        assert line == f"{found.name}: {name}: no such file in {tmp_path}; its line is left out"
+    assert found.failures[3] == f"{found.name}: 5 more of its 9 lines name no file there"
 
 
 # -- bad arguments
@@ -170,13 +240,41 @@ def test_an_empty_folder_is_one_line(
 
 
 def test_one_source_has_no_second_neighbour(ucf: UcfSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("g01_c01", "g01_c02"):
-        (tmp_path / "train").mkdir(exist_ok=True)
-        shutil.copy(ucf.folder / "train" / "Biking" / f"v_Biking_{name}.avi", tmp_path / "train")
-    arguments = ucf.arguments(train=tmp_path / "train")
+    """Two files of one group of one class."""
+    names = [f"Biking/v_Biking_{name}.avi 11" for name in ("g01_c01", "g01_c02")]
+    arguments = ucf.arguments(train=write_list(tmp_path, *names), videos=ucf.folder / "train")
     assert compare_corpus.main([*arguments, "--workers", "1", "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().out.strip().splitlines()
     assert "one source video" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"Lost/v_Lost_g01_c01.avi 1\n1 ApplyEyeMakeup\r\n", "none of its 2 lines names a file in "),
+        (b" \r\n\n", "is empty; give a folder of videos"),
+        (b"RIFF\0\0\0\0AVI LIST", "is no text in UTF-8; give a folder of videos"),
+        (None, "cannot be read (No such file or directory); give a folder of videos"),
+    ],
+)
+def test_a_list_that_names_no_video_is_one_line(
+    content: bytes | None, told: str, ucf: UcfSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = tmp_path / "testlist01.txt"
+    if content is not None:
+        listed.write_bytes(content)
+    assert compare_corpus.main([*ucf.arguments(test=listed), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().out.strip().splitlines()
+    assert line.startswith(f"error: {listed}: {told}") and not (tmp_path / "out").exists()
+
+
+def test_videos_is_for_lists(ucf: UcfSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare_corpus.main([*ucf.arguments(videos=tmp_path), "--out", str(tmp_path / "out")]) == 2
+    listed = write_list(tmp_path, *NAMES)
+    assert compare_corpus.main([*ucf.arguments(test=listed, videos="nowhere"), "--out", str(tmp_path / "out")]) == 2
+    folders, nowhere = capsys.readouterr().out.strip().splitlines()
+    assert "--train and --test are folders; leave it out" in folders
+    assert "--videos nowhere: no such folder" in nowhere
 
 
 @pytest.mark.parametrize(
@@ -202,6 +300,65 @@ def test_bad_arguments_are_one_line(
     assert told in line and not (tmp_path / "out").exists()  # before anything is decoded
 
 
+# -- whether the paper's figures stand beside ours
+
+C3D = "c3d_ucf101_0a1b2c"
+
+
+def written(folder: Path, name: str, why: str) -> tuple[str, dict, list[list[str]]]:
+    """The page, the report, and the rows of both tables, of two samples with made-up figures."""
+    rng = np.random.default_rng(0)
+    clip = EmbeddedClip("v_Biking_g01_c01.avi", 13, "biking-000013", rng.normal(size=4))
+    scores = {"baseline_nn1": 30.0, "ours_nn1": 10.0, "baseline_nn2": 31.0, "ours_nn2": 20.0}
+    rows = [ComparedSample(f"{n}.mp4", clip, clip, n, scores, rng.normal(size=4), rng.normal(size=4)) for n in (0, 1)]
+    comparison = Comparison(
+        name=name,
+        features=C3D,
+        rows=rows,
+        test_set=rng.normal(size=(9, 4)),
+        seed=0,
+        not_the_papers=why,
+        notes=[],
+        failures=[],
+    )
+    page = comparison.write(folder / "x")
+    tables = [list(csv.reader((folder / f"x_table{n}.csv").open(newline=""))) for n in (1, 2)]
+    return page, json.loads((folder / "x.json").read_text()), [row for table in tables for row in table]
+
+
+def test_the_papers_figures_stand_beside_those_of_its_features_preset_and_methods(tmp_path: Path) -> None:
+    for config in (paper(), official()):
+        assert not_the_papers("tgan v2", C3D, config) == ""
+    page, report, rows = written(tmp_path, "tgan v2", "")
+    assert rows[0] == ["", f"svfid_{C3D} nn1", f"svfid_{C3D} nn2", "in the paper: nn1", "in the paper: nn2"]
+    assert rows[1:3] == [["tgan v2", "30.0", "31.0", "25.4", "25.5"], ["ours", "10.0", "20.0", "8.9", "20.6"]]
+    assert rows[3] == ["", f"fid_{C3D}", "in the paper: fid"]
+    assert [row[2] for row in rows[4:]] == ["29.2", "17.2"]
+    assert "- In the paper: of 50 samples of its own" in page
+    assert report["paper"] == {"nn1": [25.4, 8.9], "nn2": [25.5, 20.6], "fid": [29.2, 17.2]}
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "config", "told"),
+    [
+        ("TGAN", "lite0", paper(), "features lite0 (paper: C3D of Sports-1M and UCF-101)"),
+        ("TGAN", "c3d_sports1m_0a1b2c", official(), "features c3d_sports1m_0a1b2c (paper: C3D of"),
+        ("TGAN", C3D, small(), "M = 1 VAE level (paper: 3); β_vae 5 (paper: 0.1, 50 times as much as there)"),
+        ("TGAN", "lite0", small(), "features lite0 (paper: C3D of Sports-1M and UCF-101); M = 1 VAE level (paper: 3)"),
+        ("VideoGPT", C3D, paper(), "--name VideoGPT is none of its methods (MoCoGAN, TGAN, TGAN-v2)"),
+    ],
+)
+def test_else_a_sentence_tells_what_differs(
+    name: str, features: str, config: TrainConfig, told: str, tmp_path: Path
+) -> None:
+    why = not_the_papers(name, features, config)
+    assert why.startswith(told)
+    page, report, rows = written(tmp_path, name, why)
+    assert f"- No figure of the paper stands beside these: {told}" in page and "in the paper" not in page
+    assert (rows[0], rows[3]) == (["", f"svfid_{C3D} nn1", f"svfid_{C3D} nn2"], ["", f"fid_{C3D}"])
+    assert report["paper"] is None and report["not_the_papers"] == why
+
+
 # -- the whole way
 
 
@@ -212,7 +369,8 @@ class Compared:
     storage: Path
     output: str
     code: int
-    test: Path  # its folder of test videos, one of them unreadable
+    videos: Path  # UCF-101/, one of its test videos unreadable
+    lists: Path  # ucfTrainTestlist/, beside it
 
     @property
     def report(self) -> dict:
@@ -221,21 +379,30 @@ class Compared:
 
 @pytest.fixture(scope="module")
 def compared(ucf: UcfSet, tmp_path_factory: pytest.TempPathFactory) -> Compared:
+    """UCF-101 as its archives unpack: all videos in one folder, and a list of each set, one with a line too many."""
     folder = tmp_path_factory.mktemp("compared")
-    test = folder / "test"
-    shutil.copytree(ucf.folder / "test", test)
-    (test / "Other" / "v_Other_g05_c01.avi").write_bytes(b"RIFF no video" * 50)
-    command = [*ucf.arguments(test=test), "--name", "TGAN", "--out", str(folder / "out"), "--seed", "3", *TINY[:-2]]
-    command += ["--storage", str(folder / "storage"), "--cpus-per-clip", "1", "--workers", "1"]
+    videos, lists = folder / "UCF-101", folder / "ucfTrainTestlist"
+    sets = {}
+    for name, label in (("train", " 11"), ("test", "")):
+        shutil.copytree(ucf.folder / name, videos, dirs_exist_ok=True)
+        found = sorted(path.relative_to(ucf.folder / name) for path in (ucf.folder / name).rglob("*.avi"))
+        sets[name] = [f"{path}{label}" for path in found]
+    (videos / "Other" / "v_Other_g05_c01.avi").write_bytes(b"RIFF no video" * 50)
+    train = write_list(lists, *sets["train"], "Biking/v_Biking_g03_c01.avi 11", end="\r\n")
+    test = write_list(lists, *sets["test"], "Other/v_Other_g05_c01.avi", name="testlist01.txt")
+    command = [*ucf.arguments(train=train, test=test), "--name", "TGAN", "--out", str(folder / "out"), "--seed", "3"]
+    command += [*TINY[:-2], "--storage", str(folder / "storage"), "--cpus-per-clip", "1", "--workers", "1"]
     done = run_job("compare_corpus.py", *command)
-    return Compared(command, folder / "out", folder / "storage", done.stdout, done.returncode, test)
+    return Compared(command, folder / "out", folder / "storage", done.stdout, done.returncode, videos, lists)
 
 
 @pytest.mark.slow
-def test_an_unreadable_test_video_is_told_and_the_rest_used(compared: Compared) -> None:
+def test_a_missing_and_an_unreadable_video_are_told_and_the_rest_used(compared: Compared) -> None:
     assert compared.code == 1, compared.output
-    (line,) = [line for line in compared.output.splitlines() if "v_Other_g05_c01.avi" in line]
-    assert compared.report["failures"] == [line]
+    lines = compared.output.splitlines()
+    (missing,) = [line for line in lines if "v_Biking_g03_c01.avi: no such file in" in line]
+    (unreadable,) = [line for line in lines if "v_Other_g05_c01.avi" in line]
+    assert compared.report["failures"] == [missing, unreadable]
     assert "FID: 8 clips" in compared.output
 
 
@@ -277,25 +444,23 @@ def test_table_1_is_the_mean_of_svfid(compared: Compared) -> None:
     for nn in ("nn1", "nn2"):
         assert float(baseline_row[f"svfid_lite0 {nn}"]) == pytest.approx(np.mean(scores[f"baseline {nn}"]), rel=1e-3)
         assert float(ours_row[f"svfid_lite0 {nn}"]) == pytest.approx(np.mean(scores[f"ours {nn}"]), rel=1e-3)
-    papers = [{"nn1": "20.0", "nn2": "20.6"}, {"nn1": "8.7", "nn2": "21.0"}]
-    for row, paper in zip((baseline_row, ours_row), papers):
-        assert {nn: row[f"paper's TGAN {nn}"] for nn in paper} == paper
+    assert list(ours_row) == ["", "svfid_lite0 nn1", "svfid_lite0 nn2"]  # of other features than the paper's
+    assert "No figure of the paper stands beside these: features lite0" in compared.output
 
 
 @pytest.mark.slow
 def test_table_2_is_the_fid_of_scipy(compared: Compared) -> None:
     test_set = [
         LITE0(as_video(video.decode(path, start_frame=start, num_frames=13, fps=24))).mean(axis=0)
-        for path in sorted(compared.test.rglob("*.avi"))[:4]
+        for path in sorted((compared.videos / "Other").glob("*.avi"))[:4]
         for start in (0, 13)
     ]
     samples = [as_video(video.decode(row["sample"], fps=24)) for row in compared.report["samples"]]
     with open(compared.out / "TGAN_lite0_table2.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    for row, videos, paper in zip(rows, (samples, ours_of(compared)), ("28.3", "16.1")):
+    for row, videos in zip(rows, (samples, ours_of(compared))):
         expected = fid_by_scipy(np.stack([LITE0(v).mean(axis=0) for v in videos]), np.stack(test_set), drawn=3, seed=3)
         assert float(row["fid_lite0"]) == pytest.approx(expected, rel=1e-3)
-        assert row["paper's TGAN fid"] == paper
 
 
 def fid_by_scipy(a: np.ndarray, b: np.ndarray, *, drawn: int, seed: int) -> float:
@@ -319,7 +484,9 @@ def test_the_same_command_again_makes_only_what_is_missing(compared: Compared) -
     kept = {path: path.stat().st_mtime_ns for path in models[1:]}
     before = compared.report
     shutil.rmtree(models[0].parent)
-    (compared.test / "Other" / "v_Other_g05_c01.avi").unlink()
+    for name in ("trainlist01.txt", "testlist01.txt"):
+        path = compared.lists / name
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     done = run_job("compare_corpus.py", *compared.command)
     assert done.returncode == 0, done.stdout
     assert models[0].exists() and {path: path.stat().st_mtime_ns for path in kept} == kept
