@@ -1,6 +1,6 @@
 """Tables 1 and 2 of the paper: samples of a GAN that was trained on many videos, and ours of one video each (§4.1).
 
-    python jobs/compare_corpus.py --samples tgan_samples/ --name TGAN \
+    python jobs/compare_corpus.py --samples tgan_samples/ --name TGAN \\
         --train ucf101/ucfTrainTestlist/trainlist01.txt --test ucf101/ucfTrainTestlist/testlist01.txt
 
 Each of --samples is a video file or a folder of numbered frames. Each of --train and --test is a folder of videos, or a
