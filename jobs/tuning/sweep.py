@@ -20,9 +20,10 @@ from jobs.experiment import runs
 from jobs.experiment.corpus import Corpus
 from jobs.experiment.experiment import SETTINGS, SWEEP, Experiment, Trials, clip_folders
 from jobs.experiment.machine import check_machine
+from jobs.reports.paper import differences
 from jobs.training.corpus_job import find_clips
 from jobs.tuning import plot, study, summary, trials
-from jobs.tuning.axes import RIVAL, combinations, configured, trial_name
+from jobs.tuning.axes import ABLATION, RIVAL, combinations, configured, trial_name
 from jobs.tuning.request import Sweep, SweepRequest
 from model.config import TrainConfig
 
@@ -135,6 +136,8 @@ def _print_results(console: Console, sweep: Sweep, corpus: Corpus, ended: Trials
     results = experiment.results(ended)
     found = summary.lines(ended, results)
     page = summary.table(found, keys) + summary.notes_below_table(ended, results)
+    if ABLATION in keys and (others := differences(request.config)):
+        page += f"The words under \"in the paper\" are of its own settings. These differ: {others}.\n"
     page += "".join(f"failed  {reason}\n" for _, reason in corpus.failures)
     files = {"sweep.csv": summary.to_csv(ended, results, keys)}
     ours = [line for line in found if line.values not in [{RIVAL: rival} for rival in request.rivals]]

@@ -343,6 +343,8 @@ def test_one_command_runs_the_ablations_and_tells_the_papers_words_beside(videos
         (row,) = [line for line in done.stdout.splitlines() if line.startswith(f"│ {name} ")]
         change = float(str(result["diversity_n2"])) / float(str(method["diversity_n2"])) - 1
         assert f"{100 * change:+.0f} %" in row and ABLATIONS_IN_PAPER[name] in row
+    (told,) = [line for line in done.stdout.splitlines() if 'The words under "in the paper"' in line]
+    assert "These differ: M = 2 VAE levels (paper: 3); β_vae 5 (paper: 0.1, 50 times as much as there)" in told
 
 
 # -- what is asked for
