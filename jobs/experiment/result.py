@@ -42,15 +42,15 @@ class Result:
     reason: str = ""  # why it failed or was stopped, one line
     minutes: float = 0.0  # of training, over all the processes that took part
     svfid_lite0: float | None = None
-    svfid_lite0_blur: float | None = None  # of videos
-    sifid_lite0_frames: float | None = None
-    sifid_lite0_frames_blur: float | None = None  # of images
+    svfid_lite0_blur: float | None = None
     diversity: float | None = None
     nn_distance: float | None = None
     nnfdiv: float | None = None  # of the first sample; None of a large clip, whose search would take too long
     coherence: float | None = None
     warning: str = ""  # what warnings.txt holds
     diversity_n: int | None = None  # how many samples `diversity` is of; None of a result from before it was kept
+    sifid_lite0_frames: float | None = None  # of an image, in place of svfid
+    sifid_lite0_frames_blur: float | None = None
     others: Mapping[str, float] = field(
         default_factory=dict
     )  # svfid and sifid of other features, where they were asked
