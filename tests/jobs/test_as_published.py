@@ -97,7 +97,7 @@ def test_a_model_keeps_the_rate_of_its_file(tmp_path: Path) -> None:
 def test_as_is_is_the_rate_none_of_any_preset(tmp_path: Path) -> None:
     def config(*words: str) -> TrainConfig:
         command = ["--corpus", "demo", "--preset", "demo", "--storage", str(tmp_path), *words]
-        return TrainRequest.from_args(train_corpus.parse(command)).config
+        return TrainRequest.from_args(train_corpus.parse(command)).settings.main
 
     assert config().fps == 24.0
     assert config("--as-is") == config("--set", "fps=none") == replace(config(), fps=None)
