@@ -2,7 +2,7 @@
 
     python jobs/evaluate.py runs/demo                                       # an experiment: all its clips
     python jobs/evaluate.py runs/demo/bikes-…/checkpoint.pt --n 10 --nn 1   # one clip
-    python jobs/evaluate.py --samples other_method/ --real clip.mp4         # videos that something else made
+    python jobs/evaluate.py --samples other_method/ --real clip.mp4         # videos or images that something else made
     ray job submit --working-dir . -- python jobs/evaluate.py /nfs/runs/demo
 
 Writes evaluation/ in what was given, or --out: results.csv, .json and .md, and of each clip diversity.png (where its
@@ -49,14 +49,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--samples",
         type=command_line.path,
         metavar="DIR",
-        help="score the videos in this folder, all of them, against --real",
+        help="score the videos in this folder, all of them, against --real; its images, if that is one",
     )
     add("--method", choices=UNTRAINED, help="score this method on the same clips too, a row beside each model's")
     add(
         "--real",
         type=command_line.path,
         metavar="CLIP",
-        help="the real video, of --samples or of a checkpoint: its first frames",
+        help="the real video or image, of --samples or of a checkpoint: of a video its first frames",
     )
     add("--out", type=command_line.path, help="folder or URI for the results (default: evaluation/ in what is given)")
     add("--keep", action="store_true", help="keep the samples too, as mp4")

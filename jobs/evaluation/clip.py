@@ -17,7 +17,7 @@ from torch import Tensor
 
 from infra.errors import UsageError, one_line, printable
 from infra.store import Store
-from jobs.evaluation.sample_folder import list_samples, read_whole
+from jobs.evaluation.sample_folder import list_images, list_samples, read_whole
 from jobs.evaluation.table import ScoredClip
 from jobs.experiment.corpus import FPS, frames_of_source
 from jobs.reports.pictures import field_sheet, spread_sheet
@@ -29,10 +29,10 @@ from model.metrics.option import of_images
 from model.metrics.scores import chunks_to_score, measure, nn_seconds
 from model.metrics.svfid import RealClip
 from model.patches.search import patch_sides
-from model.pyramid import ScaleSize, build, to_frames
+from model.pyramid import ScaleSize, build, to_frames, to_video
 from model.sampling.sample import frames_per_second
 from model.sampling.sampler import random_videos
-from pipeline import sources, video
+from pipeline import image, sources, video
 from pipeline.shards import ShardEntry
 
 NN_SAMPLES, NN_PATIENCE_S = 2, 120.0
@@ -112,23 +112,31 @@ def score_clip(
 
 
 def score_folder(folder: Path, real: str, features: VideoFeatures, options: ScoringOptions) -> ScoredClip:
-    """Score the samples in a folder against the first frames of a real video, which is resized to their size.
+    """Score the samples in a folder against the first frames of a real video, which is resized to their size; against
+    an image, the images in the folder.
 
-    Raises UsageError for a folder without videos, a real video that cannot be used, and an output folder that cannot
+    Raises UsageError for a folder without samples, a real video that cannot be used, and an output folder that cannot
     be written.
     """
+    of = "image" if (of_image := image.is_image(real)) else "video"
     if not folder.is_dir():
-        raise UsageError(f"--samples {folder}: not a folder; give one with a video for each sample")
+        raise UsageError(
+            f"--samples {folder}: not a folder; give one with {'an' if of_image else 'a'} {of} for each sample"
+        )
     options.out.check_writable()
-    found = [f for f in sources.expand(str(folder)) if not _is_below(getattr(f, "path", ""), options.out)]
-    complaints = [f.reason for f in found if isinstance(f, sources.Failure)]
-    paths = [f.path for f in list_samples([f for f in found if isinstance(f, sources.Video)])]
+    complaints: list[str] = []
+    if of_image:
+        paths, read = [path for path in list_images(folder) if not _is_below(path, options.out)], _read_image
+    else:
+        found = [f for f in sources.expand(str(folder)) if not _is_below(getattr(f, "path", ""), options.out)]
+        complaints = [f.reason for f in found if isinstance(f, sources.Failure)]
+        paths, read = [f.path for f in list_samples([f for f in found if isinstance(f, sources.Video)])], _read
     if not paths:
-        raise UsageError(f"--samples {complaints[0] if complaints else f'{folder}: holds no video; give another'}")
+        raise UsageError(f"--samples {complaints[0] if complaints else f'{folder}: holds no {of}; give another'}")
     by_size: dict[tuple[int, ...], list[str]] = {}  # a header may promise frames that a torn file has not
     for path in paths:
         try:
-            by_size.setdefault(tuple(_read(path).shape[1:]), []).append(path)
+            by_size.setdefault(tuple(read(path).shape[1:]), []).append(path)
         except video.VideoError as error:
             complaints.append(one_line(error))
     if not by_size:
@@ -136,15 +144,15 @@ def score_folder(folder: Path, real: str, features: VideoFeatures, options: Scor
     size = ScaleSize(*max(by_size, key=lambda size: (len(by_size[size]), size)))
     readable = {path for same in by_size.values() for path in same}
     try:
-        frames = video.decode(real, num_frames=size.frames, fps=FPS)
+        frames = image.read(real, None) if of_image else video.decode(real, num_frames=size.frames, fps=FPS)
     except video.VideoError as error:
         raise UsageError(f"--real {one_line(error)}") from error
     try:
-        clip = RealClip(build(frames, [size]), features)
+        clip = RealClip(build(frames, [size]), of_images(features) if of_image else features)
     except ValueError as error:  # by their size: the real one's is that of the samples
         cause = f"samples of {size} (T×H×W) cannot be scored ({one_line(error)})"
         raise UsageError(f"--samples {folder}: {cause}; give longer or larger ones, or other --features") from error
-    samples = [(printable(path), partial(_read, path)) for path in paths if path in readable]
+    samples = [(printable(path), partial(read, path)) for path in paths if path in readable]
     row = _score(folder.resolve().name, samples, clip, options, FPS)
     return replace(row, complaints=[*complaints, *row.complaints])
 
@@ -152,6 +160,11 @@ def score_folder(folder: Path, real: str, features: VideoFeatures, options: Scor
 def _read(path: str) -> Tensor:
     """A whole sample. Raises VideoError."""
     return torch.from_numpy(read_whole(path))
+
+
+def _read_image(path: str) -> Tensor:
+    """A sample that is an image. Raises VideoError."""
+    return torch.from_numpy(to_video(image.read(path, None)))
 
 
 def _score(

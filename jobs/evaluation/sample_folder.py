@@ -11,8 +11,10 @@ import numpy as np
 from infra.errors import UsageError
 from jobs.experiment.corpus import FPS
 from model.pyramid import to_video
-from pipeline import video
+from pipeline import image, video
 from pipeline.sources import Failure, Video, expand
+
+NO_SAMPLES = ("real", "reconstruction", "sheet")
 
 
 def list_videos(folder: str) -> tuple[list[Video], list[str]]:
@@ -40,9 +42,18 @@ def list_samples(videos: Sequence[Video]) -> list[Video]:
         path = Path(found.path)
         if path.is_dir():  # of frames
             by_stem[found.path] = found
-        elif path.stem not in ("real", "reconstruction"):
+        elif path.stem not in NO_SAMPLES:
             by_stem.setdefault(str(path.with_suffix("")), found)
     return sorted(by_stem.values(), key=lambda found: found.path)
+
+
+def list_images(folder: Path) -> list[str]:
+    """The images in a folder and those below, sorted; without what lies beside the samples of a trained clip."""
+    return sorted(
+        str(path)
+        for path in folder.rglob("*")
+        if image.is_image(path) and path.stem not in NO_SAMPLES and not path.stem.startswith("scale_")
+    )
 
 
 def read_whole(path: str, max_height: int | None = None) -> np.ndarray:

@@ -262,9 +262,12 @@ def _misfit(clip: Clip, config: TrainConfig) -> str:
         wanted = f"{config.num_frames}{rate} are needed; make its shard with these"
         return f"has {clip.num_frames} frames at {clip.fps:g} FPS, {wanted}"
     try:
-        ladder(config, clip.height, clip.width)
+        coarsest = ladder(config, clip.height, clip.width)[0]
     except ValueError as error:
         return str(error)
+    if clip.dims == 2 and (coarsest.height > clip.height or coarsest.width > clip.width):
+        least = f"its coarsest scale would be {coarsest.width}x{coarsest.height}"
+        return f"is {clip.width}x{clip.height} px, and {least}; give a larger image, or set a smaller min_size"
     return ""
 
 
