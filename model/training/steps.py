@@ -60,9 +60,8 @@ def _vae_step(state: TrainState, batches: Sequence[Batch], training_set: Trainin
 def _gan_step(state: TrainState, batches: Sequence[Batch], training_set: TrainingSet) -> dict[str, Tensor]:
     """One iteration of a patch-GAN scale: `gan_steps` steps of Dⁿ, then of Gⁿ; all below is frozen (eq. 10, 11).
 
-    Each step of Dⁿ has random samples of its own; those of Gⁿ have the last ones, computed again.
-
-    Without freezing it learns too, by the same loss: E through x̄, every generator through x̄ and x̃.
+    Each step of Dⁿ has random samples of its own; those of Gⁿ have the last ones, computed again. Without freezing the
+    levels below learn too, by the same loss: E through x̄, every generator through x̄ and x̃.
     Dⁿ sees all examples before Gⁿ does: with one micro-batch what the generators gave serves both steps; with more it
     is computed again for the second, from the same random numbers, so that only one micro-batch's activations are held.
     """
