@@ -87,8 +87,8 @@ def fit_clip(
     log, warnings = MetricsLog(folder / clip_folder.LOG), folder / clip_folder.WARNINGS
 
     def log_and_report(progress: Progress) -> None:
+        report(progress)  # first: it raises if another process has taken the clip over, whose log this is then
         log.append(progress.scale, progress.iteration, progress.metrics)
-        report(progress)
 
     def warn(line: str) -> None:
         append(warnings, line)  # kept there until the clip is done, which may be in another process

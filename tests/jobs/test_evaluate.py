@@ -330,7 +330,7 @@ def test_names_that_are_no_text(foreign: Path, mixed_corpus: Path, capsys: pytes
 
 def test_features_of_images_give_sifid(foreign: Path, mixed_corpus: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    weights = {name: torch.rand(shape) for name, shape in inception.SHAPES.items()} | {"fc.bias": torch.zeros(1000)}
+    weights = {name: torch.rand(shape) for name, shape in inception.shapes(64).items()} | {"fc.bias": torch.zeros(1000)}
     torch.save(weights, tmp_path / "inception.pth")
     words = ["--samples", foreign, "--real", mixed_corpus / "good.mp4", "--nn", "0"]
     assert main(*words, "--features", f"inception:{tmp_path / 'inception.pth'}") == 0
