@@ -160,6 +160,7 @@ def test_links_and_pictures_exist(page: str) -> None:
             assert anchor in anchors_of(PAGES[str(file.relative_to(ROOT))]), target
 
 
+@pytest.mark.slow
 def test_the_steps_for_own_videos(tmp_path: Path) -> None:
     """ "Your own videos", as written but for the size of the networks."""
     videos = tmp_path / "my_videos"

@@ -13,6 +13,7 @@ from pipeline import video
 
 from .conftest import TINY, make_video, run_job
 
+pytestmark = pytest.mark.slow
 PATCHES = (*TINY, "--set", "patch_scale=2", "--set", "max_size=24", "--set", "iters_per_scale=2")
 ALONE = ("--cpus-per-clip", "1")
 
@@ -65,7 +66,6 @@ def test_the_same_command_again_does_nothing(finished: Finished) -> None:
     assert other.returncode == 2 and "patch_scale was 2, is now 3" in other.stdout
 
 
-@pytest.mark.slow
 def test_evaluation_scores_the_samples_of_training_and_a_rival_beside(finished: Finished, tmp_path: Path) -> None:
     options = ("--n", "2", "--nn", "1", "--out", tmp_path, "--method", "vgpnn", *ALONE)
     done = run_job("evaluate.py", finished.base, *options)
@@ -124,7 +124,6 @@ def test_a_checkpoint_without_its_clip_says_so_and_takes_it_by_name(finished: Fi
     assert huge.returncode == 2 and "are there; make it smaller" in huge.stdout and huge.stdout.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_a_long_video_lends_the_patches_of_all_its_chunks(finished: Finished, tmp_path: Path) -> None:
     film = make_video(tmp_path / "film.mp4", seconds=1.2)
     storage = ("--storage", tmp_path / "runs", "--experiment", "e")
@@ -145,7 +144,6 @@ def test_a_long_video_lends_the_patches_of_all_its_chunks(finished: Finished, tm
     assert row["svfid_lite0"]["mean"] == pytest.approx(scores["svfid_lite0"], rel=1e-5)
 
 
-@pytest.mark.slow
 def test_vgpnn_is_an_experiment_like_any_other(finished: Finished, tmp_path: Path) -> None:
     command = ("--corpus", finished.source, *TINY, "--method", "vgpnn", "--storage", tmp_path, *ALONE)
     plan = run_job("train_corpus.py", *command, "--dry-run")
@@ -164,7 +162,6 @@ def test_vgpnn_is_an_experiment_like_any_other(finished: Finished, tmp_path: Pat
     assert sampled.returncode == 0, sampled.stdout
 
 
-@pytest.mark.slow
 def test_a_sweep_has_both_methods_in_one_table(finished: Finished, tmp_path: Path, one_actor: None) -> None:
     sweep = ("--sweep", "method=hpvaegan,vgpnn", "--storage", tmp_path, "--experiment", "s")
     done = run_job("tune.py", "--corpus", finished.source, *PATCHES, *sweep, *ALONE)

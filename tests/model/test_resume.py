@@ -46,6 +46,7 @@ STOPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", STOPS)
 def test_stopped_in_a_scale(whole, tmp_path, stop):
     config, losses, final = whole

@@ -101,6 +101,7 @@ def test_a_scale_changes_every_level_without_freezing_and_else_only_its_own(vari
             assert torch.equal(before[name], after[name]) != learns, (n, name)
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_equals_uninterrupted(variant, tmp_path):
     _, config, recorder, final = variant
     path = tmp_path / "checkpoint.pt"

@@ -129,6 +129,7 @@ def resized(video_cthw):
     return np.stack([RegularGridInterpolator(grid, channel)(points) for channel in video_cthw.astype(np.float64)])
 
 
+@pytest.mark.slow
 # One of each pair of files with the same weights, fed alike: the test of names says which are.
 @pytest.mark.parametrize("name", ["davide", "jfzhang", "mmaction-pretrain", "chainer"])
 def test_features_are_those_of_the_plain_network_fed_as_its_project_feeds_it(name, network, every):
