@@ -15,6 +15,7 @@ from PIL import Image
 
 from .conftest import TINY, make_video, run_job
 
+pytestmark = pytest.mark.slow
 QUICK = (*TINY, "--set", "num_scales=3", "--set", "max_size=24", "--cpus-per-clip", "1")
 PATCHES = (*QUICK, "--set", "vae_levels=1", "--set", "patch_scale=1")
 
