@@ -24,14 +24,13 @@ from model.loading import LoadedModel
 from model.loading import load as load_file
 from model.metrics.diversity import lab_diversity
 from model.metrics.features import VideoFeatures
-from model.metrics.lite0 import Lite0Features, Lite0FrameFeatures
 from model.metrics.nnf import nearest_neighbour_distance
-from model.metrics.option import of_images
+from model.metrics.option import features_for
 from model.metrics.scores import score_of_blur
 from model.metrics.svfid import RealClip, svfid
 from model.patches.field import Size
 from model.patches.refine import ClipPatches, Matching, Step, refine
-from model.pyramid import ScaleSize, ladder, to_frames, to_video, training_pyramids
+from model.pyramid import ScaleSize, to_frames, to_video, training_pyramids
 from model.sampling.sample import stream_of
 from model.sampling.sampler import Sampler
 
@@ -148,12 +147,7 @@ class Model:
         return training_pyramids(self._chunks, self.config, self._loaded.sizes)
 
     def _real(self, features: VideoFeatures | None) -> RealClip:
-        images = self.config.dims == 2
-        if features is None:
-            features = Lite0FrameFeatures() if images else Lite0Features()
-        elif images:
-            features = of_images(features)
-        return RealClip([pyramid[-1] for pyramid in self._clip()], features)
+        return RealClip([pyramid[-1] for pyramid in self._clip()], features_for(self.config.dims, features))
 
 
 def load(
@@ -170,9 +164,6 @@ def load(
     """
     loaded = load_file(path, precision=precision)
     chunks = [] if frames is None else [frames] if isinstance(frames, np.ndarray) else list(frames)
-    model = Model(loaded, chunks)
     if chunks:
-        finest = ladder(loaded.config, *chunks[0].shape[1:3])[-1]
-        if any(abs(side - own) > 1 for side, own in zip(finest, loaded.sizes[-1], strict=True)):  # px of rounding
-            raise ValueError(f"{loaded.name}: frames with a finest scale of {finest} are of another clip; give its own")
-    return model
+        loaded.check_size(chunks[0])
+    return Model(loaded, chunks)

@@ -220,11 +220,12 @@ class TrainConfig:
             for name, value in one.items():
                 need(getattr(self, name) == value, f"{name}={getattr(self, name)}: of an image it is {value}")
             need(self.patch_size[0] == 1, f"patch_size={self.patch_size}: an image has one frame; write 1,7,7")
-            return
-        need(
-            self.num_frames >= 2 and all((self.num_frames - 1) % r == 0 for r in self.frame_rates),
-            f"num_frames={self.num_frames}: num_frames - 1 must be a multiple of every frame rate {self.frame_rates}",
-        )
+        else:
+            multiple = f"num_frames - 1 must be a multiple of every frame rate {self.frame_rates}"
+            need(
+                self.num_frames >= 2 and all((self.num_frames - 1) % r == 0 for r in self.frame_rates),
+                f"num_frames={self.num_frames}: {multiple}",
+            )
 
     @property
     def trained_scales(self) -> int:

@@ -49,6 +49,14 @@ class LoadedModel:
         config = replace(self.config, method=method, flip=False, crops=0)
         return replace(self, config=config, stack=None, examples=None, latent_frames=None)
 
+    def check_size(self, frames_thwc: np.ndarray) -> None:
+        """Raises ValueError, one line, for frames whose size cannot be that of its clip."""
+        _, height, width, _ = frames_thwc.shape
+        finest = ladder(self.config, height, width)[-1]
+        if any(abs(side - own) > 1 for side, own in zip(finest, self.sizes[-1], strict=True)):  # px that rounding makes
+            cause = f"frames of {height}×{width} px have a finest scale of {finest}, its clip {self.sizes[-1]}"
+            raise ValueError(f"{self.name}: {cause}: they are of another clip; give its own")
+
     def sampler(self, chunks_thwc: Sequence[np.ndarray], device: torch.device) -> Sampler:
         """What its videos come from, on a device.
 
@@ -64,11 +72,7 @@ class LoadedModel:
             raise ValueError(f"{self.name}: its videos are made of the clip's patches too; leave out --z-frames")
         if not chunks_thwc:
             raise ValueError(f"{self.name}: its videos are made of the clip's patches, and its frames are not there")
-        _, height, width, _ = chunks_thwc[0].shape
-        finest = ladder(self.config, height, width)[-1]
-        if any(abs(side - own) > 1 for side, own in zip(finest, self.sizes[-1], strict=True)):  # px that rounding makes
-            cause = f"frames of {height}×{width} px have a finest scale of {finest}, its clip {self.sizes[-1]}"
-            raise ValueError(f"{self.name}: {cause}: they are of another clip; give its own")
+        self.check_size(chunks_thwc[0])
         clip = training_pyramids(chunks_thwc, self.config, self.sizes)
         if self.examples not in (None, len(clip)):
             cause = f"trained on {self.examples} chunks and copies of them, there are {len(clip)}"

@@ -243,7 +243,7 @@ class Forwarder:
             scores["train_minutes"] = result.get("minutes", 0.0)
             self._send_metrics([Metric(name, value, self._time_ms, 0) for name, value in scores.items()])
             for path in sorted((self._folder / clip_folder.SAMPLES).iterdir()):
-                if not path.name.startswith("scale_"):
+                if path.suffix in (".mp4", ".gif", ".png") and not path.name.startswith("scale_"):
                     self._send_file(path, "samples")
             for name in (clip_folder.METRICS, clip_folder.WARNINGS, clip_folder.CHECKPOINT):
                 self._send_file(self._folder / name)

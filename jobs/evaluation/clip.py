@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from infra.errors import UsageError, one_line, printable
@@ -20,14 +18,15 @@ from infra.store import Store
 from jobs.evaluation.sample_folder import list_images, list_samples, read_whole
 from jobs.evaluation.table import ScoredClip
 from jobs.experiment.corpus import FPS, frames_of_source
-from jobs.reports.pictures import field_sheet, spread_sheet
+from jobs.reports.pictures import field_sheet, png_bytes, spread_sheet
 from model.config import Method, Precision
 from model.device import best_device, use_assigned_threads
 from model.loading import load
 from model.metrics.features import VideoFeatures
-from model.metrics.option import of_images
+from model.metrics.option import features_for
 from model.metrics.scores import chunks_to_score, measure, nn_seconds
 from model.metrics.svfid import RealClip
+from model.patches.field import fits
 from model.patches.search import patch_sides
 from model.pyramid import ScaleSize, build, to_frames, to_video
 from model.sampling.sample import frames_per_second
@@ -95,7 +94,7 @@ def score_clip(
             )
         sampler = loaded.sampler(chunks, best_device())
         scored = [build(frames, [sampler.size], config.resizing)[0] for frames in chunks_to_score(chunks)]
-        real = RealClip(scored, of_images(features) if config.dims == 2 else features)
+        real = RealClip(scored, features_for(config.dims, features))
 
         def make(index: int) -> Tensor:
             return random_videos(sampler, 1, options.seed, first=index)[0]
@@ -148,7 +147,7 @@ def score_folder(folder: Path, real: str, features: VideoFeatures, options: Scor
     except video.VideoError as error:
         raise UsageError(f"--real {one_line(error)}") from error
     try:
-        clip = RealClip(build(frames, [size]), of_images(features) if of_image else features)
+        clip = RealClip(build(frames, [size]), features_for(2 if of_image else 3, features))
     except ValueError as error:  # by their size: the real one's is that of the samples
         cause = f"samples of {size} (T×H×W) cannot be scored ({one_line(error)})"
         raise UsageError(f"--samples {folder}: {cause}; give longer or larger ones, or other --features") from error
@@ -178,7 +177,7 @@ def _score(
             return
         frames = to_frames(each.numpy())
         if len(frames) == 1:
-            options.out.write(f"{name}/sample_{index:02d}.png", _png(frames[0]))
+            options.out.write(f"{name}/sample_{index:02d}.png", png_bytes(frames[0]))
             return
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / f"sample_{index:02d}.mp4"
@@ -188,25 +187,19 @@ def _score(
     nn = options.nn
     if nn is None:
         soon = len(real.chunks) * nn_seconds(*real.video.shape[1:]) <= NN_PATIENCE_S
-        sides = patch_sides(real.video.shape[1:])
-        nn = NN_SAMPLES if soon and all(map(int.__ge__, real.video.shape[1:], sides)) else 0
+        size = real.video.shape[1:]
+        nn = NN_SAMPLES if soon and fits(size, patch_sides(size)) else 0
     measured = measure(samples, real, nn=nn, pictured=PICTURED, each=keep)
     for index, (each, chunk, field) in enumerate(measured.fields):
-        files[f"nnf_{index:02d}.png"] = _png(field_sheet(each.numpy(), np.asarray(chunk), field))
+        files[f"nnf_{index:02d}.png"] = png_bytes(field_sheet(each.numpy(), np.asarray(chunk), field))
     if measured.spread is not None:
         first = [each.numpy() for each in measured.pictured]
-        files["diversity.png"] = _png(spread_sheet(first, np.asarray(real.video), measured.spread))
+        files["diversity.png"] = png_bytes(spread_sheet(first, np.asarray(real.video), measured.spread))
     for stale in {f for f in options.out.names(name) if re.fullmatch(r"nnf_\d+\.png", f)} - files.keys():
         options.out.remove(f"{name}/{stale}")
     for file, content in files.items():
         options.out.write(f"{name}/{file}", content)
     return ScoredClip(printable(name), measured.scores, measured.complaints, tuple(files))
-
-
-def _png(picture: np.ndarray) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(picture).save(content, "PNG")
-    return content.getvalue()
 
 
 def _is_below(path: str, out: Store) -> bool:

@@ -129,8 +129,9 @@ def preview_corpus(given: str, cache: Path, *configs: TrainConfig) -> Corpus:
     except shards.ShardError as error:
         raise UsageError(str(error)) from error
     planned = clips.plan([local], spec)
+    by_source = {plan.source: plan for plan in planned.clips}
     infos = {
-        plan.source: image.probe(plan.source) if plan.is_image else video.probe(plan.source) for plan in planned.clips
+        source: image.probe(source) if plan.is_image else video.probe(source) for source, plan in by_source.items()
     }
     found = tuple(
         Clip(plan.clip_id, printable(plan.source), info.height, info.width, plan.num_frames, plan.fps, ())

@@ -51,9 +51,8 @@ class Result:
     diversity_n: int | None = None  # how many samples `diversity` is of; None of a result from before it was kept
     sifid_lite0_frames: float | None = None  # of an image, in place of svfid
     sifid_lite0_frames_blur: float | None = None
-    others: Mapping[str, float] = field(
-        default_factory=dict
-    )  # svfid and sifid of other features, where they were asked
+    # svfid and sifid of other features, where they were asked for
+    others: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a file or table has them: diversity and its number of samples as one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +34,17 @@ class Column:
     key: tuple[np.ndarray, str] | None = None
 
 
+def png_bytes(picture: np.ndarray) -> bytes:
+    """uint8 (H, W, 3) as the content of a PNG file."""
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, "PNG")
+    return content.getvalue()
+
+
 def write_png(picture: np.ndarray, path: Path) -> None:
     """uint8 (H, W, 3) as a PNG file, which appears whole. Raises StorageError."""
     with replacing(path) as file:
-        Image.fromarray(picture).save(file, "PNG")
+        file.write(png_bytes(picture))
 
 
 def contact_sheet(images: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -22,9 +22,8 @@ from jobs.reports.pictures import SHEET, SHOWN_SAMPLES, contact_sheet, sheet, wr
 from model.config import TrainConfig
 from model.device import best_device, resolve
 from model.metrics.diversity import lightness
-from model.metrics.lite0 import Lite0Features, Lite0FrameFeatures
 from model.metrics.names import diversity_name
-from model.metrics.option import from_option, of_images
+from model.metrics.option import features_for, from_option
 from model.metrics.scores import chunks_to_score, score, score_of_blur, score_of_novelty
 from model.metrics.svfid import RealClip, svfid
 from model.pyramid import ladder, to_frames, training_pyramids
@@ -93,9 +92,9 @@ def fit_clip(
     def warn(line: str) -> None:
         append(warnings, line)  # kept there until the clip is done, which may be in another process
 
-    own = Lite0Features() if config.dims == 3 else Lite0FrameFeatures()
-    asked = from_option(features)  # before minutes of training, so that a file that cannot be read is told now
-    others = of_images(asked) if config.dims == 2 else asked
+    own = features_for(config.dims)
+    # before minutes of training, so that a file that cannot be read is told now
+    others = own if features == "lite0" else features_for(config.dims, from_option(features))
 
     def show(sampler: Sampler, n: int) -> tuple[RealClip, torch.Tensor]:
         """Score and picture a few samples of scale n. Returns the clip at that scale, and its reconstruction."""
@@ -137,7 +136,7 @@ def fit_clip(
         f"{real.metric}_reconstruction": svfid(real, reconstruction[None]).mean,
     }
     scores_of_others = {}
-    if others.name != own.name:
+    if others is not own:
         by_others = RealClip(real.chunks, others)
         scores_of_others = {by_others.metric: svfid(by_others, videos).mean, **score_of_blur(by_others)}
         metrics |= scores_of_others

@@ -22,7 +22,7 @@ from model.config import TrainConfig
 from model.presets import ABLATIONS, of_method
 
 ABLATION, METHOD = "ablation", "none"
-RIVAL = "method"
+RIVAL, OWN = "method", "hpvaegan"
 NAME_LENGTH = 200  # of a trial, which names a folder
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from infra import clip_folder
 from jobs.experiment.experiment import EVALUATION, Experiment, Trials, Values
 from jobs.experiment.result import Result
-from jobs.tuning.axes import RIVAL
+from jobs.tuning.axes import OWN, RIVAL
 
 SAMPLES = 5  # of a method, beside the original (§4.2)
 FOLDER = f"{EVALUATION}/study"
@@ -35,10 +35,10 @@ def lay_out(experiment: Experiment, trials: Trials, results: Mapping[str, Result
     index: dict[str, Any] = {"methods": sorted(methods), "clips": {}}
     for clip in clips:
         found = {method: _samples(experiment, of[clip]) for method, of in methods.items()}
-        originals = _files(experiment, next(iter(methods.values()))[clip], "real")
-        if not originals or any(len(samples) < SAMPLES for samples in found.values()):
+        original = _file(experiment, next(iter(methods.values()))[clip], "real")
+        if original is None or any(len(samples) < SAMPLES for samples in found.values()):
             continue
-        files: dict[str, Any] = {"original": _copy(experiment, originals, f"{clip}/original"), "samples": {}}
+        files: dict[str, Any] = {"original": _copy(experiment, original, f"{clip}/original"), "samples": {}}
         for method, samples in found.items():
             files["samples"][method] = [
                 _copy(experiment, sample, f"{clip}/{method}/{place}") for place, sample in enumerate(samples, start=1)
@@ -54,21 +54,22 @@ def lay_out(experiment: Experiment, trials: Trials, results: Mapping[str, Result
 def method_name(values: Values) -> str:
     """The method of a trial, with the settings that tell it from others."""
     settings = [f"{key}-{value}" for key, value in values.items() if key != RIVAL]
-    return "--".join([values.get(RIVAL, "hpvaegan"), *settings])
+    return "--".join([values.get(RIVAL, OWN), *settings])
 
 
-def _samples(experiment: Experiment, trial: str) -> list[dict[str, bytes]]:
-    found = [_files(experiment, trial, f"sample_{place:02d}") for place in range(SAMPLES)]
-    return [files for files in found if files]
+def _samples(experiment: Experiment, trial: str) -> list[tuple[str, bytes]]:
+    """The first ones of a trial, as many as there are to be if it has them."""
+    found = [_file(experiment, trial, f"sample_{place:02d}") for place in range(SAMPLES)]
+    return [file for file in found if file]
 
 
-def _files(experiment: Experiment, trial: str, stem: str) -> dict[str, bytes]:
-    """By suffix the first of a sample's files that is there: a video's mp4, an image's png."""
+def _file(experiment: Experiment, trial: str, stem: str) -> tuple[str, bytes] | None:
+    """Suffix and content of a sample: a video's mp4, an image's png."""
     names = {f"{trial}/{clip_folder.SAMPLES}/{stem}{suffix}": suffix for suffix in (".mp4", ".png")}
-    return {names[name]: content for name, content in experiment.store.read(names).items()}
+    return next(((names[name], content) for name, content in experiment.store.read(names).items()), None)
 
 
-def _copy(experiment: Experiment, files: Mapping[str, bytes], name: str) -> str:
-    ((suffix, content),) = files.items()
+def _copy(experiment: Experiment, file: tuple[str, bytes], name: str) -> str:
+    suffix, content = file
     experiment.store.write(f"{FOLDER}/{name}{suffix}", content)
     return f"{name}{suffix}"

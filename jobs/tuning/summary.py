@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from jobs.experiment.experiment import Trials, Values
 from jobs.experiment.result import FIGURES, SVFID, Result, columns, is_realism, spec_of
 from jobs.reports.table import text_table
-from jobs.tuning.axes import ABLATION, METHOD, RIVAL
+from jobs.tuning.axes import ABLATION, METHOD, OWN, RIVAL
 from jobs.tuning.request import MODES
 from model.presets import ABLATIONS_IN_PAPER
 
-OWN = "hpvaegan"
 NOTE = "A copy of the clip scores best in svfid; read it with diversity and nn_distance, which a copy has near 0."
 SHOWN = [name for name in FIGURES if not name.endswith("_blur")]
 

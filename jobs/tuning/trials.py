@@ -11,7 +11,6 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import ray
@@ -69,9 +68,16 @@ def fit_trial(config: Mapping[str, Any], sweep: Sweep, frames: Frames) -> None:
             report(point["scale"], point["metrics"])
     if result is None:
         found, references = frames[clip]
-        trained, tags = found.settings(configured(request.config, values)), {"clip": clip, **values}
-        task = ClipTask(name, found.source, trained, experiment, sweep.parent, request.num_samples, tags=tags)
-        task = replace(task, features=request.features)
+        task = ClipTask(
+            name,
+            found.source,
+            found.settings(configured(request.config, values)),
+            experiment,
+            sweep.parent,
+            request.num_samples,
+            tags={"clip": clip, **values},
+            features=request.features,
+        )
         chunks = ray.get(references)
         result = fit_in_folder(task, chunks, scored=report)
         while next_task := task.next_attempt(result):

@@ -27,12 +27,17 @@ NORM = ("weight", "bias", "running_mean", "running_var")
 DIMS = {64: 3, 192: 5}  # of features: how many of the convolutions they are behind
 
 
+def convs_to(dims: int) -> dict[str, tuple[tuple[int, int], int, int, int]]:
+    """The convolutions up to the one with so many channels."""
+    return dict(list(CONVS.items())[: DIMS[dims]])
+
+
 def shapes(dims: int) -> dict[str, tuple[int, ...]]:
-    """The tensors of the convolutions up to the one with so many channels, and their shapes."""
-    convs = dict(list(CONVS.items())[: DIMS[dims]])
+    """Their tensors, and the shapes of these."""
+    convs = convs_to(dims).items()
     return {
-        **{f"{conv}.conv.weight": (channels, into, k, k) for conv, ((into, channels), k, *_) in convs.items()},
-        **{f"{conv}.bn.{part}": (channels,) for conv, ((_, channels), *_) in convs.items() for part in NORM},
+        **{f"{conv}.conv.weight": (channels, into, k, k) for conv, ((into, channels), k, *_) in convs},
+        **{f"{conv}.bn.{part}": (channels,) for conv, ((_, channels), *_) in convs for part in NORM},
     }
 
 
@@ -103,7 +108,7 @@ class InceptionFeatures:
     def _maps(self, image: Tensor) -> Tensor:
         """(1, 3, H, W) in [-1, 1] → (1, dims, h, w)."""
         x = image
-        for conv, (_, _, stride, padding) in list(CONVS.items())[: DIMS[self.dims]]:
+        for conv, (_, _, stride, padding) in convs_to(self.dims).items():
             if conv == POOLED:
                 x = F.max_pool2d(x, kernel_size=3, stride=2)
             x = F.conv2d(x, self._tensors[f"{conv}.conv.weight"], stride=stride, padding=padding)

@@ -36,12 +36,18 @@ def from_option(option: str) -> VideoFeatures:
     raise FeaturesError(f"no features {option!r}; give lite0, c3d:FILE, inception:FILE or inception192:FILE")
 
 
-def of_images(features: VideoFeatures) -> VideoFeatures:
-    """The features of the same network for images, which have one frame.
+def features_for(dims: int, features: VideoFeatures | None = None) -> VideoFeatures:
+    """The features that clips are scored with.
 
-    Raises FeaturesError for those that are of videos only.
+    Args:
+        dims: 3 of videos, 2 of images, which have one frame.
+        features: None: Lite0.
+
+    Raises FeaturesError for features of videos only, where clips are images.
     """
-    if features.of_images:
+    if features is None:
+        return Lite0Features() if dims == 3 else Lite0FrameFeatures()
+    if dims == 3 or features.of_images:
         return features
     if isinstance(features, Lite0Features):
         return Lite0FrameFeatures()

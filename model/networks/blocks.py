@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 Kernel = tuple[int, int, int]  # frames, height, width, each 1 or 3
 CUBE: Kernel = (3, 3, 3)
+Halo = tuple[int, int, int]  # frames, rows, columns
 LEAK = 0.2  # negative slope of every LeakyReLU: A.1 gives none, this is the authors' code's
+
+
+def halo(convs: int, kernel: Kernel) -> Halo:
+    """Frames, rows and columns that `convs` convolutions see on each side of a voxel, and take off if not padded."""
+    t, h, w = (convs * (side // 2) for side in kernel)
+    return t, h, w
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, padded: bool = True) -> Tensor:

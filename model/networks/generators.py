@@ -11,9 +11,9 @@ Convolutions keep (T, H, W), see blocks.py. The image path x̄ⁿ stays float32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,8 @@ from model.networks.critic import checkpointed
 from model.networks.encoder import Encoder, FixedCode
 from model.networks.patchvae import PatchEncoder, occupied_normal
 from model.pyramid import ScaleSize
+
+Cut = Callable[[Tensor], Tensor]
 
 
 class Generator(nn.Module):
@@ -134,16 +136,16 @@ class GeneratorStack(nn.Module):
         """↑x to the size of scale n: trilinear over space and time together, corners kept (§3.2)."""
         return F.interpolate(x, size=self.sizes[n], mode="trilinear", align_corners=True)
 
-    def level(self, below: Tensor, n: int, noise: Tensor | None = None, window: Window | None = None) -> Tensor:
+    def level(self, below: Tensor, n: int, noise: Tensor | None = None, cut: Cut | None = None) -> Tensor:
         """x̄ⁿ from what is below it: z at scale 0, x̄ⁿ⁻¹ at the others. On the device of the networks.
 
         Args:
             noise: z_n of the last rows of the batch, the random samples; those before it are reconstructions.
-            window: the part of every frame that is computed; None: all of it.
+            cut: (…, H, W) → the part of every frame that is computed; None: all of it.
         """
         base, entering = self.inputs(below.to(self.device), n, noise)
-        if window is not None:
-            base, entering = None if base is None else window.cut(base), window.cut(entering)
+        if cut is not None:
+            base, entering = None if base is None else cut(base), cut(entering)
         generator = self.generator(n)
         return self.join(base, checkpointed(generator, entering) if self.config.low_memory else generator(entering))
 
@@ -206,14 +208,18 @@ class GeneratorStack(nn.Module):
         return networks
 
     def noise(self, n: int, batch: int, generator: torch.Generator) -> Tensor | None:
-        """z_n of eq. 9 times its amplitude, (B, 3, *sizes[n]), on the generator's device.
+        """z_n of eq. 9 times its amplitude, (B, *noise_shape(n)), on the generator's device.
 
         None at scale 0, and at VAE scales unless `vae_noise`: there is none.
         """
         if n < 1 or (n < self.config.vae_levels and not self.config.vae_noise):
             return None
-        z_n = torch.randn((batch, 3, *self.sizes[n]), generator=generator, device=generator.device)
+        z_n = torch.randn((batch, *self.noise_shape(n)), generator=generator, device=generator.device)
         return z_n.mul_(self.noise_amps[n])
+
+    def noise_shape(self, n: int) -> tuple[int, ...]:
+        """Channels, frames, height and width of z_n: those of what it is added to."""
+        return (self.carried, *self.sizes[n])
 
     def sample(self, z: Tensor, generator: torch.Generator, *, last: int | None = None) -> Tensor:
         """x̃ of scale `last` (default: the finest there is), eq. 9. z: (B, latent, T, H, W) from the prior."""
@@ -221,10 +227,3 @@ class GeneratorStack(nn.Module):
         for n in range((self.num_scales - 1 if last is None else last) + 1):
             x = self.level(x, n, self.noise(n, len(z), generator))
         return self.to_video(x)
-
-
-class Window(Protocol):
-    """A part of every frame of a volume (training/training_set.py)."""
-
-    def cut(self, volumes: Tensor) -> Tensor:
-        """(…, H, W) → (…, height, width)."""

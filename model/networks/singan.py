@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import TrainConfig
-from model.networks.blocks import NormBlock, conv, convolve
+from model.networks.blocks import Halo, NormBlock, conv, convolve, halo
 from model.networks.generators import Generator, GeneratorStack
 from model.pyramid import ScaleSize
 
@@ -37,21 +37,13 @@ class SinganStack(GeneratorStack):
         return made.apply(initialise)
 
     @property
-    def margin(self) -> tuple[int, int, int]:
+    def margin(self) -> Halo:
         """Frames, rows and columns on each side that the convolutions of a generator take off."""
-        return margin(self.config, self.config.generator_convs)
+        return halo(self.generator(0).convs, self.config.kernel(3))
 
-    @property
-    def noise_channels(self) -> int:
-        """Of z_n."""
-        return 3
-
-    def noise(self, n: int, batch: int, generator: torch.Generator) -> Tensor | None:
-        """z_n times its amplitude, of the size of what enters Gⁿ; None at scale 0, where z is the noise."""
-        if n == 0:
-            return None
-        shape = (batch, self.noise_channels, *self._enlarged(n))
-        return torch.randn(shape, generator=generator, device=generator.device).mul_(self.noise_amps[n])
+    def noise_shape(self, n: int) -> tuple[int, ...]:
+        """See `GeneratorStack`: z_n covers all that enters Gⁿ."""
+        return (self.carried, *self._enlarged(n))
 
     def inputs(self, below: Tensor, n: int, noise: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
         """See `GeneratorStack`: reconstructions with zeros around them, random samples enlarged, with noise."""
@@ -85,16 +77,6 @@ class ConsinganStack(SinganStack):
     def _new_generator(self, n: int) -> Generator:
         config = self.config
         return Stage(config.channels, config.generator_convs - 2, config.kernel(3)).apply(initialise)
-
-    @property
-    def margin(self) -> tuple[int, int, int]:
-        """See `SinganStack`; of a stage, which has two convolutions less than a generator of SinGAN."""
-        return margin(self.config, self.config.generator_convs - 2)
-
-    @property
-    def noise_channels(self) -> int:
-        """Of z_n: noise is added to features."""
-        return self.config.channels
 
     @property
     def carried(self) -> int:
@@ -141,13 +123,7 @@ class Stage(Generator):
         return features.float()
 
 
-def margin(config: TrainConfig, convs: int) -> tuple[int, int, int]:
-    """What so many convolutions take off on each side, (T, H, W)."""
-    t, h, w = (convs * (side // 2) for side in config.kernel(3))
-    return t, h, w
-
-
-def pad(x: Tensor, around: tuple[int, int, int]) -> Tensor:
+def pad(x: Tensor, around: Halo) -> Tensor:
     """Zeros on each side of frames, rows and columns."""
     t, h, w = around
     return F.pad(x, (w, w, h, h, t, t))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from model.config import Precision
 from model.device import autocast
-from model.networks.blocks import Kernel
+from model.networks.blocks import Halo, halo
 from model.networks.generators import Generator
 from model.pyramid import ScaleSize
 
@@ -30,7 +30,6 @@ MAX_VOXELS = 2**20
 SLACK = 1.1  # halos may cost this much more than they must, if that makes frames earlier
 
 Box = tuple[slice, slice, slice]  # in T, H and W
-Halo = tuple[int, int, int]
 
 
 def cut(size: ScaleSize, halo: Halo, limit: int, *, padded: bool = True) -> list[list[Box]]:
@@ -66,12 +65,6 @@ def cut(size: ScaleSize, halo: Halo, limit: int, *, padded: bool = True) -> list
         for side, length in zip(size, box, strict=True)
     )
     return [list(product([t], rows, columns)) for t in frames]
-
-
-def halo(convs: int, kernel: Kernel) -> Halo:
-    """Frames, rows and columns that `convs` convolutions see on each side of a voxel."""
-    t, h, w = (convs * (side // 2) for side in kernel)
-    return t, h, w
 
 
 def evaluations(generator: Generator, size: ScaleSize, limit: int) -> int:

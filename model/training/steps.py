@@ -76,15 +76,13 @@ def _gan_step(state: TrainState, batches: Sequence[Batch], training_set: Trainin
         refine_spectral(stack.encoder)
 
     # (2) Discriminator: maximise E[D(x)] − E[D(x̃)] − λ·penalty; each part's graph is freed before the next is built
-    kept: tuple[Tensor, Tensor] | None = None
     for step in range(config.gan_steps):
         drawn = [batch.at_step(step) for batch in batches]
         optimizer_d.zero_grad()
         for batch in drawn:
             rngs = batch.rngs()
-            keeps = len(batches) == 1 and step == config.gan_steps - 1
-            with torch.set_grad_enabled(keeps):
-                kept = x_rec, x_rand = _reconstruct_and_sample(state, batch, rngs)
+            with torch.set_grad_enabled(len(batches) == 1 and step == config.gan_steps - 1):
+                x_rec, x_rand = _reconstruct_and_sample(state, batch, rngs)
             real = batch.window.cut(batch.real(n))
             with autocast(device, config.precision):
                 scores = criticise(critic.fixed(), torch.cat([real, x_rand.detach()]))
@@ -102,9 +100,8 @@ def _gan_step(state: TrainState, batches: Sequence[Batch], training_set: Trainin
     for step in range(config.gan_steps):
         optimizer_g.zero_grad()
         for batch in drawn:
-            if len(batches) > 1 or step > 0 or kept is None:
-                kept = _reconstruct_and_sample(state, batch, batch.rngs())
-            x_rec, x_rand = kept
+            if len(batches) > 1 or step > 0:
+                x_rec, x_rand = _reconstruct_and_sample(state, batch, batch.rngs())
             with autocast(device, config.precision):
                 adv_loss = -len(batch) * criticise(critic.fixed(trainable=False), x_rand).mean()
             rec_loss = len(batch) * F.mse_loss(x_rec, batch.window.cut(batch.real(n)))
@@ -133,7 +130,7 @@ def _reconstruct_and_sample(state: TrainState, batch: Batch, rngs: Sequence[torc
             x = torch.cat([sample_posterior(_posterior(state, batch), rngs), *(stack.draw(1, rng) for rng in rngs)])
         for k in range(n + 1):
             with torch.set_grad_enabled(recording and k >= first):
-                x = stack.level(x, k, noise(k), batch.window if k == n and config.gan_crop < 1 else None)
+                x = stack.level(x, k, noise(k), batch.window.cut if k == n and config.gan_crop < 1 else None)
         x_rec, x_rand = stack.to_video(x).split(len(batch))
     return x_rec, x_rand
 

@@ -88,7 +88,9 @@ class Batch:
         """Random numbers of each example, each time from their beginning."""
         seed = self.training_set.config.seed
         return [
-            rng_at(self.training_set.workers.device, seed, self.scale, self.iteration, number, *[draw][:draw])
+            rng_at(
+                self.training_set.workers.device, seed, self.scale, self.iteration, number, *([draw] if draw else [])
+            )
             for number, draw in zip(self.examples, self.draws, strict=True)
         ]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from orientations import STORED
 from PIL import Image
 
 from pipeline import shards, video
@@ -230,17 +231,7 @@ def test_a_chapter_track_that_is_gone(tools, make, ffmpeg, tmp_path):
 def test_frames_turned_by_exif(tools, tmp_path):
     """All eight orientations: the stored picture is what each turns upright."""
     upright = numbered(13)
-    stored = {
-        1: lambda f: f,
-        2: lambda f: f[:, ::-1],
-        3: lambda f: f[::-1, ::-1],
-        4: lambda f: f[::-1],
-        5: lambda f: f.swapaxes(0, 1),
-        6: lambda f: np.rot90(f, 1),
-        7: lambda f: f[::-1, ::-1].swapaxes(0, 1),
-        8: lambda f: np.rot90(f, -1),
-    }
-    for orientation, turn in stored.items():
+    for orientation, turn in STORED.items():
         folder = tmp_path / f"turned{orientation}"
         folder.mkdir()
         exif = Image.Exif()

@@ -12,6 +12,7 @@ import numpy as np
 import pillow_heif
 import pytest
 import tifffile
+from orientations import STORED
 from PIL import Image, ImageCms
 
 from pipeline import image, shards, video
@@ -121,17 +122,6 @@ def test_pages_and_pictures(tmp_path):
 
 
 # ---- geometry
-
-STORED = {  # what a camera writes, for each EXIF orientation
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, 1),
-    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: np.rot90(a, -1),
-}
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif", "a.heic", "a.avif"])
