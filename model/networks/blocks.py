@@ -26,33 +26,57 @@ def halo(convs: int, kernel: Kernel) -> Halo:
     return t, h, w
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, padded: bool = True) -> Tensor:
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, padded: bool = True, leaky: bool = False
+) -> Tensor:
     """The convolution of `conv`: x (B, in, T, H, W), weight (out, in, *Kernel) → (B, out, T, H, W).
 
-    Not padded, every side of its output is smaller by what the kernel has beyond one.
+    Not padded, every side of its output is smaller by what the kernel has beyond one. `leaky`: LeakyReLU of it, in
+    place, as nothing else needs what the convolution gave.
 
-    From or to RGB the three taps in time become channels of a 1×3×3 convolution: kernels multiply blocks of 16 channels
-    whatever there are, so on 3 channels 3×3×3 taps take 2.7 times as long. One frame is convolved as an image: of small
-    volumes a CPU computes 3D convolutions in float32 up to ten times slower.
+    From or to RGB, and where `_slow_in_3d`, the three taps in time become channels of the convolution of an image:
+    kernels multiply blocks of 16 channels whatever there are, so on 3 channels 3×3×3 taps take 2.7 times as long.
     """
     out_channels, in_channels, *kernel = weight.shape
     frame, around = int(padded and kernel[0] == 3), int(padded and kernel[1] == 3)
-    if kernel[0] == 1 == x.shape[2]:
-        return F.conv2d(x.squeeze(2), weight.squeeze(2), bias, padding=around).unsqueeze(2)
-    if kernel[0] == 1 or min(in_channels, out_channels) > 3:
-        return F.conv3d(x, weight, bias, padding=(frame, around, around))
-    if in_channels <= 3:
+    if kernel[0] == 1:
+        return _each_frame(x, weight.squeeze(2), bias, around, leaky)
+    if in_channels <= 3 or (out_channels > 3 and _slow_in_3d(x)):
         wide = F.pad(x, (0, 0, 0, 0, frame, frame))
         frames = torch.cat([wide[:, :, :-2], wide[:, :, 1:-1], wide[:, :, 2:]], dim=1)  # t−1, t, t+1: (B, 3·in, …)
-        taps = weight.transpose(1, 2).reshape(out_channels, -1, 1, 3, 3)
-        return F.conv3d(frames, taps, bias, padding=(0, around, around))
-    taps = weight.movedim(2, 0).reshape(-1, in_channels, 1, 3, 3)
-    before, now, after = widened(F.conv3d(x, taps, padding=(0, around, around))).chunk(3, dim=1)  # (B, out, …) each
+        return _each_frame(frames, weight.transpose(1, 2).flatten(1, 2), bias, around, leaky)
+    if out_channels > 3:
+        y = F.conv3d(x, weight, bias, padding=(frame, around, around))
+        return F.leaky_relu_(y, LEAK) if leaky else y
+    taps = weight.movedim(2, 0).flatten(0, 1)  # (3·out, in, 3, 3)
+    before, now, after = widened(_each_frame(x, taps, None, around)).chunk(3, dim=1)  # (B, out, …) each
     if padded:
         y = now + F.pad(before[:, :, :-1], (0, 0, 0, 0, 1, 0)) + F.pad(after[:, :, 1:], (0, 0, 0, 0, 0, 1))
     else:
         y = now[:, :, 1:-1] + before[:, :, :-2] + after[:, :, 2:]
-    return y if bias is None else y + bias.view(1, -1, 1, 1, 1)
+    y = y if bias is None else y + bias.view(1, -1, 1, 1, 1)
+    return F.leaky_relu_(y, LEAK) if leaky else y
+
+
+def _each_frame(x: Tensor, weight: Tensor, bias: Tensor | None, around: int, leaky: bool = False) -> Tensor:
+    """Every frame's 2D convolution: x (B, in, T, H, W), weight (out, in, k, k) → (B, out, T, H, W).
+
+    LeakyReLU comes before the frames' dimension is back: autograd copies, three times in its backward, what is changed
+    through a view.
+    """
+    y = F.conv2d(x.movedim(2, 1).flatten(0, 1), weight, bias, padding=around)
+    y = F.leaky_relu_(y, LEAK) if leaky else y
+    return y.unflatten(0, (len(x), -1)).movedim(1, 2)
+
+
+def _slow_in_3d(x: Tensor) -> bool:
+    """Whether torch convolves this volume by its slow kernel: float32 on a CPU, one sample, small.
+
+    That kernel is 2 to 4 times slower than to copy every frame's neighbours beside it. torch takes it where
+    C·T·H ≤ 20480 (use_mkldnn in aten/src/ATen/native/Convolution.cpp), for float32 only.
+    """
+    in_bf16 = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and not in_bf16 and len(x) == 1 and x[0, ..., 0].numel() <= 20480
 
 
 def widened(x: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -58,7 +57,7 @@ class FixedCritic:
         """What each convolution but the last gives, after its LeakyReLU."""
         activations = []
         for weight, bias in self._layers[:-1]:
-            x = F.leaky_relu_(convolve(x, weight, bias), LEAK)
+            x = convolve(x, weight, bias, leaky=True)
             activations.append(x)
         return activations
 

@@ -9,10 +9,9 @@ from itertools import pairwise
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.networks.blocks import CUBE, LEAK, Kernel, SpectralConv, conv, convolve
+from model.networks.blocks import CUBE, Kernel, SpectralConv, conv, convolve
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Encoder(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """What M and S see, (B, channels, T, H, W)."""
         for block in cast("list[SpectralConv]", self.blocks):
-            x = F.leaky_relu_(convolve(x, block.normalized(), block.bias), LEAK)
+            x = convolve(x, block.normalized(), block.bias, leaky=True)
         return x
 
     def forward(self, x: Tensor) -> Posterior:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from model.networks.blocks import NormBlock, SpectralConv
+from model.networks.blocks import NormBlock, SpectralConv, convolve
 from model.networks.critic import Critic
 from model.networks.encoder import Encoder
 from model.networks.generators import Generator, GeneratorStack
@@ -33,6 +33,35 @@ def video(n, batch=1, seed=0):
 
 
 # -- blocks
+
+
+@pytest.mark.parametrize("leaky", [False, True])
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "size"),
+    [
+        (3, 5, (5, 7, 9)),  # from RGB
+        (5, 3, (5, 7, 9)),  # to RGB
+        (5, 1, (4, 7, 9)),
+        (5, 6, (5, 7, 9)),  # between features, small: torch has a slow kernel for one such sample
+        (5, 6, (5, 1024, 4)),  # and large
+    ],
+)
+def test_every_way_to_convolve_is_torchs_conv3d_with_its_gradients(inputs, outputs, size, batch, padded, leaky):
+    torch.manual_seed(3)
+    x = torch.randn((batch, inputs, *size), dtype=torch.float64, requires_grad=True)
+    weight = torch.randn((outputs, inputs, 3, 3, 3), dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(outputs, dtype=torch.float64, requires_grad=True)
+    expected = F.conv3d(x, weight, bias, padding=int(padded))
+    expected = F.leaky_relu(expected, 0.2) if leaky else expected
+    y = convolve(x, weight, bias, padded=padded, leaky=leaky)
+    torch.testing.assert_close(y, expected)
+    upstream = torch.randn_like(y)
+    for ours, theirs in zip(
+        torch.autograd.grad(y, (x, weight, bias), upstream), torch.autograd.grad(expected, (x, weight, bias), upstream)
+    ):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_norm_block_is_batch_norm_in_train_mode_at_batch_one():
