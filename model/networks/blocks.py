@@ -61,12 +61,15 @@ def convolve(
 def _each_frame(x: Tensor, weight: Tensor, bias: Tensor | None, around: int, leaky: bool = False) -> Tensor:
     """Every frame's 2D convolution: x (B, in, T, H, W), weight (out, in, k, k) → (B, out, T, H, W).
 
+    The weight is channels_last, from which the output takes its layout where x, of RGB or one channel, has none.
     LeakyReLU comes before the frames' dimension is back: autograd copies, three times in its backward, what is changed
     through a view.
     """
-    y = F.conv2d(x.movedim(2, 1).flatten(0, 1), weight, bias, padding=around)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    image = x.shape[2] == 1  # squeezed, as flatten and unflatten would leave strides that no layout has
+    y = F.conv2d(x.squeeze(2) if image else x.movedim(2, 1).flatten(0, 1), weight, bias, padding=around)
     y = F.leaky_relu_(y, LEAK) if leaky else y
-    return y.unflatten(0, (len(x), -1)).movedim(1, 2)
+    return y.unsqueeze(2) if image else y.unflatten(0, (len(x), -1)).movedim(1, 2)
 
 
 def _slow_in_3d(x: Tensor) -> bool:
