@@ -20,6 +20,7 @@ from model.patches.field import Grid, Size, carry, fits, scattered
 from model.patches.match import exact_field, spread_field
 from model.patches.space import COMPONENTS, Patch, PatchSpace, principal_components
 
+FAR = 1e3  # in every component of a patch that may not be taken; those of others are below 21 (√441)
 EXACT_PAIRS = 10**8  # of queries and keys: up to so many all are compared
 
 
@@ -61,11 +62,14 @@ class ClipPatches:
         sizes: (T, H, W) of every scale, coarsest first.
         level: the clip at a scale: n → (chunks, 3, T, H, W) float32 in [-1, 1].
         device: where the search runs.
+        hidden: the pixels that no patch may have: n → (chunks, 1, T, H, W) bool; None: none. Ask for nearest patches
+            alone with them (a large `Matching.alpha`): completeness would want those that are hidden most of all.
     """
 
     sizes: Sequence[tuple[int, int, int]]
     level: Callable[[int], Tensor]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    hidden: Callable[[int], Tensor] | None = None
 
     def __post_init__(self) -> None:
         self._keys: dict[tuple[int, bool, Patch], Keys] = {}
@@ -83,7 +87,15 @@ class ClipPatches:
         if (n, sharp, patch) not in self._keys:
             videos = self.values(n) if sharp else enlarged(self.values(n - 1), self.sizes[n])
             space = principal_components(videos, patch)
-            self._keys[n, sharp, patch] = Keys(space, space.project(videos).reshape(-1, len(space.filters)))
+            vectors = space.project(videos)
+            if self.hidden:
+                touched = F.max_pool3d(self.hidden(n).to(videos), patch, stride=1)[:, 0] > 0
+                if touched.all():
+                    raise ValueError(
+                        f"at {_written(self.sizes[n])} no patch of {_written(patch)} is left outside the mask"
+                    )
+                vectors[touched] = FAR
+            self._keys[n, sharp, patch] = Keys(space, vectors.reshape(-1, len(space.filters)))
         return self._keys[n, sharp, patch]
 
     def grid(self, n: int, patch: Patch) -> Grid:
@@ -105,6 +117,8 @@ def refine(
     how: Matching,
     random: torch.Generator,
     tick: Callable[[int], None] = lambda passes: None,
+    *,
+    after: Callable[[Tensor, Step], Tensor] = lambda made, step: made,
 ) -> Tensor:
     """The video, brought to the size of each step and made of the clip's patches there.
 
@@ -113,6 +127,7 @@ def refine(
         steps: coarsest first. Their sizes may differ from the clip's.
         random: for the search; on the CPU.
         tick: called after every pass.
+        after: what becomes of the video of every pass, at the step's size: for what must hold beside the patches.
 
     Returns (1, 3, *steps[-1].size) float32 on the clip's device. Raises ValueError for a size that holds no patch.
     """
@@ -137,7 +152,7 @@ def refine(
             else:
                 begun = scattered(queries.shape[:3], grid, random).to(x.device) if found is None else found
                 found = spread_field(queries, keys.vectors, grid, begun, alpha, random)
-            x = assemble(clip.values(step.n), found, step.size, how.patch)
+            x = after(assemble(clip.values(step.n), found, step.size, how.patch), step)
             tick(1)
         before = step
     return x

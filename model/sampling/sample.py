@@ -127,7 +127,7 @@ def sample_in_parts(
     stream = stream_of(seed, index, *place)
     x = stretched.draw(1, stream)
     for n in range(len(sizes)):
-        runs = _level(stretched, x, n, stretched.noise(n, 1, stream), limit, tick)
+        runs = run_level(stretched, x, n, stretched.noise(n, 1, stream), limit, tick)
         if n < len(sizes) - 1:
             x = torch.cat(list(runs), dim=2)
     if stack.carried != 3:  # what they carry becomes a video as a whole
@@ -136,10 +136,19 @@ def sample_in_parts(
         yield run.clamp(-1, 1).cpu()
 
 
-def _level(
-    stack: GeneratorStack, below: Tensor, n: int, noise: Tensor | None, limit: int, tick: Callable[[int], None]
+@torch.no_grad()
+def run_level(
+    stack: GeneratorStack,
+    below: Tensor,
+    n: int,
+    noise: Tensor | None,
+    limit: int = tiling.MAX_VOXELS,
+    tick: Callable[[int], None] = lambda convolutions: None,
 ) -> Iterator[Tensor]:
-    """`stack.level`, in runs of frames: one on the stack's device, or several on the CPU."""
+    """`stack.level`, in runs of frames: one on the stack's device, or several on the CPU.
+
+    Args: limit: voxels that are computed at once.
+    """
     if math.prod(stack.sizes[n]) <= limit:
         with autocast(stack.device, stack.config.precision):
             x = stack.level(below, n, noise)

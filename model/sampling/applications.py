@@ -1,0 +1,574 @@
+"""What a trained model makes of a given video or image: the applications of the paper's Fig. 8, and those for videos.
+
+A given video enters at a scale in place of what the scales below would make; the rest runs on it (Shaham et al. 2019,
+§4, for images; here for videos too). What a scale is, a generator or the clip's patches, is that of the model.
+
+What must join the clip's own frames (`fill`, `extend`, `loop`) and what is larger than the clip (`enlarge`) is made of
+the clip's patches, by the search of VGPNN (Haim et al. 2022); they see all frames at every scale, so any number of
+frames can be made.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+
+from model.config import TrainConfig
+from model.device import autocast
+from model.networks.generators import GeneratorStack
+from model.patches.field import Size, fits
+from model.patches.refine import ClipPatches, Matching, Step, enlarged, refine
+from model.patches.vgpnn import method_for, shrunk, vgpnn_ladder
+from model.pyramid import ScaleSize, build, to_frames, to_video
+from model.sampling.masks import composite, dilated, softened
+from model.sampling.sample import run_level, stream_of, stretched_ladder
+from model.sampling.tiling import MAX_VOXELS
+
+Finish = Literal["generators", "patches"]
+Keep = Literal["objects", "layout"]
+Tick = Callable[[int], None]
+
+NEAREST = 1e6  # of `Matching.alpha`: so large that the nearest patch alone counts
+COLOURS = 5  # of a quantised painting: SinGAN's paint_train
+DETAIL_NOISE = 0.3  # standard deviations of the clip, on a layout whose fine scales are patches
+PERIODIC = 0.5  # of the clip's own change between frames: what comes so near to an earlier frame has come back to it
+BACK_PROJECTIONS = 8  # of `enlarge`, a step: more change less than a level
+
+
+class CannotApply(ValueError):
+    """An application that this model or this input does not allow; one line that names the mend."""
+
+
+@dataclass(frozen=True)
+class Seam:
+    """How well a loop closes.
+
+    Attributes:
+        change: mean absolute difference of the last frame to the first, levels of 255; where frames were made to lead
+            back, the largest between neighbours among them.
+        own: the median of that between neighbouring frames of the clip.
+    """
+
+    change: float
+    own: float
+
+    @property
+    def ratio(self) -> float:
+        """1 or less: the seam cannot be told from the clip's own motion; of a still clip infinite where it is not."""
+        return self.change / self.own if self.own else (math.inf if self.change else 1.0)
+
+
+class Applications:
+    """The applications of one model and its clip.
+
+    Videos are uint8 (T, H, W, 3) RGB; of images T is 1. Random numbers come from a seed and an index, as those of a
+    sample do.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        stack: GeneratorStack | None,
+        chunks: Sequence[np.ndarray],
+        sizes: Sequence[ScaleSize],
+        device: torch.device,
+        finish: Finish | None = None,
+    ) -> None:
+        """
+        Args:
+            stack: on the device; None of a method without networks.
+            chunks: the clip, uint8 (T, H, W, 3); of a long video every chunk. Empty: only what needs no clip works.
+            sizes: (T, H, W) of every scale of the clip.
+            finish: of what the scales above a given video are; None: as the model's samples.
+        """
+        self.config, self.stack, self.device = config, stack, device
+        self._chunks = list(chunks)
+        self.sizes: list[ScaleSize] = list(sizes)
+        self._how = Matching(config.patch_size, config.patch_alpha)
+        self._passes = config.patch_passes
+        self.patch_from = config.trained_scales if config.made_of_patches else len(self.sizes)
+        if config.method == "vgpnn":
+            method = method_for(self.sizes[-1])
+            self.sizes = [ScaleSize(*size) for size in vgpnn_ladder(self.sizes[-1])]
+            self._how, self._passes, self.patch_from = method.how, method.passes, 0
+        elif stack is not None and stack.carried != 3:
+            raise CannotApply(
+                f"method={config.method}: features go from scale to scale, so no picture can enter at one"
+            )
+        elif finish == "patches":
+            self.patch_from = min(self.patch_from, 1)
+        if finish == "generators" and self.patch_from < len(self.sizes):
+            raise CannotApply("its fine scales were never trained, patches make them; leave out --finish generators")
+        self._patches: ClipPatches | None = None
+        # voxels that are computed at once: no less than the clip's, which fitted when it was trained
+        self._limit = max(MAX_VOXELS, *(math.prod(size) for size in self.sizes))
+
+    # -- the clip
+
+    @property
+    def size(self) -> ScaleSize:
+        """(T, H, W) of a video as large as the clip."""
+        return self.sizes[-1]
+
+    def clip(self, chunk: int = 0) -> np.ndarray:
+        """The clip as the model sees it at its finest scale. Raises CannotApply without it."""
+        if not self._chunks:
+            raise CannotApply("the clip itself is needed; give --real CLIP")
+        return self.at_size(self._chunks[chunk])
+
+    def at_size(self, frames_thwc: np.ndarray, size: ScaleSize | None = None) -> np.ndarray:
+        """Frames at the height and width of the finest scale, to the bit where they have it."""
+        _, height, width = size or self.size
+        if frames_thwc.shape[1:3] == (height, width):
+            return frames_thwc
+        return to_frames(build(frames_thwc, [ScaleSize(len(frames_thwc), height, width)], self.config.resizing)[0])
+
+    def ladder_to(self, size: Size) -> list[ScaleSize]:
+        """The scales of a video of another size, coarsest first. Raises ValueError, one line, if it cannot be."""
+        if self.stack is not None:
+            return stretched_ladder(self.stack, size, len(self.sizes))
+        own = self.sizes[-1]
+        return [ScaleSize(*(round(s * out / one) for s, out, one in zip(scale, size, own))) for scale in self.sizes]
+
+    # -- a given video enters
+
+    @torch.no_grad()
+    def inject(
+        self, given: np.ndarray, scale: int, *, seed: int = 0, index: int = 0, size: Size | None = None
+    ) -> np.ndarray:
+        """What the scales from `scale` on make of a given video.
+
+        Args:
+            given: of any height and width, and of the clip's frames or those of `size`.
+            scale: from 1 to the finest; the lower, the more is made anew.
+            size: (T, H, W) of the result; None: the clip's.
+
+        Raises CannotApply for a scale that is none, and for a number of frames that its scales cannot have.
+        """
+        self.check_scale(scale)
+        sizes = self.ladder_to(size or self.size)
+        if len(given) != sizes[-1].frames:
+            raise CannotApply(f"{len(given)} frames enter a model of {sizes[-1].frames}; give as many")
+        x = torch.from_numpy(build(given, [sizes[scale - 1]], self.config.resizing)[0])[None]
+        return self._frames(self._rest(x, scale, sizes, stream_of(seed, index, 3)))
+
+    def check_scale(self, scale: int) -> None:
+        """Raises CannotApply, one line, for a scale that nothing can enter at."""
+        if not 1 <= scale < len(self.sizes):
+            raise CannotApply(f"--scale {scale}: a video enters at a scale from 1 to {len(self.sizes) - 1}, the finest")
+
+    def _rest(
+        self, x: Tensor, first: int, sizes: Sequence[ScaleSize], random: torch.Generator, *, noisy: bool = True
+    ) -> Tensor:
+        """The scales from `first` on: (1, 3, *sizes[first - 1]) → (1, 3, *sizes[-1])."""
+        if first < self.patch_from:
+            x = self._generators(x, range(first, min(self.patch_from, len(sizes))), sizes, random, noisy=noisy)
+        steps = [Step(n, sizes[n], self._passes) for n in range(max(first, self.patch_from), len(sizes))]
+        return refine(x, self.patches(), steps, self._how, random) if steps else x
+
+    def _generators(
+        self, x: Tensor, scales: range, sizes: Sequence[ScaleSize], random: torch.Generator, *, noisy: bool = True
+    ) -> Tensor:
+        assert self.stack is not None
+        stretched = copy.copy(self.stack)  # the same networks
+        stretched.sizes = list(sizes)
+        for n in scales:
+            noise = stretched.noise(n, 1, random) if noisy else None
+            x = torch.cat(list(run_level(stretched, x, n, noise, self._limit)), dim=2)
+        return x
+
+    def patches(self) -> ClipPatches:
+        """Those of the clip at the model's scales. Raises CannotApply without the clip."""
+        if self._patches is None:
+            self.clip()
+            self._check_patch(self.sizes[max(self.patch_from, 0)])
+            if self.config.method == "vgpnn":
+                finest = torch.stack([torch.from_numpy(to_video(self.at_size(chunk))) for chunk in self._chunks])
+                self._patches = ClipPatches(self.sizes, lambda n: shrunk(finest, self.sizes[n]), self.device)
+            else:
+                self._patches = ClipPatches(self.sizes, lambda n: self._level(self.sizes[n]), self.device)
+        return self._patches
+
+    def _level(self, size: ScaleSize) -> Tensor:
+        """All chunks at a size: (chunks, 3, T, H, W)."""
+        return torch.stack([torch.from_numpy(build(chunk, [size], self.config.resizing)[0]) for chunk in self._chunks])
+
+    def _check_patch(self, size: ScaleSize) -> None:
+        if not fits(size, self._how.patch):
+            raise CannotApply(f"a scale of {size} is smaller than a patch of {ScaleSize(*self._how.patch)} (T×H×W)")
+
+    @staticmethod
+    def _frames(x: Tensor) -> np.ndarray:
+        return to_frames(x[0].clamp(-1, 1).float().cpu().numpy())
+
+    # -- changes of the clip
+
+    def retarget(self, size: Size, keep: Keep, *, seed: int = 0, index: int = 0) -> np.ndarray:
+        """The clip at another size and aspect.
+
+        Args:
+            size: (T, H, W).
+            keep: objects: they stay as large as they are, there are more or fewer of them; the clip enters at the
+                coarsest scale, where it is stretched. layout: all stays where it is and is stretched with the picture;
+                the clip enters at the finest scale, which gives it its detail.
+        """
+        scale = len(self.sizes) - 1 if keep == "layout" else min(max(1, self.patch_from), len(self.sizes) - 1)
+        sizes = self.ladder_to(size)
+        if sizes[-1].frames != self.size.frames:
+            raise CannotApply(f"--retarget: keeps the clip's {self.size.frames} frames; see --extend for more")
+        return self.inject(self.clip(), scale, seed=seed, index=index, size=size)
+
+    @torch.no_grad()
+    def fill(
+        self, mask: np.ndarray, *, given: np.ndarray | None = None, grown: float = 1.0, seed: int = 0
+    ) -> np.ndarray:
+        """What is under the mask made new from the rest of the clip; all else stays to the bit.
+
+        The hole begins as a smooth continuation of its surroundings, which the patch-VAE of the coarsest scale makes
+        like the clip; then the clip's patches make it, scale by scale, from those that the mask does not touch.
+
+        Args:
+            mask: bool (T, H, W), of the finest scale.
+            given: the video with the hole, of the finest scale; None: the clip.
+            grown: px around the mask that are made new too.
+        """
+        base = self.clip() if given is None else given
+        hole = dilated(mask, grown)
+        ladder = self._full_rate(len(base))
+        holes = {n: self._reduced(hole, size) for n, size in enumerate(ladder)}
+        hidden = (lambda n: self._once(holes[n])) if given is None else None
+        patches = ClipPatches(self._full_rate(len(self._chunks[0])), self._full_level, self.device, hidden)
+        x = self._smooth(base, hole, ladder[0], stream_of(seed, 0, 4))
+
+        def known(made: Tensor, step: Step) -> Tensor:
+            real = self._video(base, ladder[step.n])
+            return torch.where(holes[step.n].to(made.device), made, real.to(made.device))
+
+        x = known(x.to(self.device), Step(0, ladder[0], 0))
+        made = self._frames(self._remade(x, patches, ladder, stream_of(seed, 0, 5), known, NEAREST))
+        return composite(made, base, softened(hole, 0, 0.7))
+
+    def _once(self, hole: Tensor) -> Tensor:
+        """The hole in the first chunk, none in the others: (chunks, 1, T, H, W)."""
+        others = torch.zeros_like(hole).expand(len(self._chunks) - 1, *hole.shape[1:])
+        return torch.cat([hole, others])
+
+    def _smooth(self, base: np.ndarray, hole: np.ndarray, size: ScaleSize, random: torch.Generator) -> Tensor:
+        """The video at the coarsest size with its hole continued smoothly, and through E and G⁰: (1, 3, *size)."""
+        x = self._video(base, size)
+        keep = (~self._reduced(hole, size)).float()
+        if keep.sum() == 0:
+            raise CannotApply("the mask leaves nothing at the coarsest scale; make it smaller")
+        filled, weight, x = x * keep, keep, x * keep
+        while (weight == 0).any():  # outwards from what is known, by means of what is around
+            around = F.avg_pool3d(F.pad(torch.cat([x, weight], 1), (1, 1, 1, 1, 1, 1)), 3, stride=1)
+            grown = around[:, 3:] > 0
+            fresh = (weight == 0) & grown
+            x = torch.where(fresh, around[:, :3] / around[:, 3:].clamp_min(1e-6), x)
+            weight = torch.where(grown, torch.ones_like(weight), weight)
+            x = x * weight
+        filled = x
+        stack = self.stack
+        if stack is None or self.config.vae_levels == 0 or self.config.latent != "gaussian":
+            return filled
+        at_zero = F.interpolate(filled, size=tuple(self.sizes[0]), mode="trilinear", align_corners=True)
+        with autocast(self.device, self.config.precision):
+            projected = stack.decode(stack.encoder(at_zero.to(self.device)).mu).float().cpu()
+        return enlarged(projected, size)
+
+    @torch.no_grad()
+    def extend(self, after: int = 0, before: int = 0, *, seed: int = 0) -> np.ndarray:
+        """The clip's own frames, and so many more behind and before them, made of its patches.
+
+        They begin as the clip played backwards from its end (and to its start), which meets it without a jump.
+        """
+        if self.config.dims == 2:
+            raise CannotApply("--extend: an image has one frame, and no time to go on in")
+        if min(after, before) < 0 or after + before == 0:
+            raise CannotApply("--extend: 1 frame or more")
+        own = self.clip(-1 if after else 0)
+        if before and after and len(self._chunks) > 1:
+            raise CannotApply("--extend: of a long video one end at a time; give one of --extend and --extend-before")
+        index = _bounced(len(own), before, after)
+        base = own[index]
+        ladder = self._full_rate(len(base))
+        patches = ClipPatches(self._full_rate(len(own)), self._full_level, self.device)
+        free = np.ones(len(base), bool)
+        free[before : before + len(own)] = False
+        hole = torch.from_numpy(free)[None, None, :, None, None]
+
+        def known(made: Tensor, step: Step) -> Tensor:
+            return torch.where(hole.to(made.device), made, self._video(base, ladder[step.n]).to(made.device))
+
+        random = stream_of(seed, 0, 6)
+        x = self._video(base, ladder[0])
+        x = x + hole * DETAIL_NOISE * x.std() * torch.randn(x.shape, generator=random)
+        made = self._frames(self._remade(x, patches, ladder, random, known))
+        made[before : before + len(own)] = own
+        return made
+
+    @torch.no_grad()
+    def loop(self, given: np.ndarray | None = None, *, seed: int = 0) -> tuple[np.ndarray, Seam]:
+        """A loop of the clip, or of a given video: its last frame leads to its first.
+
+        If the motion comes back to where it was, it is the longest run of frames that does, of at least a third of them.
+        If not, it is all frames and then as many new ones, less two, that lead back: they begin as the frames played
+        backwards, and patches of the clip that go around the seam make them anew.
+
+        Returns the loop, (t, H, W, 3), and its seam.
+        """
+        base = self.clip() if given is None else given
+        if len(base) < self._how.patch[0] + 1:
+            raise CannotApply(f"--loop: {self._how.patch[0] + 1} frames or more; an image does not move")
+        own = float(np.median([_change(a, b) for a, b in pairwise(base)]))
+        runs = [(n, -s) for n in range(max(2, len(base) // 3), len(base)) for s in range(len(base) - n)]
+        closed = [(n, s) for n, s in runs if _change(base[n - s], base[-s]) <= PERIODIC * own]
+        if closed:
+            length, start = max(closed)
+            frames = base[-start : length - start]
+            return frames, Seam(_change(frames[-1], frames[0]), own)
+        frames = self._led_back(base, stream_of(seed, 0, 7))
+        new = [*frames[len(base) - 1 :], frames[0]]
+        return frames, Seam(max(_change(a, b) for a, b in pairwise(new)), own)
+
+    def _led_back(self, base: np.ndarray, random: torch.Generator) -> np.ndarray:
+        canvas = base[_bounced(len(base), 0, len(base) - 2)]
+        around = self._how.patch[0] - 1
+        ladder = self._full_rate(len(canvas) + 2 * around)
+        patches = ClipPatches(self._full_rate(len(self._chunks[0])), self._full_level, self.device)
+        inner = slice(around, around + len(canvas))
+
+        def held(made: Tensor, step: Step) -> Tensor:
+            """The own frames, the new ones, and at both ends what is at the other."""
+            real = self._video(base, ladder[step.n]._replace(frames=len(base))).to(made.device)
+            loop = torch.cat([real, made[:, :, inner][:, :, len(base) :]], dim=2)
+            return torch.cat([loop[:, :, -around:], loop, loop[:, :, :around]], dim=2)
+
+        x = self._video(canvas, ladder[0]._replace(frames=len(canvas)))
+        x = F.pad(x, (0, 0, 0, 0, around, around))
+        made = self._remade(held(x, Step(0, ladder[0], 0)), patches, ladder, random, held)
+        return np.concatenate([base, self._frames(made[:, :, inner])[len(base) :]])
+
+    @torch.no_grad()
+    def enlarge(self, factor: float, *, given: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
+        """A video `factor` times as high and wide, with the detail of the clip: SinGAN's super-resolution.
+
+        The finest scale is applied again and again, each time to a video larger by about the ladder's factor, so that
+        they come to `factor` in all. After each the result is corrected to shrink to the given video (back-projection,
+        Irani and Peleg 1991).
+        """
+        base = self.clip() if given is None else given
+        low = torch.from_numpy(to_video(base))[None].to(self.device)
+        last = len(self.sizes) - 1
+        ratio = self.sizes[last].height / self.sizes[last - 1].height
+        count = max(1, round(math.log(factor) / math.log(ratio)))
+        x, how = low, replace(self._how, alpha=NEAREST)
+        for k in range(1, count + 1):
+            share = factor ** (k / count)
+            size = ScaleSize(len(base), round(base.shape[1] * share), round(base.shape[2] * share))
+            random = stream_of(seed, 0, 8, k)
+            if self.patch_from < len(self.sizes):
+                x = refine(enlarged(x, size), self.patches(), [Step(last, size, 2)], how, random)
+            else:
+                sizes = [*self.sizes[:last], size]
+                x = self._generators(x.cpu(), range(last, last + 1), sizes, random, noisy=False).to(self.device)
+            for _ in range(BACK_PROJECTIONS):
+                error = low - _shrunk(x, low.shape[2:])
+                x = (x + F.interpolate(error, size=tuple(size), mode="trilinear", align_corners=False)).clamp(-1, 1)
+        return self._frames(x)
+
+    def _remade(
+        self,
+        x: Tensor,
+        patches: ClipPatches,
+        ladder: Sequence[ScaleSize],
+        random: torch.Generator,
+        after: Callable[[Tensor, Step], Tensor],
+        alpha: float | None = None,
+    ) -> Tensor:
+        """A video at the coarsest size, made of patches from there to the finest; what must hold is `after`."""
+        coarse = max(self._passes, self.config.patch_coarse_passes)
+        steps = [Step(n, size, self._passes if n else coarse) for n, size in enumerate(ladder)]
+        how = self._how if alpha is None else replace(self._how, alpha=alpha)
+        return refine(x, patches, steps, how, random, after=after)
+
+    def _full_rate(self, frames: int) -> list[ScaleSize]:
+        """The model's scales that hold a patch, with so many frames in each."""
+        found = [size._replace(frames=frames) for size in self.sizes]
+        found = [size for size in found if fits(size, self._how.patch)]
+        if not found:
+            raise CannotApply(
+                f"a video of {self.size} is smaller than a patch of {ScaleSize(*self._how.patch)} (T×H×W)"
+            )
+        return found
+
+    def _full_level(self, n: int) -> Tensor:
+        return self._level(self._full_rate(len(self._chunks[0]))[n])
+
+    def _video(self, frames_thwc: np.ndarray, size: ScaleSize) -> Tensor:
+        """(1, 3, T, H, W) of frames at a size of as many frames."""
+        return torch.from_numpy(build(frames_thwc, [size], self.config.resizing)[0])[None]
+
+    @staticmethod
+    def _reduced(hole: np.ndarray, size: ScaleSize) -> Tensor:
+        """(1, 1, T, H, W) bool: pixels of which any part is in the hole."""
+        whole = torch.from_numpy(hole).float()[None, None]
+        return F.interpolate(whole, size=tuple(size), mode="area") > 0
+
+    # -- latent space
+
+    @torch.no_grad()
+    def vary(self, strength: float, *, seed: int = 0, index: int = 0) -> np.ndarray:
+        """Between the clip and a free sample: z = √(1 − s²)·μ + s·ε at scale 0, μ of the posterior and ε of the prior.
+
+        Args: strength: s in [0, 1]. At 0 it is the reconstruction, at 1 a sample whose z is the prior's.
+        """
+        if not 0 <= strength <= 1:
+            raise CannotApply(f"--strength {strength}: from 0, the clip, to 1, a free sample")
+        stack = self._latent()
+        random = stream_of(seed, index)
+        drawn = stack.draw(1, random)
+        real = self._video(self._chunks[0], self.sizes[0]) if self._chunks else None
+        if real is None:
+            self.clip()
+        assert real is not None
+        with autocast(self.device, self.config.precision):
+            mean = stack.encoder(real.to(self.device)).mu.float().cpu()
+        z = math.sqrt(1 - strength**2) * mean + strength * drawn
+        return self._of_latents(z, lambda n: _times(strength, stack.noise(n, 1, random)), _place(strength, seed, index))
+
+    @torch.no_grad()
+    def between(self, seed: int, seed_to: int, share: float, *, index: int = 0) -> np.ndarray:
+        """Sample `index` of one seed becoming that of another: spherical interpolation of z and of every noise.
+
+        Args: share: 0 is the first, 1 the second.
+        """
+        stack = self._latent()
+        a, b = stream_of(seed, index), stream_of(seed_to, index)
+        z = slerp(stack.draw(1, a), stack.draw(1, b), share)
+
+        def noise(n: int) -> Tensor | None:
+            one, other = stack.noise(n, 1, a), stack.noise(n, 1, b)
+            return None if one is None or other is None else slerp(one, other, share)
+
+        return self._of_latents(z, noise, stream_of(seed, index, 1))
+
+    @torch.no_grad()
+    def recombined(self, layout: tuple[int, int], detail: tuple[int, int]) -> np.ndarray:
+        """The layout of one sample with the detail of another, each named by seed and index.
+
+        The layout is z of scale 0, the detail the noise of all scales above; where patches make those, noise on the
+        layout that they are searched for.
+        """
+        stack = self._latent()
+        z, random = stack.draw(1, stream_of(*layout)), stream_of(*detail)
+        stack.draw(1, random)  # its own z, which is not taken
+        return self._of_latents(
+            z, lambda n: stack.noise(n, 1, random), stream_of(*detail, 1), detail_noise=DETAIL_NOISE
+        )
+
+    def _latent(self) -> GeneratorStack:
+        if self.stack is None:
+            raise CannotApply(f"method={self.config.method}: has no latent space; take a model of hpvaegan")
+        return self.stack
+
+    def _of_latents(
+        self, z: Tensor, noise: Callable[[int], Tensor | None], random: torch.Generator, *, detail_noise: float = 0.0
+    ) -> np.ndarray:
+        """The video of a latent, as a sample is made of it."""
+        stack, x = self._latent(), z
+        for n in range(min(self.patch_from, stack.num_scales)):
+            x = torch.cat(list(run_level(stack, x, n, noise(n), self._limit)), dim=2)
+        if self.patch_from >= len(self.sizes):
+            return self._frames(stack.to_video(x))
+        first = self.patch_from
+        coarse = [Step(first - 1, self.sizes[first - 1], self.config.patch_coarse_passes)]
+        x = refine(x, self.patches(), coarse, self._how, random) if coarse[0].passes else x
+        if detail_noise:
+            x = x + detail_noise * x.std() * torch.randn(x.shape, generator=random).to(x.device)
+        return self._frames(self._rest(x, first, self.sizes, random))
+
+
+def masked(
+    made: np.ndarray, given: np.ndarray, mask: np.ndarray, grown: float | None, feather: float | None
+) -> np.ndarray:
+    """`made` in the mask, which is grown and softened as SinGAN does; elsewhere `given`, to the bit."""
+    return composite(made, given, softened(mask, grown, feather))
+
+
+def quantised(painting: np.ndarray, clip: np.ndarray, colours: int = COLOURS, seed: int = 0) -> np.ndarray:
+    """A painting in the clip's main colours, as SinGAN's paint_train: means of the clip's pixels by k-means; those of
+    the painting's, which begin there, take their places.
+
+    Args: painting, clip: uint8 (T, H, W, 3). Returns uint8 like the painting.
+    """
+    pixels = clip.reshape(-1, 3).astype(np.float64)
+    some = pixels[np.random.default_rng(seed).permutation(len(pixels))[: 2**14]]
+    centres, _ = kmeans2(some, colours, minit="++", seed=seed)
+    own = painting.reshape(-1, 3).astype(np.float64)
+    _, labels = kmeans2(own, centres, minit="matrix", iter=10, missing="warn")
+    return np.rint(centres[labels]).astype(np.uint8).reshape(painting.shape)
+
+
+def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """Along the great circle from a to b, their lengths interpolated too (Shoemake 1985); share 0 is a, 1 is b."""
+    lengths = a.norm(), b.norm()
+    if share in (0.0, 1.0) or min(lengths) == 0:
+        return a if share == 0 else b if share == 1 else (1 - share) * a + share * b
+    angle = torch.acos(((a * b).sum() / (lengths[0] * lengths[1])).clamp(-1, 1))
+    if angle < 1e-4:
+        return (1 - share) * a + share * b
+    unit = (torch.sin((1 - share) * angle) * a / lengths[0] + torch.sin(share * angle) * b / lengths[1]) / angle.sin()
+    return unit * ((1 - share) * lengths[0] + share * lengths[1])
+
+
+def diverse(videos: Sequence[np.ndarray], scores: Sequence[float], keep: int) -> list[int]:
+    """Which of some samples to keep: of the better half by score, where lower is better, those that differ most.
+
+    The best comes first; each that follows is the one whose smallest mean difference to those taken is largest.
+    """
+    order = np.argsort(scores, kind="stable")[: max(keep, len(videos) // 2)]
+    taken = [int(order[0])]
+    while len(taken) < keep:
+        rest = [int(i) for i in order if i not in taken]
+        taken.append(max(rest, key=lambda i: min(_change(videos[i], videos[j]) for j in taken)))
+    return taken
+
+
+# -- small parts
+
+
+def _times(strength: float, noise: Tensor | None) -> Tensor | None:
+    return None if noise is None or strength == 0 else strength * noise
+
+
+def _place(strength: float, seed: int, index: int) -> torch.Generator:
+    """Of the search of patches: at strength 0 that of `Sampler.reconstruction`."""
+    return stream_of(0, 0, 1) if strength == 0 else stream_of(seed, index, 1)
+
+
+def _bounced(frames: int, before: int, after: int) -> np.ndarray:
+    """Which frame each of the canvas begins as: the clip, continued backwards at both ends: … 2 1 | 0 1 2 | 1 0 …"""
+    period = 2 * (frames - 1)
+    at = np.arange(-before, frames + after) % period
+    return np.where(at < frames, at, period - at)
+
+
+def _change(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean absolute difference, levels."""
+    return float(np.abs(a.astype(np.int16) - b.astype(np.int16)).mean())
+
+
+def _shrunk(x: Tensor, size: Sequence[int]) -> Tensor:
+    """(1, 3, T, H, W) → (1, 3, *size), of as many frames: the mean of what becomes one pixel."""
+    return F.interpolate(x, size=tuple(size), mode="area")

@@ -1,0 +1,171 @@
+"""Masks of what changes in a video: larger than drawn, soft at the edge, and exactly nothing elsewhere.
+
+SinGAN's (Shaham et al. 2019; their published code, functions.dilate_mask): a mask is dilated by a disk of 7 px for
+harmonization and of 20 px for editing, then blurred by a Gaussian of 5 px, of images about 250 px long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy import ndimage
+from skimage.transform import resize
+
+from model.pyramid import ScaleSize
+
+GROWN, FEATHER = 7 / 250, 5 / 250  # of the longer side
+SAME_ASPECT = 0.02  # ratio of two aspects that are still the same, beside 1: sides are rounded to pixels
+PAINTED = 12  # levels of 255 by which a drawing differs from the frame that it was drawn on
+
+
+def as_drawn(mask: np.ndarray, size: ScaleSize) -> np.ndarray:
+    """A mask at the size of a video.
+
+    Args: mask: uint8 (T or 1, H, W), white where the video changes. size: (T, H, W).
+
+    Returns bool (T, H, W). Raises ValueError, one line, for another aspect or number of frames, and for a mask that is
+    empty or covers everything.
+    """
+    frames, height, width = mask.shape
+    check_aspect("the mask", (height, width), size)
+    if frames not in (1, size.frames):
+        raise ValueError(f"the mask has {frames} frames, the video {size.frames}; give one frame, or as many")
+    drawn = _resized(mask, (frames, *size[1:])) > 127
+    drawn = np.broadcast_to(drawn, size)
+    if not drawn.any():
+        raise ValueError("the mask is empty: nothing would change; paint white what is to be made new")
+    if drawn.all():
+        raise ValueError("the mask covers everything; leave it out, or paint black what is to stay")
+    return drawn
+
+
+def check_aspect(what: str, given: tuple[int, int], size: ScaleSize) -> None:
+    """Raises ValueError, one line, if (H, W) px cannot be scaled to a video's size without distortion."""
+    height, width = given
+    ratio = width / height / (size.width / size.height)
+    rounding = 1 / min(size.height, size.width)
+    if abs(ratio - 1) > SAME_ASPECT + rounding:
+        raise ValueError(
+            f"{what} has {height}×{width} px, the video {size.height}×{size.width}: give one of its aspect"
+        )
+
+
+def softened(mask: np.ndarray, grown: float | None = None, feather: float | None = None) -> np.ndarray:
+    """The weight of what is new: 1 in the mask, falling to exactly 0 around it, each frame for itself.
+
+    Args:
+        mask: bool (T, H, W).
+        grown: px by which the mask is dilated; None: GROWN of the longer side.
+        feather: px, standard deviation of the Gaussian; None: FEATHER of the longer side.
+
+    Returns float32 (T, H, W) in [0, 1]; a frame without mask stays 0.
+    """
+    side = max(mask.shape[1:])
+    feather = FEATHER * side if feather is None else feather
+    weights = np.zeros(mask.shape, np.float32)
+    for weight, wide in zip(weights, dilated(mask, GROWN * side if grown is None else grown)):
+        if wide.any():
+            soft = ndimage.gaussian_filter(wide.astype(np.float32), feather, mode="nearest") if feather else wide
+            weight[:] = soft / soft.max()
+    return weights
+
+
+def dilated(mask: np.ndarray, radius: float) -> np.ndarray:
+    """A mask, bool (T, H, W), with all that is at most `radius` px from it in its frame."""
+    return np.stack([ndimage.distance_transform_edt(~frame) <= radius if frame.any() else frame for frame in mask])
+
+
+def composite(made: np.ndarray, given: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """`made` where the weight is 1, `given` to the bit where it is 0, between them in proportion.
+
+    Args: made, given: uint8 (T, H, W, 3). weight: float32 (T, H, W). Returns uint8 (T, H, W, 3).
+    """
+    base = given.astype(np.float32)
+    return np.rint(base + weight[..., None] * (made.astype(np.float32) - base)).astype(np.uint8)
+
+
+# -- what people bring: objects with alpha, drawings
+
+
+def overlaid(clip: np.ndarray, layer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An object in front of a clip.
+
+    Args: clip: uint8 (T, H, W, 3). layer: uint8 (T or 1, h, w, 4) RGBA, straight alpha, of the clip's aspect.
+
+    Returns the composite, uint8 (T, H, W, 3), and where the object is, bool (T, H, W). Raises ValueError, one line.
+    """
+    size = ScaleSize(*clip.shape[:3])
+    if len(layer) not in (1, size.frames):
+        raise ValueError(f"the object has {len(layer)} frames, the video {size.frames}; give one frame, or as many")
+    check_aspect("the object", layer.shape[1:3], size)
+    if (layer[..., 3] == 255).all():
+        raise ValueError("the object has no transparent pixel: it would hide the clip; give alpha, or a mask with it")
+    return _in_front(clip, np.broadcast_to(_at_size(layer, size), (*size, 4)))
+
+
+def tracked(clip: np.ndarray, drawings: Mapping[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Drawings on some frames of a clip, carried to all of them.
+
+    Paint is what is opaque and differs from the frame that it was drawn on. Between two drawings it moves from the
+    centre of one to that of the other, and fades from one to the other; before the first and after the last it stays.
+
+    Args: clip: uint8 (T, H, W, 3). drawings: by frame, from 0, uint8 (h, w, 4) RGBA of the clip's aspect.
+
+    Returns the painted clip, uint8 (T, H, W, 3), and where paint is, bool (T, H, W). Raises ValueError, one line, for a
+    frame that the clip does not have, and for a drawing that differs nowhere.
+    """
+    size = ScaleSize(*clip.shape[:3])
+    painted: dict[int, np.ndarray] = {}
+    for at, drawing in sorted(drawings.items()):
+        if not 0 <= at < size.frames:
+            raise ValueError(f"a drawing is for frame {at}, the video has frames 0 to {size.frames - 1}")
+        check_aspect(f"the drawing of frame {at}", drawing.shape[:2], size)
+        layer = _at_size(drawing[None], size)[0]
+        differs = np.abs(layer[..., :3] - clip[at]).max(axis=-1) > PAINTED
+        layer[..., 3] *= ndimage.binary_opening(differs, iterations=1) if min(differs.shape) > 16 else differs
+        if layer[..., 3].max() < 128:
+            raise ValueError(f"the drawing of frame {at} differs nowhere from the clip's frame; paint something on it")
+        painted[at] = layer
+    layers = np.stack([_between(painted, frame) for frame in range(size.frames)])
+    return _in_front(clip, layers)
+
+
+def _between(painted: Mapping[int, np.ndarray], frame: int) -> np.ndarray:
+    """The layer of a frame, float32 (H, W, 4)."""
+    before = max((at for at in painted if at <= frame), default=min(painted))
+    after = min((at for at in painted if at >= frame), default=max(painted))
+    if before >= after:
+        return painted[before]
+    share = (frame - before) / (after - before)
+    centres = [np.array(ndimage.center_of_mass(painted[at][..., 3])) for at in (before, after)]
+    centre = (1 - share) * centres[0] + share * centres[1]
+    mixed = np.zeros_like(painted[before])
+    for at, own, part in zip((before, after), centres, (1 - share, share)):
+        shift = (*(centre - own), 0)
+        premultiplied = painted[at].copy()
+        premultiplied[..., :3] *= premultiplied[..., 3:] / 255
+        mixed += np.float32(part) * ndimage.shift(premultiplied, shift, order=1)
+    alpha = mixed[..., 3:]
+    mixed[..., :3] = np.divide(mixed[..., :3] * 255, alpha, out=np.zeros_like(mixed[..., :3]), where=alpha > 0)
+    return mixed
+
+
+def _at_size(layer: np.ndarray, size: ScaleSize) -> np.ndarray:
+    """uint8 (t, h, w, 4) → float32 (t, H, W, 4)."""
+    return _resized(layer, (len(layer), *size[1:], 4))
+
+
+def _resized(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 → float32 of the same range; what shrinks is blurred before."""
+    if values.shape == shape:
+        return values.astype(np.float32)
+    return resize(values, shape, order=1, preserve_range=True, anti_aliasing=True).astype(np.float32)
+
+
+def _in_front(clip: np.ndarray, layers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    alpha = layers[..., 3] / 255
+    mask = alpha > 0.5
+    if not mask.any():
+        raise ValueError("what is laid over the clip is transparent everywhere; give something to see")
+    return composite(np.clip(layers[..., :3], 0, 255).astype(np.uint8), clip, alpha.astype(np.float32)), mask
