@@ -1,4 +1,4 @@
-"""Image files, which are clips of one frame: `probe` reads the header of one, `read` its pixels.
+"""Image files, which are clips of one frame: `probe` reads the header of one, `read` and `read_rgba` its pixels.
 
 Pillow decodes them, here and nowhere else. What it would read wrongly, of TIFF files, ffmpeg decodes.
 """
@@ -94,6 +94,27 @@ def read(path: str | os.PathLike[str], max_height: int | None = None) -> np.ndar
     Returns: uint8 (1, H, W, 3) RGB.
     Raises: VideoError as `probe` does, and for one that is cut off, damaged, or has no colours that can be shown.
     """
+    seen = _seen(path)
+    if seen.mode == "RGBA":
+        white = Image.new("RGB", seen.size, (255, 255, 255))
+        white.paste(seen, mask=seen.getchannel("A"))
+        seen = white
+    return np.array(_shrunk(seen, max_height))[None]
+
+
+def read_rgba(path: str | os.PathLike[str], max_height: int | None = None) -> np.ndarray:
+    """The pixels of an image with their alpha: sRGB, upright.
+
+    Args: max_height: px; as of `read`. What is transparent has no part in the colours of a shrunk image.
+
+    Returns: uint8 (1, H, W, 4) RGBA, straight alpha from 0, transparent, to 255, which it is where the file has none.
+    Raises: VideoError as `read` does.
+    """
+    return np.array(_shrunk(_seen(path).convert("RGBA"), max_height))[None]
+
+
+def _seen(path: str | os.PathLike[str]) -> Image.Image:
+    """An image as it is seen: sRGB, upright, of mode RGB, or RGBA if it may be transparent. Raises: VideoError."""
     with _opened(path) as image:
         orientation = 1 if image.format == "TIFF" else _orientation(image)
         try:
@@ -101,13 +122,15 @@ def read(path: str | os.PathLike[str], max_height: int | None = None) -> np.ndar
         except Exception as error:  # Pillow's readers raise of all kinds
             cause = f"is an image that cannot be read to its end{_said(error)}"
             raise video_error(path, cause, "copy or export it again") from None
-        seen = _on_white(image)
-        if orientation in _UPRIGHT:
-            seen = seen.transpose(_UPRIGHT[orientation])
-        if max_height is not None and seen.height > max_height:
-            width = max(1, round_half_up(Fraction(seen.width * max_height, seen.height)))
-            seen = seen.resize((width, max_height), Image.Resampling.BOX)
-        return np.array(seen)[None]
+        seen = _colours(image)
+        return seen.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else seen
+
+
+def _shrunk(image: Image.Image, max_height: int | None) -> Image.Image:
+    if max_height is None or image.height <= max_height:
+        return image
+    width = max(1, round_half_up(Fraction(image.width * max_height, image.height)))
+    return image.resize((width, max_height), Image.Resampling.BOX)
 
 
 # -- files
@@ -224,18 +247,16 @@ def _no_colours(path: str | os.PathLike[str]) -> VideoError:
 # -- colours
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    """Of mode RGB and in sRGB; what is transparent lies on white."""
+def _colours(image: Image.Image) -> Image.Image:
+    """Of mode RGB and in sRGB; of mode RGBA if it may be transparent."""
     image = _of_8_bits(image)
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     if image.mode not in ("CMYK", "LAB"):
         image = image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
     seen = _srgb(image)
-    if alpha is None:
-        return seen
-    white = Image.new("RGB", seen.size, (255, 255, 255))
-    white.paste(seen, mask=alpha)
-    return white
+    if alpha is not None:
+        seen.putalpha(alpha)
+    return seen
 
 
 def _of_8_bits(image: Image.Image) -> Image.Image:

@@ -208,6 +208,9 @@ def _header(container: Any, stream: Any, frame: Any, colors: Sequence[int]) -> d
         "format": container.format.name,
         "jumps": bool(container.format.flags & TS_DISCONT),
         "pix_fmt": (context.pix_fmt if frame is None else frame.format.name) or "unknown",
+        "codec": context.name,
+        # WebM keeps it beside the pictures, where a decoder for it alone finds it.
+        "has_alpha": _has_alpha(shown.format) or stream.metadata.get("alpha_mode") == "1",
         "width": shown.width or 0,
         "height": shown.height or 0,
         "sar": [sar.numerator, sar.denominator],
@@ -218,6 +221,11 @@ def _header(container: Any, stream: Any, frame: Any, colors: Sequence[int]) -> d
         "field_order": int(getattr(context, "field_order", None) or 0),  # of PyAV 18, which needs Python 3.11
         **dict(zip(("matrix", "primaries", "transfer"), named)),
     }
+
+
+def _has_alpha(form: Any) -> bool:
+    """Whether pixels of a format may be transparent, as those of a palette may."""
+    return form is not None and (form.has_palette or any(part.is_alpha for part in form.components))
 
 
 def _display_matrix(frame: Any) -> list[int] | None:

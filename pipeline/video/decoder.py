@@ -1,4 +1,4 @@
-"""Video files, still images and folders of frames -> uint8 RGB arrays.
+"""Video files, still images and folders of frames -> uint8 RGB or RGBA arrays.
 
 ffmpeg decodes a video in one pass, and tells the time of each picture that comes. Which pictures should come, and when
 each is shown, is known from the container's packets. A clip is damaged where one of them does not come, or where what
@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ MAX_CLIP_BYTES = 2 << 30  # in memory; 13 frames of 8K RGB have 1.2 GiB
 AHEAD = 64  # pictures that ffmpeg may have begun, and complained of, before those that it has given
 MISSING_S = 1.0  # by which a video may be shorter than it says
 LAG_S = 60.0  # from a frame to the line that ffmpeg has printed before it
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # by the codec's name: the one that gives alpha
 MARGIN_S = 2.0  # before the first wanted picture, by which ffmpeg's clock may differ from the container's
 
 
@@ -63,6 +65,7 @@ def decode(
     num_frames: int | None = None,
     fps: float | None = 24.0,
     max_height: int | None = None,
+    alpha: bool = False,
 ) -> np.ndarray:
     """Frames of a video, resampled to `fps`, as displayed: rotated, with square pixels.
 
@@ -71,14 +74,16 @@ def decode(
         start_frame, num_frames: counted in resampled frames; the result equals a slice of the whole decode.
         fps: None: each picture of the file is one frame.
         max_height: pixels; a higher video is shrunk to it with its aspect kept, a lower one is left alone.
+        alpha: whether the alpha channel is given too.
 
-    Returns: (T, H, W, 3) uint8 RGB, C-contiguous. Alpha is dropped, gray becomes three equal channels.
+    Returns: (T, H, W, 3) uint8 RGB, C-contiguous. Gray becomes three equal channels. Alpha is dropped. With `alpha`:
+        (T, H, W, 4) uint8 RGBA, straight alpha from 0, transparent, to 255, which it is where the file has none.
     Raises: VideoError, also when fewer than `num_frames` are there, and for damage before the last frame, which ffmpeg
         covers with repeated or smeared ones; ValueError for numbers out of range.
     """
     _check(start_frame, num_frames or 1, fps, max_height)
     count = num_frames or max(1, count_frames(probe(path), fps) - start_frame)
-    (clip,) = decode_each(path, [start_frame], num_frames=count, fps=fps, max_height=max_height)
+    (clip,) = decode_each(path, [start_frame], num_frames=count, fps=fps, max_height=max_height, alpha=alpha)
     if isinstance(clip, Damaged) and num_frames is None:
         raise video_error(path, f"is damaged at {clip.end_s:.1f} s or before", "copy or export it again")
     if isinstance(clip, VideoError):
@@ -93,6 +98,7 @@ def decode_each(
     num_frames: int,
     fps: float | None = 24.0,
     max_height: int | None = None,
+    alpha: bool = False,
 ) -> Iterator["np.ndarray | VideoError"]:
     """The clips that begin at each of `starts` (ascending), in one pass over the video and one clip's memory.
 
@@ -106,26 +112,26 @@ def decode_each(
     waiting = deque(starts)
     try:
         if waiting:
-            yield from _clips(path, waiting, num_frames, fps, max_height)
+            yield from _clips(path, waiting, num_frames, fps, max_height, alpha)
     except VideoError as error:
         yield from (error for _ in waiting)
 
 
 def _clips(
-    path: AnyPath, waiting: deque[int], num_frames: int, fps: float | None, max_height: int | None
+    path: AnyPath, waiting: deque[int], num_frames: int, fps: float | None, max_height: int | None, alpha: bool
 ) -> Iterator["np.ndarray | VideoError"]:
     """Takes clips off `waiting` as they come."""
     info = probe(path)
     due = info.timeline.due(_rate(path, fps))
     width, height = picture.size(info, max_height)
-    _check_memory(path, (height, width, 3), num_frames)
+    _check_memory(path, (height, width, 3 + alpha), num_frames)
     first, stop = waiting[0], min(waiting[-1] + num_frames, len(due))
     soundness = _Soundness(info)
     window: deque[np.ndarray] = deque(maxlen=num_frames)
     shown = (
-        _folder(info, first, stop, max_height)
+        _folder(info, first, stop, max_height, alpha)
         if os.path.isdir(path)
-        else _frames(info, due, first, stop, fps, max_height, soundness)
+        else _frames(info, due, first, stop, fps, max_height, alpha, soundness)
     )
     with contextlib.closing(shown):
         for seen, frame in enumerate(shown, first + 1):
@@ -219,6 +225,40 @@ class _Decoding(command.Running):
                 super()._told(line + b"\n")
 
 
+class _Given:
+    """How ffmpeg gives the frames of a file: RGB, or RGBA where alpha is asked for and is there."""
+
+    def __init__(self, info: VideoInfo, max_height: int | None, alpha: bool) -> None:
+        self._info, self._max_height = info, max_height
+        self._alpha, self._opaque = alpha and info.has_alpha, alpha and not info.has_alpha
+        width, height = picture.size(info, max_height)
+        self._shape = (height, width, 3 + self._alpha)
+        self.size = math.prod(self._shape)  # bytes
+        if self._alpha and picture.is_hdr(info):
+            cause = "is HDR with an alpha channel, whose colours cannot be turned into those of SDR here"
+            raise video_error(info.path, cause, "export it in SDR")
+
+    def decoder(self) -> dict[str, str]:
+        """Options of the input. ffmpeg's own decoders of VP8 and VP9 may leave alpha out."""
+        name = _ALPHA_DECODERS.get(self._info.codec)
+        if not self._alpha or name is None:
+            return {}
+        if not command.has(command.ffmpeg_exe(), "decoders", name):
+            cause = f"has an alpha channel, which this ffmpeg cannot decode (no decoder {name})"
+            raise video_error(self._info.path, cause, "use an ffmpeg with libvpx, or export it as a .mov")
+        return {"c:v": name}
+
+    def output(self, node: Any, **options: Any) -> Any:
+        """The graph that prints the frames of a node, as they are seen."""
+        node = picture.filtered(node, self._info, self._max_height, alpha=self._alpha)
+        return node.output("pipe:1", format="rawvideo", pix_fmt="rgba" if self._alpha else "rgb24", **options)
+
+    def frame(self, raw: bytes | bytearray) -> np.ndarray:
+        """One printed frame, (H, W, 3) or, where alpha is asked for, (H, W, 4) uint8."""
+        frame = np.frombuffer(raw, np.uint8).reshape(self._shape)
+        return np.dstack([frame, np.full(frame.shape[:2], 255, np.uint8)]) if self._opaque else frame
+
+
 class _Soundness:
     """Whether a clip's pictures are as they were, by what came and what was complained of."""
 
@@ -273,26 +313,27 @@ def _frames(
     stop: int,
     fps: float | None,
     max_height: int | None,
+    alpha: bool,
     soundness: _Soundness,
 ) -> Generator[np.ndarray, None, None]:
-    """Frames first .. stop - 1 of a video file, each (H, W, 3) uint8; fewer where it ends before. `due`: the picture
-    that each frame shows. Where one does not come, the one before it is given, and `soundness` told."""
+    """Frames first .. stop - 1 of a video file, each (H, W, 3) or, with `alpha`, (H, W, 4) uint8; fewer where it ends
+    before. `due`: the picture that each frame shows. Where one does not come, the one before it is given, and
+    `soundness` told."""
     if first >= stop:
         return
-    width, height = picture.size(info, max_height)
+    given = _Given(info, max_height, alpha)
     matching = _Matching(info)
-    node = command.input_node(info.path, noautorotate=None, copyts=None)[f"{info.stream}"]
+    node = command.input_node(info.path, noautorotate=None, copyts=None, **given.decoder())[f"{info.stream}"]
     node = node.filter("select", _selected(info, due, first, fps))
-    node = picture.filtered(node, info, max_height)
-    node = node.output("pipe:1", format="rawvideo", pix_fmt="rgb24", fps_mode="passthrough")
+    node = given.output(node, fps_mode="passthrough")
     timeout_s = command.COMMAND_TIMEOUT_S + FRAME_TIMEOUT_S * stop
-    size, last, at = width * height * 3, None, first
+    last, at = None, first
     with _Decoding(
         info.path, command.ffmpeg_args(info.path, node, loglevel="repeat+level+warning"), timeout_s=timeout_s
     ) as running:
         complaints = 0
-        while at < stop and len(raw := running.read(size)) == size:  # half a last frame is no frame
-            frame = np.frombuffer(raw, np.uint8).reshape(height, width, 3)
+        while at < stop and len(raw := running.read(given.size)) == given.size:  # half a last frame is no frame
+            frame = given.frame(raw)
             is_given = False
             while not is_given:  # the pictures that were decoded and are not wanted come before it
                 expected = matching.next
@@ -377,10 +418,12 @@ class _Matching:
         return None
 
 
-def _folder(info: VideoInfo, first: int, stop: int, max_height: int | None) -> Generator[np.ndarray, None, None]:
+def _folder(
+    info: VideoInfo, first: int, stop: int, max_height: int | None, alpha: bool
+) -> Generator[np.ndarray, None, None]:
     """Frames of a folder, one by one. Raises: VideoError for one that has another size or cannot be read."""
     for file in frame_files(info.path)[first:stop]:
-        yield _image(file, info, max_height)
+        yield _image(file, info, max_height, alpha)
 
 
 def decode_stored(path: AnyPath) -> np.ndarray:
@@ -395,15 +438,14 @@ def decode_stored(path: AnyPath) -> np.ndarray:
     return np.frombuffer(done.stdout, np.uint8).reshape(height, width, 4)
 
 
-def _image(file: Path, first: VideoInfo, max_height: int | None) -> np.ndarray:
+def _image(file: Path, first: VideoInfo, max_height: int | None, alpha: bool) -> np.ndarray:
     info = probe(file)
     if (info.width, info.height) != (first.width, first.height):
         cause = f"is {info.width}x{info.height} but the first frame is {first.width}x{first.height}"
         raise video_error(file, cause, "give all frames of a folder the same size")
-    width, height = picture.size(info, max_height)
-    node = picture.filtered(command.input_node(file, noautorotate=None)["V:0"], info, max_height)
-    node = node.output("pipe:1", format="rawvideo", pix_fmt="rgb24", frames=1)
-    done = command.run(file, command.ffmpeg_args(file, node), max_bytes=width * height * 3)
-    if done.returncode or len(done.stdout) != width * height * 3:
+    given = _Given(info, max_height, alpha)
+    node = given.output(command.input_node(file, noautorotate=None)["V:0"], frames=1)
+    done = command.run(file, command.ffmpeg_args(file, node), max_bytes=given.size)
+    if done.returncode or len(done.stdout) != given.size:
         raise cut_image(file)
-    return np.frombuffer(done.stdout, np.uint8).reshape(height, width, 3)
+    return given.frame(done.stdout)

@@ -77,9 +77,9 @@ def lacks(exe: str) -> str:
 
 
 @cache
-def has_filter(exe: str, name: str) -> bool:
-    """Whether this ffmpeg was built with a filter."""
-    done = run(exe, [exe, "-hide_banner", "-v", "error", "-filters"])
+def has(exe: str, kind: str, name: str) -> bool:
+    """Whether this ffmpeg was built with one of the "filters", or one of the "decoders"."""
+    done = run(exe, [exe, "-hide_banner", "-v", "error", f"-{kind}"])
     return name.encode() in done.stdout.split()
 
 

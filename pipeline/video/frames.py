@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -55,17 +55,22 @@ def listed(files: Sequence[Path]) -> str:
     return names + (f" and {len(files) - NAMED} more" if len(files) > NAMED else "")
 
 
-def numbered_images(folder: AnyPath) -> tuple[list[Path], list[Path]]:
-    """The longest sequence of numbered images of a folder, and its other images. Raises: VideoError."""
+def files_of(folder: AnyPath, suffixes: Collection[str]) -> list[Path]:
+    """The files of a folder with these suffixes in natural order, hidden ones left out. Raises: VideoError."""
     try:
-        images = [
+        files = [
             file
             for file in Path(folder).iterdir()
-            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and os.path.isfile(file)
+            if file.suffix.lower() in suffixes and not file.name.startswith(".") and os.path.isfile(file)
         ]
     except OSError as error:
         raise video_error(folder, f"cannot be listed ({error.strerror})", "check the folder") from None
-    images.sort(key=lambda file: (natural_key(file.stem), file.name))
+    return sorted(files, key=lambda file: (natural_key(file.stem), file.name))
+
+
+def numbered_images(folder: AnyPath) -> tuple[list[Path], list[Path]]:
+    """The longest sequence of numbered images of a folder, and its other images. Raises: VideoError."""
+    images = files_of(folder, IMAGE_SUFFIXES)
     sequences: dict[str, list[Path]] = defaultdict(list)
     for file in images:
         if re.search(r"\d", file.stem):

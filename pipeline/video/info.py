@@ -37,6 +37,8 @@ class VideoInfo:
     rotation_deg: int  # clockwise, already applied to width and height
     has_audio: bool
     pix_fmt: str
+    codec: str  # by FFmpeg's name
+    has_alpha: bool
     timeline: Timeline = field(repr=False, compare=False)
     stream: int = 0  # the one of the file's that is decoded
     announced_s: float = 0.0  # how long its header says that it lasts; 0: nothing
@@ -90,7 +92,10 @@ def _info(path: AnyPath, head: dict[str, Any], packets: np.ndarray, messages: by
     _check_size(path, *displayed)
     fps, tick_s = Fraction(*head["fps"]) or Fraction(25), Fraction(*head["tick"])
     frames = timeline(packets, tick_s, fps, may_jump=head["jumps"], complaints=head["complaints"])
-    same = {name: head[name] for name in ("pix_fmt", "stream", "announced_s", "interlaced", "field_order", *COLORS)}
+    same = {
+        name: head[name]
+        for name in ("pix_fmt", "codec", "has_alpha", "stream", "announced_s", "interlaced", "field_order", *COLORS)
+    }
     return VideoInfo(
         path=os.fspath(path),
         width=displayed[0],

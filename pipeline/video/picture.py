@@ -29,11 +29,15 @@ def is_hdr(info: VideoInfo) -> bool:
 def can_tone_map() -> bool:
     """Whether this machine's ffmpeg can turn HDR into SDR."""
     exe = command.ffmpeg_exe()
-    return command.has_filter(exe, "zscale") and command.has_filter(exe, "tonemap")
+    return command.has(exe, "filters", "zscale") and command.has(exe, "filters", "tonemap")
 
 
-def filtered(node: Any, info: VideoInfo, max_height: int | None) -> Any:
-    """The graph's frames as they are seen: progressive, cropped, of the size of `size`, turned, in SDR's colours."""
+def filtered(node: Any, info: VideoInfo, max_height: int | None, *, alpha: bool = False) -> Any:
+    """The graph's frames as they are seen: progressive, cropped, of the size of `size`, turned, in SDR's colours.
+
+    Args: alpha: whether the alpha channel, which is there, is kept. It is straight. What is transparent has no part
+        in the colours of a shrunk frame.
+    """
     width, height = size(info, max_height)
     if info.interlaced:
         node = node.filter("bwdif", mode="send_frame", deint="interlaced")
@@ -48,7 +52,12 @@ def filtered(node: Any, info: VideoInfo, max_height: int | None) -> Any:
     # `area` is right for shrinking, bicubic for stretched pixels.
     scaler = ("area" if height < info.height else "bicubic") + "+accurate_rnd+full_chroma_int"
     stored = (height, width) if info.orientation.turned else (width, height)
-    node = node.filter("scale", *stored, flags=scaler, **_matrix(info))
+    if alpha and (width, height) != (info.width, info.height):
+        node = node.filter("scale", flags=scaler, **_matrix(info)).filter("format", "gbrap16le")
+        node = node.filter("premultiply", inplace=1).filter("scale", *stored, flags=scaler)
+        node = node.filter("format", "gbrap16le").filter("unpremultiply", inplace=1)
+    else:
+        node = node.filter("scale", *stored, flags=scaler, **_matrix(info))
     for name, *arguments in info.orientation.filters():
         node = node.filter(name, *arguments)
     if is_hdr(info) and can_tone_map():
