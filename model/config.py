@@ -27,6 +27,9 @@ Precision = Literal["auto", "bf16", "float32"]
 Latent = Literal["gaussian", "patchvae"]
 Method = Literal["hpvaegan", "singan", "consingan", "vgpnn"]
 Resizing = Literal["corners", "opencv"]
+Finish = Literal["generators", "patches"]  # of an application: what the scales above a given video are
+Keep = Literal["objects", "layout"]  # of retargeting: what has its proportions still
+COLOURS = 5  # of a quantised painting: SinGAN's paint_train
 
 
 class ConfigError(ValueError):

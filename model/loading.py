@@ -12,9 +12,10 @@ import torch
 
 from infra.remote import fetch
 from model import checkpoint, official, presets
-from model.config import Method, Precision, TrainConfig
+from model.config import Finish, Method, Precision, TrainConfig
 from model.networks.generators import GeneratorStack
 from model.pyramid import ScaleSize, ladder, training_pyramids
+from model.sampling.applications import Applications
 from model.sampling.sampler import NetworkSampler, Sampler, is_finished, sampler_of
 
 
@@ -78,6 +79,24 @@ class LoadedModel:
             cause = f"trained on {self.examples} chunks and copies of them, there are {len(clip)}"
             raise ValueError(f"{self.name}: {cause}: chunks are lost, or of another clip; give all of its own")
         return sampler_of(self.config, stack, clip, device)
+
+    def applications(
+        self, chunks_thwc: Sequence[np.ndarray], device: torch.device, finish: Finish | None = None
+    ) -> Applications:
+        """What it can make of a given video, on a device.
+
+        Args: chunks_thwc: the clip, as of `sampler`; empty: only what needs no clip. finish: see `Applications`.
+
+        Raises ValueError, one line, for an unfinished model and for frames that cannot be those of its clip.
+        """
+        stack = self.stack.to(device) if self.stack else None
+        trained = stack.num_scales if stack else 0
+        if trained < self.config.trained_scales:
+            cause = f"{trained} of {self.config.trained_scales} scales are trained"
+            raise ValueError(f"{self.name}: {cause}; finish the training first, by the same command again")
+        if chunks_thwc:
+            self.check_size(chunks_thwc[0])
+        return Applications(self.config, stack, chunks_thwc, self.sizes, device, finish)
 
 
 def load(path: str, *, precision: Precision | None = None, latent_frames: int | None = None) -> LoadedModel:

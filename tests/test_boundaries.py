@@ -31,7 +31,13 @@ ORDER = {
         {"loading", "timing"},
         {"api"},
     ],
-    "jobs": [{"command_line", "reports"}, {"experiment"}, {"training", "evaluation"}, {"tuning", "comparison"}, {"*"}],
+    "jobs": [
+        {"command_line", "reports"},
+        {"experiment"},
+        {"training", "evaluation", "sampling"},
+        {"tuning", "comparison"},
+        {"*"},
+    ],
 }
 OWNERS = {
     "ray": ("infra/ray_address.py", "infra/ray_cluster.py", "jobs/"),

@@ -75,6 +75,20 @@ def sheet(real: np.ndarray, reconstruction: np.ndarray, samples: np.ndarray) -> 
     return _page([Column(label, to_frames(video)[rows]) for label, video in zip(labels, videos, strict=True)])
 
 
+def side_by_side(videos: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Videos, uint8 (T, H, W, 3), a column each: first, middle and last frame; images in rows.
+
+    They are of one height and width; those of more frames show them at the same parts of their length.
+    """
+    if all(len(video) == 1 for video in videos.values()):
+        return contact_sheet({label: video[0] for label, video in videos.items()})
+    rows = max(len(_rows(len(video))) for video in videos.values())
+    parts = np.linspace(0, 1, rows)
+    return _page(
+        [Column(label, video[np.rint(parts * (len(video) - 1)).astype(int)]) for label, video in videos.items()]
+    )
+
+
 def field_sheet(sample: np.ndarray, real: np.ndarray, field: NearestNeighbourField) -> np.ndarray:
     """Where a sample's patches come from: of the first, middle and last frame that are the middle of a patch, the
     sample; the same made of the middle pixels of the nearest patches; how far away in the frame and in time these are

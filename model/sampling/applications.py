@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ import torch.nn.functional as F
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from model.config import TrainConfig
+from model.config import COLOURS, Finish, Keep, TrainConfig
 from model.device import autocast
 from model.networks.generators import GeneratorStack
 from model.patches.field import Size, fits
@@ -34,12 +33,9 @@ from model.sampling.masks import composite, dilated, softened
 from model.sampling.sample import run_level, stream_of, stretched_ladder
 from model.sampling.tiling import MAX_VOXELS
 
-Finish = Literal["generators", "patches"]
-Keep = Literal["objects", "layout"]
 Tick = Callable[[int], None]
 
 NEAREST = 1e6  # of `Matching.alpha`: so large that the nearest patch alone counts
-COLOURS = 5  # of a quantised painting: SinGAN's paint_train
 DETAIL_NOISE = 0.3  # standard deviations of the clip, on a layout whose fine scales are patches
 PERIODIC = 0.5  # of the clip's own change between frames: what comes so near to an earlier frame has come back to it
 BACK_PROJECTIONS = 8  # of `enlarge`, a step: more change less than a level
@@ -119,6 +115,11 @@ class Applications:
     def size(self) -> ScaleSize:
         """(T, H, W) of a video as large as the clip."""
         return self.sizes[-1]
+
+    @property
+    def has_clip(self) -> bool:
+        """Whether the clip's frames are there."""
+        return bool(self._chunks)
 
     def clip(self, chunk: int = 0) -> np.ndarray:
         """The clip as the model sees it at its finest scale. Raises CannotApply without it."""
@@ -321,7 +322,7 @@ class Applications:
     def loop(self, given: np.ndarray | None = None, *, seed: int = 0) -> tuple[np.ndarray, Seam]:
         """A loop of the clip, or of a given video: its last frame leads to its first.
 
-        If the motion comes back to where it was, it is the longest run of frames that does, of at least a third of them.
+        If the motion comes back to where it was, it is the longest run of frames that does, of a third of them or more.
         If not, it is all frames and then as many new ones, less two, that lead back: they begin as the frames played
         backwards, and patches of the clip that go around the seam make them anew.
 

@@ -1,0 +1,113 @@
+"""An application, from its request to its videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from jobs.sampling.given import Given
+from jobs.sampling.request import ApplicationRequest
+from model.pyramid import ScaleSize
+from model.sampling.applications import Applications, masked
+
+
+@dataclass(frozen=True)
+class Made:
+    """A result.
+
+    Attributes:
+        name: of its file, without suffix.
+        label: on the sheet, short.
+        frames: uint8 (T, H, W, 3).
+        note: a line to print; "" for none.
+    """
+
+    name: str
+    label: str
+    frames: np.ndarray
+    note: str = ""
+
+
+def count(request: ApplicationRequest, applications: Applications, n: int) -> int:
+    """How many results there will be."""
+    if request.application == "inject" and request.scale is None:
+        return len(applications.sizes) - 1
+    return len(request.share) if request.application in ("strength", "between") else n
+
+
+def results(
+    request: ApplicationRequest,
+    applications: Applications,
+    given: Given,
+    *,
+    seed: int,
+    n: int,
+    size: ScaleSize | None,
+) -> Iterator[Made]:
+    """The videos of a request, one after the other. Raises CannotApply and ValueError, one line each.
+
+    Args: n: how many, where seeds make the difference. size: of `retarget`.
+    """
+    if request.application == "inject":
+        yield from _entered(request, applications, given, seed, n)
+    elif request.application == "strength":
+        for strength in request.share:
+            frames = applications.vary(strength, seed=seed)
+            yield Made(f"strength{strength:g}_seed{seed}", f"strength {strength:g}", frames)
+    elif request.application == "between":
+        for step, share in enumerate(request.share):
+            frames = applications.between(seed, request.seed_to, share)
+            yield Made(f"seed{seed}_to_seed{request.seed_to}_{step:03d}", f"{share:.2f}", frames)
+    else:
+        for index in range(n):
+            frames, note = _one(request, applications, given, seed, index, size)
+            yield Made(f"{request.name}_seed{seed}_{index:03d}", f"{request.name} {index}", frames, note)
+
+
+def _entered(
+    request: ApplicationRequest, applications: Applications, given: Given, seed: int, n: int
+) -> Iterator[Made]:
+    video = applications.clip() if given.video is None else given.video
+    if request.scale is not None:
+        applications.check_scale(request.scale)
+    scales = [request.scale] * n if request.scale is not None else range(1, len(applications.sizes))
+    for place, scale in enumerate(scales):
+        index = place if request.scale is not None else 0
+        frames = applications.inject(video, scale, seed=seed, index=index)
+        if given.mask is not None and given.stays is not None:
+            frames = masked(frames, given.stays, given.mask, request.grown, request.feather)
+        yield Made(f"{request.name}_scale{scale}_seed{seed}_{index:03d}", f"scale {scale}", frames)
+
+
+def _one(
+    request: ApplicationRequest,
+    applications: Applications,
+    given: Given,
+    seed: int,
+    index: int,
+    size: ScaleSize | None,
+) -> tuple[np.ndarray, str]:
+    """A result that only the seed makes another, and a note on it."""
+    own = seed + index  # each its own random numbers
+    match request.application:
+        case "fill":
+            assert given.mask is not None
+            grown = {} if request.grown is None else {"grown": request.grown}
+            return applications.fill(given.mask, given=given.video, seed=own, **grown), ""
+        case "extend":
+            return applications.extend(request.extend, request.extend_before, seed=own), ""
+        case "loop":
+            frames, seam = applications.loop(given.video, seed=own)
+            change = f"{len(frames)} frames; at the seam they change by {seam.change:.1f} levels"
+            return frames, f"loop {index}: {change}, the clip's own change is {seam.own:.1f}"
+        case "retarget":
+            assert size is not None
+            return applications.retarget(size, request.keep, seed=own), ""
+        case "enlarge":
+            return applications.enlarge(request.factor, given=given.video, seed=own), ""
+        case "fix_layout":
+            return applications.recombined((seed, 0), (seed, index)), ""
+        case _:
+            return applications.recombined((seed, index), (seed, 0)), ""

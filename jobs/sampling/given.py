@@ -1,0 +1,130 @@
+"""What people give to an application, read at the size and rate of the model's clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from infra.errors import printable
+from jobs.experiment.corpus import clip_spec
+from jobs.sampling.request import ApplicationRequest
+from model.config import TrainConfig
+from model.sampling.applications import Applications, quantised
+from model.sampling.masks import as_drawn, check_aspect, overlaid, tracked
+from pipeline import image, layers
+from pipeline.video import VideoError, video_error
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What an application works on, all at the finest scale.
+
+    Attributes:
+        video: uint8 (T, H, W, 3), what enters; None: the clip.
+        stays: uint8 (T, H, W, 3), what is seen where the mask is black; None where there is no mask.
+        mask: bool (T, H, W); None: everything changes.
+    """
+
+    video: np.ndarray | None = None
+    stays: np.ndarray | None = None
+    mask: np.ndarray | None = None
+
+
+def read(request: ApplicationRequest, config: TrainConfig, applications: Applications, say: Say) -> Given:
+    """Read the files of a request. Raises VideoError and ValueError, one line each.
+
+    Args: say: is called with a line for what had to be changed, such as a mask that was scaled.
+    """
+    reader = _Reader(config, applications, say)
+    video, mask = None, None
+    if request.given:
+        kind, path = request.given
+        if kind == "inject":
+            video = reader.video(path, masked=request.mask is not None)
+        else:
+            clip = applications.clip()
+            video, mask = reader.painted(path, clip, request.frame) if kind == "paint" else reader.over(path, clip)
+    if request.mask is not None:
+        frames = len(video) if video is not None else applications.size.frames
+        mask = reader.mask(request.mask, frames)
+    stays = reader.video(request.reference, masked=True) if request.reference else video
+    if video is not None and request.quantised:
+        video = quantised(video, applications.clip(), request.quantised)
+    return Given(video, stays if mask is not None else None, mask)
+
+
+def shown(
+    request: ApplicationRequest, applications: Applications, given: Given, first: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What stands on the sheet before the results, by label, if they are of its size: what entered, and the mask."""
+    if request.application == "inject" or (request.application in ("fill", "loop") and given.video is not None):
+        video = given.video
+    else:
+        video = applications.clip() if applications.has_clip else None
+    if video is None or video.shape[1:] != first.shape[1:]:
+        return {}
+    pictures: dict[str, np.ndarray] = {request.given[0] if request.given else "clip": video}
+    if given.mask is not None:
+        pictures["mask"] = np.repeat(given.mask[..., None], 3, axis=-1).astype(np.uint8) * 255
+    return pictures
+
+
+class _Reader:
+    def __init__(self, config: TrainConfig, applications: Applications, say: Say) -> None:
+        spec = clip_spec(config)
+        self.dims, self.fps, self.size = config.dims, spec.fps, applications.size
+        self.max_height = spec.max_image_height if config.dims == 2 else spec.max_height
+        self.applications, self.say = applications, say
+
+    def _layer(self, path: str, frames: int) -> np.ndarray:
+        """uint8 (frames or 1, H, W, 4)."""
+        if self.dims == 2 and not image.is_image(path):
+            raise video_error(path, "is no image, and the model is of images", "give an image")
+        return layers.read_layer(path, num_frames=frames, fps=self.fps, max_height=self.max_height)
+
+    def video(self, path: str, *, masked: bool) -> np.ndarray:
+        """uint8 (T, H, W, 3) at the finest scale; a picture is shown in all frames."""
+        layer = self._layer(path, self.size.frames)
+        if not masked and layer[..., 3].min() < 255:
+            mend = "give it as --over FILE, or with a --mask"
+            raise video_error(path, "has transparent pixels, and there is no mask", mend)
+        self._check_aspect(path, layer)
+        if len(layer) < self.size.frames:
+            self.say(f"{printable(path)}: one picture, shown in all {self.size.frames} frames")
+        frames = self.applications.at_size(np.ascontiguousarray(layer[..., :3]))
+        return np.broadcast_to(frames, (*self.size, 3)).copy()
+
+    def painted(self, path: str, clip: np.ndarray, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `tracked`."""
+        if image.is_image(path):
+            return tracked(clip, {frame: self._layer(path, 1)[0]})
+        return tracked(clip, layers.read_keyframes(path))
+
+    def over(self, path: str, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `overlaid`."""
+        return overlaid(clip, self._layer(path, len(clip)))
+
+    def mask(self, path: str, frames: int) -> np.ndarray:
+        """bool (frames, H, W)."""
+        if self.dims == 2 and not image.is_image(path):
+            raise video_error(path, "is no image, and the model is of images", "give an image")
+        found = layers.read_mask(path, num_frames=frames, fps=self.fps, max_height=None)
+        size = self.size._replace(frames=frames)
+        try:
+            drawn = as_drawn(found, size)
+        except ValueError as error:
+            raise VideoError(f"{printable(path)}: {error}") from None
+        if found.shape[1:] != size[1:]:
+            height, width = found.shape[1:]
+            self.say(f"{printable(path)}: scaled from {height}×{width} to {size.height}×{size.width} px")
+        return drawn
+
+    def _check_aspect(self, path: str, layer: np.ndarray) -> None:
+        try:
+            check_aspect("it", layer.shape[1:3], self.size)
+        except ValueError as error:
+            raise VideoError(f"{printable(path)}: {error}") from None

@@ -1,0 +1,210 @@
+"""What `sample.py` was asked to do with a given video: the options of its applications, checked against each other."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from infra.errors import UsageError
+from jobs import command_line
+from model.config import COLOURS, Finish, Keep
+
+Application = Literal[
+    "inject", "fill", "extend", "loop", "retarget", "enlarge", "strength", "between", "fix_layout", "fix_detail"
+]
+FLAGS: dict[Application, str] = {
+    "inject": "--inject",
+    "fill": "--fill",
+    "extend": "--extend",
+    "loop": "--loop",
+    "retarget": "--retarget",
+    "enlarge": "--enlarge",
+    "strength": "--strength",
+    "between": "--seed-to",
+    "fix_layout": "--fix-layout",
+    "fix_detail": "--fix-detail",
+}
+TAKES_A_VIDEO = ("inject", "fill", "loop", "enlarge")  # applications of a given video too, not only of the clip
+AUTO = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplicationRequest:
+    """An application and its options; files as they were named.
+
+    Attributes:
+        given: what enters, and how it was named: inject a video or image, paint drawings, over an object that is laid
+            over the clip; None: the clip.
+        scale: where it enters; None: every scale, one after the other.
+        grown, feather: px of the mask; None: SinGAN's.
+        quantised: colours that the given video is brought to; 0: all.
+        extend, extend_before: frames.
+        share: of `strength`, or of the way between two seeds, one a result.
+    """
+
+    application: Application
+    given: tuple[Literal["inject", "paint", "over"], str] | None
+    frame: int
+    reference: str | None
+    mask: str | None
+    grown: float | None
+    feather: float | None
+    scale: int | None
+    quantised: int
+    finish: Finish | None
+    extend: int
+    extend_before: int
+    keep: Keep
+    factor: float
+    share: Sequence[float]
+    seed_to: int
+
+    @property
+    def name(self) -> str:
+        """For file names and labels."""
+        return self.given[0] if self.given and self.application == "inject" else self.application
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Those of the applications."""
+    add = parser.add_argument_group("applications (model/sampling/README.md)").add_argument
+    add(
+        "--inject",
+        type=command_line.path,
+        metavar="FILE",
+        help="a video or image that enters at --scale; the scales from there on run on it",
+    )
+    add(
+        "--paint",
+        type=command_line.path,
+        metavar="FILE",
+        help="a drawing on a frame of the clip (--frame), or a folder of drawings named by frames",
+    )
+    add("--frame", type=int, default=0, help="that the drawing of --paint is for, from 0")
+    add(
+        "--over",
+        type=command_line.path,
+        metavar="FILE",
+        help="an object with alpha: an image, a folder of frames or a video, laid over the clip",
+    )
+    add("--scale", metavar="N|auto", help="where it enters, from 1; low: more is made new; auto: all, on a sheet")
+    add(
+        "--mask",
+        type=command_line.path,
+        metavar="FILE",
+        help="white where it changes; elsewhere the given video stays, to the bit",
+    )
+    add(
+        "--reference",
+        type=command_line.path,
+        metavar="FILE",
+        help="what stays where the mask is black (default: what enters)",
+    )
+    add("--grow", type=float, metavar="PX", help="by which the mask is dilated (default: 7 of 250 px, of --fill 1 px)")
+    add("--feather", type=float, metavar="PX", help="softness of its edge (default: 5 of 250 px)")
+    colours = f"bring what enters to so many main colours of the clip; of a painting ({COLOURS} if no number is given)"
+    add("--quantise", nargs="?", type=int, const=COLOURS, metavar="COLOURS", help=colours)
+    add("--finish", choices=get_args(Finish), help="what the scales above are (default: as the model's samples)")
+    add("--fill", action="store_true", help="make what --mask covers new from the rest of the clip")
+    add("--extend", type=int, metavar="FRAMES", help="go on in time behind the clip's own frames")
+    add("--extend-before", type=int, metavar="FRAMES", help="and before them")
+    add("--loop", action="store_true", help="the clip, or --inject, as a loop whose end leads to its start")
+    add("--retarget", choices=get_args(Keep), help="the clip at --size; which of the two keeps its proportions")
+    add("--enlarge", type=float, metavar="FACTOR", help="the clip, or --inject, so many times as large: above 1 to 8")
+    row = "from the clip, 0, to a free sample, 1 (without numbers: %(const)s)"
+    add("--strength", nargs="?", const="0,0.25,0.5,0.75,1", metavar="S,…", help=row)
+    add("--seed-to", type=int, metavar="SEED", help="from the sample of --seed to that of this seed, in --steps")
+    add("--steps", type=int, default=10, help="of --seed-to")
+    add("--fix-layout", action="store_true", help="samples of one layout: only the fine noise is drawn anew")
+    add("--fix-detail", action="store_true", help="samples of one fine noise: only the layout is drawn anew")
+
+
+def from_args(args: argparse.Namespace) -> ApplicationRequest | None:
+    """The application that was asked for; None for plain samples. Raises UsageError, one line."""
+    asked: list[Application] = [name for name in FLAGS if _is_asked(args, name)]
+    entering = [(kind, value) for kind in ("inject", "paint", "over") if (value := vars(args)[kind]) is not None]
+    if len(entering) > 1:
+        raise UsageError(f"--{entering[0][0]} and --{entering[1][0]}: one of them at a time")
+    if entering and "inject" not in asked:
+        asked.insert(0, "inject")
+    others: list[Application] = [name for name in asked if name != "inject"]
+    if len(others) > 1:
+        raise UsageError(f"{FLAGS[others[0]]} and {FLAGS[others[1]]}: one of them at a time")
+    if not asked:
+        _refuse(
+            args, ("mask", "reference", "scale", "finish", "grow", "feather", "quantise"), "--inject, --paint or --over"
+        )
+        return None
+    application = (others or asked)[0]
+    if entering and application not in TAKES_A_VIDEO:
+        raise UsageError(f"--{entering[0][0]}: {FLAGS[application]} is made of the clip itself; leave one of them out")
+    if application != "inject":
+        _refuse(args, ("scale", "reference", "quantise"), "--inject, --paint or --over alone")
+    if application not in ("inject", "fill"):
+        _refuse(args, ("mask", "grow", "feather"), "--inject, --paint, --over or --fill")
+    if application == "fill" and args.mask is None:
+        raise UsageError("--fill: needs --mask FILE, white where the clip is to be made new")
+    if (application == "retarget") != (args.size is not None):
+        raise UsageError(
+            "--retarget and --size go together here; give both"
+            if args.size is None
+            else f"--size: {FLAGS[application]} has the size of the clip; leave --size out, or give --retarget"
+        )
+    if args.steps < 2:
+        raise UsageError(f"--steps {args.steps}: 2 or more")
+    if args.enlarge is not None and not 1 < args.enlarge <= 8:
+        raise UsageError(f"--enlarge {args.enlarge:g}: above 1, at most 8")
+    if args.quantise is not None and not 2 <= args.quantise <= 256:
+        raise UsageError(f"--quantise {args.quantise}: 2 to 256 colours")
+    if any(value is not None and value < 0 for value in (args.grow, args.feather)):
+        raise UsageError("--grow and --feather: 0 px or more")
+    share = _strengths(args.strength) if args.strength else [i / (args.steps - 1) for i in range(args.steps)]
+    return ApplicationRequest(
+        application=application,
+        given=entering[0] if entering else None,  # type: ignore[arg-type]
+        frame=args.frame,
+        reference=args.reference,
+        mask=args.mask,
+        grown=args.grow,
+        feather=args.feather,
+        scale=_scale(args.scale),
+        quantised=args.quantise or 0,
+        finish=args.finish,
+        extend=args.extend or 0,
+        extend_before=args.extend_before or 0,
+        keep=args.retarget or "objects",
+        factor=args.enlarge or 2.0,
+        share=share,
+        seed_to=args.seed_to or 0,
+    )
+
+
+def _is_asked(args: argparse.Namespace, name: Application) -> bool:
+    value = vars(args)[FLAGS[name].removeprefix("--").replace("-", "_")]
+    return (value is not None and value is not False) or (name == "extend" and args.extend_before is not None)
+
+
+def _refuse(args: argparse.Namespace, names: Sequence[str], needed: str) -> None:
+    for name in names:
+        if vars(args)[name] is not None:
+            raise UsageError(f"--{name}: is an option of {needed}; leave it out")
+
+
+def _scale(text: str | None) -> int | None:
+    if text is None or text == AUTO:
+        return None
+    if not text.isdecimal():
+        raise UsageError(f"--scale {text}: a number from 1, or auto")
+    return int(text)
+
+
+def _strengths(text: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0 <= strength <= 1 for strength in found):
+        raise UsageError(f"--strength {text}: numbers from 0, the clip, to 1, a free sample, with commas between them")
+    return found
