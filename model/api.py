@@ -31,6 +31,7 @@ from model.metrics.svfid import RealClip, svfid
 from model.patches.field import Size
 from model.patches.refine import ClipPatches, Matching, Step, refine
 from model.pyramid import ScaleSize, to_frames, to_video, training_pyramids
+from model.sampling.applications import Applications
 from model.sampling.sample import stream_of
 from model.sampling.sampler import Sampler
 
@@ -62,6 +63,7 @@ class Model:
     def __init__(self, loaded: LoadedModel, chunks: Sequence[np.ndarray]) -> None:
         self._loaded, self._chunks, self._device = loaded, chunks, best_device()
         self._sampler: Sampler | None = None
+        self._applications: Applications | None = None
 
     @property
     def name(self) -> str:
@@ -135,6 +137,18 @@ class Model:
         step, how = Step(0, video.shape[:3], passes), Matching(config.patch_size, config.patch_alpha)
         made = refine(torch.from_numpy(to_video(video))[None], patches, [step], how, stream_of(seed, 0, 1))
         return to_frames(made[0].cpu().numpy())
+
+    @property
+    def applications(self) -> Applications:
+        """What it makes of a given video, or of its clip: `inject`, `fill`, `extend`, `loop`, `retarget`, `enlarge`,
+        `vary`, `between` (model/sampling/README.md). Raises ValueError, one line, for a model without its clip where
+        patches make its fine scales.
+        """
+        if self._loaded.needs_clip:
+            self._clip()
+        if self._applications is None:
+            self._applications = self._loaded.applications(self._chunks, self._device)
+        return self._applications
 
     def _made(self) -> Sampler:
         if self._sampler is None:

@@ -62,7 +62,8 @@ class ClipPatches:
         sizes: (T, H, W) of every scale, coarsest first.
         level: the clip at a scale: n → (chunks, 3, T, H, W) float32 in [-1, 1].
         device: where the search runs.
-        hidden: the pixels that no patch may have: n → (chunks, 1, T, H, W) bool; None: none. Ask for nearest patches
+        hidden: the pixels that no patch may have: n → (chunks, 1, T, H, W) bool; None: none. Some
+            patches must be left. Ask for nearest patches
             alone with them (a large `Matching.alpha`): completeness would want those that are hidden most of all.
     """
 

@@ -37,6 +37,7 @@ Tick = Callable[[int], None]
 
 NEAREST = 1e6  # of `Matching.alpha`: so large that the nearest patch alone counts
 DETAIL_NOISE = 0.3  # standard deviations of the clip, on a layout whose fine scales are patches
+EXTENDING_NOISE = 1.0  # likewise, on the frames that are made new, so that each seed makes others
 PERIODIC = 0.5  # of the clip's own change between frames: what comes so near to an earlier frame has come back to it
 BACK_PROJECTIONS = 8  # of `enlarge`, a step: more change less than a level
 
@@ -160,7 +161,10 @@ class Applications:
         sizes = self.ladder_to(size or self.size)
         if len(given) != sizes[-1].frames:
             raise CannotApply(f"{len(given)} frames enter a model of {sizes[-1].frames}; give as many")
-        x = torch.from_numpy(build(given, [sizes[scale - 1]], self.config.resizing)[0])[None]
+        if self.config.method == "vgpnn":  # whose scales have any number of frames
+            x = shrunk(self._video(given, sizes[-1]), sizes[scale - 1])
+        else:
+            x = self._video(given, sizes[scale - 1])
         return self._frames(self._rest(x, scale, sizes, stream_of(seed, index, 3)))
 
     def check_scale(self, scale: int) -> None:
@@ -245,10 +249,15 @@ class Applications:
         """
         base = self.clip() if given is None else given
         hole = dilated(mask, grown)
-        ladder = self._full_rate(len(base))
-        holes = {n: self._reduced(hole, size) for n, size in enumerate(ladder)}
+        ladder = [size for size in self._full_rate(len(base)) if given is not None or self._leaves_patches(hole, size)]
+        if not ladder:
+            patch = ScaleSize(*self._how.patch)
+            raise CannotApply(
+                f"the mask leaves no patch of {patch} (T×H×W) of the clip to fill it with; make it smaller"
+            )
+        holes = [self._reduced(hole, size) for size in ladder]
         hidden = (lambda n: self._once(holes[n])) if given is None else None
-        patches = ClipPatches(self._full_rate(len(self._chunks[0])), self._full_level, self.device, hidden)
+        patches = self._patches_at(ladder, hidden)
         x = self._smooth(base, hole, ladder[0], stream_of(seed, 0, 4))
 
         def known(made: Tensor, step: Step) -> Tensor:
@@ -259,6 +268,10 @@ class Applications:
         made = self._frames(self._remade(x, patches, ladder, stream_of(seed, 0, 5), known, NEAREST))
         return composite(made, base, softened(hole, 0, 0.7))
 
+    def _leaves_patches(self, hole: np.ndarray, size: ScaleSize) -> bool:
+        touched = F.max_pool3d(self._reduced(hole, size).float(), self._how.patch, stride=1)
+        return bool((touched == 0).any())
+
     def _once(self, hole: Tensor) -> Tensor:
         """The hole in the first chunk, none in the others: (chunks, 1, T, H, W)."""
         others = torch.zeros_like(hole).expand(len(self._chunks) - 1, *hole.shape[1:])
@@ -268,8 +281,6 @@ class Applications:
         """The video at the coarsest size with its hole continued smoothly, and through E and G⁰: (1, 3, *size)."""
         x = self._video(base, size)
         keep = (~self._reduced(hole, size)).float()
-        if keep.sum() == 0:
-            raise CannotApply("the mask leaves nothing at the coarsest scale; make it smaller")
         filled, weight, x = x * keep, keep, x * keep
         while (weight == 0).any():  # outwards from what is known, by means of what is around
             around = F.avg_pool3d(F.pad(torch.cat([x, weight], 1), (1, 1, 1, 1, 1, 1)), 3, stride=1)
@@ -303,7 +314,7 @@ class Applications:
         index = _bounced(len(own), before, after)
         base = own[index]
         ladder = self._full_rate(len(base))
-        patches = ClipPatches(self._full_rate(len(own)), self._full_level, self.device)
+        patches = self._patches_at(ladder)
         free = np.ones(len(base), bool)
         free[before : before + len(own)] = False
         hole = torch.from_numpy(free)[None, None, :, None, None]
@@ -313,7 +324,7 @@ class Applications:
 
         random = stream_of(seed, 0, 6)
         x = self._video(base, ladder[0])
-        x = x + hole * DETAIL_NOISE * x.std() * torch.randn(x.shape, generator=random)
+        x = x + hole * EXTENDING_NOISE * x.std() * torch.randn(x.shape, generator=random)
         made = self._frames(self._remade(x, patches, ladder, random, known))
         made[before : before + len(own)] = own
         return made
@@ -346,7 +357,7 @@ class Applications:
         canvas = base[_bounced(len(base), 0, len(base) - 2)]
         around = self._how.patch[0] - 1
         ladder = self._full_rate(len(canvas) + 2 * around)
-        patches = ClipPatches(self._full_rate(len(self._chunks[0])), self._full_level, self.device)
+        patches = self._patches_at(ladder)
         inner = slice(around, around + len(canvas))
 
         def held(made: Tensor, step: Step) -> Tensor:
@@ -413,11 +424,14 @@ class Applications:
             )
         return found
 
-    def _full_level(self, n: int) -> Tensor:
-        return self._level(self._full_rate(len(self._chunks[0]))[n])
+    def _patches_at(self, ladder: Sequence[ScaleSize], hidden: Callable[[int], Tensor] | None = None) -> ClipPatches:
+        """Those of the clip at the heights and widths of a ladder, of all its frames."""
+        self.clip()
+        sizes = [size._replace(frames=len(self._chunks[0])) for size in ladder]
+        return ClipPatches(sizes, lambda n: self._level(sizes[n]), self.device, hidden)
 
     def _video(self, frames_thwc: np.ndarray, size: ScaleSize) -> Tensor:
-        """(1, 3, T, H, W) of frames at a size of as many frames."""
+        """(1, 3, *size) of frames, of which a size of fewer has every second, third, …"""
         return torch.from_numpy(build(frames_thwc, [size], self.config.resizing)[0])[None]
 
     @staticmethod

@@ -52,7 +52,7 @@ def check_aspect(what: str, given: tuple[int, int], size: ScaleSize) -> None:
 
 
 def softened(mask: np.ndarray, grown: float | None = None, feather: float | None = None) -> np.ndarray:
-    """The weight of what is new: 1 in the mask, falling to exactly 0 around it, each frame for itself.
+    """The weight of what is new: near 1 in the mask, falling to exactly 0 around it, each frame for itself.
 
     Args:
         mask: bool (T, H, W).

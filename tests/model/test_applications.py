@@ -1,0 +1,406 @@
+"""What a model makes of a given video, against answers that are known without it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from model.config import TrainConfig
+from model.networks.generators import GeneratorStack
+from model.networks.stacks import new_stack
+from model.presets import demo, image_demo, of_method
+from model.pyramid import ScaleSize, ladder, to_frames, training_pyramids
+from model.sampling import masks
+from model.sampling.applications import Applications, CannotApply, diverse, masked, quantised, slerp
+from model.sampling.sample import stream_of
+from model.sampling.sampler import random_videos, sampler_of
+
+from .conftest import synthetic_clip
+
+CPU = torch.device("cpu")
+SIZE = {
+    "channels": 4,
+    "latent_dim": 4,
+    "num_scales": 4,
+    "min_size": 12,
+    "max_size": 24,
+    "precision": "float32",
+    "iters_per_scale": 1,
+}
+
+
+def clip_of(frames: int = 13, height: int = 24, width: int = 32) -> np.ndarray:
+    return to_frames(synthetic_clip(height, width, frames))
+
+
+def model_of(
+    clip: np.ndarray, method: str = "hpvaegan", **changes: object
+) -> tuple[Applications, GeneratorStack | None]:
+    """Untrained networks of all trained scales, with noise at the GAN scales."""
+    preset = image_demo() if len(clip) == 1 else demo()
+    settings = {**SIZE, **({} if method == "hpvaegan" else {"latent_dim": 3}), **changes}
+    config = replace(of_method(preset, method), **settings)  # type: ignore[arg-type]
+    sizes = ladder(config, *clip.shape[1:3])
+    stack = None
+    if method != "vgpnn":
+        torch.manual_seed(0)
+        stack = new_stack(config, sizes)
+        while stack.num_scales < config.trained_scales:
+            stack.grow()
+        stack.noise_amps = [0.0 if n < config.vae_levels else 0.1 for n in range(stack.num_scales)]
+        stack.requires_grad_(False)
+    return Applications(config, stack, [clip], sizes, CPU), stack
+
+
+def stripes(height: int, width: int, period: int, frames: int = 1) -> np.ndarray:
+    wave = 127.5 + 100 * np.sin(2 * np.pi * np.arange(width) / period)
+    return np.broadcast_to(wave[None, None, :, None], (frames, height, width, 3)).round().astype(np.uint8).copy()
+
+
+def period_of(row: np.ndarray) -> float:
+    """Px of the strongest wave of a row."""
+    spectrum = np.abs(np.fft.rfft(row - row.mean()))
+    return len(row) / int(spectrum.argmax())
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.mean((a.astype(float) - b.astype(float)) ** 2)))
+
+
+# -- what enters
+
+
+@pytest.mark.parametrize("method", ["hpvaegan", "vgpnn", "singan"])
+@pytest.mark.parametrize("patch_scale", [None, 1])
+def test_what_enters_higher_comes_out_nearer_to_itself(method: str, patch_scale: int | None) -> None:
+    clip = clip_of()
+    if method == "singan" and patch_scale:
+        pytest.skip("SinGAN has no patches")
+    apps, _ = model_of(clip, method, **({} if method == "singan" else {"patch_scale": patch_scale}))
+    given = clip[:, :, ::-1].copy()
+    made = {n: apps.inject(given, n) for n in (1, len(apps.sizes) - 1)}
+    low, high = (np.abs(made[n].astype(int) - given).mean() for n in made)
+    assert all(video.shape == clip.shape and video.dtype == np.uint8 for video in made.values())
+    assert high < low if method != "hpvaegan" or patch_scale else high <= low + 20  # untrained networks know nothing
+    assert np.array_equal(made[1], apps.inject(given, 1))
+    if method == "singan":
+        assert not np.array_equal(made[1], apps.inject(given, 1, index=1))
+
+
+def test_networks_run_on_what_entered_as_in_a_sample() -> None:
+    """Eq. 9 from scale 2 on, by hand."""
+    clip = clip_of()
+    apps, stack = model_of(clip, patch_scale=None)
+    assert stack is not None
+    (pyramid,) = training_pyramids([clip], apps.config, apps.sizes)
+    x, random = torch.from_numpy(pyramid[1])[None], stream_of(7, 1, 3)
+    for n in (2, 3):
+        x = stack.level(x, n, stack.noise(n, 1, random))
+    assert np.array_equal(apps.inject(clip, 2, seed=7, index=1), to_frames(x[0].clamp(-1, 1).numpy()))
+
+
+def test_the_clip_that_enters_a_patch_model_stays_the_clip() -> None:
+    clip = clip_of()
+    apps, _ = model_of(clip, patch_scale=1)
+    assert np.abs(apps.inject(clip, 3).astype(int) - clip).mean() < 3
+
+
+@pytest.mark.parametrize("scale", [0, 4, -1])
+def test_a_scale_that_nothing_enters_at_is_one_line(scale: int) -> None:
+    clip = clip_of()
+    apps, _ = model_of(clip, patch_scale=1)
+    with pytest.raises(CannotApply, match=rf"--scale {scale}: a video enters at a scale from 1 to 3, the finest"):
+        apps.inject(clip, scale)
+
+
+def test_what_a_model_cannot_do_is_one_line() -> None:
+    clip = clip_of()
+    with pytest.raises(CannotApply, match="features go from scale to scale"):
+        model_of(clip, "consingan")
+    apps, stack = model_of(clip, patch_scale=1)
+    with pytest.raises(CannotApply, match="were never trained, patches make them"):
+        Applications(apps.config, stack, [clip], apps.sizes, CPU, "generators")
+    with pytest.raises(CannotApply, match="5 frames enter a model of 13"):
+        apps.inject(clip[:5], 1)
+    with pytest.raises(CannotApply, match="the clip itself is needed; give --real CLIP"):
+        Applications(apps.config, stack, [], apps.sizes, CPU).fill(np.ones(apps.size, bool))
+    vgpnn, _ = model_of(clip, "vgpnn")
+    with pytest.raises(CannotApply, match="has no latent space"):
+        vgpnn.vary(0.5)
+    image, _ = model_of(clip_of(1), patch_scale=1)
+    with pytest.raises(CannotApply, match="no time to go on in"):
+        image.extend(12)
+    with pytest.raises(CannotApply, match="an image does not move"):
+        image.loop()
+
+
+def test_finish_patches_takes_the_clips_patches_from_where_it_enters() -> None:
+    clip = clip_of()
+    apps, stack = model_of(clip, patch_scale=None)
+    patched = Applications(apps.config, stack, [clip], apps.sizes, CPU, "patches")
+    assert (
+        np.abs(patched.inject(clip, 3).astype(int) - clip).mean()
+        < 3
+        < np.abs(apps.inject(clip, 3).astype(int) - clip).mean()
+    )
+
+
+# -- masks
+
+
+def test_outside_the_mask_the_given_video_comes_back_to_the_bit() -> None:
+    given, made = clip_of(), 255 - clip_of()
+    mask = np.zeros(given.shape[:3], bool)
+    mask[4:6, 8:12, 10:16] = True  # empty in the other frames
+    out = masked(made, given, mask, None, None)
+    weight = masks.softened(mask)
+    assert np.array_equal(out[weight == 0], given[weight == 0]) and np.array_equal(out[:4], given[:4])
+    assert (weight[4:6, 8:12, 10:16] > 0.6).all() and weight.max() == 1 and (weight[4] == 0).any()
+    assert np.array_equal(masked(made, given, np.zeros_like(mask), None, None), given)
+
+
+def test_a_mask_grows_by_a_disk() -> None:
+    mask = np.zeros((1, 21, 21), bool)
+    mask[0, 10, 10] = True
+    y, x = np.mgrid[-10:11, -10:11]
+    for radius in (0, 1, 3.5):
+        assert np.array_equal(masks.dilated(mask, radius)[0], np.hypot(y, x) <= radius)
+
+
+def test_masks_are_scaled_and_refused() -> None:
+    size = ScaleSize(13, 24, 32)
+    mask = np.zeros((1, 48, 64), np.uint8)
+    mask[:, 10:20, 20:40] = 255
+    drawn = masks.as_drawn(mask, size)
+    assert drawn.shape == size and np.array_equal(np.argwhere(drawn[3]).min(0), (5, 10))
+    assert np.array_equal(np.argwhere(drawn[3]).max(0), (9, 19))
+    for bad, cause in (
+        (np.zeros((1, 24, 24), np.uint8), "the mask has 24×24 px, the video 24×32: give one of its aspect"),
+        (np.zeros((5, 24, 32), np.uint8), "the mask has 5 frames, the video 13; give one frame, or as many"),
+        (np.zeros((1, 24, 32), np.uint8), "the mask is empty: nothing would change"),
+        (np.full((1, 24, 32), 255, np.uint8), "the mask covers everything"),
+    ):
+        with pytest.raises(ValueError, match=cause):
+            masks.as_drawn(bad, size)
+
+
+def test_an_object_lies_over_the_clip_by_its_alpha() -> None:
+    clip = clip_of()
+    layer = np.zeros((1, 24, 32, 4), np.uint8)
+    layer[0, 5:9, 6:12] = (200, 100, 0, 255)
+    layer[0, 9, 6:12] = (200, 100, 0, 51)
+    made, mask = masks.overlaid(clip, layer)
+    assert (made[:, 5:9, 6:12] == (200, 100, 0)).all() and mask[:, 5:9, 6:12].all() and not mask[:, 10:].any()
+    fifth = np.rint(clip[:, 9, 6:12] + 0.2 * (np.array([200, 100, 0.0]) - clip[:, 9, 6:12]))
+    assert np.abs(made[:, 9, 6:12] - fifth).max() <= 1
+    rest = np.ones(clip.shape[:3], bool)
+    rest[:, 5:10, 6:12] = False
+    assert np.array_equal(made[rest], clip[rest])
+    with pytest.raises(ValueError, match="no transparent pixel"):
+        masks.overlaid(clip, np.full((1, 24, 32, 4), 255, np.uint8))
+    with pytest.raises(ValueError, match="the object has 2 frames, the video 13"):
+        masks.overlaid(clip, np.repeat(layer, 2, axis=0))
+
+
+def test_a_drawing_moves_from_one_key_frame_to_the_next() -> None:
+    clip = np.full((13, 40, 60, 3), 90, np.uint8)
+    drawings = {}
+    for at, left in ((2, 10), (8, 40)):
+        drawing = np.dstack([clip[at], np.full((40, 60), 255, np.uint8)])
+        drawing[10:20, left : left + 10, :3] = (250, 20, 20)
+        drawings[at] = drawing
+    made, mask = masks.tracked(clip, drawings)
+    for frame, left in ((0, 10), (2, 10), (4, 20), (5, 25), (8, 40), (12, 40)):
+        columns = np.flatnonzero(mask[frame].any(axis=0))
+        assert (columns[0], columns[-1]) == (left, left + 9), frame
+        assert (made[frame, 12:18, left + 2 : left + 8] == (250, 20, 20)).all()
+    assert np.array_equal(made[~mask & (np.abs(made.astype(int) - clip).max(-1) == 0)], clip[~mask][: (~mask).sum()])
+    with pytest.raises(ValueError, match="for frame 13, the video has frames 0 to 12"):
+        masks.tracked(clip, {13: drawings[2]})
+    with pytest.raises(ValueError, match="frame 2 differs nowhere"):
+        masks.tracked(clip, {2: np.dstack([clip[2], np.full((40, 60), 255, np.uint8)])})
+
+
+def test_a_painting_in_the_colours_of_the_clip() -> None:
+    colours = np.array([(10, 20, 200), (240, 230, 20), (120, 120, 120)], np.uint8)
+    clip = colours[np.random.default_rng(0).integers(0, 3, (1, 20, 30))]
+    painting = np.clip(clip[:, ::-1].astype(int) + np.random.default_rng(1).integers(-20, 21, clip.shape), 0, 255)
+    assert np.array_equal(quantised(painting.astype(np.uint8), clip, 3), clip[:, ::-1])
+
+
+# -- the clip, changed
+
+
+def test_a_hole_in_a_texture_is_filled_with_the_texture_and_nothing_else_changes() -> None:
+    for texture in (stripes(24, 48, 8), stripes(24, 32, 8, frames=13)):
+        apps, _ = model_of(texture, patch_scale=1)
+        mask = np.zeros(texture.shape[:3], bool)
+        mask[:, 9:15, 13:20] = True
+        made = apps.fill(mask)
+        around = masks.softened(masks.dilated(mask, 1), 0, 0.7) == 0
+        assert np.array_equal(made[around], texture[around])
+        smooth = np.abs(texture[mask].astype(int) - int(texture.mean())).mean()
+        assert np.abs(made[mask].astype(int) - texture[mask]).mean() < smooth / 3
+
+
+def test_what_is_filled_has_nothing_of_what_was_there() -> None:
+    clip = np.random.default_rng(0).integers(100, 130, (1, 24, 32, 3)).astype(np.uint8)
+    clip[0, 10:14, 12:16] = (255, 0, 0)
+    apps, _ = model_of(clip, patch_scale=1)
+    mask = np.zeros(clip.shape[:3], bool)
+    mask[0, 10:14, 12:16] = True
+    made = apps.fill(mask)
+    assert made[..., 0].max() < 160 and made[..., 1].min() > 70
+
+
+def test_a_mask_that_leaves_no_patch_is_one_line() -> None:
+    clip = clip_of()
+    apps, _ = model_of(clip, patch_scale=1)
+    mask = np.ones(clip.shape[:3], bool)
+    mask[:, 0, 0] = False
+    with pytest.raises(CannotApply, match="the mask leaves no patch"):
+        apps.fill(mask)
+
+
+@pytest.mark.parametrize(("after", "before"), [(12, 0), (0, 5), (7, 3)])
+def test_more_frames_join_the_clips_own(after: int, before: int) -> None:
+    clip = clip_of()
+    apps, _ = model_of(clip, patch_scale=1)
+    made = apps.extend(after, before)
+    assert made.shape == (13 + after + before, *clip.shape[1:])
+    assert np.array_equal(made[before : before + 13], clip)
+    changes = np.abs(np.diff(made.astype(int), axis=0)).mean(axis=(1, 2, 3))
+    assert changes.max() < 3 * np.abs(np.diff(clip.astype(int), axis=0)).mean(axis=(1, 2, 3)).max()
+
+
+def test_a_seed_makes_its_own_frames() -> None:
+    texture = np.random.default_rng(0).integers(0, 256, (24, 64, 3), dtype=np.uint8)
+    clip = np.stack([texture[:, shift : shift + 32] for shift in range(0, 26, 2)])
+    apps, _ = model_of(clip, patch_scale=1)
+    made = apps.extend(6)
+    assert np.array_equal(made, apps.extend(6)) and not np.array_equal(made, apps.extend(6, seed=1))
+
+
+def test_the_loop_of_a_periodic_clip_is_its_period() -> None:
+    one = clip_of(7)[:6]
+    clip = np.concatenate([one, one, one])[:13]
+    apps, _ = model_of(clip, patch_scale=1)
+    loop, seam = apps.loop()
+    assert len(loop) == 12 and np.array_equal(
+        np.concatenate([loop, loop])[:13], clip
+    )  # two periods are longer than one
+    assert np.array_equal(loop[6:], loop[:6])
+    assert seam.change == pytest.approx(np.abs(one[5].astype(int) - one[0]).mean())
+
+
+def test_a_clip_that_does_not_come_back_is_led_back() -> None:
+    clip = clip_of()
+    apps, _ = model_of(clip, patch_scale=1)
+    loop, seam = apps.loop()
+    assert np.array_equal(loop[:13], clip) and len(loop) == 24
+    new = [*loop[12:].astype(int), loop[0].astype(int)]
+    assert seam.change == pytest.approx(max(np.abs(a - b).mean() for a, b in pairwise(new)))
+    assert seam.ratio < 4 and np.abs(clip[12].astype(int) - clip[0]).mean() / seam.own > 6
+
+
+def test_retargeting_keeps_objects_in_their_size() -> None:
+    texture = stripes(24, 32, 8)
+    apps, _ = model_of(texture, patch_scale=1)
+    wide = apps.retarget((1, 24, 64), "objects")
+    assert wide.shape == (1, 24, 64, 3) and period_of(wide[0, 12, :, 0].astype(float)) == pytest.approx(8, rel=0.2)
+
+
+def test_retargeting_keeps_the_layout() -> None:
+    """Where the bright part of a picture is, as a share of its width."""
+    x = np.arange(32)
+    picture = np.broadcast_to((40 + 200 * (x > 21))[None, None, :, None], (1, 24, 32, 3)).astype(np.uint8).copy()
+    apps, _ = model_of(picture, patch_scale=1)
+    bright = apps.retarget((1, 24, 64), "layout")[0, 12, :, 0] > 140
+    assert np.flatnonzero(bright)[0] == pytest.approx(43, abs=3) and bright[46:].all() and not bright[:40].any()
+    with pytest.raises(CannotApply, match="keeps the clip's 13 frames"):
+        model_of(clip_of(), patch_scale=1)[0].retarget((25, 24, 32), "layout")
+
+
+@pytest.mark.parametrize("factor", [2.0, 4.0])
+def test_a_texture_is_enlarged_better_than_bicubic(factor: float) -> None:
+    """A texture that is like itself at other scales: a checkerboard of edges, shrunk beforehand."""
+    side = int(48 * factor)
+    y, x = np.mgrid[:side, :side] / factor
+    edges = np.where((np.sin(x / 3) + np.sin((x + 2 * y) / 5)) > 0, 210, 40).astype(np.uint8)
+    truth = np.repeat(edges[None, ..., None], 3, axis=-1)
+    k = int(factor)
+    low = truth.reshape(1, 48, k, 48, k, 3).mean(axis=(2, 4)).round().astype(np.uint8)
+    apps, _ = model_of(low, patch_scale=1, max_size=48)
+    made = apps.enlarge(factor)
+    cubic = torch.nn.functional.interpolate(
+        torch.from_numpy(low[0].transpose(2, 0, 1).astype(np.float32))[None], size=(side, side), mode="bicubic"
+    )
+    cubic_frames = cubic[0].numpy().transpose(1, 2, 0).round().clip(0, 255)[None]
+    assert made.shape == truth.shape
+    assert psnr(made, truth) > psnr(cubic_frames, truth)
+
+
+# -- latent space
+
+
+@pytest.mark.parametrize("patch_scale", [None, 1])
+def test_strength_0_is_the_reconstruction_and_1_a_sample(patch_scale: int | None) -> None:
+    clip = clip_of()
+    apps, stack = model_of(clip, patch_scale=patch_scale)
+    pyramids = training_pyramids([clip], apps.config, apps.sizes)
+    sampler = sampler_of(apps.config, stack, pyramids, CPU)
+    assert np.array_equal(apps.vary(0.0, seed=4), to_frames(sampler.reconstruction()[0].numpy()))
+    if patch_scale is None:
+        assert np.array_equal(apps.vary(1.0, seed=4), to_frames(random_videos(sampler, 1, 4)[0].numpy()))
+    near, far = (np.abs(apps.vary(s, seed=4).astype(int) - apps.vary(0.0)).mean() for s in (0.02, 1.0))
+    assert 0 < near < far
+    with pytest.raises(CannotApply, match="from 0, the clip, to 1"):
+        apps.vary(1.5)
+
+
+def test_between_two_seeds_are_their_samples_at_the_ends() -> None:
+    clip = clip_of()
+    apps, stack = model_of(clip, patch_scale=None)
+    sampler = sampler_of(apps.config, stack, training_pyramids([clip], apps.config, apps.sizes), CPU)
+    for share, seed in ((0.0, 3), (1.0, 8)):
+        sample = to_frames(random_videos(sampler, 1, seed)[0].numpy())
+        assert np.array_equal(apps.between(3, 8, share), sample)
+    steps = [apps.between(3, 8, share).astype(int) for share in np.linspace(0, 1, 6)]
+    gaps = [np.abs(a - b).mean() for a, b in pairwise(steps)]
+    assert max(gaps) < np.abs(steps[0] - steps[-1]).mean()
+
+
+def test_a_layout_with_another_detail() -> None:
+    clip = clip_of()
+    apps, stack = model_of(clip, patch_scale=None)
+    sampler = sampler_of(apps.config, stack, training_pyramids([clip], apps.config, apps.sizes), CPU)
+    sample = to_frames(random_videos(sampler, 1, 3)[0].numpy())
+    assert np.array_equal(apps.recombined((3, 0), (3, 0)), sample)
+    detail, layout = apps.recombined((3, 0), (3, 1)), apps.recombined((3, 1), (3, 0))
+    assert not np.array_equal(detail, sample)
+    assert np.abs(detail.astype(int) - sample).mean() < np.abs(layout.astype(int) - sample).mean()
+
+
+def test_slerp_goes_along_the_circle() -> None:
+    a, b = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 4.0])
+    middle = slerp(a, b, 0.5)
+    assert middle.tolist() == pytest.approx([3 / math.sqrt(2)] * 2)
+    assert torch.equal(slerp(a, b, 0.0), a) and torch.equal(slerp(a, b, 1.0), b)
+    assert torch.allclose(slerp(a, 2 * a, 0.25), 1.25 * a)
+
+
+def test_what_is_kept_is_good_and_differs() -> None:
+    videos = [np.full((1, 2, 2, 3), level, np.uint8) for level in (10, 12, 14, 100, 200, 250)]
+    assert diverse(videos, [1.0, 2.0, 1.5, 3.0, 9.0, 8.0], 2) == [0, 2]  # the better half are 0, 2 and 1
+    assert diverse(videos, [1.0, 9.0, 9.5, 1.1, 1.2, 8.0], 3) == [0, 4, 3]
+
+
+def test_applications_of_a_config_of_images() -> None:
+    image = clip_of(1)
+    apps, _ = model_of(image, patch_scale=1)
+    assert isinstance(apps.config, TrainConfig) and apps.vary(0.5).shape == image.shape
