@@ -52,8 +52,7 @@ def read_mask(
 ) -> np.ndarray:
     """Where a video changes: white is where it does, black is where it does not.
 
-    If any pixel of what is read is not opaque, the mask is the alpha channel, and the colours do not matter. Else it is
-    the gray level: of colours the luma, 0.299 red + 0.587 green + 0.114 blue.
+    It is the gray level, of colours the luma, 0.299 red + 0.587 green + 0.114 blue; what is transparent is black.
 
     Args: as of `read_layer`.
 
@@ -61,10 +60,9 @@ def read_mask(
     Raises: as `read_layer` does.
     """
     layer_thwc = read_layer(path, num_frames=num_frames, fps=fps, max_height=max_height)
-    alpha_thw = layer_thwc[..., 3]
-    if alpha_thw.min() < 255:
-        return np.ascontiguousarray(alpha_thw)
-    return np.stack([np.rint(frame_hwc[..., :3] @ _GRAY).astype(np.uint8) for frame_hwc in layer_thwc])
+    return np.stack(
+        [np.rint((frame_hwc[..., :3] @ _GRAY) * (frame_hwc[..., 3] / 255)).astype(np.uint8) for frame_hwc in layer_thwc]
+    )
 
 
 def read_keyframes(folder: str | os.PathLike[str]) -> dict[int, np.ndarray]:

@@ -11,6 +11,7 @@ from jobs.sampling.given import Given
 from jobs.sampling.request import ApplicationRequest
 from model.pyramid import ScaleSize
 from model.sampling.applications import Applications, masked
+from model.sampling.masks import HARMONIZED
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,12 @@ def _entered(
         index = place if request.scale is not None else 0
         frames = applications.inject(video, scale, seed=seed, index=index)
         if given.mask is not None and given.stays is not None:
-            frames = masked(frames, given.stays, given.mask, request.grown, request.feather)
+            grown = (
+                HARMONIZED * max(frames.shape[1:3])
+                if request.grown is None and request.name == "over"
+                else request.grown
+            )
+            frames = masked(frames, given.stays, given.mask, grown, request.feather)
         yield Made(f"{request.name}_scale{scale}_seed{seed}_{index:03d}", f"scale {scale}", frames)
 
 

@@ -12,7 +12,7 @@ from jobs.experiment.corpus import clip_spec
 from jobs.sampling.request import ApplicationRequest
 from model.config import TrainConfig
 from model.sampling.applications import Applications, quantised
-from model.sampling.masks import as_drawn, check_aspect, overlaid, tracked
+from model.sampling.masks import SAME_ASPECT, as_drawn, overlaid, tracked
 from pipeline import image, layers
 from pipeline.video import VideoError, video_error
 
@@ -92,7 +92,9 @@ class _Reader:
         if not masked and layer[..., 3].min() < 255:
             mend = "give it as --over FILE, or with a --mask"
             raise video_error(path, "has transparent pixels, and there is no mask", mend)
-        self._check_aspect(path, layer)
+        height, width = layer.shape[1:3]
+        if abs(width * self.size.height / (height * self.size.width) - 1) > SAME_ASPECT:
+            self.say(f"{printable(path)}: stretched from {height}×{width} to {self.size.height}×{self.size.width} px")
         if len(layer) < self.size.frames:
             self.say(f"{printable(path)}: one picture, shown in all {self.size.frames} frames")
         frames = self.applications.at_size(np.ascontiguousarray(layer[..., :3]))
@@ -122,9 +124,3 @@ class _Reader:
             height, width = found.shape[1:]
             self.say(f"{printable(path)}: scaled from {height}×{width} to {size.height}×{size.width} px")
         return drawn
-
-    def _check_aspect(self, path: str, layer: np.ndarray) -> None:
-        try:
-            check_aspect("it", layer.shape[1:3], self.size)
-        except ValueError as error:
-            raise VideoError(f"{printable(path)}: {error}") from None

@@ -102,7 +102,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="what stays where the mask is black (default: what enters)",
     )
-    add("--grow", type=float, metavar="PX", help="by which the mask is dilated (default: 7 of 250 px, of --fill 1 px)")
+    add(
+        "--grow",
+        type=float,
+        metavar="PX",
+        help="by which the mask is dilated (default: 20 of 250 px, of --over 7, of --fill 1 px)",
+    )
     add("--feather", type=float, metavar="PX", help="softness of its edge (default: 5 of 250 px)")
     colours = f"bring what enters to so many main colours of the clip; of a painting ({COLOURS} if no number is given)"
     add("--quantise", nargs="?", type=int, const=COLOURS, metavar="COLOURS", help=colours)

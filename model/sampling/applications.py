@@ -19,7 +19,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.cluster.vq import kmeans2
+from scipy.cluster.vq import kmeans2, vq
 from torch import Tensor
 
 from model.config import COLOURS, Finish, Keep, TrainConfig
@@ -29,7 +29,7 @@ from model.patches.field import Size, fits
 from model.patches.refine import ClipPatches, Matching, Step, enlarged, refine
 from model.patches.vgpnn import method_for, shrunk, vgpnn_ladder
 from model.pyramid import ScaleSize, build, to_frames, to_video
-from model.sampling.masks import composite, dilated, softened
+from model.sampling.masks import EDITED, composite, dilated, softened
 from model.sampling.sample import run_level, stream_of, stretched_ladder
 from model.sampling.tiling import MAX_VOXELS
 
@@ -515,9 +515,15 @@ class Applications:
 
 
 def masked(
-    made: np.ndarray, given: np.ndarray, mask: np.ndarray, grown: float | None, feather: float | None
+    made: np.ndarray, given: np.ndarray, mask: np.ndarray, grown: float | None = None, feather: float | None = None
 ) -> np.ndarray:
-    """`made` in the mask, which is grown and softened as SinGAN does; elsewhere `given`, to the bit."""
+    """`made` in the mask, which is grown and softened as SinGAN does; elsewhere `given`, to the bit.
+
+    Args:
+        made, given: uint8 (T, H, W, 3). mask: bool (T, H, W).
+        grown, feather: px; None: those of SinGAN's editing, see `masks`.
+    """
+    grown = EDITED * max(mask.shape[1:]) if grown is None else grown
     return composite(made, given, softened(mask, grown, feather))
 
 
@@ -531,7 +537,11 @@ def quantised(painting: np.ndarray, clip: np.ndarray, colours: int = COLOURS, se
     some = pixels[np.random.default_rng(seed).permutation(len(pixels))[: 2**14]]
     centres, _ = kmeans2(some, colours, minit="++", seed=seed)
     own = painting.reshape(-1, 3).astype(np.float64)
-    _, labels = kmeans2(own, centres, minit="matrix", iter=10, missing="warn")
+    theirs = centres.copy()
+    for _ in range(10):
+        labels, _ = vq(own, theirs)
+        for k in np.unique(labels):  # a colour that the painting does not have stays
+            theirs[k] = own[labels == k].mean(axis=0)
     return np.rint(centres[labels]).astype(np.uint8).reshape(painting.shape)
 
 

@@ -14,7 +14,7 @@ from skimage.transform import resize
 
 from model.pyramid import ScaleSize
 
-GROWN, FEATHER = 7 / 250, 5 / 250  # of the longer side
+EDITED, HARMONIZED, FEATHER = 20 / 250, 7 / 250, 5 / 250  # of the longer side
 SAME_ASPECT = 0.02  # ratio of two aspects that are still the same, beside 1: sides are rounded to pixels
 PAINTED = 12  # levels of 255 by which a drawing differs from the frame that it was drawn on
 
@@ -51,12 +51,12 @@ def check_aspect(what: str, given: tuple[int, int], size: ScaleSize) -> None:
         )
 
 
-def softened(mask: np.ndarray, grown: float | None = None, feather: float | None = None) -> np.ndarray:
+def softened(mask: np.ndarray, grown: float, feather: float | None = None) -> np.ndarray:
     """The weight of what is new: near 1 in the mask, falling to exactly 0 around it, each frame for itself.
 
     Args:
         mask: bool (T, H, W).
-        grown: px by which the mask is dilated; None: GROWN of the longer side.
+        grown: px by which the mask is dilated.
         feather: px, standard deviation of the Gaussian; None: FEATHER of the longer side.
 
     Returns float32 (T, H, W) in [0, 1]; a frame without mask stays 0.
@@ -64,7 +64,7 @@ def softened(mask: np.ndarray, grown: float | None = None, feather: float | None
     side = max(mask.shape[1:])
     feather = FEATHER * side if feather is None else feather
     weights = np.zeros(mask.shape, np.float32)
-    for weight, wide in zip(weights, dilated(mask, GROWN * side if grown is None else grown)):
+    for weight, wide in zip(weights, dilated(mask, grown)):
         if wide.any():
             soft = ndimage.gaussian_filter(wide.astype(np.float32), feather, mode="nearest") if feather else wide
             weight[:] = soft / soft.max()

@@ -157,11 +157,11 @@ def test_outside_the_mask_the_given_video_comes_back_to_the_bit() -> None:
     given, made = clip_of(), 255 - clip_of()
     mask = np.zeros(given.shape[:3], bool)
     mask[4:6, 8:12, 10:16] = True  # empty in the other frames
-    out = masked(made, given, mask, None, None)
-    weight = masks.softened(mask)
+    out = masked(made, given, mask, grown=1)
+    weight = masks.softened(mask, 1)
     assert np.array_equal(out[weight == 0], given[weight == 0]) and np.array_equal(out[:4], given[:4])
     assert (weight[4:6, 8:12, 10:16] > 0.6).all() and weight.max() == 1 and (weight[4] == 0).any()
-    assert np.array_equal(masked(made, given, np.zeros_like(mask), None, None), given)
+    assert np.array_equal(masked(made, given, np.zeros_like(mask)), given)
 
 
 def test_a_mask_grows_by_a_disk() -> None:

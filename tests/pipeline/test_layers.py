@@ -272,12 +272,12 @@ def test_a_mask_is_the_gray_level_of_an_opaque_picture(tools, tmp_path):
     assert np.array_equal(mask(path, num_frames=4), levels[..., 0])
 
 
-def test_a_mask_is_the_alpha_of_a_picture_that_is_not_opaque(tools, tmp_path):
-    Image.fromarray(ramps()[0]).save(tmp_path / "a.png")
-    assert np.array_equal(mask(tmp_path / "a.png"), ramps()[:1, ..., 3])
-    mixed = ramps(3)
-    mixed[0, ..., 3] = 255  # by all frames it is decided, not by each
-    assert np.array_equal(mask(folder_of(tmp_path / "frames", mixed)), mixed[..., 3])
+def test_what_is_transparent_is_black_in_a_mask(tmp_path):
+    levels = np.array(
+        [[[255, 255, 255, 255], [255, 255, 255, 0], [255, 255, 255, 102], [100, 100, 100, 204]]], np.uint8
+    )
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    assert mask(tmp_path / "a.png")[0, 0].tolist() == [255, 0, 102, 80]
 
 
 # ---- key frames
