@@ -73,6 +73,9 @@ def _entered(
     video = applications.clip() if given.video is None else given.video
     if request.scale is not None:
         applications.check_scale(request.scale)
+    grown = request.grown
+    if grown is None and request.name == "over":
+        grown = HARMONIZED * max(video.shape[1:3])
     scales = [request.scale] * n if request.scale is not None else range(1, len(applications.sizes))
     for place, scale in enumerate(scales):
         index = place if request.scale is not None else 0
