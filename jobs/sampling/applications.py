@@ -79,7 +79,7 @@ def _entered(
     scales = [request.scale] * n if request.scale is not None else range(1, len(applications.sizes))
     for place, scale in enumerate(scales):
         index = place if request.scale is not None else 0
-        frames = applications.inject(video, scale, seed=seed, index=index)
+        frames = applications.inject(video, scale, seed=seed, index=index, complete=given.mask is None)
         if given.mask is not None and given.stays is not None:
             grown = (
                 HARMONIZED * max(frames.shape[1:3])

@@ -120,6 +120,7 @@ def refine(
     tick: Callable[[int], None] = lambda passes: None,
     *,
     after: Callable[[Tensor, Step], Tensor] = lambda made, step: made,
+    first_pairs: int = EXACT_PAIRS,
 ) -> Tensor:
     """The video, brought to the size of each step and made of the clip's patches there.
 
@@ -129,6 +130,7 @@ def refine(
         random: for the search; on the CPU.
         tick: called after every pass.
         after: what becomes of the video of every pass, at the step's size: for what must hold beside the patches.
+        first_pairs: of queries and keys that are all compared in the first pass, which has no field to begin with.
 
     Returns (1, 3, *steps[-1].size) float32 on the clip's device. Raises ValueError for a size that holds no patch.
     """
@@ -148,7 +150,8 @@ def refine(
             keys = clip.keys(step.n, how.patch, sharp=turn > 0 or not enlarges)
             queries = keys.space.project(x)[0]
             alpha = how.alpha * keys.space.values
-            if math.prod(queries.shape[:3]) * len(grid) <= EXACT_PAIRS:
+            most = first_pairs if found is None else EXACT_PAIRS
+            if math.prod(queries.shape[:3]) * len(grid) <= most:
                 found = exact_field(queries, keys.vectors, grid, alpha)
             else:
                 begun = scattered(queries.shape[:3], grid, random).to(x.device) if found is None else found

@@ -25,7 +25,7 @@ from torch import Tensor
 from model.config import COLOURS, Finish, Keep, TrainConfig
 from model.device import autocast
 from model.networks.generators import GeneratorStack
-from model.patches.field import Size, fits
+from model.patches.field import Grid, Size, fits
 from model.patches.refine import ClipPatches, Matching, Step, enlarged, refine
 from model.patches.vgpnn import method_for, shrunk, vgpnn_ladder
 from model.pyramid import ScaleSize, build, to_frames, to_video
@@ -39,6 +39,7 @@ NEAREST = 1e6  # of `Matching.alpha`: so large that the nearest patch alone coun
 DETAIL_NOISE = 0.3  # standard deviations of the clip, on a layout whose fine scales are patches
 EXTENDING_NOISE = 1.0  # likewise, on the frames that are made new, so that each seed makes others
 PERIODIC = 0.5  # of the clip's own change between frames: what comes so near to an earlier frame has come back to it
+SEARCHED_PAIRS = 10**9  # of patches that are compared where a video enters: 2 s on two cores
 BACK_PROJECTIONS = 8  # of `enlarge`, a step: more change less than a level
 
 
@@ -146,7 +147,14 @@ class Applications:
 
     @torch.no_grad()
     def inject(
-        self, given: np.ndarray, scale: int, *, seed: int = 0, index: int = 0, size: Size | None = None
+        self,
+        given: np.ndarray,
+        scale: int,
+        *,
+        seed: int = 0,
+        index: int = 0,
+        size: Size | None = None,
+        complete: bool = True,
     ) -> np.ndarray:
         """What the scales from `scale` on make of a given video.
 
@@ -154,6 +162,8 @@ class Applications:
             given: of any height and width, and of the clip's frames or those of `size`.
             scale: from 1 to the finest; the lower, the more is made anew.
             size: (T, H, W) of the result; None: the clip's.
+            complete: whether patches ask for all of the clip (`Matching.alpha`). False for a clip that was edited in
+                part: what the edit hides would be asked for most, and come back in its place.
 
         Raises CannotApply for a scale that is none, and for a number of frames that its scales cannot have.
         """
@@ -161,11 +171,45 @@ class Applications:
         sizes = self.ladder_to(size or self.size)
         if len(given) != sizes[-1].frames:
             raise CannotApply(f"{len(given)} frames enter a model of {sizes[-1].frames}; give as many")
-        if self.config.method == "vgpnn":  # whose scales have any number of frames
-            x = shrunk(self._video(given, sizes[-1]), sizes[scale - 1])
-        else:
-            x = self._video(given, sizes[scale - 1])
-        return self._frames(self._rest(x, scale, sizes, stream_of(seed, index, 3)))
+
+        def at(n: int) -> Tensor:
+            if self.config.method == "vgpnn":  # whose scales have any number of frames
+                return shrunk(self._video(given, sizes[-1]), sizes[n])
+            return self._video(given, sizes[n])
+
+        if scale < self.patch_from:
+            return self._frames(self._rest(at(scale - 1), scale, sizes, stream_of(seed, index, 3)))
+        how = self._how if complete else replace(self._how, alpha=NEAREST)
+        return self._frames(self._made_of_patches(at, scale, sizes, how, stream_of(seed, index, 3)))
+
+    def _made_of_patches(
+        self,
+        at: Callable[[int], Tensor],
+        first: int,
+        sizes: Sequence[ScaleSize],
+        how: Matching,
+        random: torch.Generator,
+    ) -> Tensor:
+        """A given video, at every scale, made of patches from scale `first` on.
+
+        What is like it may be anywhere in the clip, so all patches are compared. Where they are too many, that is done
+        at a scale below, and the search goes on from there.
+        """
+        patches = self.patches()
+        begin = next((n for n in range(first, 0, -1) if self._pairs(sizes[n], n) <= SEARCHED_PAIRS), 1)
+        steps = [Step(n, sizes[n], 1 if n < first else self._passes) for n in range(begin, len(sizes))]
+
+        def given(made: Tensor, step: Step) -> Tensor:
+            return at(step.n).to(made.device) if step.n < first else made
+
+        x = at(begin - 1)
+        return refine(x, patches, steps, how, random, after=given, first_pairs=SEARCHED_PAIRS)
+
+    def _pairs(self, size: ScaleSize, n: int) -> int:
+        """Of patches of a video of `size`, and of the clip's at scale n."""
+        own = self.sizes[n]
+        grid = Grid(len(self._chunks), (own.frames, own.height, own.width), self._how.patch)
+        return math.prod(size) * len(grid)
 
     def check_scale(self, scale: int) -> None:
         """Raises CannotApply, one line, for a scale that nothing can enter at."""

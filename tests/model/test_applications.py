@@ -150,6 +150,18 @@ def test_finish_patches_takes_the_clips_patches_from_where_it_enters() -> None:
     )
 
 
+def test_an_edit_is_not_replaced_by_what_it_hides() -> None:
+    """Completeness asks for all of the clip, and so for what the edit covers."""
+    rng = np.random.default_rng(2)
+    clip = rng.integers(60, 100, (1, 24, 48, 3)).astype(np.uint8)
+    clip[:, :, 30:] = rng.integers(180, 220, (1, 24, 18, 3))
+    apps, _ = model_of(clip, patch_scale=1)
+    edited = clip.copy()
+    edited[:, 6:18, 8:20] = clip[:, 6:18, 33:45]
+    here, hidden = (apps.inject(edited, 3, complete=complete)[0, 9:15, 11:17].mean() for complete in (False, True))
+    assert here > 170 and hidden < here
+
+
 # -- masks
 
 
