@@ -75,6 +75,16 @@ def test_the_clip_scores_0_and_stays_itself_when_refined(of_image):
     assert np.abs(loaded.refine(clip).astype(int) - clip).max() <= 1
 
 
+def test_applications_of_the_clip_and_of_a_given_image(of_image):
+    path, frames = of_image
+    apps = model.load(str(path), frames).applications
+    edited = apps.inject(255 - apps.clip(), 1)
+    assert edited.shape == (1, 32, 42, 3) and edited.dtype == np.uint8
+    assert apps.enlarge(2).shape == (1, 64, 84, 3)
+    with pytest.raises(ValueError, match="its clip is needed; give load its frames"):
+        _ = model.load(str(path)).applications
+
+
 def test_what_cannot_be_is_one_line(of_image):
     path, frames = of_image
     alone = model.load(str(path))
