@@ -115,7 +115,7 @@ def frames_for(checkpoint: str, real: str | None, loaded: LoadedModel, *, needed
         return frames_of_source(real, loaded.config)
     entries = chunks_of_checkpoint(Store.open(checkpoint, "CHECKPOINT"), loaded.name)
     if not entries and needed:
-        cause = f"its videos are made of patches of the clip {loaded.name}, whose frames no experiment around it has"
+        cause = f"the clip {loaded.name} is needed, whose frames no experiment around it has"
         raise ValueError(f"{checkpoint}: {cause}; give --real CLIP")
     return [shards.read_clip(entry).frames_thwc for entry in entries]
 
@@ -251,8 +251,11 @@ def _chosen(
     from model.metrics.option import features_for
     from model.metrics.svfid import RealClip, svfid
     from model.pyramid import to_video, training_pyramids
-    from model.sampling.applications import diverse
+    from model.sampling.variations import diverse
 
+    if sizes[-1] != loaded.sizes[-1]:
+        raise ValueError(f"--keep: scores samples of {loaded.sizes[-1]}, these are of {sizes[-1]}; leave --size out")
+    loaded.check_size(chunks[0])
     clip = training_pyramids(chunks, loaded.config, loaded.sizes)
     real = RealClip([pyramid[-1] for pyramid in clip], features_for(loaded.config.dims))
     videos = [
@@ -289,7 +292,7 @@ def _apply(
     total = jobs.count(request, applications, n)
     out = Path(args.out)
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(request.name.replace("_", " "), total=total)
+        bar = progress.add_task(request.name.replace("_", " "), total=total if total > 1 else None)
         first = next(made)  # what cannot be is found here, before anything is written
         out.mkdir(parents=True, exist_ok=True)
         shown = inputs.shown(request, applications, given, first.frames)

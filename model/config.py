@@ -28,7 +28,7 @@ Latent = Literal["gaussian", "patchvae"]
 Method = Literal["hpvaegan", "singan", "consingan", "vgpnn"]
 Resizing = Literal["corners", "opencv"]
 Finish = Literal["generators", "patches"]  # of an application: what the scales above a given video are
-Keep = Literal["objects", "layout"]  # of retargeting: what has its proportions still
+Retarget = Literal["objects", "layout"]  # what keeps its size, or its place, in a picture of another aspect
 COLOURS = 5  # of a quantised painting: SinGAN's paint_train
 
 

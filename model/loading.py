@@ -14,7 +14,7 @@ from infra.remote import fetch
 from model import checkpoint, official, presets
 from model.config import Finish, Method, Precision, TrainConfig
 from model.networks.generators import GeneratorStack
-from model.pyramid import ScaleSize, ladder, training_pyramids
+from model.pyramid import Pyramid, ScaleSize, ladder, training_pyramids
 from model.sampling.applications import Applications
 from model.sampling.sampler import NetworkSampler, Sampler, is_finished, sampler_of
 
@@ -73,12 +73,16 @@ class LoadedModel:
             raise ValueError(f"{self.name}: its videos are made of the clip's patches too; leave out --z-frames")
         if not chunks_thwc:
             raise ValueError(f"{self.name}: its videos are made of the clip's patches, and its frames are not there")
+        return sampler_of(self.config, stack, self._clip(chunks_thwc), device)
+
+    def _clip(self, chunks_thwc: Sequence[np.ndarray]) -> list[Pyramid]:
+        """What it was trained on. Raises ValueError, one line, for frames that cannot be those of its clip."""
         self.check_size(chunks_thwc[0])
         clip = training_pyramids(chunks_thwc, self.config, self.sizes)
         if self.examples not in (None, len(clip)):
             cause = f"trained on {self.examples} chunks and copies of them, there are {len(clip)}"
             raise ValueError(f"{self.name}: {cause}: chunks are lost, or of another clip; give all of its own")
-        return sampler_of(self.config, stack, clip, device)
+        return clip
 
     def applications(
         self, chunks_thwc: Sequence[np.ndarray], device: torch.device, finish: Finish | None = None
@@ -95,7 +99,7 @@ class LoadedModel:
             cause = f"{trained} of {self.config.trained_scales} scales are trained"
             raise ValueError(f"{self.name}: {cause}; finish the training first, by the same command again")
         if chunks_thwc:
-            self.check_size(chunks_thwc[0])
+            self._clip(chunks_thwc)
         return Applications(self.config, stack, chunks_thwc, self.sizes, device, finish)
 
 

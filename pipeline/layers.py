@@ -65,11 +65,13 @@ def read_mask(
     )
 
 
-def read_keyframes(folder: str | os.PathLike[str]) -> dict[int, np.ndarray]:
+def read_keyframes(folder: str | os.PathLike[str], max_height: int | None = None) -> dict[int, np.ndarray]:
     """The drawings in a folder, each by the frame that it is for: the last number in its name.
 
     `0.png`, `006.png` and `frame_12.png` are for the frames 0, 6 and 12; the first frame is 0. Hidden files, and files
     that are no images by their names, are left out.
+
+    Args: max_height: px; what is higher is shrunk to it with its aspect kept. None: as it is.
 
     Returns: the drawings in ascending order of their frames, all of one size: uint8 (H, W, 4) RGBA as of `read_layer`.
     Raises: VideoError, one line with file, cause and mend, for a folder that cannot be listed or holds no image; for a
@@ -90,7 +92,7 @@ def read_keyframes(folder: str | os.PathLike[str]) -> dict[int, np.ndarray]:
     drawings: dict[int, np.ndarray] = {}
     first = min(files)
     for frame in sorted(files):
-        (drawings[frame],) = image.read_rgba(files[frame])
+        (drawings[frame],) = image.read_rgba(files[frame], max_height)
         (height, width, _), (first_height, first_width, _) = drawings[frame].shape, drawings[first].shape
         if (height, width) != (first_height, first_width):
             cause = f"is {width}x{height} but {printable(files[first].name)} is {first_width}x{first_height}"

@@ -10,8 +10,8 @@ import numpy as np
 from jobs.sampling.given import Given
 from jobs.sampling.request import ApplicationRequest
 from model.pyramid import ScaleSize
-from model.sampling.applications import Applications, masked
-from model.sampling.masks import HARMONIZED
+from model.sampling.applications import Applications
+from model.sampling.masks import HARMONIZED, masked
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def results(
     elif request.application == "between":
         for step, share in enumerate(request.share):
             frames = applications.between(seed, request.seed_to, share)
-            yield Made(f"seed{seed}_to_seed{request.seed_to}_{step:03d}", f"{share:.2f}", frames)
+            yield Made(f"seed{seed}_to_seed{request.seed_to}_{step:03d}", f"step {step}", frames)
     else:
         for index in range(n):
             frames, note = _one(request, applications, given, seed, index, size)
@@ -71,23 +71,17 @@ def _entered(
     request: ApplicationRequest, applications: Applications, given: Given, seed: int, n: int
 ) -> Iterator[Made]:
     video = applications.clip() if given.video is None else given.video
-    if request.scale is not None:
-        applications.check_scale(request.scale)
     grown = request.grown
     if grown is None and request.name == "over":
         grown = HARMONIZED * max(video.shape[1:3])
-    scales = [request.scale] * n if request.scale is not None else range(1, len(applications.sizes))
-    for place, scale in enumerate(scales):
-        index = place if request.scale is not None else 0
+    every = request.scale is None
+    for place, scale in enumerate(range(1, len(applications.sizes)) if every else [request.scale or 0] * n):
+        index = 0 if every else place
         frames = applications.inject(video, scale, seed=seed, index=index, complete=given.mask is None)
         if given.mask is not None and given.stays is not None:
-            grown = (
-                HARMONIZED * max(frames.shape[1:3])
-                if request.grown is None and request.name == "over"
-                else request.grown
-            )
             frames = masked(frames, given.stays, given.mask, grown, request.feather)
-        yield Made(f"{request.name}_scale{scale}_seed{seed}_{index:03d}", f"scale {scale}", frames)
+        label = f"scale {scale}" if every or n == 1 else f"scale {scale}, {index}"
+        yield Made(f"{request.name}_scale{scale}_seed{seed}_{index:03d}", label, frames)
 
 
 def _one(
@@ -113,7 +107,7 @@ def _one(
             return frames, f"loop {index}: {change}, the clip's own change is {seam.own:.1f}"
         case "retarget":
             assert size is not None
-            return applications.retarget(size, request.keep, seed=own), ""
+            return applications.retarget(size, request.retarget, seed=own), ""
         case "enlarge":
             return applications.enlarge(request.factor, given=given.video, seed=own), ""
         case "fix_layout":

@@ -11,9 +11,9 @@ from infra.errors import printable
 from jobs.experiment.corpus import clip_spec
 from jobs.sampling.request import ApplicationRequest
 from model.config import TrainConfig
-from model.sampling.applications import Applications, quantised
-from model.sampling.masks import SAME_ASPECT, as_drawn, overlaid, tracked
-from pipeline import image, layers
+from model.sampling.applications import Applications
+from model.sampling.masks import SAME_ASPECT, as_drawn, check_aspect, overlaid, quantised, tracked
+from pipeline import image, layers, video
 from pipeline.video import VideoError, video_error
 
 Say = Callable[[str], None]
@@ -84,7 +84,16 @@ class _Reader:
         """uint8 (frames or 1, H, W, 4)."""
         if self.dims == 2 and not image.is_image(path):
             raise video_error(path, "is no image, and the model is of images", "give an image")
+        self._say_length(path, frames)
         return layers.read_layer(path, num_frames=frames, fps=self.fps, max_height=self.max_height)
+
+    def _say_length(self, path: str, frames: int) -> None:
+        """Of a video or folder with more frames than are read."""
+        if image.is_image(path):
+            return
+        there = video.count_frames(video.probe(path), self.fps)
+        if there > frames:
+            self.say(f"{printable(path)}: its first {frames} of {there} frames")
 
     def video(self, path: str, *, masked: bool) -> np.ndarray:
         """uint8 (T, H, W, 3) at the finest scale; a picture is shown in all frames."""
@@ -102,9 +111,19 @@ class _Reader:
 
     def painted(self, path: str, clip: np.ndarray, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """See `tracked`."""
-        if image.is_image(path):
-            return tracked(clip, {frame: self._layer(path, 1)[0]})
-        return tracked(clip, layers.read_keyframes(path))
+        one = image.is_image(path)
+        drawings = {frame: self._layer(path, 1)[0]} if one else layers.read_keyframes(path, self.max_height)
+        return tracked(clip, {at: self._on_clip(f"{path}, of frame {at}", drawing) for at, drawing in drawings.items()})
+
+    def _on_clip(self, name: str, drawing: np.ndarray) -> np.ndarray:
+        """A drawing at the clip's size, brought there as the clip was: uint8 (H, W, 4)."""
+        try:
+            check_aspect("it", (drawing.shape[0], drawing.shape[1]), self.size)
+        except ValueError as error:
+            raise VideoError(f"{printable(name)}: {error}") from None
+        colours = self.applications.at_size(np.ascontiguousarray(drawing[None, ..., :3]))[0]
+        alpha = self.applications.at_size(np.repeat(drawing[None, ..., 3:], 3, axis=-1))[0, ..., :1]
+        return np.concatenate([colours, alpha], axis=-1)
 
     def over(self, path: str, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `overlaid`."""
@@ -114,6 +133,7 @@ class _Reader:
         """bool (frames, H, W)."""
         if self.dims == 2 and not image.is_image(path):
             raise video_error(path, "is no image, and the model is of images", "give an image")
+        self._say_length(path, frames)
         found = layers.read_mask(path, num_frames=frames, fps=self.fps, max_height=None)
         size = self.size._replace(frames=frames)
         try:

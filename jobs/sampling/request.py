@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from infra.errors import UsageError
 from jobs import command_line
-from model.config import COLOURS, Finish, Keep
+from model.config import COLOURS, Finish, Retarget
 
 Application = Literal[
     "inject", "fill", "extend", "loop", "retarget", "enlarge", "strength", "between", "fix_layout", "fix_detail"
@@ -27,7 +27,18 @@ FLAGS: dict[Application, str] = {
     "fix_detail": "--fix-detail",
 }
 TAKES_A_VIDEO = ("inject", "fill", "loop", "enlarge")  # applications of a given video too, not only of the clip
-AUTO = "auto"
+AUTO, STEPS, MOST_PX = "auto", 10, 10_000
+# Options that only some applications have.
+OPTIONS: dict[str, tuple[Application, ...]] = {
+    "scale": ("inject",),
+    "reference": ("inject",),
+    "quantise": ("inject",),
+    "feather": ("inject",),
+    "mask": ("inject", "fill"),
+    "grow": ("inject", "fill"),
+    "finish": ("inject", "retarget", "enlarge", "strength", "between", "fix_layout", "fix_detail"),
+    "steps": ("between",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +67,7 @@ class ApplicationRequest:
     finish: Finish | None
     extend: int
     extend_before: int
-    keep: Keep
+    retarget: Retarget
     factor: float
     share: Sequence[float]
     seed_to: int
@@ -82,7 +93,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a drawing on a frame of the clip (--frame), or a folder of drawings named by frames",
     )
-    add("--frame", type=int, default=0, help="that the drawing of --paint is for, from 0")
+    add("--frame", type=int, help="that the drawing of --paint is for, from 0 (default: 0)")
     add(
         "--over",
         type=command_line.path,
@@ -116,12 +127,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--extend", type=int, metavar="FRAMES", help="go on in time behind the clip's own frames")
     add("--extend-before", type=int, metavar="FRAMES", help="and before them")
     add("--loop", action="store_true", help="the clip, or --inject, as a loop whose end leads to its start")
-    add("--retarget", choices=get_args(Keep), help="the clip at --size; which of the two keeps its proportions")
+    add("--retarget", choices=get_args(Retarget), help="the clip at --size; which of the two keeps its proportions")
     add("--enlarge", type=float, metavar="FACTOR", help="the clip, or --inject, so many times as large: above 1 to 8")
     row = "from the clip, 0, to a free sample, 1 (without numbers: %(const)s)"
     add("--strength", nargs="?", const="0,0.25,0.5,0.75,1", metavar="S,…", help=row)
     add("--seed-to", type=int, metavar="SEED", help="from the sample of --seed to that of this seed, in --steps")
-    add("--steps", type=int, default=10, help="of --seed-to")
+    add("--steps", type=int, help="of --seed-to (default: 10)")
     add("--fix-layout", action="store_true", help="samples of one layout: only the fine noise is drawn anew")
     add("--fix-detail", action="store_true", help="samples of one fine noise: only the layout is drawn anew")
 
@@ -137,39 +148,52 @@ def from_args(args: argparse.Namespace) -> ApplicationRequest | None:
     others: list[Application] = [name for name in asked if name != "inject"]
     if len(others) > 1:
         raise UsageError(f"{FLAGS[others[0]]} and {FLAGS[others[1]]}: one of them at a time")
-    if not asked:
-        _refuse(
-            args, ("mask", "reference", "scale", "finish", "grow", "feather", "quantise"), "--inject, --paint or --over"
-        )
+    application = (others or asked)[0] if asked else None
+    for option, of in OPTIONS.items():
+        if vars(args)[option] is not None and application not in of:
+            flags = " or ".join("--inject, --paint, --over" if name == "inject" else FLAGS[name] for name in of)
+            raise UsageError(f"--{option}: is an option of {flags}; leave it out")
+    if args.frame is not None and args.paint is None:
+        raise UsageError("--frame: is an option of --paint; leave it out")
+    if application is None:
         return None
-    application = (others or asked)[0]
     if entering and application not in TAKES_A_VIDEO:
         raise UsageError(f"--{entering[0][0]}: {FLAGS[application]} is made of the clip itself; leave one of them out")
-    if application != "inject":
-        _refuse(args, ("scale", "reference", "quantise"), "--inject, --paint or --over alone")
-    if application not in ("inject", "fill"):
-        _refuse(args, ("mask", "grow", "feather"), "--inject, --paint, --over or --fill")
     if application == "fill" and args.mask is None:
         raise UsageError("--fill: needs --mask FILE, white where the clip is to be made new")
+    masked = args.mask is not None or args.paint is not None or args.over is not None
+    for option in ("reference", "grow", "feather"):
+        if vars(args)[option] is not None and not masked:
+            raise UsageError(f"--{option}: needs --mask FILE, white where the video changes")
+    one_each = application in ("strength", "between") or (application == "inject" and _scale(args.scale) is None)
+    if args.n is not None and one_each:
+        raise UsageError(
+            f"--n: {FLAGS[application]} has as many results as steps or scales; leave --n out, or give --scale"
+        )
+    if args.z_frames is not None:
+        raise UsageError("--z-frames: is of plain samples; leave it out")
     if (application == "retarget") != (args.size is not None):
         raise UsageError(
             "--retarget and --size go together here; give both"
             if args.size is None
             else f"--size: {FLAGS[application]} has the size of the clip; leave --size out, or give --retarget"
         )
-    if args.steps < 2:
-        raise UsageError(f"--steps {args.steps}: 2 or more")
+    steps = STEPS if args.steps is None else args.steps
+    if not 2 <= steps <= 1000:
+        raise UsageError(f"--steps {steps}: from 2 to 1000")
+    if args.seed_to is not None and args.seed_to < 0:
+        raise UsageError(f"--seed-to {args.seed_to}: 0 or more")
     if args.enlarge is not None and not 1 < args.enlarge <= 8:
         raise UsageError(f"--enlarge {args.enlarge:g}: above 1, at most 8")
     if args.quantise is not None and not 2 <= args.quantise <= 256:
         raise UsageError(f"--quantise {args.quantise}: 2 to 256 colours")
-    if any(value is not None and value < 0 for value in (args.grow, args.feather)):
-        raise UsageError("--grow and --feather: 0 px or more")
-    share = _strengths(args.strength) if args.strength else [i / (args.steps - 1) for i in range(args.steps)]
+    if not all(value is None or 0 <= value <= MOST_PX for value in (args.grow, args.feather)):
+        raise UsageError(f"--grow and --feather: from 0 to {MOST_PX} px")
+    share = _strengths(args.strength) if args.strength else [i / (steps - 1) for i in range(steps)]
     return ApplicationRequest(
         application=application,
         given=entering[0] if entering else None,  # type: ignore[arg-type]
-        frame=args.frame,
+        frame=args.frame or 0,
         reference=args.reference,
         mask=args.mask,
         grown=args.grow,
@@ -179,7 +203,7 @@ def from_args(args: argparse.Namespace) -> ApplicationRequest | None:
         finish=args.finish,
         extend=args.extend or 0,
         extend_before=args.extend_before or 0,
-        keep=args.retarget or "objects",
+        retarget=args.retarget or "objects",
         factor=args.enlarge or 2.0,
         share=share,
         seed_to=args.seed_to or 0,
@@ -189,12 +213,6 @@ def from_args(args: argparse.Namespace) -> ApplicationRequest | None:
 def _is_asked(args: argparse.Namespace, name: Application) -> bool:
     value = vars(args)[FLAGS[name].removeprefix("--").replace("-", "_")]
     return (value is not None and value is not False) or (name == "extend" and args.extend_before is not None)
-
-
-def _refuse(args: argparse.Namespace, names: Sequence[str], needed: str) -> None:
-    for name in names:
-        if vars(args)[name] is not None:
-            raise UsageError(f"--{name}: is an option of {needed}; leave it out")
 
 
 def _scale(text: str | None) -> int | None:
@@ -212,4 +230,4 @@ def _strengths(text: str) -> list[float]:
         found = []
     if not found or not all(0 <= strength <= 1 for strength in found):
         raise UsageError(f"--strength {text}: numbers from 0, the clip, to 1, a free sample, with commas between them")
-    return found
+    return list(dict.fromkeys(found))  # each once

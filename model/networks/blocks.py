@@ -76,7 +76,7 @@ def _slow_in_3d(x: Tensor) -> bool:
     """Whether torch convolves this volume by its slow kernel: float32 on a CPU, one sample, small.
 
     That kernel is 2 to 4 times slower than to copy every frame's neighbours beside it. torch takes it where
-    C·T·H ≤ 20480 (use_mkldnn in aten/src/ATen/native/Convolution.cpp), for float32 only.
+    C·T·H ≤ 20480 (use_mkldnn in aten/src/ATen/native/Convolution.cpp). In float64, which tests use, it has no other.
     """
     in_bf16 = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
     return x.device.type == "cpu" and not in_bf16 and len(x) == 1 and x[0, ..., 0].numel() <= 20480

@@ -62,9 +62,9 @@ class ClipPatches:
         sizes: (T, H, W) of every scale, coarsest first.
         level: the clip at a scale: n → (chunks, 3, T, H, W) float32 in [-1, 1].
         device: where the search runs.
-        hidden: the pixels that no patch may have: n → (chunks, 1, T, H, W) bool; None: none. Some
-            patches must be left. Ask for nearest patches
-            alone with them (a large `Matching.alpha`): completeness would want those that are hidden most of all.
+        hidden: the pixels that no patch may have: n → (chunks, 1, T, H, W) bool; None: none. Some patches must be left.
+            With them ask for nearest patches alone, by a large `Matching.alpha`: completeness wants what no patch of
+            the video is like, and that is what is hidden.
     """
 
     sizes: Sequence[tuple[int, int, int]]

@@ -19,21 +19,20 @@ from itertools import pairwise
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.cluster.vq import kmeans2, vq
 from torch import Tensor
 
-from model.config import COLOURS, Finish, Keep, TrainConfig
-from model.device import autocast
+from model.config import Finish, Retarget, TrainConfig
+from model.device import HOST, autocast
 from model.networks.generators import GeneratorStack
 from model.patches.field import Grid, Size, fits
-from model.patches.refine import ClipPatches, Matching, Step, enlarged, refine
+from model.patches.refine import ClipPatches, Matching, Step, enlarged, needed_bytes, refine
 from model.patches.vgpnn import method_for, shrunk, vgpnn_ladder
-from model.pyramid import ScaleSize, build, to_frames, to_video
-from model.sampling.masks import EDITED, composite, dilated, softened
-from model.sampling.sample import run_level, stream_of, stretched_ladder
+from model.pyramid import ScaleSize, build, to_frames, to_video, training_pyramids
+from model.sampling.masks import composite, dilated, softened
+from model.sampling.sample import VOLUMES, run_level, stream_of, stretched_ladder
+from model.sampling.sampler import check_bytes
 from model.sampling.tiling import MAX_VOXELS
-
-Tick = Callable[[int], None]
+from model.sampling.variations import mean_change, slerp
 
 NEAREST = 1e6  # of `Matching.alpha`: so large that the nearest patch alone counts
 DETAIL_NOISE = 0.3  # standard deviations of the clip, on a layout whose fine scales are patches
@@ -108,6 +107,7 @@ class Applications:
         if finish == "generators" and self.patch_from < len(self.sizes):
             raise CannotApply("its fine scales were never trained, patches make them; leave out --finish generators")
         self._patches: ClipPatches | None = None
+        self._full_patches: ClipPatches | None = None  # of all frames at every scale
         # voxels that are computed at once: no less than the clip's, which fitted when it was trained
         self._limit = max(MAX_VOXELS, *(math.prod(size) for size in self.sizes))
 
@@ -172,14 +172,16 @@ class Applications:
         if len(given) != sizes[-1].frames:
             raise CannotApply(f"{len(given)} frames enter a model of {sizes[-1].frames}; give as many")
 
+        how = self._how if complete else replace(self._how, alpha=NEAREST)
+        self._check_memory(sizes[-1])
+
         def at(n: int) -> Tensor:
             if self.config.method == "vgpnn":  # whose scales have any number of frames
                 return shrunk(self._video(given, sizes[-1]), sizes[n])
             return self._video(given, sizes[n])
 
         if scale < self.patch_from:
-            return self._frames(self._rest(at(scale - 1), scale, sizes, stream_of(seed, index, 3)))
-        how = self._how if complete else replace(self._how, alpha=NEAREST)
+            return self._frames(self._rest(at(scale - 1), scale, sizes, how, stream_of(seed, index, 3)))
         return self._frames(self._made_of_patches(at, scale, sizes, how, stream_of(seed, index, 3)))
 
     def _made_of_patches(
@@ -195,15 +197,24 @@ class Applications:
         What is like it may be anywhere in the clip, so all patches are compared. Where they are too many, that is done
         at a scale below, and the search goes on from there.
         """
-        patches = self.patches()
-        begin = next((n for n in range(first, 0, -1) if self._pairs(sizes[n], n) <= SEARCHED_PAIRS), 1)
-        steps = [Step(n, sizes[n], 1 if n < first else self._passes) for n in range(begin, len(sizes))]
+        ladder = list(enumerate(sizes))[:first]
+        searched = self._searched(ladder) if self._pairs(sizes[first], first) > SEARCHED_PAIRS else []
+        steps = [*searched, *(Step(n, sizes[n], self._passes) for n in range(first, len(sizes)))]
 
         def given(made: Tensor, step: Step) -> Tensor:
             return at(step.n).to(made.device) if step.n < first else made
 
-        x = at(begin - 1)
-        return refine(x, patches, steps, how, random, after=given, first_pairs=SEARCHED_PAIRS)
+        x = at(searched[0].n if searched else first - 1)
+        return refine(x, self.patches(), steps, how, random, after=given, first_pairs=SEARCHED_PAIRS)
+
+    def _searched(self, ladder: Sequence[tuple[int, ScaleSize]]) -> list[Step]:
+        """Of scales and a video's sizes there: from the last one on at which all pairs of patches can be compared.
+
+        None if there is no such scale: then the search begins at random.
+        """
+        fit = [(n, size) for n, size in ladder if fits(size, self._how.patch) and fits(self.sizes[n], self._how.patch)]
+        begin = max((n for n, size in fit if self._pairs(size, n) <= SEARCHED_PAIRS), default=None)
+        return [] if begin is None else [Step(n, size, 1) for n, size in fit if n >= begin]
 
     def _pairs(self, size: ScaleSize, n: int) -> int:
         """Of patches of a video of `size`, and of the clip's at scale n."""
@@ -213,17 +224,19 @@ class Applications:
 
     def check_scale(self, scale: int) -> None:
         """Raises CannotApply, one line, for a scale that nothing can enter at."""
+        if len(self.sizes) == 1:
+            raise CannotApply("a model of one scale: nothing can enter above it; train more scales")
         if not 1 <= scale < len(self.sizes):
             raise CannotApply(f"--scale {scale}: a video enters at a scale from 1 to {len(self.sizes) - 1}, the finest")
 
     def _rest(
-        self, x: Tensor, first: int, sizes: Sequence[ScaleSize], random: torch.Generator, *, noisy: bool = True
+        self, x: Tensor, first: int, sizes: Sequence[ScaleSize], how: Matching, random: torch.Generator
     ) -> Tensor:
         """The scales from `first` on: (1, 3, *sizes[first - 1]) → (1, 3, *sizes[-1])."""
         if first < self.patch_from:
-            x = self._generators(x, range(first, min(self.patch_from, len(sizes))), sizes, random, noisy=noisy)
+            x = self._generators(x, range(first, min(self.patch_from, len(sizes))), sizes, random)
         steps = [Step(n, sizes[n], self._passes) for n in range(max(first, self.patch_from), len(sizes))]
-        return refine(x, self.patches(), steps, self._how, random) if steps else x
+        return refine(x, self.patches(), steps, how, random) if steps else x
 
     def _generators(
         self, x: Tensor, scales: range, sizes: Sequence[ScaleSize], random: torch.Generator, *, noisy: bool = True
@@ -240,17 +253,31 @@ class Applications:
         """Those of the clip at the model's scales. Raises CannotApply without the clip."""
         if self._patches is None:
             self.clip()
-            self._check_patch(self.sizes[max(self.patch_from, 0)])
+            self._check_patch(self.sizes[self.patch_from])
             if self.config.method == "vgpnn":
                 finest = torch.stack([torch.from_numpy(to_video(self.at_size(chunk))) for chunk in self._chunks])
                 self._patches = ClipPatches(self.sizes, lambda n: shrunk(finest, self.sizes[n]), self.device)
             else:
-                self._patches = ClipPatches(self.sizes, lambda n: self._level(self.sizes[n]), self.device)
+                clip = training_pyramids(self._chunks, self.config, self.sizes)  # with their copies, as in training
+                self._patches = ClipPatches(
+                    self.sizes, lambda n: torch.stack([torch.from_numpy(one[n]) for one in clip]), self.device
+                )
         return self._patches
 
     def _level(self, size: ScaleSize) -> Tensor:
         """All chunks at a size: (chunks, 3, T, H, W)."""
         return torch.stack([torch.from_numpy(build(chunk, [size], self.config.resizing)[0]) for chunk in self._chunks])
+
+    def _check_memory(self, size: ScaleSize, *, of_patches: bool | None = None) -> None:
+        """Raises ValueError, one line, for a video that does not fit into memory.
+
+        Args: of_patches: whether it is made of them; None: as the model's samples.
+        """
+        if self.patch_from < len(self.sizes) if of_patches is None else of_patches:
+            needed, on = needed_bytes([size], self.sizes, max(1, len(self._chunks))), self.device
+        else:
+            needed, on = VOLUMES * 4 * 3 * math.prod(size), HOST
+        check_bytes(f"a video of {size}", needed, on, lambda share: f"make it smaller, {share:.1%} of its pixels fit")
 
     def _check_patch(self, size: ScaleSize) -> None:
         if not fits(size, self._how.patch):
@@ -262,7 +289,7 @@ class Applications:
 
     # -- changes of the clip
 
-    def retarget(self, size: Size, keep: Keep, *, seed: int = 0, index: int = 0) -> np.ndarray:
+    def retarget(self, size: Size, keep: Retarget, *, seed: int = 0, index: int = 0) -> np.ndarray:
         """The clip at another size and aspect.
 
         Args:
@@ -271,7 +298,7 @@ class Applications:
                 coarsest scale, where it is stretched. layout: all stays where it is and is stretched with the picture;
                 the clip enters at the finest scale, which gives it its detail.
         """
-        scale = len(self.sizes) - 1 if keep == "layout" else min(max(1, self.patch_from), len(self.sizes) - 1)
+        scale = len(self.sizes) - 1 if keep == "layout" else 1
         sizes = self.ladder_to(size)
         if sizes[-1].frames != self.size.frames:
             raise CannotApply(f"--retarget: keeps the clip's {self.size.frames} frames; see --extend for more")
@@ -293,39 +320,49 @@ class Applications:
         """
         base = self.clip() if given is None else given
         hole = dilated(mask, grown)
-        ladder = [size for size in self._full_rate(len(base)) if given is not None or self._leaves_patches(hole, size)]
+        is_clip = given is None or (
+            given.shape == self.clip().shape and np.array_equal(given[~hole], self.clip()[~hole])
+        )
+        ladder = [
+            size
+            for size in self._full_rate(len(base))
+            if not self._reduced(hole, size).all() and (not is_clip or self._leaves_patches(hole, size))
+        ]
         if not ladder:
             patch = ScaleSize(*self._how.patch)
-            raise CannotApply(
-                f"the mask leaves no patch of {patch} (T×H×W) of the clip to fill it with; make it smaller"
-            )
+            raise CannotApply(f"the mask leaves no patch of {patch} (T×H×W) to fill it with; make it smaller")
         holes = [self._reduced(hole, size) for size in ladder]
-        hidden = (lambda n: self._once(holes[n])) if given is None else None
-        patches = self._patches_at(ladder, hidden)
-        x = self._smooth(base, hole, ladder[0], stream_of(seed, 0, 4))
+        patches = self._patches_at(ladder, (lambda n: self._in_every_chunk(holes[n])) if is_clip else None)
+        random = stream_of(seed, 0, 5)
+        x = self._smooth(base, hole, ladder[0])
+        x = x + holes[0] * DETAIL_NOISE * x.std() * torch.randn(x.shape, generator=random)
 
         def known(made: Tensor, step: Step) -> Tensor:
+            """The video outside the hole."""
             real = self._video(base, ladder[step.n])
             return torch.where(holes[step.n].to(made.device), made, real.to(made.device))
 
         x = known(x.to(self.device), Step(0, ladder[0], 0))
-        made = self._frames(self._remade(x, patches, ladder, stream_of(seed, 0, 5), known, NEAREST))
-        return composite(made, base, softened(hole, 0, 0.7))
+        made = self._frames(self._remade(x, patches, ladder, random, known, NEAREST))
+        return composite(made, base, np.maximum(softened(hole, 0, 0.7), mask))
 
     def _leaves_patches(self, hole: np.ndarray, size: ScaleSize) -> bool:
         touched = F.max_pool3d(self._reduced(hole, size).float(), self._how.patch, stride=1)
         return bool((touched == 0).any())
 
-    def _once(self, hole: Tensor) -> Tensor:
-        """The hole in the first chunk, none in the others: (chunks, 1, T, H, W)."""
-        others = torch.zeros_like(hole).expand(len(self._chunks) - 1, *hole.shape[1:])
-        return torch.cat([hole, others])
+    def _in_every_chunk(self, hole: Tensor) -> Tensor:
+        """The hole in the first chunk; in the others, which may hold the same frames, wherever it is in any frame.
 
-    def _smooth(self, base: np.ndarray, hole: np.ndarray, size: ScaleSize, random: torch.Generator) -> Tensor:
+        (1, 1, T, H, W) → (chunks, 1, T, H, W).
+        """
+        ever = hole.any(dim=2, keepdim=True).expand(len(self._chunks) - 1, *hole.shape[1:])
+        return torch.cat([hole, ever])
+
+    def _smooth(self, base: np.ndarray, hole: np.ndarray, size: ScaleSize) -> Tensor:
         """The video at the coarsest size with its hole continued smoothly, and through E and G⁰: (1, 3, *size)."""
         x = self._video(base, size)
         keep = (~self._reduced(hole, size)).float()
-        filled, weight, x = x * keep, keep, x * keep
+        weight, x = keep, x * keep
         while (weight == 0).any():  # outwards from what is known, by means of what is around
             around = F.avg_pool3d(F.pad(torch.cat([x, weight], 1), (1, 1, 1, 1, 1, 1)), 3, stride=1)
             grown = around[:, 3:] > 0
@@ -333,11 +370,10 @@ class Applications:
             x = torch.where(fresh, around[:, :3] / around[:, 3:].clamp_min(1e-6), x)
             weight = torch.where(grown, torch.ones_like(weight), weight)
             x = x * weight
-        filled = x
         stack = self.stack
         if stack is None or self.config.vae_levels == 0 or self.config.latent != "gaussian":
-            return filled
-        at_zero = F.interpolate(filled, size=tuple(self.sizes[0]), mode="trilinear", align_corners=True)
+            return x
+        at_zero = F.interpolate(x, size=tuple(self.sizes[0]), mode="trilinear", align_corners=True)
         with autocast(self.device, self.config.precision):
             projected = stack.decode(stack.encoder(at_zero.to(self.device)).mu).float().cpu()
         return enlarged(projected, size)
@@ -355,6 +391,7 @@ class Applications:
         own = self.clip(-1 if after else 0)
         if before and after and len(self._chunks) > 1:
             raise CannotApply("--extend: of a long video one end at a time; give one of --extend and --extend-before")
+        self._check_memory(self.size._replace(frames=len(own) + after + before), of_patches=True)
         index = _bounced(len(own), before, after)
         base = own[index]
         ladder = self._full_rate(len(base))
@@ -386,16 +423,16 @@ class Applications:
         base = self.clip() if given is None else given
         if len(base) < self._how.patch[0] + 1:
             raise CannotApply(f"--loop: {self._how.patch[0] + 1} frames or more; an image does not move")
-        own = float(np.median([_change(a, b) for a, b in pairwise(base)]))
-        runs = [(n, -s) for n in range(max(2, len(base) // 3), len(base)) for s in range(len(base) - n)]
-        closed = [(n, s) for n, s in runs if _change(base[n - s], base[-s]) <= PERIODIC * own]
+        own = float(np.median([mean_change(a, b) for a, b in pairwise(base)]))
+        runs = [(n, start) for n in range(max(2, len(base) // 3), len(base)) for start in range(len(base) - n)]
+        closed = [(n, start) for n, start in runs if mean_change(base[start + n], base[start]) <= PERIODIC * own]
         if closed:
-            length, start = max(closed)
-            frames = base[-start : length - start]
-            return frames, Seam(_change(frames[-1], frames[0]), own)
+            length, start = max(closed, key=lambda run: (run[0], -run[1]))  # the first of the longest
+            frames = base[start : start + length]
+            return frames, Seam(mean_change(frames[-1], frames[0]), own)
         frames = self._led_back(base, stream_of(seed, 0, 7))
         new = [*frames[len(base) - 1 :], frames[0]]
-        return frames, Seam(max(_change(a, b) for a, b in pairwise(new)), own)
+        return frames, Seam(max(mean_change(a, b) for a, b in pairwise(new)), own)
 
     def _led_back(self, base: np.ndarray, random: torch.Generator) -> np.ndarray:
         canvas = base[_bounced(len(base), 0, len(base) - 2)]
@@ -408,7 +445,7 @@ class Applications:
             """The own frames, the new ones, and at both ends what is at the other."""
             real = self._video(base, ladder[step.n]._replace(frames=len(base))).to(made.device)
             loop = torch.cat([real, made[:, :, inner][:, :, len(base) :]], dim=2)
-            return torch.cat([loop[:, :, -around:], loop, loop[:, :, :around]], dim=2)
+            return torch.cat([loop[:, :, loop.shape[2] - around :], loop, loop[:, :, :around]], dim=2)
 
         x = self._video(canvas, ladder[0]._replace(frames=len(canvas)))
         x = F.pad(x, (0, 0, 0, 0, around, around))
@@ -424,17 +461,19 @@ class Applications:
         Irani and Peleg 1991).
         """
         base = self.clip() if given is None else given
+        self._check_memory(ScaleSize(len(base), round(base.shape[1] * factor), round(base.shape[2] * factor)))
         low = torch.from_numpy(to_video(base))[None].to(self.device)
         last = len(self.sizes) - 1
-        ratio = self.sizes[last].height / self.sizes[last - 1].height
+        below = [size.height for size in self.sizes if size.height < self.size.height]
+        ratio = self.size.height / below[-1] if below else 4 / 3
         count = max(1, round(math.log(factor) / math.log(ratio)))
-        x, how = low, replace(self._how, alpha=NEAREST)
+        x = low
         for k in range(1, count + 1):
             share = factor ** (k / count)
             size = ScaleSize(len(base), round(base.shape[1] * share), round(base.shape[2] * share))
             random = stream_of(seed, 0, 8, k)
             if self.patch_from < len(self.sizes):
-                x = refine(enlarged(x, size), self.patches(), [Step(last, size, 2)], how, random)
+                x = self._sharpened(base, x, size, random)
             else:
                 sizes = [*self.sizes[:last], size]
                 x = self._generators(x.cpu(), range(last, last + 1), sizes, random, noisy=False).to(self.device)
@@ -442,6 +481,22 @@ class Applications:
                 error = low - _shrunk(x, low.shape[2:])
                 x = (x + F.interpolate(error, size=tuple(size), mode="trilinear", align_corners=False)).clamp(-1, 1)
         return self._frames(x)
+
+    def _sharpened(self, base: np.ndarray, x: Tensor, size: ScaleSize, random: torch.Generator) -> Tensor:
+        """x at a larger size, made of the clip's finest patches; the search begins with what is like `base`."""
+        last, how = len(self.sizes) - 1, replace(self._how, alpha=NEAREST)
+        same_length = len(base) == self.size.frames
+        searched = self._searched(list(enumerate(self.ladder_to(base.shape[:3])))) if same_length else []
+
+        def given(made: Tensor, step: Step) -> Tensor:
+            """Not yet made: `base`, and at the end of the search what is to be made sharp."""
+            if step is steps[-1]:
+                return made
+            return (x if step is steps[-2] else self._video(base, ScaleSize(*step.size))).to(made.device)
+
+        steps = [*searched, Step(last, size, 2)]
+        start = self._video(base, ScaleSize(*searched[0].size)) if searched else x
+        return refine(start, self.patches(), steps, how, random, after=given, first_pairs=SEARCHED_PAIRS)
 
     def _remade(
         self,
@@ -453,6 +508,7 @@ class Applications:
         alpha: float | None = None,
     ) -> Tensor:
         """A video at the coarsest size, made of patches from there to the finest; what must hold is `after`."""
+        self._check_memory(ladder[-1], of_patches=True)
         coarse = max(self._passes, self.config.patch_coarse_passes)
         steps = [Step(n, size, self._passes if n else coarse) for n, size in enumerate(ladder)]
         how = self._how if alpha is None else replace(self._how, alpha=alpha)
@@ -472,7 +528,12 @@ class Applications:
         """Those of the clip at the heights and widths of a ladder, of all its frames."""
         self.clip()
         sizes = [size._replace(frames=len(self._chunks[0])) for size in ladder]
-        return ClipPatches(sizes, lambda n: self._level(sizes[n]), self.device, hidden)
+        if hidden is None and self._full_patches is not None and self._full_patches.sizes == sizes:
+            return self._full_patches
+        patches = ClipPatches(sizes, lambda n: self._level(sizes[n]), self.device, hidden)
+        if hidden is None:
+            self._full_patches = patches
+        return patches
 
     def _video(self, frames_thwc: np.ndarray, size: ScaleSize) -> Tensor:
         """(1, 3, *size) of frames, of which a size of fewer has every second, third, …"""
@@ -503,8 +564,15 @@ class Applications:
         assert real is not None
         with autocast(self.device, self.config.precision):
             mean = stack.encoder(real.to(self.device)).mu.float().cpu()
+        if strength == 0:  # one search through all scales, as of `Sampler.reconstruction`
+            x = self._networks(mean, lambda n: None)
+            steps = [
+                *self._own_step(),
+                *(Step(n, self.sizes[n], self._passes) for n in range(self.patch_from, len(self.sizes))),
+            ]
+            return self._frames(refine(x, self.patches(), steps, self._how, stream_of(0, 0, 1)) if steps else x)
         z = math.sqrt(1 - strength**2) * mean + strength * drawn
-        return self._of_latents(z, lambda n: _times(strength, stack.noise(n, 1, random)), _place(strength, seed, index))
+        return self._of_latents(z, lambda n: _times(strength, stack.noise(n, 1, random)), (seed, index))
 
     @torch.no_grad()
     def between(self, seed: int, seed_to: int, share: float, *, index: int = 0) -> np.ndarray:
@@ -520,7 +588,7 @@ class Applications:
             one, other = stack.noise(n, 1, a), stack.noise(n, 1, b)
             return None if one is None or other is None else slerp(one, other, share)
 
-        return self._of_latents(z, noise, stream_of(seed, index, 1))
+        return self._of_latents(z, noise, (seed_to if share == 1 else seed, index))
 
     @torch.no_grad()
     def recombined(self, layout: tuple[int, int], detail: tuple[int, int]) -> np.ndarray:
@@ -532,86 +600,45 @@ class Applications:
         stack = self._latent()
         z, random = stack.draw(1, stream_of(*layout)), stream_of(*detail)
         stack.draw(1, random)  # its own z, which is not taken
-        return self._of_latents(
-            z, lambda n: stack.noise(n, 1, random), stream_of(*detail, 1), detail_noise=DETAIL_NOISE
-        )
+        return self._of_latents(z, lambda n: stack.noise(n, 1, random), detail, detail_noise=DETAIL_NOISE)
 
     def _latent(self) -> GeneratorStack:
         if self.stack is None:
             raise CannotApply(f"method={self.config.method}: has no latent space; take a model of hpvaegan")
         return self.stack
 
-    def _of_latents(
-        self, z: Tensor, noise: Callable[[int], Tensor | None], random: torch.Generator, *, detail_noise: float = 0.0
-    ) -> np.ndarray:
-        """The video of a latent, as a sample is made of it."""
+    def _networks(self, z: Tensor, noise: Callable[[int], Tensor | None]) -> Tensor:
+        """The generators on a latent: of all scales, or of those below the patches."""
         stack, x = self._latent(), z
         for n in range(min(self.patch_from, stack.num_scales)):
             x = torch.cat(list(run_level(stack, x, n, noise(n), self._limit)), dim=2)
+        return x if self.patch_from < len(self.sizes) else stack.to_video(x)
+
+    def _own_step(self) -> list[Step]:
+        """Of the finest trained scale, where its layout becomes the clip's patches."""
+        n, passes = self.patch_from - 1, self.config.patch_coarse_passes
+        return [Step(n, self.sizes[n], passes)] if passes and self.patch_from < len(self.sizes) else []
+
+    def _of_latents(
+        self,
+        z: Tensor,
+        noise: Callable[[int], Tensor | None],
+        place: tuple[int, int],
+        *,
+        detail_noise: float = 0.0,
+    ) -> np.ndarray:
+        """The video of a latent, made as the first layout of a sample is; it is kept though it may be the clip's.
+
+        Args: place: seed and index of the search of patches.
+        """
+        x = self._networks(z, noise)
         if self.patch_from >= len(self.sizes):
-            return self._frames(stack.to_video(x))
-        first = self.patch_from
-        coarse = [Step(first - 1, self.sizes[first - 1], self.config.patch_coarse_passes)]
-        x = refine(x, self.patches(), coarse, self._how, random) if coarse[0].passes else x
+            return self._frames(x)
+        own, random = self._own_step(), stream_of(*place, 1)
+        x = refine(x, self.patches(), own, self._how, stream_of(*place, 1, 0)) if own else x
         if detail_noise:
             x = x + detail_noise * x.std() * torch.randn(x.shape, generator=random).to(x.device)
-        return self._frames(self._rest(x, first, self.sizes, random))
-
-
-def masked(
-    made: np.ndarray, given: np.ndarray, mask: np.ndarray, grown: float | None = None, feather: float | None = None
-) -> np.ndarray:
-    """`made` in the mask, which is grown and softened as SinGAN does; elsewhere `given`, to the bit.
-
-    Args:
-        made, given: uint8 (T, H, W, 3). mask: bool (T, H, W).
-        grown, feather: px; None: those of SinGAN's editing, see `masks`.
-    """
-    grown = EDITED * max(mask.shape[1:]) if grown is None else grown
-    return composite(made, given, softened(mask, grown, feather))
-
-
-def quantised(painting: np.ndarray, clip: np.ndarray, colours: int = COLOURS, seed: int = 0) -> np.ndarray:
-    """A painting in the clip's main colours, as SinGAN's paint_train: means of the clip's pixels by k-means; those of
-    the painting's, which begin there, take their places.
-
-    Args: painting, clip: uint8 (T, H, W, 3). Returns uint8 like the painting.
-    """
-    pixels = clip.reshape(-1, 3).astype(np.float64)
-    some = pixels[np.random.default_rng(seed).permutation(len(pixels))[: 2**14]]
-    centres, _ = kmeans2(some, colours, minit="++", seed=seed)
-    own = painting.reshape(-1, 3).astype(np.float64)
-    theirs = centres.copy()
-    for _ in range(10):
-        labels, _ = vq(own, theirs)
-        for k in np.unique(labels):  # a colour that the painting does not have stays
-            theirs[k] = own[labels == k].mean(axis=0)
-    return np.rint(centres[labels]).astype(np.uint8).reshape(painting.shape)
-
-
-def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """Along the great circle from a to b, their lengths interpolated too (Shoemake 1985); share 0 is a, 1 is b."""
-    lengths = a.norm(), b.norm()
-    if share in (0.0, 1.0) or min(lengths) == 0:
-        return a if share == 0 else b if share == 1 else (1 - share) * a + share * b
-    angle = torch.acos(((a * b).sum() / (lengths[0] * lengths[1])).clamp(-1, 1))
-    if angle < 1e-4:
-        return (1 - share) * a + share * b
-    unit = (torch.sin((1 - share) * angle) * a / lengths[0] + torch.sin(share * angle) * b / lengths[1]) / angle.sin()
-    return unit * ((1 - share) * lengths[0] + share * lengths[1])
-
-
-def diverse(videos: Sequence[np.ndarray], scores: Sequence[float], keep: int) -> list[int]:
-    """Which of some samples to keep: of the better half by score, where lower is better, those that differ most.
-
-    The best comes first; each that follows is the one whose smallest mean difference to those taken is largest.
-    """
-    order = np.argsort(scores, kind="stable")[: max(keep, len(videos) // 2)]
-    taken = [int(order[0])]
-    while len(taken) < keep:
-        rest = [int(i) for i in order if i not in taken]
-        taken.append(max(rest, key=lambda i: min(_change(videos[i], videos[j]) for j in taken)))
-    return taken
+        return self._frames(self._rest(x, self.patch_from, self.sizes, self._how, random))
 
 
 # -- small parts
@@ -621,21 +648,11 @@ def _times(strength: float, noise: Tensor | None) -> Tensor | None:
     return None if noise is None or strength == 0 else strength * noise
 
 
-def _place(strength: float, seed: int, index: int) -> torch.Generator:
-    """Of the search of patches: at strength 0 that of `Sampler.reconstruction`."""
-    return stream_of(0, 0, 1) if strength == 0 else stream_of(seed, index, 1)
-
-
 def _bounced(frames: int, before: int, after: int) -> np.ndarray:
     """Which frame each of the canvas begins as: the clip, continued backwards at both ends: … 2 1 | 0 1 2 | 1 0 …"""
     period = 2 * (frames - 1)
     at = np.arange(-before, frames + after) % period
     return np.where(at < frames, at, period - at)
-
-
-def _change(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean absolute difference, levels."""
-    return float(np.abs(a.astype(np.int16) - b.astype(np.int16)).mean())
 
 
 def _shrunk(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 
 import numpy as np
 from scipy import ndimage
+from scipy.cluster.vq import kmeans2, vq
 from skimage.transform import resize
 
+from model.config import COLOURS
 from model.pyramid import ScaleSize
 
 EDITED, HARMONIZED, FEATHER = 20 / 250, 7 / 250, 5 / 250  # of the longer side
@@ -31,7 +33,7 @@ def as_drawn(mask: np.ndarray, size: ScaleSize) -> np.ndarray:
     check_aspect("the mask", (height, width), size)
     if frames not in (1, size.frames):
         raise ValueError(f"the mask has {frames} frames, the video {size.frames}; give one frame, or as many")
-    drawn = _resized(mask, (frames, *size[1:])) > 127
+    drawn = np.stack([_resized(frame, size[1:]) for frame in mask]) > 127
     drawn = np.broadcast_to(drawn, size)
     if not drawn.any():
         raise ValueError("the mask is empty: nothing would change; paint white what is to be made new")
@@ -85,7 +87,38 @@ def composite(made: np.ndarray, given: np.ndarray, weight: np.ndarray) -> np.nda
     return np.rint(base + weight[..., None] * (made.astype(np.float32) - base)).astype(np.uint8)
 
 
-# -- what people bring: objects with alpha, drawings
+def masked(
+    made: np.ndarray, given: np.ndarray, mask: np.ndarray, grown: float | None = None, feather: float | None = None
+) -> np.ndarray:
+    """`made` in the mask, which is grown and softened as SinGAN does; elsewhere `given`, to the bit.
+
+    Args:
+        made, given: uint8 (T, H, W, 3). mask: bool (T, H, W).
+        grown, feather: px; None: those of SinGAN's editing, see `masks`.
+    """
+    grown = EDITED * max(mask.shape[1:]) if grown is None else grown
+    return composite(made, given, softened(mask, grown, feather))
+
+
+# -- what people bring: objects with alpha, drawings, paintings
+
+
+def quantised(painting: np.ndarray, clip: np.ndarray, colours: int = COLOURS, seed: int = 0) -> np.ndarray:
+    """A painting in the clip's main colours, as SinGAN's paint_train: means of the clip's pixels by k-means; those of
+    the painting's, which begin there, take their places.
+
+    Args: painting, clip: uint8 (T, H, W, 3). Returns uint8 like the painting.
+    """
+    pixels = clip.reshape(-1, 3).astype(np.float64)
+    some = pixels[np.random.default_rng(seed).permutation(len(pixels))[: 2**14]]
+    centres, _ = kmeans2(some, colours, minit="++", seed=seed)
+    own = painting.reshape(-1, 3).astype(np.float64)
+    theirs = centres.copy()
+    for _ in range(10):
+        labels, _ = vq(own, theirs)
+        for k in np.unique(labels):  # a colour that the painting does not have stays
+            theirs[k] = own[labels == k].mean(axis=0)
+    return np.rint(centres[labels]).astype(np.uint8).reshape(painting.shape)
 
 
 def overlaid(clip: np.ndarray, layer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +143,10 @@ def tracked(clip: np.ndarray, drawings: Mapping[int, np.ndarray]) -> tuple[np.nd
     Paint is what is opaque and differs from the frame that it was drawn on. Between two drawings it moves from the
     centre of one to that of the other, and fades from one to the other; before the first and after the last it stays.
 
-    Args: clip: uint8 (T, H, W, 3). drawings: by frame, from 0, uint8 (h, w, 4) RGBA of the clip's aspect.
+    Args:
+        clip: uint8 (T, H, W, 3).
+        drawings: by frame, from 0, uint8 (H, W, 4) RGBA. Brought to the clip's size as the clip was: what is not
+            painted must be equal.
 
     Returns the painted clip, uint8 (T, H, W, 3), and where paint is, bool (T, H, W). Raises ValueError, one line, for a
     frame that the clip does not have, and for a drawing that differs nowhere.
@@ -120,8 +156,7 @@ def tracked(clip: np.ndarray, drawings: Mapping[int, np.ndarray]) -> tuple[np.nd
     for at, drawing in sorted(drawings.items()):
         if not 0 <= at < size.frames:
             raise ValueError(f"a drawing is for frame {at}, the video has frames 0 to {size.frames - 1}")
-        check_aspect(f"the drawing of frame {at}", drawing.shape[:2], size)
-        layer = _at_size(drawing[None], size)[0]
+        layer = drawing.astype(np.float32)
         differs = np.abs(layer[..., :3] - clip[at]).max(axis=-1) > PAINTED
         layer[..., 3] *= ndimage.binary_opening(differs, iterations=1) if min(differs.shape) > 16 else differs
         if layer[..., 3].max() < 128:
@@ -143,21 +178,33 @@ def _between(painted: Mapping[int, np.ndarray], frame: int) -> np.ndarray:
     mixed = np.zeros_like(painted[before])
     for at, own, part in zip((before, after), centres, (1 - share, share)):
         shift = (*(centre - own), 0)
-        premultiplied = painted[at].copy()
-        premultiplied[..., :3] *= premultiplied[..., 3:] / 255
-        mixed += np.float32(part) * ndimage.shift(premultiplied, shift, order=1)
-    alpha = mixed[..., 3:]
-    mixed[..., :3] = np.divide(mixed[..., :3] * 255, alpha, out=np.zeros_like(mixed[..., :3]), where=alpha > 0)
-    return mixed
+        mixed += np.float32(part) * ndimage.shift(_premultiplied(painted[at]), shift, order=1)
+    return _straight(mixed)
 
 
 def _at_size(layer: np.ndarray, size: ScaleSize) -> np.ndarray:
-    """uint8 (t, h, w, 4) → float32 (t, H, W, 4)."""
-    return _resized(layer, (len(layer), *size[1:], 4))
+    """uint8 (t, h, w, 4) → float32 (t, H, W, 4), straight alpha: what is transparent lends no colour."""
+    if layer.shape[1:3] == size[1:]:
+        return layer.astype(np.float32)
+    return np.stack([_straight(_resized(_premultiplied(frame), (*size[1:], 4))) for frame in layer])
+
+
+def _premultiplied(layer: np.ndarray) -> np.ndarray:
+    """(H, W, 4), colours 0 to 255 → float32, colours times alpha."""
+    rgba = layer.astype(np.float32)
+    rgba[..., :3] *= rgba[..., 3:] / 255
+    return rgba
+
+
+def _straight(rgba: np.ndarray) -> np.ndarray:
+    """The inverse; black where it is transparent."""
+    alpha = rgba[..., 3:]
+    rgba[..., :3] = np.divide(rgba[..., :3] * 255, alpha, out=np.zeros_like(rgba[..., :3]), where=alpha > 0)
+    return rgba
 
 
 def _resized(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 → float32 of the same range; what shrinks is blurred before."""
+    """Any numbers → float32 of the same range; what shrinks is blurred before."""
     if values.shape == shape:
         return values.astype(np.float32)
     return resize(values, shape, order=1, preserve_range=True, anti_aliasing=True).astype(np.float32)

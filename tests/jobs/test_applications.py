@@ -172,7 +172,14 @@ def test_what_cannot_be_is_one_line(of_video: tuple[Path, Path], of_image: tuple
     photo = of_image[1]
     of_either = {
         ("--fill",): "--fill: needs --mask FILE",
-        ("--scale", 2): "--scale: is an option of --inject, --paint or --over; leave it out",
+        ("--scale", 2): "--scale: is an option of --inject, --paint, --over; leave it out",
+        ("--loop", "--feather", 2): "--feather: is an option of --inject, --paint, --over; leave it out",
+        ("--inject", photo, "--grow", 2): "--grow: needs --mask FILE",
+        ("--inject", photo, "--n", 2): "--n: --inject has as many results as steps or scales",
+        ("--fill", "--mask", mask, "--grow", "nan"): "--grow and --feather: from 0 to 10000 px",
+        ("--seed-to", -1): "--seed-to -1: 0 or more",
+        ("--steps", 3): "--steps: is an option of --seed-to; leave it out",
+        ("--loop", "--z-frames", 4): "--z-frames: is of plain samples; leave it out",
         ("--inject", photo, "--scale", "x"): "--scale x: a number from 1, or auto",
         ("--inject", photo, "--scale", 9): "--scale 9: a video enters at a scale from 1 to 2, the finest",
         ("--inject", photo, "--over", clear): "--inject and --over: one of them at a time",

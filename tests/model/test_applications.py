@@ -16,9 +16,11 @@ from model.networks.stacks import new_stack
 from model.presets import demo, image_demo, of_method
 from model.pyramid import ScaleSize, ladder, to_frames, training_pyramids
 from model.sampling import masks
-from model.sampling.applications import Applications, CannotApply, diverse, masked, quantised, slerp
+from model.sampling.applications import Applications, CannotApply
+from model.sampling.masks import masked, quantised
 from model.sampling.sample import stream_of
 from model.sampling.sampler import random_videos, sampler_of
+from model.sampling.variations import diverse, slerp
 
 from .conftest import synthetic_clip
 
@@ -321,6 +323,14 @@ def test_a_clip_that_does_not_come_back_is_led_back() -> None:
     assert seam.ratio < 4 and np.abs(clip[12].astype(int) - clip[0]).mean() / seam.own > 6
 
 
+@pytest.mark.parametrize("patch_scale", [None, 1])
+def test_retargeting_asks_for_objects_or_layout(patch_scale: int | None) -> None:
+    clip = clip_of()
+    apps, _ = model_of(clip, patch_scale=patch_scale)
+    objects, layout = (apps.retarget((13, 24, 48), keep) for keep in ("objects", "layout"))
+    assert objects.shape == layout.shape == (13, 24, 48, 3) and not np.array_equal(objects, layout)
+
+
 def test_retargeting_keeps_objects_in_their_size() -> None:
     texture = stripes(24, 32, 8)
     apps, _ = model_of(texture, patch_scale=1)
@@ -356,6 +366,49 @@ def test_a_texture_is_enlarged_better_than_bicubic(factor: float) -> None:
     cubic_frames = cubic[0].numpy().transpose(1, 2, 0).round().clip(0, 255)[None]
     assert made.shape == truth.shape
     assert psnr(made, truth) > psnr(cubic_frames, truth)
+
+
+def test_scales_of_one_size_are_enlarged_too() -> None:
+    """As of `paper`, whose two finest scales are both 256 px high."""
+    clip = clip_of(1)
+    apps, _ = model_of(clip, patch_scale=None, ladder_side="height", max_size=16, scale_factor=1.3)
+    assert apps.sizes[-1].height == apps.sizes[-2].height
+    assert apps.enlarge(2).shape == (1, 32, 2 * apps.size.width, 3)
+
+
+def test_a_mask_of_dots_in_a_given_picture_is_filled_or_refused() -> None:
+    clip = clip_of(1)
+    apps, _ = model_of(clip, patch_scale=1)
+    mask = np.zeros(clip.shape[:3], bool)
+    mask[:, ::3, ::3] = True
+    with pytest.raises(CannotApply, match="the mask leaves no patch"):
+        apps.fill(mask, given=255 - clip, grown=4)
+    assert apps.fill(mask, given=255 - clip, grown=0).shape == clip.shape
+
+
+def test_what_does_not_fit_into_memory_is_one_line() -> None:
+    apps, _ = model_of(clip_of(), patch_scale=1)
+    for too_much in (lambda: apps.extend(10**7), lambda: apps.enlarge(5000.0)):
+        with pytest.raises(ValueError, match="GiB of memory"):
+            too_much()
+
+
+def test_patches_of_one_frame_loop_too() -> None:
+    clip = clip_of()
+    apps, _ = model_of(clip, patch_scale=1, patch_size=(1, 7, 7))
+    loop, _ = apps.loop()
+    assert loop.shape == (24, 24, 32, 3) and np.array_equal(loop[:13], clip)
+
+
+def test_an_object_removed_from_a_long_video_is_not_taken_from_the_next_chunk() -> None:
+    """Chunks overlap: the next one holds the same frames."""
+    clip = np.random.default_rng(0).integers(100, 130, (13, 24, 32, 3)).astype(np.uint8)
+    clip[:, 8:14, 12:18] = (255, 0, 0)
+    apps, stack = model_of(clip, patch_scale=1)
+    long = Applications(apps.config, stack, [clip, clip.copy()], apps.sizes, CPU)
+    mask = np.zeros(clip.shape[:3], bool)
+    mask[:, 8:14, 12:18] = True
+    assert long.fill(mask)[..., 0].max() < 170
 
 
 # -- latent space
