@@ -473,7 +473,8 @@ class Applications:
             size = ScaleSize(len(base), round(base.shape[1] * share), round(base.shape[2] * share))
             random = stream_of(seed, 0, 8, k)
             if self.patch_from < len(self.sizes):
-                x = self._sharpened(base, x, size, random)
+                how = replace(self._how, alpha=NEAREST)
+                x = refine(enlarged(x, size), self.patches(), [Step(last, size, 2)], how, random)
             else:
                 sizes = [*self.sizes[:last], size]
                 x = self._generators(x.cpu(), range(last, last + 1), sizes, random, noisy=False).to(self.device)
@@ -481,22 +482,6 @@ class Applications:
                 error = low - _shrunk(x, low.shape[2:])
                 x = (x + F.interpolate(error, size=tuple(size), mode="trilinear", align_corners=False)).clamp(-1, 1)
         return self._frames(x)
-
-    def _sharpened(self, base: np.ndarray, x: Tensor, size: ScaleSize, random: torch.Generator) -> Tensor:
-        """x at a larger size, made of the clip's finest patches; the search begins with what is like `base`."""
-        last, how = len(self.sizes) - 1, replace(self._how, alpha=NEAREST)
-        same_length = len(base) == self.size.frames
-        searched = self._searched(list(enumerate(self.ladder_to(base.shape[:3])))) if same_length else []
-
-        def given(made: Tensor, step: Step) -> Tensor:
-            """Not yet made: `base`, and at the end of the search what is to be made sharp."""
-            if step is steps[-1]:
-                return made
-            return (x if step is steps[-2] else self._video(base, ScaleSize(*step.size))).to(made.device)
-
-        steps = [*searched, Step(last, size, 2)]
-        start = self._video(base, ScaleSize(*searched[0].size)) if searched else x
-        return refine(start, self.patches(), steps, how, random, after=given, first_pairs=SEARCHED_PAIRS)
 
     def _remade(
         self,
