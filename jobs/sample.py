@@ -276,8 +276,8 @@ def _apply(
     from rich.progress import Progress
 
     from jobs.reports.pictures import SHEET, side_by_side, write_png
-    from jobs.sampling import applications as jobs
     from jobs.sampling import given as inputs
+    from jobs.sampling.applications import count, results
     from model.device import best_device, keep_freed_memory
     from model.pyramid import ScaleSize
     from pipeline.video import VideoError, encode
@@ -288,8 +288,8 @@ def _apply(
     given = inputs.read(request, loaded.config, applications, lambda line: console.print(line, soft_wrap=True))
     n = args.n or (4 if request.application in ("fix_layout", "fix_detail") else 1)
     size = ScaleSize(*asked) if asked else None
-    made = jobs.results(request, applications, given, seed=args.seed, n=n, size=size)
-    total = jobs.count(request, applications, n)
+    made = results(request, applications, given, seed=args.seed, n=n, size=size)
+    total = count(request, applications, n)
     out = Path(args.out)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(request.name.replace("_", " "), total=total if total > 1 else None)
@@ -312,8 +312,8 @@ def _apply(
         except (VideoError, OSError) as error:
             command_line.print_error(console, error)
             return SOME_FAILED
-    results = f"{total} result{'s' if total > 1 else ''} of {request.name.replace('_', ' ')}"
-    line = f"{results}, {ScaleSize(*first.frames.shape[:3])} (T×H×W), of {loaded.name}, seed {args.seed}, in {out}"
+    what = f"{total} result{'s' if total > 1 else ''} of {request.name.replace('_', ' ')}"
+    line = f"{what}, {ScaleSize(*first.frames.shape[:3])} (T×H×W), of {loaded.name}, seed {args.seed}, in {out}"
     console.print(printable(line), soft_wrap=True)
     return DONE
 
