@@ -208,8 +208,8 @@ _METHODS: dict[Method, dict[str, Any]] = {
 }
 
 
-# Of the short presets, whose learning rate falls, the rivals have a batch of one, whose noise has twice the amplitude, and
-# a quarter of the iterations: less than half of the minutes of ours with all scales trained (RESULTS.md, "Rivals").
+# Of the short presets, whose learning rate falls, the rivals have a batch of one, whose noise has twice the amplitude,
+# and a quarter of the iterations: less than half of the minutes of ours with all scales trained (RESULTS.md, "Rivals").
 QUICK = 4
 
 
