@@ -159,7 +159,7 @@ def _sample(args: argparse.Namespace, loaded: LoadedModel, asked: tuple[int, int
 
     from jobs.reports.pictures import SHEET, contact_sheet, write_png
     from model.device import HOST, best_device, keep_freed_memory
-    from model.sampling.sampler import check_bytes
+    from model.sampling.sampler import check_video
     from pipeline.video import VideoError
 
     if args.real is not None and not loaded.needs_clip and args.keep is None:
@@ -169,12 +169,7 @@ def _sample(args: argparse.Namespace, loaded: LoadedModel, asked: tuple[int, int
     sampler = loaded.sampler(chunks, best_device())
     sizes = sampler.ladder_to(asked or sampler.size)
     on = best_device() if loaded.needs_clip else HOST
-    check_bytes(
-        f"a video of {sizes[-1]}",
-        sampler.needed_bytes(sizes),
-        on,
-        lambda share: f"make it smaller, {share:.1%} of its pixels fit",
-    )
+    check_video(sizes[-1], sampler.needed_bytes(sizes), on)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     if sizes[-1] == sampler.size:
@@ -280,12 +275,14 @@ def _apply(
     from jobs.sampling.applications import count, results
     from model.device import best_device, keep_freed_memory
     from model.pyramid import ScaleSize
+    from model.sampling.sample import frames_per_second
     from pipeline.video import VideoError, encode
 
     keep_freed_memory()
     chunks = frames_for(args.checkpoint, args.real, loaded, needed=loaded.needs_clip)
     applications = loaded.applications(chunks, best_device(), request.finish)
     given = inputs.read(request, loaded.config, applications, lambda line: console.print(line, soft_wrap=True))
+    fps = frames_per_second(loaded.config, loaded.config.num_frames)  # as the clip plays
     n = args.n or (4 if request.application in ("fix_layout", "fix_detail") else 1)
     size = ScaleSize(*asked) if asked else None
     made = results(request, applications, given, seed=args.seed, n=n, size=size)
@@ -303,7 +300,7 @@ def _apply(
                     write_png(result.frames[0], out / f"{result.name}.png")
                 else:
                     for suffix in (".mp4", ".gif"):
-                        encode(result.frames, out / f"{result.name}{suffix}", fps=loaded.config.fps or 24.0)
+                        encode(result.frames, out / f"{result.name}{suffix}", fps=fps)
                 if len(shown) < ON_SHEET:
                     shown[result.label] = result.frames
                 if result.note:

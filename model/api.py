@@ -29,11 +29,11 @@ from model.metrics.option import features_for
 from model.metrics.scores import score_of_blur
 from model.metrics.svfid import RealClip, svfid
 from model.patches.field import Size
-from model.patches.refine import ClipPatches, Matching, Step, refine
+from model.patches.refine import Matching, Step, refine
 from model.pyramid import ScaleSize, to_frames, to_video, training_pyramids
 from model.sampling.applications import Applications
 from model.sampling.sample import stream_of
-from model.sampling.sampler import Sampler
+from model.sampling.sampler import Sampler, clip_patches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +131,7 @@ class Model:
         """
         config, clip = self.config, self._clip()
         finest = list(self._loaded.sizes)[-1:]
-        patches = ClipPatches(
-            finest, lambda n: torch.stack([torch.from_numpy(pyramid[-1]) for pyramid in clip]), self._device
-        )
+        patches = clip_patches(finest, [[pyramid[-1]] for pyramid in clip], self._device)
         step, how = Step(0, video.shape[:3], passes), Matching(config.patch_size, config.patch_alpha)
         made = refine(torch.from_numpy(to_video(video))[None], patches, [step], how, stream_of(seed, 0, 1))
         return to_frames(made[0].cpu().numpy())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from jobs.experiment.corpus import clip_spec
 from jobs.sampling.request import ApplicationRequest
 from model.config import TrainConfig
 from model.sampling.applications import Applications
-from model.sampling.masks import SAME_ASPECT, as_drawn, check_aspect, overlaid, quantised, tracked
+from model.sampling.masks import SAME_ASPECT, as_drawn, check_aspect, distortion, overlaid, quantised, tracked
 from pipeline import image, layers, video
 from pipeline.video import VideoError, video_error
 
@@ -82,15 +83,15 @@ class _Reader:
 
     def _layer(self, path: str, frames: int) -> np.ndarray:
         """uint8 (frames or 1, H, W, 4)."""
-        if self.dims == 2 and not image.is_image(path):
-            raise video_error(path, "is no image, and the model is of images", "give an image")
-        self._say_length(path, frames)
+        self._check(path, frames)
         return layers.read_layer(path, num_frames=frames, fps=self.fps, max_height=self.max_height)
 
-    def _say_length(self, path: str, frames: int) -> None:
-        """Of a video or folder with more frames than are read."""
+    def _check(self, path: str, frames: int) -> None:
+        """Raises VideoError for a video where an image is needed; says it where more frames are there than are read."""
         if image.is_image(path):
             return
+        if self.dims == 2:
+            raise video_error(path, "is no image, and the model is of images", "give an image")
         there = video.count_frames(video.probe(path), self.fps)
         if there > frames:
             self.say(f"{printable(path)}: its first {frames} of {there} frames")
@@ -102,7 +103,7 @@ class _Reader:
             mend = "give it as --over FILE, or with a --mask"
             raise video_error(path, "has transparent pixels, and there is no mask", mend)
         height, width = layer.shape[1:3]
-        if abs(width * self.size.height / (height * self.size.width) - 1) > SAME_ASPECT:
+        if distortion((height, width), self.size) > SAME_ASPECT:
             self.say(f"{printable(path)}: stretched from {height}×{width} to {self.size.height}×{self.size.width} px")
         if len(layer) < self.size.frames:
             self.say(f"{printable(path)}: one picture, shown in all {self.size.frames} frames")
@@ -117,10 +118,8 @@ class _Reader:
 
     def _on_clip(self, name: str, drawing: np.ndarray) -> np.ndarray:
         """A drawing at the clip's size, brought there as the clip was: uint8 (H, W, 4)."""
-        try:
+        with _of_file(name):
             check_aspect("it", (drawing.shape[0], drawing.shape[1]), self.size)
-        except ValueError as error:
-            raise VideoError(f"{printable(name)}: {error}") from None
         colours = self.applications.at_size(np.ascontiguousarray(drawing[None, ..., :3]))[0]
         alpha = self.applications.at_size(np.repeat(drawing[None, ..., 3:], 3, axis=-1))[0, ..., :1]
         return np.concatenate([colours, alpha], axis=-1)
@@ -131,16 +130,21 @@ class _Reader:
 
     def mask(self, path: str, frames: int) -> np.ndarray:
         """bool (frames, H, W)."""
-        if self.dims == 2 and not image.is_image(path):
-            raise video_error(path, "is no image, and the model is of images", "give an image")
-        self._say_length(path, frames)
+        self._check(path, frames)
         found = layers.read_mask(path, num_frames=frames, fps=self.fps, max_height=None)
         size = self.size._replace(frames=frames)
-        try:
+        with _of_file(path):
             drawn = as_drawn(found, size)
-        except ValueError as error:
-            raise VideoError(f"{printable(path)}: {error}") from None
         if found.shape[1:] != size[1:]:
             height, width = found.shape[1:]
             self.say(f"{printable(path)}: scaled from {height}×{width} to {size.height}×{size.width} px")
         return drawn
+
+
+@contextmanager
+def _of_file(name: str) -> Iterator[None]:
+    """Errors about what was read name the file that it is from."""
+    try:
+        yield
+    except ValueError as error:
+        raise VideoError(f"{printable(name)}: {error}") from None

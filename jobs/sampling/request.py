@@ -81,44 +81,19 @@ class ApplicationRequest:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Those of the applications."""
     add = parser.add_argument_group("applications (model/sampling/README.md)").add_argument
-    add(
-        "--inject",
-        type=command_line.path,
-        metavar="FILE",
-        help="a video or image that enters at --scale; the scales from there on run on it",
-    )
-    add(
-        "--paint",
-        type=command_line.path,
-        metavar="FILE",
-        help="a drawing on a frame of the clip (--frame), or a folder of drawings named by frames",
-    )
+
+    def add_file(flag: str, text: str) -> None:
+        add(flag, type=command_line.path, metavar="FILE", help=text)
+
+    add_file("--inject", "a video or image that enters at --scale; the scales from there on run on it")
+    add_file("--paint", "a drawing on a frame of the clip (--frame), or a folder of drawings named by frames")
     add("--frame", type=int, help="that the drawing of --paint is for, from 0 (default: 0)")
-    add(
-        "--over",
-        type=command_line.path,
-        metavar="FILE",
-        help="an object with alpha: an image, a folder of frames or a video, laid over the clip",
-    )
+    add_file("--over", "an object with alpha: an image, a folder of frames or a video, laid over the clip")
     add("--scale", metavar="N|auto", help="where it enters, from 1; low: more is made new; auto: all, on a sheet")
-    add(
-        "--mask",
-        type=command_line.path,
-        metavar="FILE",
-        help="white where it changes; elsewhere the given video stays, to the bit",
-    )
-    add(
-        "--reference",
-        type=command_line.path,
-        metavar="FILE",
-        help="what stays where the mask is black (default: what enters)",
-    )
-    add(
-        "--grow",
-        type=float,
-        metavar="PX",
-        help="by which the mask is dilated (default: 20 of 250 px, of --over 7, of --fill 1 px)",
-    )
+    add_file("--mask", "white where it changes; elsewhere the given video stays, to the bit")
+    add_file("--reference", "what stays where the mask is black (default: what enters)")
+    grow = "by which the mask is dilated (default: 20 of 250 px, of --over 7, of --fill 1 px)"
+    add("--grow", type=float, metavar="PX", help=grow)
     add("--feather", type=float, metavar="PX", help="softness of its edge (default: 5 of 250 px)")
     colours = f"bring what enters to so many main colours of the clip; of a painting ({COLOURS} if no number is given)"
     add("--quantise", nargs="?", type=int, const=COLOURS, metavar="COLOURS", help=colours)

@@ -47,14 +47,14 @@ def convolve(
         return _each_frame(frames, weight.transpose(1, 2).flatten(1, 2), bias, around, leaky)
     if out_channels > 3:
         y = F.conv3d(x, weight, bias, padding=(frame, around, around))
-        return F.leaky_relu_(y, LEAK) if leaky else y
-    taps = weight.movedim(2, 0).flatten(0, 1)  # (3·out, in, 3, 3)
-    before, now, after = widened(_each_frame(x, taps, None, around)).chunk(3, dim=1)  # (B, out, …) each
-    if padded:
-        y = now + F.pad(before[:, :, :-1], (0, 0, 0, 0, 1, 0)) + F.pad(after[:, :, 1:], (0, 0, 0, 0, 0, 1))
     else:
-        y = now[:, :, 1:-1] + before[:, :, :-2] + after[:, :, 2:]
-    y = y if bias is None else y + bias.view(1, -1, 1, 1, 1)
+        taps = weight.movedim(2, 0).flatten(0, 1)  # (3·out, in, 3, 3)
+        before, now, after = widened(_each_frame(x, taps, None, around)).chunk(3, dim=1)  # (B, out, …) each
+        if padded:
+            y = now + F.pad(before[:, :, :-1], (0, 0, 0, 0, 1, 0)) + F.pad(after[:, :, 1:], (0, 0, 0, 0, 0, 1))
+        else:
+            y = now[:, :, 1:-1] + before[:, :, :-2] + after[:, :, 2:]
+        y = y if bias is None else y + bias.view(1, -1, 1, 1, 1)
     return F.leaky_relu_(y, LEAK) if leaky else y
 
 

@@ -90,12 +90,12 @@ class ClipPatches:
             space = principal_components(videos, patch)
             vectors = space.project(videos)
             if self.hidden:
-                touched = F.max_pool3d(self.hidden(n).to(videos), patch, stride=1)[:, 0] > 0
-                if touched.all():
+                hidden = touched(self.hidden(n), patch).to(vectors.device)
+                if hidden.all():
                     raise ValueError(
                         f"at {_written(self.sizes[n])} no patch of {_written(patch)} is left outside the mask"
                     )
-                vectors[touched] = FAR
+                vectors[hidden] = FAR
             self._keys[n, sharp, patch] = Keys(space, vectors.reshape(-1, len(space.filters)))
         return self._keys[n, sharp, patch]
 
@@ -103,6 +103,11 @@ class ClipPatches:
         """Where its patches at scale n are."""
         t, h, w = self.sizes[n]
         return Grid(len(self.values(n)), (t, h, w), patch)
+
+
+def touched(hidden: Tensor, patch: Patch) -> Tensor:
+    """Which patches have a hidden pixel: (B, 1, T, H, W) bool → (B, T', H', W') bool."""
+    return F.max_pool3d(hidden.float(), patch, stride=1)[:, 0] > 0
 
 
 def enlarged(videos: Tensor, size: Size) -> Tensor:

@@ -99,7 +99,7 @@ class Vgpnn:
         size: Sequence[int] = self.clip.shape[2:]
         self.method = method_for(size)
         self.sizes = vgpnn_ladder(size)
-        self._patches = ClipPatches(self.sizes, lambda n: shrunk(self.clip, self.sizes[n]), self.device)
+        self.patches = ClipPatches(self.sizes, lambda n: shrunk(self.clip, self.sizes[n]), self.device)
 
     def ladder_to(self, size: Size) -> list[tuple[int, int, int]]:
         """The ladder, stretched so that it ends at `size`."""
@@ -127,7 +127,7 @@ class Vgpnn:
         Args: sizes: of `ladder_to`. random: on the CPU.
         Returns (1, 3, T, H, W) float32 in [-1, 1]. Raises ValueError for a size that holds no patch.
         """
-        coarsest = self._patches.values(0)
+        coarsest = self.patches.values(0)
         chunk = int(torch.randint(len(coarsest), (1,), generator=random))
         start = enlarged(coarsest[chunk : chunk + 1], sizes[0])
         method = self.method
@@ -136,4 +136,4 @@ class Vgpnn:
             drawn = torch.randn((batch, 1 if method.grey else channels, *volume), generator=random)
             start = start + method.noise * drawn.to(start.device)
         steps = [Step(n, size, method.passes if n else method.coarsest_passes) for n, size in enumerate(sizes)]
-        return refine(start, self._patches, steps, method.how, random, tick)
+        return refine(start, self.patches, steps, method.how, random, tick)

@@ -10,7 +10,6 @@ frames can be made.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,12 +24,12 @@ from model.config import Finish, Retarget, TrainConfig
 from model.device import HOST, autocast
 from model.networks.generators import GeneratorStack
 from model.patches.field import Grid, Size, fits
-from model.patches.refine import ClipPatches, Matching, Step, enlarged, needed_bytes, refine
-from model.patches.vgpnn import method_for, shrunk, vgpnn_ladder
+from model.patches.refine import ClipPatches, Matching, Step, enlarged, needed_bytes, refine, touched
+from model.patches.vgpnn import Vgpnn, shrunk
 from model.pyramid import ScaleSize, build, to_frames, to_video, training_pyramids
 from model.sampling.masks import composite, dilated, softened
-from model.sampling.sample import VOLUMES, run_level, stream_of, stretched_ladder
-from model.sampling.sampler import check_bytes
+from model.sampling.sample import reconstruct, run_level, stream_of, stretched, stretched_ladder
+from model.sampling.sampler import NetworkSampler, check_patch, check_video, clip_patches, patch_steps
 from model.sampling.tiling import MAX_VOXELS
 from model.sampling.variations import mean_change, slerp
 
@@ -94,9 +93,13 @@ class Applications:
         self._how = Matching(config.patch_size, config.patch_alpha)
         self._passes = config.patch_passes
         self.patch_from = config.trained_scales if config.made_of_patches else len(self.sizes)
+        self._vgpnn: Vgpnn | None = None
         if config.method == "vgpnn":
-            method = method_for(self.sizes[-1])
-            self.sizes = [ScaleSize(*size) for size in vgpnn_ladder(self.sizes[-1])]
+            self._need_clip()
+            finest = torch.stack([torch.from_numpy(to_video(self.at_size(chunk))) for chunk in self._chunks])
+            self._vgpnn = Vgpnn(finest, device)
+            self.sizes = [ScaleSize(*size) for size in self._vgpnn.sizes]
+            method = self._vgpnn.method
             self._how, self._passes, self.patch_from = method.how, method.passes, 0
         elif stack is not None and stack.carried != 3:
             raise CannotApply(
@@ -104,7 +107,7 @@ class Applications:
             )
         elif finish == "patches":
             self.patch_from = min(self.patch_from, 1)
-        if finish == "generators" and self.patch_from < len(self.sizes):
+        if finish == "generators" and self.makes_patches:
             raise CannotApply("its fine scales were never trained, patches make them; leave out --finish generators")
         self._patches: ClipPatches | None = None
         self._full_patches: ClipPatches | None = None  # of all frames at every scale
@@ -123,25 +126,33 @@ class Applications:
         """Whether the clip's frames are there."""
         return bool(self._chunks)
 
-    def clip(self, chunk: int = 0) -> np.ndarray:
-        """The clip as the model sees it at its finest scale. Raises CannotApply without it."""
+    @property
+    def makes_patches(self) -> bool:
+        """Whether any scale is made of the clip's patches."""
+        return self.patch_from < len(self.sizes)
+
+    def _need_clip(self) -> None:
         if not self._chunks:
             raise CannotApply("the clip itself is needed; give --real CLIP")
+
+    def clip(self, chunk: int = 0) -> np.ndarray:
+        """The clip as the model sees it at its finest scale. Raises CannotApply without it."""
+        self._need_clip()
         return self.at_size(self._chunks[chunk])
 
-    def at_size(self, frames_thwc: np.ndarray, size: ScaleSize | None = None) -> np.ndarray:
+    def at_size(self, frames_thwc: np.ndarray) -> np.ndarray:
         """Frames at the height and width of the finest scale, to the bit where they have it."""
-        _, height, width = size or self.size
+        _, height, width = self.size
         if frames_thwc.shape[1:3] == (height, width):
             return frames_thwc
         return to_frames(build(frames_thwc, [ScaleSize(len(frames_thwc), height, width)], self.config.resizing)[0])
 
     def ladder_to(self, size: Size) -> list[ScaleSize]:
         """The scales of a video of another size, coarsest first. Raises ValueError, one line, if it cannot be."""
-        if self.stack is not None:
-            return stretched_ladder(self.stack, size, len(self.sizes))
-        own = self.sizes[-1]
-        return [ScaleSize(*(round(s * out / one) for s, out, one in zip(scale, size, own))) for scale in self.sizes]
+        if self._vgpnn:
+            return [ScaleSize(*scale) for scale in self._vgpnn.ladder_to(size)]
+        assert self.stack is not None
+        return stretched_ladder(self.stack, size, len(self.sizes))
 
     # -- a given video enters
 
@@ -176,7 +187,7 @@ class Applications:
         self._check_memory(sizes[-1])
 
         def at(n: int) -> Tensor:
-            if self.config.method == "vgpnn":  # whose scales have any number of frames
+            if self._vgpnn:  # whose scales have any number of frames
                 return shrunk(self._video(given, sizes[-1]), sizes[n])
             return self._video(given, sizes[n])
 
@@ -232,36 +243,31 @@ class Applications:
     def _rest(
         self, x: Tensor, first: int, sizes: Sequence[ScaleSize], how: Matching, random: torch.Generator
     ) -> Tensor:
-        """The scales from `first` on: (1, 3, *sizes[first - 1]) → (1, 3, *sizes[-1])."""
-        if first < self.patch_from:
-            x = self._generators(x, range(first, min(self.patch_from, len(sizes))), sizes, random)
-        steps = [Step(n, sizes[n], self._passes) for n in range(max(first, self.patch_from), len(sizes))]
+        """Generators from scale `first` on, then patches, if any: (1, 3, *sizes[first - 1]) → (1, 3, *sizes[-1])."""
+        assert self.stack is not None
+        stack = stretched(self.stack, sizes)
+        x = self._generators(x, range(first, self.patch_from), stack, lambda n: stack.noise(n, 1, random))
+        steps = [Step(n, sizes[n], self._passes) for n in range(self.patch_from, len(sizes))]
         return refine(x, self.patches(), steps, how, random) if steps else x
 
     def _generators(
-        self, x: Tensor, scales: range, sizes: Sequence[ScaleSize], random: torch.Generator, *, noisy: bool = True
+        self, x: Tensor, scales: range, stack: GeneratorStack, noise: Callable[[int], Tensor | None]
     ) -> Tensor:
-        assert self.stack is not None
-        stretched = copy.copy(self.stack)  # the same networks
-        stretched.sizes = list(sizes)
+        """Some scales of a stack: what is below them, or z, → what the last of them gives."""
         for n in scales:
-            noise = stretched.noise(n, 1, random) if noisy else None
-            x = torch.cat(list(run_level(stretched, x, n, noise, self._limit)), dim=2)
+            x = torch.cat(list(run_level(stack, x, n, noise(n), self._limit)), dim=2)
         return x
 
     def patches(self) -> ClipPatches:
         """Those of the clip at the model's scales. Raises CannotApply without the clip."""
         if self._patches is None:
-            self.clip()
-            self._check_patch(self.sizes[self.patch_from])
-            if self.config.method == "vgpnn":
-                finest = torch.stack([torch.from_numpy(to_video(self.at_size(chunk))) for chunk in self._chunks])
-                self._patches = ClipPatches(self.sizes, lambda n: shrunk(finest, self.sizes[n]), self.device)
+            self._need_clip()
+            check_patch(self.sizes[self.patch_from], self._how)
+            if self._vgpnn:
+                self._patches = self._vgpnn.patches
             else:
                 clip = training_pyramids(self._chunks, self.config, self.sizes)  # with their copies, as in training
-                self._patches = ClipPatches(
-                    self.sizes, lambda n: torch.stack([torch.from_numpy(one[n]) for one in clip]), self.device
-                )
+                self._patches = clip_patches(self.sizes, clip, self.device)
         return self._patches
 
     def _level(self, size: ScaleSize) -> Tensor:
@@ -273,15 +279,11 @@ class Applications:
 
         Args: of_patches: whether it is made of them; None: as the model's samples.
         """
-        if self.patch_from < len(self.sizes) if of_patches is None else of_patches:
-            needed, on = needed_bytes([size], self.sizes, max(1, len(self._chunks))), self.device
+        if self.makes_patches if of_patches is None else of_patches:
+            check_video(size, needed_bytes([size], self.sizes, max(1, len(self._chunks))), self.device)
         else:
-            needed, on = VOLUMES * 4 * 3 * math.prod(size), HOST
-        check_bytes(f"a video of {size}", needed, on, lambda share: f"make it smaller, {share:.1%} of its pixels fit")
-
-    def _check_patch(self, size: ScaleSize) -> None:
-        if not fits(size, self._how.patch):
-            raise CannotApply(f"a scale of {size} is smaller than a patch of {ScaleSize(*self._how.patch)} (T×H×W)")
+            assert self.stack is not None
+            check_video(size, NetworkSampler(self.stack).needed_bytes([size]), HOST)
 
     @staticmethod
     def _frames(x: Tensor) -> np.ndarray:
@@ -318,11 +320,10 @@ class Applications:
             given: the video with the hole, of the finest scale; None: the clip.
             grown: px around the mask that are made new too.
         """
-        base = self.clip() if given is None else given
+        clip = self.clip()
+        base = clip if given is None else given
         hole = dilated(mask, grown)
-        is_clip = given is None or (
-            given.shape == self.clip().shape and np.array_equal(given[~hole], self.clip()[~hole])
-        )
+        is_clip = base.shape == clip.shape and np.array_equal(base[~hole], clip[~hole])
         ladder = [
             size
             for size in self._full_rate(len(base))
@@ -347,8 +348,7 @@ class Applications:
         return composite(made, base, np.maximum(softened(hole, 0, 0.7), mask))
 
     def _leaves_patches(self, hole: np.ndarray, size: ScaleSize) -> bool:
-        touched = F.max_pool3d(self._reduced(hole, size).float(), self._how.patch, stride=1)
-        return bool((touched == 0).any())
+        return not bool(touched(self._reduced(hole, size), self._how.patch).all())
 
     def _in_every_chunk(self, hole: Tensor) -> Tensor:
         """The hole in the first chunk; in the others, which may hold the same frames, wherever it is in any frame.
@@ -374,9 +374,7 @@ class Applications:
         if stack is None or self.config.vae_levels == 0 or self.config.latent != "gaussian":
             return x
         at_zero = F.interpolate(x, size=tuple(self.sizes[0]), mode="trilinear", align_corners=True)
-        with autocast(self.device, self.config.precision):
-            projected = stack.decode(stack.encoder(at_zero.to(self.device)).mu).float().cpu()
-        return enlarged(projected, size)
+        return enlarged(reconstruct(stack, at_zero, last=0), size)
 
     @torch.no_grad()
     def extend(self, after: int = 0, before: int = 0, *, seed: int = 0) -> np.ndarray:
@@ -472,14 +470,15 @@ class Applications:
             share = factor ** (k / count)
             size = ScaleSize(len(base), round(base.shape[1] * share), round(base.shape[2] * share))
             random = stream_of(seed, 0, 8, k)
-            if self.patch_from < len(self.sizes):
+            if self.makes_patches:
                 how = replace(self._how, alpha=NEAREST)
                 x = refine(enlarged(x, size), self.patches(), [Step(last, size, 2)], how, random)
             else:
-                sizes = [*self.sizes[:last], size]
-                x = self._generators(x.cpu(), range(last, last + 1), sizes, random, noisy=False).to(self.device)
+                assert self.stack is not None
+                stack = stretched(self.stack, [*self.sizes[:last], size])
+                x = self._generators(x.cpu(), range(last, last + 1), stack, lambda n: None).to(self.device)
             for _ in range(BACK_PROJECTIONS):
-                error = low - _shrunk(x, low.shape[2:])
+                error = low - F.interpolate(x, size=low.shape[2:], mode="area")
                 x = (x + F.interpolate(error, size=tuple(size), mode="trilinear", align_corners=False)).clamp(-1, 1)
         return self._frames(x)
 
@@ -511,7 +510,7 @@ class Applications:
 
     def _patches_at(self, ladder: Sequence[ScaleSize], hidden: Callable[[int], Tensor] | None = None) -> ClipPatches:
         """Those of the clip at the heights and widths of a ladder, of all its frames."""
-        self.clip()
+        self._need_clip()
         sizes = [size._replace(frames=len(self._chunks[0])) for size in ladder]
         if hidden is None and self._full_patches is not None and self._full_patches.sizes == sizes:
             return self._full_patches
@@ -543,19 +542,16 @@ class Applications:
         stack = self._latent()
         random = stream_of(seed, index)
         drawn = stack.draw(1, random)
-        real = self._video(self._chunks[0], self.sizes[0]) if self._chunks else None
-        if real is None:
-            self.clip()
-        assert real is not None
+        self._need_clip()
+        real = self._video(self._chunks[0], self.sizes[0])
         with autocast(self.device, self.config.precision):
             mean = stack.encoder(real.to(self.device)).mu.float().cpu()
         if strength == 0:  # one search through all scales, as of `Sampler.reconstruction`
             x = self._networks(mean, lambda n: None)
-            steps = [
-                *self._own_step(),
-                *(Step(n, self.sizes[n], self._passes) for n in range(self.patch_from, len(self.sizes))),
-            ]
-            return self._frames(refine(x, self.patches(), steps, self._how, stream_of(0, 0, 1)) if steps else x)
+            if self.makes_patches:
+                own, above = patch_steps(self.config, self.sizes, self.patch_from)
+                x = refine(x, self.patches(), [*own, *above], self._how, stream_of(0, 0, 1))
+            return self._frames(x)
         z = math.sqrt(1 - strength**2) * mean + strength * drawn
         return self._of_latents(z, lambda n: _times(strength, stack.noise(n, 1, random)), (seed, index))
 
@@ -594,15 +590,9 @@ class Applications:
 
     def _networks(self, z: Tensor, noise: Callable[[int], Tensor | None]) -> Tensor:
         """The generators on a latent: of all scales, or of those below the patches."""
-        stack, x = self._latent(), z
-        for n in range(min(self.patch_from, stack.num_scales)):
-            x = torch.cat(list(run_level(stack, x, n, noise(n), self._limit)), dim=2)
-        return x if self.patch_from < len(self.sizes) else stack.to_video(x)
-
-    def _own_step(self) -> list[Step]:
-        """Of the finest trained scale, where its layout becomes the clip's patches."""
-        n, passes = self.patch_from - 1, self.config.patch_coarse_passes
-        return [Step(n, self.sizes[n], passes)] if passes and self.patch_from < len(self.sizes) else []
+        stack = self._latent()
+        x = self._generators(z, range(min(self.patch_from, stack.num_scales)), stack, noise)
+        return x if self.makes_patches else stack.to_video(x)
 
     def _of_latents(
         self,
@@ -617,13 +607,13 @@ class Applications:
         Args: place: seed and index of the search of patches.
         """
         x = self._networks(z, noise)
-        if self.patch_from >= len(self.sizes):
+        if not self.makes_patches:
             return self._frames(x)
-        own, random = self._own_step(), stream_of(*place, 1)
+        (own, above), random = patch_steps(self.config, self.sizes, self.patch_from), stream_of(*place, 1)
         x = refine(x, self.patches(), own, self._how, stream_of(*place, 1, 0)) if own else x
         if detail_noise:
             x = x + detail_noise * x.std() * torch.randn(x.shape, generator=random).to(x.device)
-        return self._frames(self._rest(x, self.patch_from, self.sizes, self._how, random))
+        return self._frames(refine(x, self.patches(), above, self._how, random))
 
 
 # -- small parts
@@ -638,8 +628,3 @@ def _bounced(frames: int, before: int, after: int) -> np.ndarray:
     period = 2 * (frames - 1)
     at = np.arange(-before, frames + after) % period
     return np.where(at < frames, at, period - at)
-
-
-def _shrunk(x: Tensor, size: Sequence[int]) -> Tensor:
-    """(1, 3, T, H, W) → (1, 3, *size), of as many frames: the mean of what becomes one pixel."""
-    return F.interpolate(x, size=tuple(size), mode="area")

@@ -42,12 +42,17 @@ def as_drawn(mask: np.ndarray, size: ScaleSize) -> np.ndarray:
     return drawn
 
 
+def distortion(given: tuple[int, int], size: ScaleSize) -> float:
+    """By how much (H, W) px are stretched along one side more than along the other at a video's size; 0: not at all."""
+    height, width = given
+    return abs(width * size.height / (height * size.width) - 1)
+
+
 def check_aspect(what: str, given: tuple[int, int], size: ScaleSize) -> None:
     """Raises ValueError, one line, if (H, W) px cannot be scaled to a video's size without distortion."""
     height, width = given
-    ratio = width / height / (size.width / size.height)
     rounding = 1 / min(size.height, size.width)
-    if abs(ratio - 1) > SAME_ASPECT + rounding:
+    if distortion(given, size) > SAME_ASPECT + rounding:
         raise ValueError(
             f"{what} has {height}×{width} px, the video {size.height}×{size.width}: give one of its aspect"
         )

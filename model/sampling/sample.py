@@ -122,18 +122,24 @@ def sample_in_parts(
     Yields (1, 3, t, H, W) float32 in [-1, 1] on the CPU; the t add up to T.
     """
     limit = _limit(stack, sizes, limit)
-    stretched = copy.copy(stack)  # the same networks
-    stretched.sizes = list(sizes)
+    stack = stretched(stack, sizes)
     stream = stream_of(seed, index, *place)
-    x = stretched.draw(1, stream)
+    x = stack.draw(1, stream)
     for n in range(len(sizes)):
-        runs = run_level(stretched, x, n, stretched.noise(n, 1, stream), limit, tick)
+        runs = run_level(stack, x, n, stack.noise(n, 1, stream), limit, tick)
         if n < len(sizes) - 1:
             x = torch.cat(list(runs), dim=2)
     if stack.carried != 3:  # what they carry becomes a video as a whole
         runs = iter([stack.to_video(torch.cat(list(runs), dim=2))])
     for run in runs:
         yield run.clamp(-1, 1).cpu()
+
+
+def stretched(stack: GeneratorStack, sizes: Sequence[ScaleSize]) -> GeneratorStack:
+    """The same networks on another ladder."""
+    other = copy.copy(stack)
+    other.sizes = list(sizes)
+    return other
 
 
 @torch.no_grad()

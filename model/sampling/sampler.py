@@ -117,9 +117,7 @@ class FinishedSampler:
         self._coarse = NetworkSampler(stack, torch.from_numpy(clip[0][0])[None])
         self._how = Matching(config.patch_size, config.patch_alpha)
         self._chunks = len(clip)
-        self._patches = ClipPatches(
-            stack.sizes, lambda n: torch.stack([torch.from_numpy(pyramid[n]) for pyramid in clip]), stack.device
-        )
+        self._patches = clip_patches(stack.sizes, clip, stack.device)
         self.redrawn = 0  # layouts so far that were the clip itself
 
     def ladder_to(self, size: Size) -> list[ScaleSize]:
@@ -127,7 +125,7 @@ class FinishedSampler:
         sizes = stretched_ladder(self.stack, size, len(self.stack.sizes))
         steps = [step for part in self._steps(sizes) for step in part]
         for own in [*(ScaleSize(*step.size) for step in steps), *(self.stack.sizes[step.n] for step in steps)]:
-            _check_patch(own, self._how)
+            check_patch(own, self._how)
         return sizes
 
     def _layout(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick) -> Tensor:
@@ -167,10 +165,7 @@ class FinishedSampler:
         return bool(((chunks - layout.to(chunks.device)).abs().mean(dim=(1, 2, 3, 4)) < COPY * chunks.std()).any())
 
     def _steps(self, sizes: Sequence[ScaleSize]) -> tuple[list[Step], list[Step]]:
-        """At the finest trained scale, whose sample has that size already, if at all; and at those above."""
-        config, coarse = self.stack.config, self._first - 1
-        own = [Step(coarse, sizes[coarse], config.patch_coarse_passes)] if config.patch_coarse_passes else []
-        return own, [Step(n, size, config.patch_passes) for n, size in enumerate(sizes)][self._first :]
+        return patch_steps(self.stack.config, sizes, self._first)
 
     def steps(self, sizes: Sequence[ScaleSize]) -> int:
         """Convolutions and passes."""
@@ -209,7 +204,7 @@ class VgpnnSampler:
         """See `Sampler`: VGPNN's own ladder."""
         sizes = [ScaleSize(*scale) for scale in self._vgpnn.ladder_to(size)]
         for own in [*sizes, *(ScaleSize(*scale) for scale in self._vgpnn.sizes)]:
-            _check_patch(own, self._vgpnn.method.how)
+            check_patch(own, self._vgpnn.method.how)
         return sizes
 
     def steps(self, sizes: Sequence[ScaleSize]) -> int:
@@ -249,6 +244,24 @@ def check_memory(config: TrainConfig, sizes: Sequence[ScaleSize], examples: int,
         return f"max_size={fits} fits" if fits >= config.min_size else "take a larger stride, or a shorter video"
 
     check_bytes(f"a video of {sizes[-1]}", needed, device, mend)
+
+
+def clip_patches(sizes: Sequence[ScaleSize], clip: Pyramids, device: torch.device) -> ClipPatches:
+    """The patches of a clip at the scales of its pyramids."""
+    return ClipPatches(sizes, lambda n: torch.stack([torch.from_numpy(pyramid[n]) for pyramid in clip]), device)
+
+
+def patch_steps(config: TrainConfig, sizes: Sequence[ScaleSize], first: int) -> tuple[list[Step], list[Step]]:
+    """Of a sample whose patches begin at scale `first`: at the finest trained scale, whose sample has that size
+    already, if at all; and at those above."""
+    coarse = first - 1
+    own = [Step(coarse, sizes[coarse], config.patch_coarse_passes)] if config.patch_coarse_passes else []
+    return own, [Step(n, size, config.patch_passes) for n, size in enumerate(sizes)][first:]
+
+
+def check_video(size: ScaleSize, needed: int, device: torch.device) -> None:
+    """Raises ValueError, one line, if a video of this size needs more bytes than the memory of the device."""
+    check_bytes(f"a video of {size}", needed, device, lambda share: f"make it smaller, {share:.1%} of its pixels fit")
 
 
 def check_bytes(what: str, needed: float, device: torch.device, mend: Callable[[float], str]) -> None:
@@ -293,7 +306,8 @@ def random_videos(sampler: Sampler, count: int, seed: int, *, first: int = 0) ->
     )
 
 
-def _check_patch(size: ScaleSize, how: Matching) -> None:
+def check_patch(size: ScaleSize, how: Matching) -> None:
+    """Raises ValueError, one line, for a scale that is smaller than a patch."""
     if not fits(size, how.patch):
         patch = ScaleSize(*how.patch)
         raise ValueError(f"a scale of {size} is smaller than a patch of {patch} (T×H×W); make it larger, or patch_size")
