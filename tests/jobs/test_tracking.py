@@ -134,6 +134,23 @@ def test_a_picture_is_stored_as_mlflow_stores_it(tmp_path: Path, uri: str) -> No
     assert len(stored[0][0]) == 2 and stored[0] == stored[1]
 
 
+def test_of_the_samples_folder_only_whole_videos_and_images_are_sent(tmp_path: Path, uri: str) -> None:
+    corpus, client = tracking.open_parent(uri, "samples", tmp_path, {}), MlflowClient(uri)
+    folder = tmp_path / "clip"
+    (folder / "samples").mkdir(parents=True)
+    for name in ("sample_00.mp4", "sample_00.gif", "sheet.png", ".sample_01.mp4.x1.tmp", "sample_01.tmp"):
+        (folder / "samples" / name).write_bytes(b"content")
+    Image.new("RGB", (8, 8)).save(folder / "samples" / "scale_00.png")
+    write_result(folder, Result("clip", "done", "", minutes=1.0))
+    for name in ("metrics.json", "checkpoint.pt"):
+        (folder / name).write_text("{}")
+    line = {"time_ms": 1234, "scale": 0, "iteration": None, "metrics": {}}
+    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    assert forward_missing(corpus, Experiment(Store(str(folder.parent))), [folder.name]) == {}
+    sent = client.list_artifacts(forwarding.run_of(corpus, folder) or "", "samples")
+    assert {Path(item.path).name for item in sent} == {"sample_00.mp4", "sample_00.gif", "sheet.png"}
+
+
 def test_reopening_a_corpus_finds_its_run_and_a_failure_is_a_tag(tmp_path: Path, uri: str) -> None:
     first = tracking.open_parent(uri, "reopened", tmp_path, {"preset": "demo"})
     assert tracking.open_parent(uri, "reopened", tmp_path, {"preset": "small"}) == first
