@@ -18,19 +18,27 @@ from infra.files import append
 
 
 class MetricsLog:
-    """Appends to `path`, from the last whole line on: a process may have died, or a disk been full, within a line."""
+    """Appends to `path`, from the last whole line on: a process may have died, or a disk been full, within a line.
+
+    A process that the clip was taken from may still write its last point after this one began to read.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._bytes = 0  # of the file, as this process knows it
         self._last = _place(-1, None)
         if path.exists():
-            data = path.read_bytes()
-            whole = data[: data.rfind(b"\n") + 1]
-            if len(whole) < len(data):
-                os.truncate(path, len(whole))
-            if whole:
-                last = json.loads(whole.splitlines()[-1])
-                self._last = _place(last["scale"], last["iteration"])
+            self._read()
+
+    def _read(self) -> None:
+        data = self._path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            os.truncate(self._path, len(whole))
+        if whole:
+            last = json.loads(whole.splitlines()[-1])
+            self._last = _place(last["scale"], last["iteration"])
+        self._bytes = len(whole)
 
     def append(self, scale: int, iteration: int | None, metrics: Mapping[str, float]) -> None:
         """Log a point, unless it is there already. Raises StorageError if it cannot be written.
@@ -38,6 +46,8 @@ class MetricsLog:
         Args:
             iteration: how many of the scale are done; None for what is measured after the last one.
         """
+        if self._path.exists() and self._path.stat().st_size != self._bytes:
+            self._read()  # somebody else wrote
         if _place(scale, iteration) <= self._last:
             return
         point = {
@@ -46,7 +56,10 @@ class MetricsLog:
             "iteration": iteration,
             "metrics": dict(metrics),
         }
-        append(self._path, json.dumps(point))
+        line = json.dumps(point)
+        append(self._path, line)
+        self._bytes += len(line) + 1
+        self._last = _place(scale, iteration)
 
 
 def _place(scale: int, iteration: int | None) -> tuple[int, float]:

@@ -57,6 +57,7 @@ def fit_clip(
     *,
     num_samples: int = 10,
     features: str = "lite0",
+    check: Callable[[], None] = lambda: None,
     report: Callable[[Progress], None] = lambda progress: None,
     scored: Callable[[int, Mapping[str, float]], None] = lambda scale, scores: None,
 ) -> Result:
@@ -65,6 +66,7 @@ def fit_clip(
     Args:
         num_samples: random videos that are scored and kept, at least 2.
         features: that the samples are scored with too at the end, as --features names them.
+        check: called before each write; raises if another process has taken the folder over.
         report: called with every logged point, for a progress display.
         scored: called after each scale with the scores of a few of its samples, when they are in the folder.
 
@@ -86,8 +88,9 @@ def fit_clip(
     log, warnings = MetricsLog(folder / clip_folder.LOG), folder / clip_folder.WARNINGS
 
     def log_and_report(progress: Progress) -> None:
-        report(progress)  # first: it raises if another process has taken the clip over, whose log this is then
+        check()
         log.append(progress.scale, progress.iteration, progress.metrics)
+        report(progress)
 
     def warn(line: str) -> None:
         append(warnings, line)  # kept there until the clip is done, which may be in another process
@@ -101,6 +104,7 @@ def fit_clip(
         samples = random_videos(sampler, SHOWN_SAMPLES, SHOWN_SEED)
         real = RealClip([chunk[n] for chunk in chunks], own)
         scores = score(samples, real)
+        check()
         log.append(n, None, scores)
         reconstruction = sampler.reconstruction()[0]
         picture = sheet(np.asarray(real.video), reconstruction.numpy(), samples.numpy())
@@ -124,6 +128,7 @@ def fit_clip(
     named = _named_videos(torch.from_numpy(real.video), reconstruction, videos)
     fps = frames_per_second(config, sampler.size.frames)
     for name, each in named.items():
+        check()
         write_clip(to_frames(each.numpy()), samples_dir / name, fps)
     if config.dims == 2:
         write_png(
@@ -142,6 +147,7 @@ def fit_clip(
         metrics |= scores_of_others
     if isinstance(sampler, FinishedSampler):
         metrics["layouts_redrawn"] = sampler.redrawn
+    check()
     write_json(folder / clip_folder.METRICS, {**metrics, "num_samples": num_samples, "seed": SCORED_SEED})
     (folder / clip_folder.ERROR).unlink(missing_ok=True)  # of an earlier attempt
     result = Result(

@@ -95,11 +95,6 @@ def fit_in_folder(
     setup_process(task.config)
     try:
         with ClipFolder(task.experiment.store, task.clip_id) as folder:
-
-            def check_and_report(progress: Any) -> None:
-                folder.check()
-                report(progress)
-
             with forwarding(task.run, task.clip_id, folder.path, RUN_SETTINGS):
                 try:
                     _warn_once(folder.path / clip_folder.WARNINGS, task.warning)
@@ -109,7 +104,8 @@ def fit_in_folder(
                         folder.path,
                         num_samples=task.num_samples,
                         features=task.features,
-                        report=check_and_report,
+                        check=folder.check,
+                        report=report,
                         scored=scored,
                     )
                 except (TakenOver, PeerLost):

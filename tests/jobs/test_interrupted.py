@@ -13,7 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from infra.errors import TakenOver
+from jobs.training.fit_clip import ClipFrames, fit_clip
 from model import checkpoint
+from model.presets import demo
+from model.training.loop import Progress
+from pipeline import video
 from tests.conftest import Injected
 from tests.model.conftest import contents
 
@@ -142,3 +147,19 @@ def test_a_clip_whose_loss_is_not_finite_fails_with_scale_iteration_and_term(tmp
     assert "NonFiniteLoss: scale 0, iteration" in line and "_loss is" in line
     result = json.loads((the_clip(tmp_path, "nan") / "result.json").read_text())
     assert result["status"] == "failed" and "iteration" in result["reason"]
+
+
+def test_a_process_that_lost_its_clip_while_it_scored_a_scale_writes_nothing_more(tmp_path: Path) -> None:
+    config = demo().with_overrides([word for word in TINY[2:-2] if word != "--set"])
+    frames = video.decode(make_video(tmp_path / "clip.mp4"), num_frames=13)
+    reported: list[Progress] = []
+
+    def check() -> None:
+        if reported and reported[-1].iteration == config.iterations[0]:
+            raise TakenOver("another process trains it now")
+
+    with pytest.raises(TakenOver):
+        fit_clip(ClipFrames("clip", "clip.mp4", [frames]), config, tmp_path / "f", check=check, report=reported.append)
+    points = [json.loads(line) for line in (tmp_path / "f" / "metrics.jsonl").read_text().splitlines()]
+    assert [point["iteration"] for point in points] == [progress.iteration for progress in reported]
+    assert not list((tmp_path / "f" / "samples").iterdir())
