@@ -94,27 +94,29 @@ def fit_in_folder(
     """
     setup_process(task.config)
     try:
-        with ClipFolder(task.experiment.store, task.clip_id) as folder:
-            with forwarding(task.run, task.clip_id, folder.path, RUN_SETTINGS):
-                try:
-                    _warn_once(folder.path / clip_folder.WARNINGS, task.warning)
-                    return fit_clip(
-                        ClipFrames(task.clip_id, task.source, chunks, task.tags),
-                        task.config,
-                        folder.path,
-                        num_samples=task.num_samples,
-                        features=task.features,
-                        check=folder.check,
-                        report=report,
-                        scored=scored,
-                    )
-                except (TakenOver, PeerLost):
-                    raise
-                except Exception as error:  # the boundary where a failure becomes data: this clip's, and only its
-                    result = failure(task, error)
-                    if result.status == "failed":
-                        keep_failure(task, folder.path, result, traceback.format_exc())
-                    return result
+        with (
+            ClipFolder(task.experiment.store, task.clip_id) as folder,
+            forwarding(task.run, task.clip_id, folder.path, RUN_SETTINGS),
+        ):
+            try:
+                _warn_once(folder.path / clip_folder.WARNINGS, task.warning)
+                return fit_clip(
+                    ClipFrames(task.clip_id, task.source, chunks, task.tags),
+                    task.config,
+                    folder.path,
+                    num_samples=task.num_samples,
+                    features=task.features,
+                    check=folder.check,
+                    report=report,
+                    scored=scored,
+                )
+            except (TakenOver, PeerLost):
+                raise
+            except Exception as error:  # the boundary where a failure becomes data: this clip's, and only its
+                result = failure(task, error)
+                if result.status == "failed":
+                    keep_failure(task, folder.path, result, traceback.format_exc())
+                return result
     except TakenOver as error:  # nothing may be written: the folder is another's
         return replace(failure(task, error), reason=one_line(error))
     except PeerLost:
