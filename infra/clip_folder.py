@@ -5,8 +5,9 @@ A clip's folder, in the order it fills:
     metrics.jsonl    append-only: one line a logged point (infra/metrics_log.py)
     checkpoint.pt    everything training is (model/checkpoint.py), and checkpoint.previous.pt, the one before it
     warnings.txt     only if there were any: one line each
-    samples/         scale_NN.png after each scale; real, reconstruction and sample_NN as mp4 and gif at the
-                     end, of an image as png, and sheet.png of all of them
+    samples/         scale_NN.png after each scale; at the end real, reconstruction, sample_NN and, where patches
+                     finish them, plain_NN as mp4 and gif, of an image as png; sheet.png and side_by_side.mp4 of them;
+                     diversity.png and nnf_00.png
     metrics.json     the final scores: svfid_lite0, of an image sifid_lite0_frames (also of the reconstruction and of
                      the blurred clip), diversity_n10 …
     result.json      written last: its presence with status "done" means done
@@ -37,6 +38,7 @@ from infra.errors import StorageError, TakenOver, one_line
 from infra.store import Store, files_below, host, storage_errors
 
 CONFIG, LOG, CHECKPOINT, PREVIOUS = "config.json", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt"
+SHEET = "sheet.png"  # in SAMPLES
 WARNINGS, SAMPLES, METRICS, RESULT = "warnings.txt", "samples", "metrics.json", "result.json"
 ERROR, TRACKED = "error.txt", "tracked.json"
 OWNER = ".owner"  # which process trains the clip

@@ -116,6 +116,18 @@ class Lease:
                 self._renew()
 
 
+def drivers(store: Store) -> list[str]:
+    """The drivers that gave a sign of life there lately, in words. Raises StorageError."""
+    names = sorted(name for name in store.names() if name.startswith(".driver-") and name.endswith(".json"))
+    said = store.read(names).values()
+    return [_describe(one).removeprefix("another ") for one in said if _silent_s(one) < EXPIRE_S]
+
+
+def _silent_s(said: bytes) -> float:
+    beat = _parsed(said).get("beat")
+    return time.time() - beat if isinstance(beat, (int, float)) else float("inf")
+
+
 def _parsed(said: bytes) -> dict[str, Any]:
     try:
         driver = json.loads(said)

@@ -7,8 +7,10 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +75,8 @@ def ray_session() -> Iterator[None]:
             mend = "run it on a node of the cluster, by ray job submit" if address else "see to it, and run it again"
             raise UsageError(f"{what} ({one_line(error)}); {mend}") from error
         stack.callback(ray.shutdown)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # in place of Ray's, which aborts
         yield
 
 
@@ -146,6 +150,13 @@ class ClipShare:
 
     gpus: float = 1.0
     cpus: int | None = None
+
+    def check(self) -> None:
+        """Raises UsageError for what no cluster has."""
+        if self.gpus <= 0 or (self.gpus > 1 and self.gpus % 1):
+            raise UsageError(f"--gpus-per-clip {self.gpus:g}: above 0, and whole above 1")
+        if self.cpus is not None and self.cpus < 1:
+            raise UsageError(f"--cpus-per-clip {self.cpus}: at least 1")
 
     def cores(self, there: int, clips: int) -> int:
         """CPU cores of a clip without a GPU, on a machine that has so many."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -21,7 +23,11 @@ if TYPE_CHECKING:
 METHODS: tuple[str, ...] = get_args(Method)
 RIVALS = METHODS[1:]  # of the project's own method
 UNTRAINED = ("vgpnn",)  # without networks
-DONE, SOME_FAILED, BAD_ARGUMENTS, STOPPED = 0, 1, 2, 130
+DONE, SOME_FAILED, BAD_ARGUMENTS, STOPPED, TERMINATED = 0, 1, 2, 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as `ray job stop`, scancel and an eviction send it: the job ends as at Ctrl-C."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -80,30 +86,41 @@ def console(*, live: bool = False) -> Console:
     Args:
         live: a progress display is drawn on it too, so on a terminal long lines are wrapped here.
     """
-    from rich.console import Console
+    from jobs.reports.console import CopyingConsole
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a path may hold bytes that are no text: they are escaped
             stream.reconfigure(errors="backslashreplace")
-    return Console(soft_wrap=not (live and sys.stdout.isatty()), markup=False, highlight=False)
+    return CopyingConsole(soft_wrap=not (live and sys.stdout.isatty()), markup=False, highlight=False)
 
 
 def exit_code(command: Callable[[], int], console: Console, *expected: type[Exception], stopped: str) -> int:
-    """What a command returns; 2 after one line for arguments that cannot work, 130 after one for Ctrl-C.
+    """What a command returns; 2 after one line for arguments that cannot work, 130 after one for Ctrl-C, 143 after the
+    same one for SIGTERM.
 
     Args:
         expected: errors that get one line too, beside UsageError, ConfigError and StorageError.
         stopped: the line after Ctrl-C.
     """
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
     one_liners: tuple[type[Exception], ...] = (UsageError, ConfigError, StorageError, *expected)
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, terminate)
     try:
         return command()
     except one_liners as error:
         print_error(console, error)
         return BAD_ARGUMENTS
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         console.print(stopped)
-        return STOPPED
+        return TERMINATED if isinstance(error, Terminated) else STOPPED
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def print_error(console: Console, error: Exception) -> None:
@@ -190,8 +207,10 @@ def add_share(parser: argparse.ArgumentParser, of: str = "clip") -> None:
 
 
 def share_of(args: argparse.Namespace) -> ClipShare:
-    """What a clip may take of the cluster."""
-    return ClipShare(args.gpus_per_clip, args.cpus_per_clip)
+    """What a clip may take of the cluster. Raises UsageError for what no cluster has."""
+    share = ClipShare(args.gpus_per_clip, args.cpus_per_clip)
+    share.check()
+    return share
 
 
 def check_samples(count: int) -> None:

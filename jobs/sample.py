@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from infra import clip_folder
 from infra.errors import UsageError, printable
 from jobs import command_line
 from jobs.command_line import BAD_ARGUMENTS, DONE, SOME_FAILED
@@ -157,7 +158,7 @@ def _sample(args: argparse.Namespace, loaded: LoadedModel, asked: tuple[int, int
     """Plain samples. Returns the exit code; raises what is wrong before the first of them."""
     from rich.progress import Progress
 
-    from jobs.reports.pictures import SHEET, contact_sheet, write_png
+    from jobs.reports.pictures import contact_sheet, write_png
     from model.device import HOST, best_device, keep_freed_memory
     from model.sampling.sampler import check_video
     from pipeline.video import VideoError
@@ -199,7 +200,7 @@ def _sample(args: argparse.Namespace, loaded: LoadedModel, asked: tuple[int, int
                 if place < ON_SHEET:
                     images[name] = picture
             if images:
-                write_png(contact_sheet(images), out / SHEET)
+                write_png(contact_sheet(images), out / clip_folder.SHEET)
         except (VideoError, OSError) as error:
             command_line.print_error(console, error)
             return SOME_FAILED
@@ -270,7 +271,7 @@ def _apply(
     """An application. Returns the exit code; raises what is wrong before its first result."""
     from rich.progress import Progress
 
-    from jobs.reports.pictures import SHEET, side_by_side, write_png
+    from jobs.reports.pictures import side_by_side, write_png
     from jobs.sampling import given as inputs
     from jobs.sampling.applications import count, results
     from model.device import best_device, keep_freed_memory
@@ -305,7 +306,7 @@ def _apply(
                     shown[result.label] = result.frames
                 if result.note:
                     console.print(printable(result.note), soft_wrap=True)
-            write_png(side_by_side(shown), out / SHEET)
+            write_png(side_by_side(shown), out / clip_folder.SHEET)
         except (VideoError, OSError) as error:
             command_line.print_error(console, error)
             return SOME_FAILED

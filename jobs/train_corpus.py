@@ -57,7 +57,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     resume = parser.add_mutually_exclusive_group()
     resume.add_argument("--resume", action="store_true", help="finish what is missing (the default)")
     resume.add_argument("--fresh", action="store_true", help="forget these clips' earlier work and start again")
-    add("--dry-run", action="store_true", help="print clips, ladder, resources and iterations; do nothing")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="check everything, print clips, ladders, iterations, minutes and disk; do nothing",
+    )
     return parser.parse(argv)
 
 
@@ -68,12 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         request = TrainRequest.from_args(args)
-        if not args.dry_run:
-            check_cluster()
-        from jobs.training import corpus_job  # imports torch, Ray and MLflow, which --help must not wait for
+        check_cluster()
+        from jobs.training import corpus_job, plan  # import torch, Ray and MLflow, which --help must not wait for
 
         if args.dry_run:
-            return DONE if corpus_job.preview(request, console) else BAD_ARGUMENTS
+            any_clip, lines = plan.preview(request)
+            for line in lines:
+                console.print(line, soft_wrap=True)
+            return DONE if any_clip else BAD_ARGUMENTS
         return SOME_FAILED if corpus_job.run(request, console) else DONE
 
     stopped = "stopped; the same command goes on from the last checkpoints"

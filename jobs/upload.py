@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with experiment.driver(print):
             parent = runs.open_parent_run(experiment, args.tracking_uri, tags)
             missing = runs.forward_missing(parent, experiment, submission.clip_ids, again=args.all)
-            summary = summarise(experiment, submission, runs.links(parent, experiment))
-            missing |= runs.close(parent, summary, missing)
+            summary = summarise(experiment, submission, runs.run_ids(parent, experiment))
+            missing |= runs.close(parent, experiment, submission, summary, missing)
     except (UsageError, StorageError) as error:
         print(f"error: {printable(str(error))}")
         return BAD_ARGUMENTS

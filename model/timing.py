@@ -31,6 +31,7 @@ from model.training.training_set import TrainingSet
 from model.training.workers import Workers
 
 CONV_S = 1.0  # is enough for one convolution
+SHORT_GFLOPS, ESTIMATE_S = 300.0, 0.5  # of an iteration that an estimate waits for, and how long it measures
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,44 @@ def needed_gflops(config: TrainConfig, sizes: Sequence[ScaleSize], n: int) -> fl
     total += 2 * (3 * sum(critic) - critic[0])  # D on real and fake
     total += 4 * sum(critic) - 2 * critic[-1]  # penalty: D(x̂) but its last map, ∇D(x̂), gradients of both their factors
     return total + 2 * sum(critic)  # D in the generator's step: forward, and the gradient of its input
+
+
+def checkpoint_bytes(config: TrainConfig) -> int:
+    """About how large a checkpoint is at the end: the weights of all networks, and of those that learn last Adam's two
+    averages."""
+
+    def weights(widths: Sequence[int], side: int) -> int:
+        return sum(math.prod(config.kernel(side)) * a * b for a, b in pairwise(widths))
+
+    c, last = config.channels, config.trained_scales - 1
+    generators = [
+        weights([config.latent_dim if k == 0 else 3, *[c] * (config.generator_convs - 1), 3], config.generator_side(k))
+        for k in range(config.trained_scales)
+    ]
+    if not generators:
+        return 0
+    encoder = weights([3, *[c] * config.encoder_convs], config.encoder_kernel)
+    encoder += 2 * weights([c, config.latent_dim], config.encoder_kernel)
+    critic = weights([3, *[c] * (config.critic_convs - 1), 1], 3) if last >= config.vae_levels else 0
+    learning = generators[-1] + (critic or encoder)
+    return 4 * (sum(generators) + encoder + critic + 2 * learning)
+
+
+def training_seconds(config: TrainConfig, sizes: Sequence[ScaleSize]) -> float:
+    """About how long all iterations of one clip take on this device.
+
+    Measured are a few iterations of the coarsest scale and of the finest whose iterations are short; the others count
+    by their operations.
+    """
+    gflops = [needed_gflops(config, sizes, n) for n in range(len(config.iterations))]
+    if not gflops:
+        return 0.0
+    finest = max([n for n, each in enumerate(gflops) if each <= SHORT_GFLOPS], default=0)
+    speed = {n: gflops[n] / measure(config, sizes, n, ESTIMATE_S).sec_per_iter for n in {0, finest}}
+    return sum(
+        count * each / speed[0 if n < finest / 2 else finest]
+        for n, (count, each) in enumerate(zip(config.iterations, gflops, strict=True))
+    )
 
 
 def measure(config: TrainConfig, sizes: Sequence[ScaleSize], n: int, seconds: float) -> Timed:

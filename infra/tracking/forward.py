@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,9 @@ from infra import clip_folder
 from infra.errors import one_line
 from infra.files import write_json
 from infra.store import Store
+from infra.tracking.descriptions import NOTE, of_clip
+from infra.tracking.inputs import HostMetrics, dataset_of
+from infra.tracking.logged_model import log_checkpoint
 from infra.tracking.runs import ERRORS, ParentRun, run_ids, sqlite_lock
 
 FORWARD_S = 5.0  # seconds between two looks at a clip's folder
@@ -37,6 +40,8 @@ LAST_TRIES = 2  # of sending a finished clip; each lasts some seconds where the 
 PATIENCE_S = 60.0  # without an answer, before a finished clip is left for later
 QUEUE_S = 600.0  # more, while it waits for its turn
 PICTURES = "real_reconstruction_samples"  # their name in MLflow's image grid
+SCORE, TRAIN, AFTER_SCALE = "score", "train", "train/after_scale"  # what the names of metrics begin with
+STATUS = "status"  # a tag: training, done, failed, stopped
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -85,6 +90,8 @@ class Forwarder:
         self._parent, self._clip_id, self._folder, self._changing = parent, clip_id, folder, changing
         self._run_id = ""
         self._config = ""  # the text of config.json that was sent
+        self._about: dict[str, Any] = {}  # what it holds
+        self._host = HostMetrics()
         self._offset = 0  # bytes of metrics.jsonl that were sent
         self._time_ms = 0  # of the last point: that of the final figures too
         self._pictures: list[tuple[int, int]] = []  # (scale, time_ms) of those to send
@@ -139,7 +146,10 @@ class Forwarder:
             self._client = self._parent.client()
             self._run_id = self._open_run()
             self._call(self._client.update_run, self._run_id, status="RUNNING")
+            self._call(self._client.set_tag, self._run_id, STATUS, "training")
         self._send_config()
+        if not self._stop.is_set():
+            self._send_metrics(self._host.points())
         while data := self._new_lines():
             self._send_points(data)
         for scale, time_ms in list(self._pictures):
@@ -152,7 +162,7 @@ class Forwarder:
         runs = self._runs()
         if runs:
             return runs[0]
-        tags = {"clip_id": self._clip_id, "role": "clip", MLFLOW_RUN_NAME: self._clip_id}
+        tags = {**self._parent.context, "clip_id": self._clip_id, "role": "clip", MLFLOW_RUN_NAME: self._clip_id}
         tags[MLFLOW_PARENT_RUN_ID] = self._parent.run_id
         return self._call(self._client.create_run, self._parent.experiment_id, tags=tags).info.run_id
 
@@ -162,16 +172,21 @@ class Forwarder:
         return self._call(run_ids, self._client, self._parent.experiment_id, query)
 
     def _send_config(self) -> None:
-        """Settings as params, and what the clip is as tags."""
+        """Settings as params, what the clip is as tags, description and dataset."""
         path = self._folder / clip_folder.CONFIG
         text = path.read_text() if path.exists() else ""
         if text == self._config:
             return
-        about = json.loads(text)
+        about = self._about = json.loads(text)
         params = [Param(k, str(v)) for k, v in about["config"].items() if k not in self._changing]
         named = {name: about[name] for name in ("source", "precision_used")} | about.get("tags", {})
+        named |= {name: str(about["config"][name]) for name in ("method", "dims") if name in about["config"]}
+        named |= {MLFLOW_RUN_NAME: about["title"]} if "title" in about else {}
         tags = [RunTag(name, value) for name, value in named.items()]
         self._call(self._client.log_batch, self._run_id, params=params, tags=tags)
+        if "frames_sha256" in about:
+            self._call(self._client.log_inputs, self._run_id, [dataset_of(about)])
+        self._describe({})
         self._call(self._client.log_artifact, self._run_id, str(path))
         self._config = text
 
@@ -190,16 +205,30 @@ class Forwarder:
         for line in data.splitlines():
             point = json.loads(line)
             scale, time_ms = point["scale"], point["time_ms"]
+            values = dict(point["metrics"])
             if point["iteration"] is None:  # of a finished scale: one curve over the scales
-                prefix, step = "after_scale", scale
+                prefix, step = AFTER_SCALE, scale
                 pictures.append((scale, time_ms))
-            else:
-                prefix, step = f"scale_{scale:02d}", point["iteration"]
-            points += [Metric(f"{prefix}/{name}", value, time_ms, step) for name, value in point["metrics"].items()]
+            else:  # one curve over all iterations
+                prefix, step = TRAIN, self._iterations_before(scale) + point["iteration"]
+                values["scale"] = scale
+            points += [Metric(f"{prefix}/{name}", value, time_ms, step) for name, value in values.items()]
         self._send_metrics(points)
         self._offset += len(data)
         self._time_ms = time_ms
         self._pictures += pictures
+
+    def _iterations_before(self, scale: int) -> int:
+        """Of the scales below it."""
+        config = self._about.get("config", {})
+        every = config.get("iters_per_scale", 0)
+        return sum(every[:scale]) if isinstance(every, list) else scale * every
+
+    def _describe(self, scores: Mapping[str, float]) -> None:
+        if self._about.get("clip_size_thw"):
+            sheet = self._folder / clip_folder.SAMPLES / clip_folder.SHEET
+            text = of_clip(self._run_id, self._about, scores, has_sheet=bool(scores) and sheet.exists())
+            self._call(self._client.set_tag, self._run_id, NOTE, text)
 
     def _send_metrics(self, points: list[Metric]) -> None:
         for start in range(0, len(points), BATCH):
@@ -227,6 +256,14 @@ class Forwarder:
             raise ConnectionError(f"{path}: MLflow's store did not take it ({one_line(error)})") from error
         self._sent.add(path.name)
 
+    def _send_checkpoint(self) -> None:
+        """As a logged model; of a clip from before config.json described its samples, as a file."""
+        path = self._folder / clip_folder.CHECKPOINT
+        if self._about.get("sizes_thw") and path.exists():
+            self._call(log_checkpoint, self._client, self._run_id, path, self._about)
+        else:
+            self._send_file(path)
+
     # -- when it has a result
 
     def _finish(self) -> None:
@@ -240,13 +277,16 @@ class Forwarder:
         if status == "done":
             scores = json.loads((self._folder / clip_folder.METRICS).read_text())
             scores = {name: value for name, value in scores.items() if isinstance(value, float)}  # not the seed
-            scores["train_minutes"] = result.get("minutes", 0.0)
-            self._send_metrics([Metric(name, value, self._time_ms, 0) for name, value in scores.items()])
+            points = [Metric(f"{SCORE}/{name}", value, self._time_ms, 0) for name, value in scores.items()]
+            points.append(Metric(f"{TRAIN}/minutes", result.get("minutes", 0.0), self._time_ms, 0))
+            self._send_metrics(points)
             for path in sorted((self._folder / clip_folder.SAMPLES).iterdir()):
                 if path.suffix in (".mp4", ".gif", ".png") and not path.name.startswith("scale_"):
                     self._send_file(path, "samples")
-            for name in (clip_folder.METRICS, clip_folder.WARNINGS, clip_folder.CHECKPOINT):
+            for name in (clip_folder.METRICS, clip_folder.WARNINGS):
                 self._send_file(self._folder / name)
+            self._send_checkpoint()
+            self._describe(scores)
         else:
             self._send_file(self._folder / clip_folder.WARNINGS)
             self._send_file(self._folder / clip_folder.ERROR)
@@ -255,6 +295,7 @@ class Forwarder:
             self._call(self._client.set_tag, self._run_id, tag, reason)
         for earlier in {"stopped", "failure"} & set(self._call(self._client.get_run, self._run_id).data.tags) - {tag}:
             self._call(self._client.delete_tag, self._run_id, earlier)
+        self._call(self._client.set_tag, self._run_id, STATUS, status)
         end = {"done": "FINISHED", "stopped": "KILLED"}.get(status, "FAILED")
         self._call(self._client.set_terminated, self._run_id, end)
         for run_id in set(self._runs()) - {self._run_id}:  # made by a request that was lost on its way back

@@ -11,10 +11,13 @@ from sqlalchemy.pool import NullPool
 
 from infra.tracking.uri import ARTIFACTS, artifact_location, is_database, sqlite_file
 
-# MLflow's own schema, of which no client's call changes these two columns.
+# MLflow's own schema, of which no client's call changes these columns.
 EXPERIMENTS = text("SELECT experiment_id, name, artifact_location FROM experiments")
 RUNS = text("SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = :id")
 MOVE_EXPERIMENT = text("UPDATE experiments SET artifact_location = :now WHERE experiment_id = :id")
+# Of logged models too.
+MODELS = text("SELECT model_id, artifact_location FROM logged_models WHERE experiment_id = :id")
+MOVE_MODEL = text("UPDATE logged_models SET artifact_location = :now WHERE model_id = :model")
 MOVE_RUN = text("UPDATE runs SET artifact_uri = :now WHERE run_uuid = :run")
 
 
@@ -49,6 +52,13 @@ def _move(connection: Connection, experiment_id: int, before: str, now: str) -> 
     ]
     if moved:
         connection.execute(MOVE_RUN, moved)
+    models = [
+        {"model": model, "now": now + uri[len(before) :]}
+        for model, uri in connection.execute(MODELS, {"id": experiment_id}).all()
+        if uri.startswith(f"{before}/")
+    ]
+    if models:
+        connection.execute(MOVE_MODEL, models)
 
 
 def _folder(location: str) -> Path:

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
+import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NAME,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+    MLFLOW_USER,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from infra.errors import one_line, printable
+from infra.tracking.descriptions import KIND, NOTE, TRAINING, of_corpus
 from infra.tracking.moved import follow_storage
 from infra.tracking.uri import artifact_location, check_connection, check_length, is_database, sqlite_file
 
 SEARCHED = 1000  # runs in one page of a search
+COMPARED = 25  # runs in one comparison
 # The migration log of a new sqlite file, and what MLflow prints of a database that fails: ours is one line.
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)
@@ -37,11 +50,13 @@ class ParentRun:
     Attributes:
         uri: tracking URI, sqlite:///… or http(s)://…, with the password that it may hold: for MLflow alone.
         run_id: of the parent run.
+        context: tags of every run: who ran which program, of which commit.
     """
 
     uri: str = field(repr=False)
     experiment_id: str
     run_id: str
+    context: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def shown_uri(self) -> str:
@@ -52,12 +67,38 @@ class ParentRun:
         """MLflow's own, of this store. Raises ERRORS."""
         return client_of(self.uri)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether its pages are there only while something serves the store: a sqlite file."""
+        return self.uri.startswith("sqlite")
+
+    @property
+    def page(self) -> str:
+        """Of the experiment's runs: on the tracking server, or where `make ui` serves a local store."""
+        return f"{self._server}/{runs_page(self.experiment_id)}"
+
     def link(self, run_id: str) -> str:
-        """The page of a run: on the tracking server, or where `make ui` serves a local store."""
-        server = "http://127.0.0.1:5000"
+        """The page of a run."""
+        return f"{self._server}/#/experiments/{self.experiment_id}/runs/{run_id}"
+
+    def comparison(self, run_ids: Sequence[str]) -> str:
+        """The page that compares the first runs with each other."""
+        compared, experiments = (
+            quote(json.dumps(list(ids), separators=(",", ":"))) for ids in (run_ids[:COMPARED], [self.experiment_id])
+        )
+        return f"{self._server}/#/compare-runs?runs={compared}&experiments={experiments}"
+
+    @property
+    def _server(self) -> str:
         if self.uri.startswith("http"):
-            server = self.shown_uri.replace("***@", "", 1).partition("?")[0].rstrip("/")
-        return f"{server}/#/experiments/{self.experiment_id}/runs/{run_id}"
+            return self.shown_uri.replace("***@", "", 1).partition("?")[0].rstrip("/")
+        return "http://127.0.0.1:5000"
+
+
+def runs_page(experiment_id: str) -> str:
+    """The page of an experiment's runs, below a server's address. MLflow 3 opens an experiment in another view, which
+    is for traces, where the address does not say otherwise."""
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
 
 
 def client_of(uri: str) -> MlflowClient:
@@ -92,11 +133,23 @@ def open_parent(uri: str, experiment: str, storage: Path, tags: Mapping[str, str
             if run_id is None:
                 run = client.create_run(experiment_id, tags={"role": "corpus"}, run_name=experiment)
                 run_id = run.info.run_id
-            client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])  # a later submission may change them
+            context = source_tags()
+            # A later submission may change them.
+            client.log_batch(run_id, tags=[RunTag(k, v) for k, v in {**context, **tags}.items()])
             client.update_run(run_id, status="RUNNING")
+            if found is None or KIND not in found.tags:
+                client.set_experiment_tag(experiment_id, KIND, TRAINING)
     except ERRORS as error:
         raise tracking_error(uri, error) from error
-    return ParentRun(uri, experiment_id, run_id)
+    return ParentRun(uri, experiment_id, run_id, context)
+
+
+def source_tags() -> dict[str, str]:
+    """Who runs which program, of which commit, as MLflow itself tags runs."""
+    known = {MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_GIT_COMMIT, MLFLOW_USER}
+    tags = {name: value for name, value in resolve_tags().items() if name in known}
+    tags[MLFLOW_SOURCE_NAME] = printable(Path(sys.argv[0]).name or "python")
+    return tags
 
 
 def tracking_error(uri: str, error: Exception) -> ConnectionError:
@@ -106,16 +159,63 @@ def tracking_error(uri: str, error: Exception) -> ConnectionError:
 
 
 def close_parent(
-    parent: ParentRun, *, failed: bool, metrics: Mapping[str, float], table: str, files: Collection[Path] = ()
+    parent: ParentRun,
+    *,
+    failed: bool,
+    metrics: Mapping[str, float],
+    table: str,
+    files: Collection[Path] = (),
+    about: Mapping[str, str] | None = None,
 ) -> None:
-    """End the parent run with the totals, those that changed, and as artifacts the table and `files`. Raises ERRORS."""
+    """End the parent run with the totals, those that changed, and as artifacts the table and `files`. Raises ERRORS.
+
+    Args: about: what the descriptions of run and experiment say: corpus, preset, command …
+    """
     with sqlite_lock(parent.uri):
         client = parent.client()
         _log_changed(client, parent.run_id, metrics)
         client.log_text(parent.run_id, table, "results.txt")
         for path in files:
             client.log_artifact(parent.run_id, str(path))
+        if about:
+            links = {"the runs": runs_page(parent.experiment_id)}
+            pictures = any(path.name == "corpus.png" for path in files)
+            text = of_corpus(parent.run_id, about, links, has_picture=pictures)
+            client.set_tag(parent.run_id, NOTE, text)
+            client.set_experiment_tag(parent.experiment_id, NOTE, text)
         client.set_terminated(parent.run_id, "FAILED" if failed else "FINISHED")
+
+
+def kill_unfinished(parent: ParentRun) -> None:
+    """Mark the parent run and the runs of its clips that have not ended as KILLED. Raises ERRORS."""
+    with sqlite_lock(parent.uri):
+        client = parent.client()
+        query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}' and attributes.status = 'RUNNING'"
+        for run in [*_all_runs(client, parent.experiment_id, query)]:
+            client.set_terminated(run.info.run_id, "KILLED")
+        client.set_terminated(parent.run_id, "KILLED")
+
+
+def log_failed_files(parent: ParentRun, failures: Sequence[tuple[str, str]]) -> None:
+    """A run for each file that is no clip, in place of those of an earlier submission. Raises ERRORS.
+
+    Args: failures: source, and why in one line.
+    """
+    with sqlite_lock(parent.uri):
+        client = parent.client()
+        query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}' and tags.role = 'file'"
+        there = {run.data.tags.get("source", ""): run for run in _all_runs(client, parent.experiment_id, query)}
+        wanted = dict(failures)
+        for source, run in there.items():
+            if wanted.get(source) != run.data.tags.get("failure"):
+                client.delete_run(run.info.run_id)
+        for source, reason in wanted.items():
+            if source in there and there[source].data.tags.get("failure") == reason:
+                continue
+            tags = {**parent.context, "role": "file", "status": "failed", "failure": reason, "source": source}
+            tags |= {MLFLOW_PARENT_RUN_ID: parent.run_id, MLFLOW_RUN_NAME: Path(source).name or source}
+            run = client.create_run(parent.experiment_id, tags=tags)
+            client.set_terminated(run.info.run_id, "FAILED")
 
 
 def find_parent(uri: str, experiment: str, storage: Path) -> ParentRun | None:

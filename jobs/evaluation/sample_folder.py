@@ -14,7 +14,9 @@ from model.pyramid import to_video
 from pipeline import image, video
 from pipeline.sources import Failure, Video, expand
 
-NO_SAMPLES = ("real", "reconstruction", "sheet")
+# What lies beside the samples of a trained clip; and the beginnings of names.
+NO_SAMPLES = ("real", "reconstruction", "sheet", "side_by_side", "diversity")
+NO_SAMPLES_BEGIN = ("scale_", "plain_", "nnf_")
 
 
 def list_videos(folder: str) -> tuple[list[Video], list[str]]:
@@ -35,25 +37,25 @@ def list_videos(folder: str) -> tuple[list[Video], list[str]]:
 def list_samples(videos: Sequence[Video]) -> list[Video]:
     """Those that are samples: one of files that differ in their ending only, as the .mp4 and .gif of jobs/sample.py.
 
-    `real` and `reconstruction`, which lie beside the samples of a trained clip, are none.
+    What lies beside the samples of a trained clip, such as `real`, is none.
     """
     by_stem: dict[str, Video] = {}
     for found in sorted(videos, key=lambda found: (found.path.lower().endswith(".gif"), found.path)):
         path = Path(found.path)
         if path.is_dir():  # of frames
             by_stem[found.path] = found
-        elif path.stem not in NO_SAMPLES:
+        elif _is_sample(path):
             by_stem.setdefault(str(path.with_suffix("")), found)
     return sorted(by_stem.values(), key=lambda found: found.path)
 
 
 def list_images(folder: Path) -> list[str]:
     """The images in a folder and those below, sorted; without what lies beside the samples of a trained clip."""
-    return sorted(
-        str(path)
-        for path in folder.rglob("*")
-        if image.is_image(path) and path.stem not in NO_SAMPLES and not path.stem.startswith("scale_")
-    )
+    return sorted(str(path) for path in folder.rglob("*") if image.is_image(path) and _is_sample(path))
+
+
+def _is_sample(path: Path) -> bool:
+    return path.stem not in NO_SAMPLES and not path.stem.startswith(NO_SAMPLES_BEGIN)
 
 
 def read_whole(path: str, max_height: int | None = None) -> np.ndarray:

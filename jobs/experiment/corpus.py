@@ -33,6 +33,7 @@ class Clip:
         height, width: px.
         chunks: where the frames of each chunk are, of a clip one; none in a preview, which reads no frames.
         num_chunks: how many there are, in a preview too.
+        start_frame: of the first chunk, at `fps`.
     """
 
     clip_id: str
@@ -43,6 +44,7 @@ class Clip:
     fps: float
     chunks: tuple[ShardEntry, ...]
     num_chunks: int = 1
+    start_frame: int = 0
 
     @property
     def dims(self) -> int:
@@ -134,7 +136,16 @@ def preview_corpus(given: str, cache: Path, *configs: TrainConfig) -> Corpus:
         source: image.probe(source) if plan.is_image else video.probe(source) for source, plan in by_source.items()
     }
     found = tuple(
-        Clip(plan.clip_id, printable(plan.source), info.height, info.width, plan.num_frames, plan.fps, ())
+        Clip(
+            plan.clip_id,
+            printable(plan.source),
+            info.height,
+            info.width,
+            plan.num_frames,
+            plan.fps,
+            (),
+            start_frame=plan.start_frame,
+        )
         for plan in planned.clips
         for info in [infos[plan.source]]
     )
@@ -203,7 +214,16 @@ def _fetched(given: str, cache: Path) -> str:
 
 def _clips(entries: Sequence[ShardEntry]) -> tuple[Clip, ...]:
     return tuple(
-        Clip(entry.clip_id, printable(entry.source), entry.height, entry.width, entry.num_frames, entry.fps, (entry,))
+        Clip(
+            entry.clip_id,
+            printable(entry.source),
+            entry.height,
+            entry.width,
+            entry.num_frames,
+            entry.fps,
+            (entry,),
+            start_frame=entry.start_frame,
+        )
         for entry in entries
     )
 

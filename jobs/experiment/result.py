@@ -29,6 +29,8 @@ FIGURES = {
     "nnfdiv": ".2f",
     "coherence": ".2f",
 }
+# Where a terminal is too narrow for all, they are left out in this order.
+DROPPED_FIRST = ("minutes", "coherence", "nnfdiv", "nn_distance", "svfid_lite0_blur", "sifid_lite0_frames_blur")
 SVFID, SIFID = "svfid_lite0", "sifid_lite0_frames"  # of the features that are always there
 OUT_OF_MEMORY = "out of memory"
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from infra.clip_folder import ClipFolder
 from infra.errors import UsageError, one_line, printable
 from infra.tracking import forward, runs, uri
 from infra.tracking.runs import ParentRun
-from jobs.experiment.experiment import Experiment
+from jobs.experiment.experiment import Experiment, Submission
+from jobs.experiment.overview import CORPUS_PICTURE, corpus_picture
 from jobs.experiment.summary import Summary
 from model.config import RUN_SETTINGS
 
 NO_ANSWER = "it does not answer"
 TOTALS = "the totals"
+SHOWN_FAILURES = 200  # files that are no clips and have a run each
 BULK = 1000  # clips whose markers are read at once
 
 
@@ -70,22 +75,53 @@ def forward_missing(
     return missing
 
 
-def links(parent: ParentRun, experiment: Experiment) -> Callable[[Sequence[str]], Mapping[str, str]]:
-    """A function: clip ids → the pages of their runs; a clip that is not in MLflow has none."""
-
-    def pages(clip_ids: Sequence[str]) -> Mapping[str, str]:
-        found = forward.runs_of(parent, experiment.store, clip_ids)
-        return {clip_id: parent.link(run_id) for clip_id, run_id in found.items()}
-
-    return pages
+def run_ids(parent: ParentRun, experiment: Experiment) -> Callable[[Sequence[str]], Mapping[str, str]]:
+    """A function: clip ids → their runs; a clip that is not in MLflow has none."""
+    return lambda clip_ids: forward.runs_of(parent, experiment.store, clip_ids)
 
 
-def close(parent: ParentRun, summary: Summary, missing: Mapping[str, str]) -> dict[str, str]:
-    """Send the totals and the table. Returns "the totals" → why if MLflow did not take them."""
+@contextlib.contextmanager
+def killed_if_stopped(parent: ParentRun) -> Iterator[None]:
+    """Where the body ends by Ctrl-C or SIGTERM, the runs that have not ended are KILLED, and not RUNNING for ever."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        with contextlib.suppress(*runs.ERRORS):
+            runs.kill_unfinished(parent)
+        raise
+
+
+def close(
+    parent: ParentRun, experiment: Experiment, submission: Submission, summary: Summary, missing: Mapping[str, str]
+) -> dict[str, str]:
+    """Send totals, table, picture and descriptions, and a run for each file that is no clip.
+
+    Returns "the totals" → why if MLflow did not take them.
+    """
     if NO_ANSWER in missing.values():
         return {TOTALS: NO_ANSWER}
+    done = summary.done_clips
+    about = {
+        "corpus": submission.corpus,
+        "preset": submission.preset,
+        "clips": f"{summary.done} done, {summary.failed} failed",
+        "command": submission.command,
+    }
     try:
-        runs.close_parent(parent, failed=summary.failed > 0, metrics=summary.metrics(), table=summary.page())
+        picture = corpus_picture(experiment, done)
+        with tempfile.TemporaryDirectory() as folder:
+            files = {CORPUS_PICTURE: picture} if picture else {}
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            runs.log_failed_files(parent, submission.failures[:SHOWN_FAILURES])
+            runs.close_parent(
+                parent,
+                failed=not done,
+                metrics=summary.metrics(),
+                table=summary.page(parent.link),
+                files=[Path(folder) / name for name in files],
+                about=about,
+            )
     except runs.ERRORS as error:
         return {TOTALS: one_line(error)}
     return {}

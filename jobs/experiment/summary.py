@@ -11,8 +11,8 @@ from typing import Any
 
 from infra.errors import StorageError
 from jobs.experiment.experiment import Experiment, Submission
-from jobs.experiment.result import FIGURES, Result, columns, spec_of
-from jobs.reports.table import text_table
+from jobs.experiment.result import DROPPED_FIRST, FIGURES, Result, columns, spec_of
+from jobs.reports.table import PAGE_COLUMNS, TextTable
 
 RESULTS_CSV = "results.csv"
 BULK = 1000  # clips whose results are read at once
@@ -24,18 +24,18 @@ class Summary:
 
     def __init__(self) -> None:
         self.failed = 0
-        self._done = 0
+        self.done = 0
         self._values: dict[str, tuple[int, float]] = {}  # how many, their sum
         self._rows: list[Mapping[str, Any]] = []
         self._lines: list[str] = []
         self._records: list[Mapping[str, Any]] = []
 
-    def add(self, result: Result, link: str) -> None:
-        """link: the page of its run; "" for a clip that is not in MLflow."""
+    def add(self, result: Result, run_id: str) -> None:
+        """run_id: in MLflow; "" for a clip that is not there."""
         record = result.to_dict()
         self._records.append(record)
         if result.status == "done":
-            self._done += 1
+            self.done += 1
             for name in columns(FIGURES, [record]):
                 if (value := record[name]) is not None:
                     count, total = self._values.get(name, (0, 0.0))
@@ -45,7 +45,7 @@ class Summary:
             self._lines.append(f"failed  {result.clip_id}: {result.reason}\n")
         self._lines += [f"warning  {result.clip_id}: {line}\n" for line in result.warning.splitlines()]
         if len(self._rows) < SHOWN_ROWS:
-            self._rows.append({**record, "link": link})
+            self._rows.append({**record, "run_id": run_id})
 
     def add_failure(self, source: str, reason: str) -> None:
         """A source that is no clip, and why in one line."""
@@ -55,15 +55,31 @@ class Summary:
         if len(self._rows) < SHOWN_ROWS:
             self._rows.append({"clip_id": Path(source).name, "status": "failed"})
 
-    def page(self) -> str:
-        """The results table, and below it a line for every failure with its reason and for every warning.
+    def table(self) -> TextTable:
+        """Of the first clips."""
+        return results_table(self._rows)
 
-        Of very many clips the first rows and lines; results.csv has all.
-        """
-        text = results_table(self._rows) + "".join(self._lines[: 10 * SHOWN_ROWS])
-        if self._done + self.failed > len(self._rows) or len(self._lines) > 10 * SHOWN_ROWS:
-            text += f"{self._done} done, {self.failed} failed in all; every one is in results.csv\n"
+    @property
+    def done_clips(self) -> Sequence[str]:
+        """Those in the table."""
+        return [row["clip_id"] for row in self._rows if row["status"] == "done"]
+
+    @property
+    def runs(self) -> Mapping[str, str]:
+        """Clip id → its run in MLflow, of the clips in the table that are there."""
+        return {row["clip_id"]: row["run_id"] for row in self._rows if row.get("run_id")}
+
+    def lines(self) -> str:
+        """A line for every failure with its reason and for every warning; of very many the first ones."""
+        text = "".join(self._lines[: 10 * SHOWN_ROWS])
+        if self.done + self.failed > len(self._rows) or len(self._lines) > 10 * SHOWN_ROWS:
+            text += f"{self.done} done, {self.failed} failed in all; every one is in results.csv\n"
         return text
+
+    def page(self, link: Callable[[str], str] = str) -> str:
+        """Table, lines, and the page of each run, as a file holds them. link: a run → its page."""
+        links = "".join(f"{clip_id}  {link(run_id)}\n" for clip_id, run_id in self.runs.items())
+        return self.table().text(PAGE_COLUMNS) + self.lines() + links
 
     def csv(self) -> bytes:
         """The content of results.csv: a line a clip."""
@@ -75,29 +91,29 @@ class Summary:
 
     def metrics(self) -> Mapping[str, float]:
         """clips_done, clips_failed, and the mean of every figure over the finished clips."""
-        means = {f"{name}_mean": total / count for name, (count, total) in self._values.items()}
-        return {"clips_done": float(self._done), "clips_failed": float(self.failed), **means}
+        means = {f"score/{name}_mean": total / count for name, (count, total) in self._values.items()}
+        return {"clips_done": float(self.done), "clips_failed": float(self.failed), **means}
 
 
 def summarise(
     experiment: Experiment,
     submission: Submission,
-    links: Callable[[Sequence[str]], Mapping[str, str]],
+    run_ids: Callable[[Sequence[str]], Mapping[str, str]],
     unwritten: Mapping[str, Result] | None = None,
 ) -> Summary:
     """The results of a submission; leaves results.csv in the experiment's folder.
 
     Args:
-        links: clip ids → the pages of their runs, of those that have one.
+        run_ids: clip ids → their runs in MLflow, of those that have one.
         unwritten: results by clip id that the store did not take.
     """
     summary = Summary()
     for start in range(0, len(submission.clip_ids), BULK):
         some = submission.clip_ids[start : start + BULK]
-        results, pages = experiment.results(some) | dict(unwritten or {}), links(some)
+        results, found = experiment.results(some) | dict(unwritten or {}), run_ids(some)
         for clip_id in some:
             if clip_id in results:
-                summary.add(results[clip_id], pages.get(clip_id, ""))
+                summary.add(results[clip_id], found.get(clip_id, ""))
     for source, reason in submission.failures:
         summary.add_failure(source, reason)
     with contextlib.suppress(StorageError):  # the table comes all the same
@@ -105,11 +121,13 @@ def summarise(
     return summary
 
 
-def results_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The final table as text: clip, status, its figures, run. A clip that failed has no figures."""
+def results_table(rows: Sequence[Mapping[str, Any]]) -> TextTable:
+    """The final table: clip, status, its figures. A clip that failed has no figures."""
     cells, figures = [], columns(FIGURES, rows)
     for row in rows:
         values = [(row.get(name), spec_of(name)) for name in figures]
-        texts = ["" if value is None else format(value, spec) for value, spec in values]
-        cells.append([row["clip_id"], row["status"], *texts, row.get("link", "")])
-    return text_table("results", ["clip", "status", *figures, "run"], cells, numbers=figures)
+        cells.append(
+            [row["clip_id"], row["status"], *("" if value is None else format(value, spec) for value, spec in values)]
+        )
+    heads = ["clip", "status", *figures]
+    return TextTable("results", heads, cells, numbers=figures, dropped_first=columns(DROPPED_FIRST, rows))

@@ -14,10 +14,11 @@ from infra.files import replacing
 from model.metrics.nnf import NearestNeighbourField
 from model.pyramid import to_frames
 
-TILE_HEIGHT = 96  # px at least; smaller frames are enlarged by whole pixels so that what was computed is seen
+# Px at least; smaller frames and pages are enlarged by a whole factor, so that what was computed is seen.
+TILE_HEIGHT, PAGE_WIDTH = 96, 1200
 HEADER = 14  # px of the line of labels
 SHOWN_SAMPLES = 4
-SHEET, SHEET_WIDTH = "sheet.png", 1600  # of an image's samples, px
+SHEET_WIDTH = 1600  # of an image's samples, px
 GAP = 4  # px
 KEY = 56  # px of a key's picture
 WHITE = (255, 255, 255)
@@ -50,8 +51,9 @@ def write_png(picture: np.ndarray, path: Path) -> None:
 def contact_sheet(images: Mapping[str, np.ndarray]) -> np.ndarray:
     """Images of one size, uint8 (H, W, 3), each under its name, in rows. Returns uint8 (H', W', 3)."""
     height, width, _ = next(iter(images.values())).shape
-    zoom = max(1, -(-TILE_HEIGHT // height))
-    across = max(1, min(len(images), SHEET_WIDTH // (width * zoom + GAP)))
+    least = max(1, -(-TILE_HEIGHT // height))
+    across = max(1, min(len(images), SHEET_WIDTH // (width * least + GAP)))
+    zoom = max(least, -(-PAGE_WIDTH // (across * (width + GAP))))
     step = (height * zoom + HEADER + GAP, width * zoom + GAP)
     page = Image.new("RGB", (across * step[1], -(-len(images) // across) * step[0]))
     draw = ImageDraw.Draw(page)
@@ -60,6 +62,26 @@ def contact_sheet(images: Mapping[str, np.ndarray]) -> np.ndarray:
         left, top = column * step[1], row * step[0]
         draw.text((left + 2, top + 1), name, fill=WHITE)
         page.paste(Image.fromarray(picture.repeat(zoom, axis=0).repeat(zoom, axis=1)), (left, top + HEADER))
+    return np.asarray(page)
+
+
+def stacked(sheets: Mapping[str, np.ndarray], note: str = "") -> np.ndarray:
+    """Sheets below each other, uint8 (H, W, 3), each under its name, as wide as PAGE_WIDTH. note: a line below them.
+
+    Returns uint8 (H', W', 3).
+    """
+    scaled = {}
+    for name, picture in sheets.items():
+        height = max(1, round(picture.shape[0] * PAGE_WIDTH / picture.shape[1]))
+        scaled[name] = Image.fromarray(picture).resize((PAGE_WIDTH, height), Image.Resampling.LANCZOS)
+    below = HEADER if note else 0
+    page = Image.new("RGB", (PAGE_WIDTH, sum(HEADER + each.height + GAP for each in scaled.values()) + below))
+    draw, top = ImageDraw.Draw(page), 0
+    for name, each in scaled.items():
+        draw.text((2, top + 1), name, fill=WHITE)
+        page.paste(each, (0, top + HEADER))
+        top += HEADER + each.height + GAP
+    draw.text((2, top + 1), note, fill=WHITE)
     return np.asarray(page)
 
 
@@ -192,7 +214,7 @@ def _rows_key(rows: Sequence[int], video: np.ndarray) -> tuple[np.ndarray, str] 
 
 def _page(columns: Sequence[Column]) -> np.ndarray:
     _, height, width, _ = columns[0].frames.shape
-    zoom = max(1, -(-TILE_HEIGHT // height))
+    zoom = max(1, -(-TILE_HEIGHT // height), -(-PAGE_WIDTH // (len(columns) * (width + 2))))
     tall = [np.concatenate([np.pad(f, ((1, 1), (1, 1), (0, 0))) for f in column.frames]) for column in columns]
     picture = np.concatenate(tall, axis=1).repeat(zoom, axis=0).repeat(zoom, axis=1)
     keys = KEY + 12 if any(column.key for column in columns) else 0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
-import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,17 +15,19 @@ from infra.lease import Lease
 from infra.ray_cluster import ray_session
 from infra.tracking.runs import ParentRun, forget_clips
 from jobs.experiment import runs
-from jobs.experiment.corpus import Clip, Corpus, preview_corpus, read_corpus
+from jobs.experiment.corpus import Clip, Corpus, read_corpus
+from jobs.experiment.driver_log import driver_log
 from jobs.experiment.experiment import EVALUATION, Experiment, Submission, clip_folders
 from jobs.experiment.machine import check_machine
 from jobs.experiment.result import Result
-from jobs.experiment.summary import summarise
+from jobs.experiment.summary import Summary, summarise
 from jobs.training import schedule
 from jobs.training.progress import ProgressDisplay
 from jobs.training.request import TrainRequest
 from jobs.training.task import ClipTask
 from model.config import TrainConfig
-from model.pyramid import ladder
+
+SHOWN_UNUSED = 3  # videos whose unused frames have a line each
 
 
 def run(request: TrainRequest, console: Console) -> bool:
@@ -35,17 +36,8 @@ def run(request: TrainRequest, console: Console) -> bool:
     Raises UsageError, ConfigError, StorageError for what cannot work.
     """
     check_machine(request.experiment, request.tracking_uri)
-    with request.experiment.driver(console.print) as lease:
+    with request.experiment.driver(console.print) as lease, driver_log(request.experiment, console):
         return _train(request, console, lease)
-
-
-def preview(request: TrainRequest, console: Console) -> bool:
-    """Print clips, ladder, resources and iterations; change nothing. Returns whether there is any clip."""
-    with tempfile.TemporaryDirectory() as nowhere:
-        corpus = preview_corpus(request.corpus, Path(nowhere), *request.settings.kinds)
-        _print_unused(console, corpus)
-        _print_plan(console, corpus, request)
-        return bool(corpus.clips)
 
 
 def _train(request: TrainRequest, console: Console, lease: Lease) -> bool:
@@ -63,7 +55,8 @@ def _train(request: TrainRequest, console: Console, lease: Lease) -> bool:
     discarded = set(clip_ids) & folders if request.fresh else set()
     kept = folders - discarded
     experiment.check_definition(settings, kept, discarded)
-    submission = Submission(without_secrets(request.corpus), request.preset, clip_ids, corpus.failures)
+    command = printable(shlex.join(["python", *sys.argv]))
+    submission = Submission(without_secrets(request.corpus), request.preset, clip_ids, corpus.failures, command)
     parent = _open_tracking(request, console, submission, kept)
     for name in discarded | ({EVALUATION} if request.fresh else set()):
         experiment.remove(name)
@@ -74,11 +67,13 @@ def _train(request: TrainRequest, console: Console, lease: Lease) -> bool:
         lease.check()
         workers = request.workers if clip.num_chunks > 1 else 1  # a short clip is one process's
         config = clip.settings(settings.of(clip.dims))
-        return ClipTask(clip.clip_id, clip.source, config, experiment, parent, request.num_samples, workers)
+        tags = {"preset": request.preset}
+        return ClipTask(clip.clip_id, clip.source, config, experiment, parent, request.num_samples, workers, tags=tags)
 
-    unwritten = _train_missing(request, console, corpus.clips, task_of)
+    with runs.killed_if_stopped(parent):
+        unwritten = _train_missing(request, console, corpus.clips, task_of)
 
-    # -- 4. totals, and what MLflow did not take during an outage
+    # -- 4. totals, what MLflow did not take during an outage, and where to look
     return _print_results(console, experiment, parent, submission, unwritten)
 
 
@@ -94,7 +89,8 @@ def find_clips(console: Console, experiment: Experiment, given: str, *configs: T
         experiment.pull_shards()
         corpus = read_corpus(given, experiment, *configs)
         experiment.push_shards()
-    _print_unused(console, corpus)
+    for line in unused(corpus):
+        console.print(line, soft_wrap=True)
     if not corpus.clips:
         for _, reason in corpus.failures:
             console.print(reason, soft_wrap=True)
@@ -102,48 +98,14 @@ def find_clips(console: Console, experiment: Experiment, given: str, *configs: T
     return corpus
 
 
-def _print_unused(console: Console, corpus: Corpus) -> None:
-    for note in corpus.notes:
-        console.print(note, soft_wrap=True)
-    for source, frames in corpus.dropped.items():
-        if frames:
-            console.print(f"{Path(source).name}: {frames} frames beside the clip are not used", soft_wrap=True)
-
-
-def _print_plan(console: Console, corpus: Corpus, request: TrainRequest) -> None:
-    settings, experiment = request.settings, request.experiment
-    console.print(
-        f"{len(corpus.clips)} clips, preset {request.preset}, into {printable(experiment.uri)}", soft_wrap=True
-    )
-    results = experiment.results([clip.clip_id for clip in corpus.clips])
-    done = {clip_id for clip_id, result in results.items() if result.status == "done"}
-    todo = [clip.clip_id for clip in corpus.clips if clip.clip_id not in done]
-    for clip in corpus.clips:
-        config = settings.of(clip.dims)
-        state = "to train" if clip.clip_id in todo else "done"
-        chunks = f"  {clip.num_chunks} chunks" if clip.num_chunks > 1 else ""
-        console.print(f"{clip.clip_id}  {clip.height}×{clip.width} px{chunks}  {state}")
-        sizes = " ".join(map(str, ladder(config, clip.height, clip.width)))
-        console.print(f"    ladder T×H×W: {sizes}", soft_wrap=True)
-        measured = {"height": clip.height, "width": clip.width, "shorter": min(clip.height, clip.width)}
-        if config.max_size > measured[config.ladder_side]:
-            console.print("    the source is smaller than the finest scale, which will be enlarged")
-    for _, reason in corpus.failures:
-        console.print(f"not usable: {reason}", soft_wrap=True)
-    share, kinds = request.share, {clip.dims for clip in corpus.clips}
-    for config in (settings.of(dims) for dims in sorted(kinds, reverse=True)):
-        of = {2: "an image", 3: "a clip"}[config.dims]
-        iterations = config.iterations
-        if iterations:
-            console.print(f"iterations {of}: {' + '.join(map(str, iterations))} = {sum(iterations)}")
-        if config.made_of_patches:
-            first = f"scale {config.trained_scales} on" if iterations else "noise on, without training (VGPNN)"
-            console.print(f"made of the clip's patches: from {first}")
-    waiting = [clip for clip in corpus.clips if clip.clip_id in set(todo)]
-    total = sum(sum(settings.of(clip.dims).iterations) for clip in waiting)
-    console.print(f"iterations in all: at most {total}, for {len(todo)} clips")
-    cores = share.cores(os.cpu_count() or 1, len(todo))
-    console.print(f"resources a clip: {share.gpus} GPU where the cluster has GPUs, else {cores} CPU cores")
+def unused(corpus: Corpus) -> Iterator[str]:
+    """Lines on what of the corpus is not used, and why."""
+    yield from corpus.notes
+    longer = {Path(source).name: frames for source, frames in corpus.dropped.items() if frames}
+    for name, frames in [*longer.items()][:SHOWN_UNUSED]:
+        yield f"{name}: {frames} frames beside the clip are not used"
+    if rest := [*longer.values()][SHOWN_UNUSED:]:
+        yield f"and of {len(rest)} more videos {sum(rest)} frames; --long uses all"
 
 
 def _open_tracking(request: TrainRequest, console: Console, submission: Submission, kept: Collection[str]) -> ParentRun:
@@ -161,13 +123,18 @@ def _open_tracking(request: TrainRequest, console: Console, submission: Submissi
 # -- training
 
 
+def is_done(result: Result | None, num_samples: int) -> bool:
+    """Whether nothing is left to do for a clip: it is trained, and has as many scored samples as are asked for."""
+    return result is not None and result.status == "done" and result.diversity_n in (None, num_samples)
+
+
 def _train_missing(
     request: TrainRequest, console: Console, clips: Sequence[Clip], task_of: Callable[[Clip], ClipTask]
 ) -> dict[str, Result]:
     """Train every clip that is not done, so many at a time. Returns the results that the store did not take."""
     experiment, workers = request.experiment, request.workers
     found = experiment.results(clip.clip_id for clip in clips)
-    todo = [clip for clip in clips if clip.clip_id not in found or found[clip.clip_id].status != "done"]
+    todo = [clip for clip in clips if not is_done(found.get(clip.clip_id), request.num_samples)]
     if not todo:
         return {}
     unwritten = {}
@@ -195,12 +162,10 @@ def _print_results(
     """Print the table; give MLflow what it has not, or name the command that will. Returns whether anything failed."""
     with console.status("completing MLflow"):
         missing = runs.forward_missing(parent, experiment, submission.clip_ids)
-        summary = summarise(experiment, submission, runs.links(parent, experiment), unwritten)
-        missing |= runs.close(parent, summary, missing)
-    console.print(summary.page(), soft_wrap=True)
-    if parent.uri.startswith("sqlite"):
-        command = ["mlflow", "server", "--host", "127.0.0.1", "--backend-store-uri", parent.uri]
-        console.print(f"MLflow: {shlex.join(command)}", soft_wrap=True)
+        summary = summarise(experiment, submission, runs.run_ids(parent, experiment), unwritten)
+        missing |= runs.close(parent, experiment, submission, summary, missing)
+    summary.table().print(console, {clip_id: parent.link(run_id) for clip_id, run_id in summary.runs.items()})
+    console.print(summary.lines(), end="", soft_wrap=True)
     if missing:
         clips = len(missing.keys() - {runs.TOTALS})
         what = " and ".join([f"{clips} clips"] * bool(clips) + [runs.TOTALS] * (runs.TOTALS in missing))
@@ -208,4 +173,19 @@ def _print_results(
         text = f"warning: {what} not in MLflow ({reason}); this sends the rest, once it answers:"
         console.print(text, soft_wrap=True)
         console.print(runs.upload_command(experiment, parent), soft_wrap=True)
+    for line in _where_to_look(experiment, parent, summary):
+        console.print(line, soft_wrap=True)
     return summary.failed > 0
+
+
+def _where_to_look(experiment: Experiment, parent: ParentRun, summary: Summary) -> Iterator[str]:
+    """The last lines of a job: its results as files, in MLflow, and the next command."""
+    if parent.is_local:
+        serve = shlex.join(["python", "jobs/ui.py", "--storage", experiment.storage.uri])
+        yield f"MLflow:  {serve}  # serves the pages below"
+    yield f"runs:    {parent.page}"
+    if len(summary.runs) > 1:
+        yield f"compare: {parent.comparison([*summary.runs.values()])}"
+    if summary.done_clips:
+        command = ["python", "jobs/sample.py", experiment.checkpoint(summary.done_clips[0]), "--out", "samples/"]
+        yield f"next:    {shlex.join(command)}"

@@ -5,8 +5,10 @@ It writes files (infra/clip_folder.py lists them) and knows no server.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,16 +17,20 @@ import numpy as np
 import torch
 
 from infra import clip_folder
+from infra.errors import printable
 from infra.files import append, write_json
 from infra.metrics_log import MetricsLog
 from jobs.experiment.result import Result, write_result
-from jobs.reports.pictures import SHEET, SHOWN_SAMPLES, contact_sheet, sheet, write_png
+from jobs.reports.pictures import SHOWN_SAMPLES, contact_sheet, field_sheet, sheet, spread_sheet, write_png
+from jobs.reports.side_by_side import side_by_side_video
 from model.config import TrainConfig
 from model.device import best_device, resolve
-from model.metrics.diversity import lightness
+from model.metrics.diversity import diversity_map, lightness
+from model.metrics.features import Video
 from model.metrics.names import diversity_name
+from model.metrics.nnf import NearestNeighbourField
 from model.metrics.option import features_for, from_option
-from model.metrics.scores import chunks_to_score, score, score_of_blur, score_of_novelty
+from model.metrics.scores import chunks_to_score, nearest_chunk, score, score_of_blur, score_of_novelty
 from model.metrics.svfid import RealClip, svfid
 from model.pyramid import ladder, to_frames, training_pyramids
 from model.sampling.sample import frames_per_second
@@ -32,6 +38,8 @@ from model.sampling.sampler import FinishedSampler, NetworkSampler, Sampler, che
 from model.training.loop import Progress, ScaleDone, train_clip
 from pipeline import video
 
+DIVERSITY_MAP, NEAREST_MAP, COMPARED = "diversity.png", "nnf_00.png", "side_by_side.mp4"  # of the samples
+START_FRAME = re.compile(r"-(\d{6})$")  # at the end of a clip's id
 SHOWN_SEED, SCORED_SEED = 0, 1  # the samples in the pictures, and those that are scored and kept as videos
 
 
@@ -125,18 +133,20 @@ def fit_clip(
     # -- samples of the trained model, and their scores
     real, reconstruction = shown
     videos = random_videos(sampler, num_samples, SCORED_SEED)
-    named = _named_videos(torch.from_numpy(real.video), reconstruction, videos)
     fps = frames_per_second(config, sampler.size.frames)
-    for name, each in named.items():
+    for name, frames in _named_frames(real, reconstruction, videos, _plain(sampler, done)).items():
         check()
-        write_clip(to_frames(each.numpy()), samples_dir / name, fps)
-    if config.dims == 2:
-        write_png(
-            contact_sheet({name: to_frames(each.numpy())[0] for name, each in named.items()}), samples_dir / SHEET
-        )
+        write_clip(frames, samples_dir / name, fps)
+    nearest = nearest_chunk(videos[0], real)
+    for name, picture in _pictures(real, reconstruction, videos, nearest).items():
+        check()
+        write_png(picture, samples_dir / name)
+    if config.dims == 3:
+        check()
+        video.encode(_compared(real, reconstruction, videos, fps), samples_dir / COMPARED, fps=fps)
     metrics = {
         **score(videos, real),
-        **score_of_novelty(videos[0], real),
+        **(score_of_novelty(nearest[1]) if nearest else {}),
         **score_of_blur(real),
         f"{real.metric}_reconstruction": svfid(real, reconstruction[None]).mean,
     }
@@ -182,8 +192,71 @@ def write_clip(frames_thwc: np.ndarray, path: Path, fps: float) -> None:
         video.encode(frames_thwc, path.with_name(f"{path.name}{suffix}"), fps=fps)
 
 
-def _named_videos(real: torch.Tensor, reconstruction: torch.Tensor, samples: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {"real": real, "reconstruction": reconstruction} | {f"sample_{i:02d}": x for i, x in enumerate(samples)}
+def _plain(sampler: Sampler, done: ScaleDone | None) -> torch.Tensor | None:
+    """The first samples as the networks alone make them, of the finest size: of a model that patches finish.
+
+    (SHOWN_SAMPLES, 3, T, H, W)
+    """
+    if done is None or not isinstance(sampler, FinishedSampler):
+        return None
+    coarse = random_videos(NetworkSampler(done.stack), SHOWN_SAMPLES, SCORED_SEED)
+    return torch.nn.functional.interpolate(coarse, size=tuple(sampler.size), mode="trilinear", align_corners=True)
+
+
+def _named_frames(
+    real: RealClip, reconstruction: torch.Tensor, samples: torch.Tensor, plain: torch.Tensor | None
+) -> dict[str, np.ndarray]:
+    """What is kept as videos or images, by name: uint8 (T, H, W, 3) each."""
+    named = {"real": torch.from_numpy(real.video), "reconstruction": reconstruction}
+    named |= {f"sample_{i:02d}": x for i, x in enumerate(samples)}
+    named |= {f"plain_{i:02d}": x for i, x in enumerate(() if plain is None else plain)}
+    return {name: to_frames(each.numpy()) for name, each in named.items()}
+
+
+def _pictures(
+    real: RealClip,
+    reconstruction: torch.Tensor,
+    samples: torch.Tensor,
+    nearest: tuple[Video, NearestNeighbourField] | None,
+) -> dict[str, np.ndarray]:
+    """By name: the sheet, where samples differ, where the patches of the first come from. uint8 (H, W, 3) each."""
+    clip = np.asarray(real.video)
+    some = [sample.numpy() for sample in samples[:SHOWN_SAMPLES]]
+    if clip.shape[1] == 1:
+        shown = {"real": real.video, "reconstruction": reconstruction}
+        shown |= {f"sample {i}": sample for i, sample in enumerate(samples)}
+        picture = contact_sheet({name: to_frames(np.asarray(each))[0] for name, each in shown.items()})
+    else:
+        picture = sheet(clip, reconstruction.numpy(), samples.numpy())
+    pictures = {clip_folder.SHEET: picture, DIVERSITY_MAP: spread_sheet(some, clip, diversity_map(samples))}
+    if nearest:
+        pictures[NEAREST_MAP] = field_sheet(some[0], np.asarray(nearest[0]), nearest[1])
+    return pictures
+
+
+def _compared(real: RealClip, reconstruction: torch.Tensor, samples: torch.Tensor, fps: float) -> np.ndarray:
+    """One video of the clip, its reconstruction and the first samples, in a row: uint8 (T, H, W, 3)."""
+    shown = {"real": np.asarray(real.video), "reconstruction": reconstruction.numpy()}
+    shown |= {f"sample {i}": sample.numpy() for i, sample in enumerate(samples[:SHOWN_SAMPLES])}
+    return side_by_side_video({label: to_frames(each) for label, each in shown.items()}, fps=fps)
+
+
+def title_of(clip: ClipFrames, fps: float) -> str:
+    """What a person would call it: the name of its file, from when on, and of a trial the values that were tried."""
+    values = dict(clip.tags)
+    clip_id = values.pop("clip", clip.clip_id)
+    words = [Path(clip.source).stem or clip_id]
+    if (start := START_FRAME.search(clip_id)) and int(start[1]):
+        words.append(f"from {int(start[1]) / fps:.1f} s")
+    return printable(" ".join([*words, *(f"{name}={value}" for name, value in values.items() if name != "preset")]))
+
+
+def _digest(chunks: Sequence[np.ndarray]) -> str:
+    """SHA-256 of the frames, hexadecimal."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(np.ascontiguousarray(chunk).data)
+    return digest.hexdigest()
 
 
 def _write_config(path: Path, clip: ClipFrames, config: TrainConfig) -> None:
@@ -194,6 +267,8 @@ def _write_config(path: Path, clip: ClipFrames, config: TrainConfig) -> None:
         {
             "clip_id": clip.clip_id,
             "source": clip.source,
+            "title": title_of(clip, config.fps or 1.0),
+            "frames_sha256": _digest(clip.chunks),
             "tags": dict(clip.tags),
             "clip_size_thw": list(clip.chunks[0].shape[:3]),
             "chunks": len(clip.chunks),

@@ -1,26 +1,22 @@
-"""How far the clips of a corpus are: reported by their tasks, displayed by the driver, a live line a clip."""
+"""How far the clips of a corpus are: reported by their tasks, displayed by the driver (board.py)."""
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import ray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.live import Live
 
-LINE_S = 15.0  # seconds between two plain lines of a clip where there is no terminal to draw on
+from jobs.training.board import Board, ClipProgress, Work, duration, memory_in_use
+from model.config import TrainConfig
+from model.pyramid import ladder
 
-
-@dataclass(frozen=True)
-class ClipProgress:
-    """Where a clip is: finished iterations of all scales, how many there are, the last logged point in words."""
-
-    done_iterations: int
-    iterations: int
-    text: str  # "scale 3/5  120/200  loss 0.0123  0.25 s/it"
+LINE_S = 60.0  # seconds between two lines where there is no terminal to draw on
 
 
 @ray.remote(num_cpus=0, max_restarts=-1)
@@ -43,62 +39,74 @@ class ProgressActor:
         return self._clips
 
 
-def reporter(clip_id: str, iterations: Sequence[int], actor: Any) -> Callable[[Any], None]:
-    """A function that reports the logged points of a clip's training (`loop.Progress`) to the actor."""
+def reporter(clip_id: str, config: TrainConfig, size: tuple[int, int], actor: Any) -> Callable[[Any], None]:
+    """A function that reports the logged points of a clip's training (`loop.Progress`) to the actor.
+
+    Args: size: height and width of the clip's frames, px.
+    """
+    work = functools.cache(lambda: Work(config, ladder(config, *size)))
 
     def report(point: Any) -> None:
-        loss, speed = point.metrics["rec_loss"], point.metrics["sec_per_iter"]
-        n, done = point.scale, point.iteration
-        text = f"scale {n}/{len(iterations) - 1}  {done}/{iterations[n]}  rec_loss {loss:.4f}  {speed:.3f} s/it"
-        actor.put.remote(clip_id, ClipProgress(sum(iterations[:n]) + done, sum(iterations), text))
+        actor.put.remote(clip_id, work().progress(point.scale, point.iteration, point.metrics))
 
     return report
 
 
 class ProgressDisplay:
-    """A progress bar over clips with a line for each clip in flight; plain lines when the output is no terminal."""
+    """A line for each clip in flight and one for the corpus on a terminal; elsewhere one line a minute."""
 
     def __init__(self, console: Console, clips: int, already_done: int) -> None:
         self._console = console
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._corpus = self._bars.add_task("clips", total=clips, completed=already_done, text="")
-        self._clips: dict[str, TaskID] = {}
-        self._printed: dict[str, tuple[float, ClipProgress]] = {}
+        self._board = Board(clips, already_done)
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._printed = time.monotonic()
+        self._started: dict[str, float] = {}
+        self._durations: list[float] = []
 
     def __enter__(self) -> ProgressDisplay:
-        self._bars.start()
+        if self._live:
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        if self._live:
+            self._live.stop()
 
     def update(self, progress: Mapping[str, ClipProgress], in_flight: Sequence[str]) -> None:
         """Display how far the clips in flight are. progress: by clip id; without those that have reported nothing."""
-        for clip_id in in_flight:
-            now = progress.get(clip_id)
-            if now is None:
-                continue
-            if self._console.is_terminal:
-                if clip_id not in self._clips:
-                    self._clips[clip_id] = self._bars.add_task(clip_id, total=now.iterations, text="")
-                self._bars.update(self._clips[clip_id], completed=now.done_iterations, text=now.text)
-            else:
-                last_time, last = self._printed.get(clip_id, (0.0, None))
-                if now != last and time.monotonic() - last_time >= LINE_S:
-                    self._printed[clip_id] = (time.monotonic(), now)
-                    self._console.print(f"{clip_id}  {now.text}", soft_wrap=True)
+        now = time.monotonic()
+        for clip_id in progress.keys() & set(in_flight):
+            self._started.setdefault(clip_id, now)
+        # What Ray holds back for want of a slot is not in training.
+        clips = {clip_id: progress[clip_id] for clip_id in in_flight if clip_id in progress}
+        mean = sum(self._durations) / len(self._durations) if self._durations else None
+        self._board = replace(self._board, clips=clips, clip_s=mean, machine=_load())
+        if self._live:
+            self._live.update(self._board.draw(self._console.width), refresh=True)
+        elif now - self._printed >= LINE_S:
+            self._printed = now
+            self._console.print(self._board.line(), soft_wrap=True)
 
-    def finished(self, clip_id: str, outcome: str) -> None:
-        """Count a clip as finished, and print its outcome."""
-        if clip_id in self._clips:
-            self._bars.remove_task(self._clips.pop(clip_id))
-        self._bars.advance(self._corpus)
-        self._console.print(f"{clip_id}  {outcome}", soft_wrap=True)
+    def finished(self, clip_id: str, reason: str) -> None:
+        """Count a clip as finished, and print its outcome. reason: why it failed, or ""."""
+        took = ""
+        if clip_id in self._started:
+            seconds = time.monotonic() - self._started.pop(clip_id)
+            self._durations.append(seconds)
+            took = f"  {duration(seconds)}"
+        board = self._board
+        clips = {other: clip for other, clip in board.clips.items() if other != clip_id}
+        done, failed = board.done + (not reason), board.failed + bool(reason)
+        self._board = replace(board, done=done, failed=failed, clips=clips)
+        outcome = f"failed: {reason}" if reason else "done"
+        self._console.print(f"{clip_id}  {outcome}  ({done + failed}/{board.total}){took}", soft_wrap=True)
+
+
+def _load() -> str:
+    """What the tasks have of the cluster, and the memory of the driver's machine."""
+    if not ray.is_initialized():
+        return memory_in_use()
+    there, free = ray.cluster_resources(), ray.available_resources()
+    kind = "GPU" if there.get("GPU") else "CPU"
+    used = there.get(kind, 0) - free.get(kind, 0)
+    return f"{kind} {used:g}/{there.get(kind, 0):g}, {memory_in_use()}"

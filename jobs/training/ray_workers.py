@@ -77,7 +77,7 @@ def _work(given: dict[str, Any]) -> None:
     chunks = ray.get(given["chunks"])
     try:
         if ray.train.get_context().get_world_rank() == 0:
-            report = reporter(task.clip_id, task.config.iterations, given["actor"])
+            report = reporter(task.clip_id, task.config, chunks[0].shape[1:3], given["actor"])
             result: Result | None = fit_in_folder(task, chunks, report)
         else:
             result = _fit_beside(task, chunks)

@@ -72,7 +72,8 @@ class TrainRequest:
         from jobs.experiment.runs import check_tracking
 
         check_machine(self.experiment, self.tracking_uri)
-        self.experiment.check_definition(self.settings, clip_folders(self.experiment.names()), ())
+        if not self.fresh:
+            self.experiment.check_definition(self.settings, clip_folders(self.experiment.names()), ())
         check_tracking(self.experiment, self.tracking_uri)
 
 

@@ -114,5 +114,5 @@ def run(
 
 
 def _ended(display: ProgressDisplay, result: Result) -> Result:
-    display.finished(result.clip_id, f"failed: {result.reason}" if result.reason else "done")
+    display.finished(result.clip_id, result.reason)
     return result

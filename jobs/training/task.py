@@ -77,7 +77,8 @@ def fit_task(task: ClipTask, chunks: Sequence[Any], actor: Any) -> Result:
 
     Args: chunks: references to the frames in Ray's object store; actor: a `ProgressActor`.
     """
-    return fit_in_folder(task, ray.get(chunks), reporter(task.clip_id, task.config.iterations, actor))
+    frames = ray.get(chunks)
+    return fit_in_folder(task, frames, reporter(task.clip_id, task.config, frames[0].shape[1:3], actor))
 
 
 def fit_in_folder(

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.experiment.experiment import Trials, Values
-from jobs.experiment.result import FIGURES, SVFID, Result, columns, is_realism, spec_of
-from jobs.reports.table import text_table
+from jobs.experiment.result import DROPPED_FIRST, FIGURES, SVFID, Result, columns, is_realism, spec_of
+from jobs.reports.table import TextTable
 from jobs.tuning.axes import ABLATION, METHOD, OWN, RIVAL
 from jobs.tuning.request import MODES
 from model.presets import ABLATIONS_IN_PAPER
@@ -88,7 +88,7 @@ def diversity_of(results: Iterable[Result]) -> str:
     return columns(["diversity"], [result.to_dict() for result in results])[-1]
 
 
-def table(found: Sequence[CombinationResult], keys: Sequence[str]) -> str:
+def table(found: Sequence[CombinationResult], keys: Sequence[str]) -> TextTable:
     """A row a combination: its figures, mean ± standard deviation over the clips that are done.
 
     With the method among ablations, also the change against it on the clips that both finished, and the paper's words.
@@ -114,7 +114,9 @@ def table(found: Sequence[CombinationResult], keys: Sequence[str]) -> str:
             cells.append(ABLATIONS_IN_PAPER.get(line.values.get(ABLATION, ""), ""))
         rows.append(cells)
     heads += [*changes, "in the paper"] if method else []
-    return text_table("sweep", heads, rows, numbers=[*shown, f"{word} of blur", *changes])
+    numbers = [*shown, f"{word} of blur", *changes]
+    dropped_first = [*columns(DROPPED_FIRST, [result.to_dict() for result in done]), "in the paper"]
+    return TextTable("sweep", heads, rows, numbers=numbers, dropped_first=dropped_first)
 
 
 def notes_below_table(trials: Trials, results: Mapping[str, Result]) -> str:

@@ -135,7 +135,7 @@ def _print_results(console: Console, sweep: Sweep, corpus: Corpus, ended: Trials
     keys = [*keys, *([RIVAL] if request.rivals and RIVAL not in keys else [])]
     results = experiment.results(ended)
     found = summary.lines(ended, results)
-    page = summary.table(found, keys) + summary.notes_below_table(ended, results)
+    table, page = summary.table(found, keys), summary.notes_below_table(ended, results)
     if ABLATION in keys and (others := differences(request.config)):
         page += f'The words under "in the paper" are of its own settings. These differ: {others}.\n'
     page += "".join(f"failed  {reason}\n" for _, reason in corpus.failures)
@@ -153,6 +153,7 @@ def _print_results(console: Console, sweep: Sweep, corpus: Corpus, ended: Trials
         experiment.write(name, content)
     if request.rivals:
         page += study.lay_out(experiment, ended, results)
+    table.print(console)
     console.print(page, end="")
 
     missing = runs.forward_missing(parent, experiment, list(ended))
@@ -164,7 +165,7 @@ def _print_results(console: Console, sweep: Sweep, corpus: Corpus, ended: Trials
             paths = [Path(folder) / name for name in files]
             for path in paths:
                 path.write_bytes(files[path.name])
-            close_parent(parent, failed=failed, metrics=totals, table=page, files=paths)
+            close_parent(parent, failed=failed, metrics=totals, table=table.text() + page, files=paths)
     except ERRORS as error:
         missing[runs.TOTALS] = one_line(error)
     if missing:

@@ -56,15 +56,19 @@ def score(samples: Tensor, real: RealClip) -> Mapping[str, float]:
     }
 
 
-def score_of_novelty(sample: Tensor, real: RealClip) -> Mapping[str, float]:
-    """nnfdiv and coherence of one sample, (3, T, H, W), against the chunk that is nearest as a whole.
+def nearest_chunk(sample: Tensor, real: RealClip) -> tuple[Video, NearestNeighbourField] | None:
+    """The chunk that is nearest to a sample, (3, T, H, W), as a whole, and the field between them at every position.
 
     None of a clip so large that the search takes more than NN_TRAINING_S.
     """
     if len(real.chunks) * nn_seconds(*real.video.shape[1:]) > NN_TRAINING_S or min(real.video.shape[2:]) <= PATCH:
-        return {}
-    fields = [nearest_neighbour_field(sample, chunk) for chunk in real.chunks]
-    field = min(fields, key=lambda one: one.nn_distance)
+        return None
+    found = [(chunk, nearest_neighbour_field(sample, chunk)) for chunk in real.chunks]
+    return min(found, key=lambda one: one[1].nn_distance)
+
+
+def score_of_novelty(field: NearestNeighbourField) -> Mapping[str, float]:
+    """nnfdiv and coherence of a sample."""
     return {"nnfdiv": nnfdiv(field), "coherence": coherence(field)}
 
 

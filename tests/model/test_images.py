@@ -12,7 +12,7 @@ from model import checkpoint as ckpt
 from model.config import ConfigError
 from model.metrics.lite0 import Lite0FrameFeatures
 from model.metrics.nnf import coherence, nearest_neighbour_field, nnfdiv
-from model.metrics.scores import score, score_of_novelty
+from model.metrics.scores import nearest_chunk, score, score_of_novelty
 from model.metrics.svfid import RealClip
 from model.networks import blocks
 from model.networks.generators import GeneratorStack
@@ -166,7 +166,9 @@ def test_an_image_is_trained_and_finished_with_patches(method, tmp_path):
     assert images.shape == (3, 3, *finest) and finest[:2] == (1, 40)
     assert not torch.equal(images[0], images[1])
     real = RealClip([pyramids[0][2]], Lite0FrameFeatures())
-    figures = {**score(images, real), **score_of_novelty(images[0], real)}
+    nearest = nearest_chunk(images[0], real)
+    assert nearest is not None
+    figures = {**score(images, real), **score_of_novelty(nearest[1])}
     assert figures.keys() == {"sifid_lite0_frames", "diversity_n3", "nn_distance", "nnfdiv", "coherence"}
     wide = sampler.ladder_to((1, 40, 90))
     assert next(iter(sampler.parts(wide, 0, 0))).shape == (1, 3, 1, 40, 90)

@@ -1,0 +1,74 @@
+"""What MLflow's pages say of an experiment, of the run of a corpus and of that of a clip: Markdown, and names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from infra import clip_folder
+
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
+NOTE_BYTES = 5000  # of a tag, which every store takes
+KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
+
+
+def picture(run_id: str, path: str) -> str:
+    """The address of a run's artifact as MLflow's server gives it, from the pages of the server."""
+    return f"get-artifact?path={quote(path)}&run_uuid={run_id}"
+
+
+def of_clip(run_id: str, about: Mapping[str, Any], scores: Mapping[str, float], *, has_sheet: bool) -> str:
+    """Of a clip's run.
+
+    Args:
+        about: its config.json.
+        scores: the final ones, by name; none of a clip that is not done.
+    """
+    frames, height, width = about["clip_size_thw"]
+    what = "1 image" if frames == 1 else f"{about.get('chunks', 1) * frames} frames"
+    lines = [f"**{_plain(about.get('title', about['clip_id']))}**: {what} of {width}×{height} px.", ""]
+    if has_sheet:
+        lines += [
+            f"![real, reconstruction, samples]({picture(run_id, f'{clip_folder.SAMPLES}/{clip_folder.SHEET}')})",
+            "",
+        ]
+    if scores:
+        lines += [
+            "| score | value |",
+            "|---|---|",
+            *(f"| {name} | {value:.4g} |" for name, value in scores.items()),
+            "",
+        ]
+    lines += [f"Source: `{_plain(about['source'])}`. Samples are in `samples/` of the artifacts, the checkpoint is the"]
+    lines += ["logged model."]
+    return cut("\n".join(lines))
+
+
+def of_corpus(run_id: str, about: Mapping[str, str], links: Mapping[str, str], *, has_picture: bool) -> str:
+    """Of the run of a corpus, and of the experiment.
+
+    Args:
+        about: corpus, preset, command …, in words.
+        links: text → address.
+    """
+    lines = [f"- {name}: `{_plain(value)}`" for name, value in about.items() if value]
+    lines += [f"- [{text}]({address})" for text, address in links.items()]
+    if has_picture:
+        lines += ["", f"![real and samples of the first clips]({picture(run_id, 'corpus.png')})"]
+    return cut("\n".join(lines))
+
+
+def cut(text: str) -> str:
+    """A tag's text, no longer than stores take, cut between lines."""
+    lines: Sequence[str] = text.splitlines()
+    while len("\n".join(lines).encode()) > NOTE_BYTES:
+        lines = [*lines[:-2], "…"] if len(lines) > 2 else [lines[0][: NOTE_BYTES // 8]]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Text within `…`, or in bold: nothing in it is Markdown or HTML."""
+    for mark in "`<>*[]|":
+        text = text.replace(mark, " ")
+    return " ".join(text.split())

@@ -1,0 +1,72 @@
+"""driver.log in an experiment's folder: what its jobs printed, each line behind its time. Later jobs add to it."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+
+from rich.console import Console
+
+from infra.errors import printable
+from infra.files import append
+from infra.store import host
+from jobs.experiment.experiment import Experiment
+from jobs.reports.console import CopyingConsole
+
+DRIVER_LOG = "driver.log"
+WRITE_S = 30.0  # seconds between two writes to an object store, which has no appending
+
+
+@contextlib.contextmanager
+def driver_log(experiment: Experiment, console: Console) -> Iterator[None]:
+    """Keep what the body prints, and what was printed before it; begins with the command line."""
+    if not isinstance(console, CopyingConsole):
+        yield
+        return
+    log = _DriverLog(experiment)
+    log.add(f"{printable(shlex.join(sys.argv))} on {host().rpartition('-')[0]}")
+    console.copy_to(log.add)
+    try:
+        yield
+    except BaseException as error:
+        log.add(f"ends by {type(error).__name__}")
+        raise
+    finally:
+        console.copy_to(None)
+        log.write()
+
+
+class _DriverLog:
+    """A log that cannot be written costs nothing else."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._store = experiment.store
+        self._waiting: list[str] = []
+        self._content: bytes | None = None  # of an object store, once it was read
+        self._written = time.monotonic()
+
+    def add(self, text: str) -> None:
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        self._waiting += [f"{now}  {line.rstrip()}" for line in text.splitlines() if line.strip()]
+        if self._store.is_local or time.monotonic() - self._written > WRITE_S:
+            self.write()
+
+    def write(self) -> None:
+        self._written = time.monotonic()
+        if not self._waiting:
+            return
+        with contextlib.suppress(OSError):
+            if self._store.is_local:
+                self._store.path.mkdir(parents=True, exist_ok=True)
+                append(self._store.path / DRIVER_LOG, "\n".join(self._waiting))
+            else:
+                if self._content is None:
+                    self._content = self._store.read([DRIVER_LOG]).get(DRIVER_LOG, b"")
+                more = "\n".join(self._waiting).encode(errors="backslashreplace") + b"\n"
+                self._store.write(DRIVER_LOG, self._content + more)
+                self._content += more
+            self._waiting = []

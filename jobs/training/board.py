@@ -1,0 +1,167 @@
+"""The board of a corpus: which clips are in flight, how far each is, and how long it will take.
+
+The driver of a corpus job draws it from what tasks report (progress.py), jobs/watch.py from the files of the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import psutil
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from model.config import TrainConfig
+from model.pyramid import ScaleSize
+from model.timing import needed_gflops
+
+LOSS_COLUMNS, MEMORY_COLUMNS = 90, 104  # of a terminal, from which on a clip's line has its loss, and its memory too
+NAMED = 3  # clips in a line of a log
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class ClipProgress:
+    """Where a clip is.
+
+    Attributes:
+        iteration: finished ones of the scale, of `iterations`.
+        loss: rec_loss at the last logged point.
+        part: of the training that is done, from 0 to 1, by the operations that iterations need.
+        left_s: of training, at the speed of now.
+    """
+
+    scale: int
+    scales: int
+    iteration: int
+    iterations: int
+    loss: float
+    sec_per_iter: float
+    peak_gib: float
+    part: float
+    left_s: float
+
+    @property
+    def trained(self) -> bool:
+        """Whether its samples are made and scored now."""
+        return self.part >= 1
+
+    @property
+    def words(self) -> str:
+        """scale 3/5 62 %"""
+        return "samples" if self.trained else f"scale {self.scale}/{self.scales - 1} {100 * self.part:.0f} %"
+
+
+class Work:
+    """The operations that the training of one clip needs: iterations of fine scales take longer than of coarse ones."""
+
+    def __init__(self, config: TrainConfig, sizes: Sequence[ScaleSize]) -> None:
+        self._iterations = config.iterations
+        self._gflops = [needed_gflops(config, sizes, n) for n in range(len(self._iterations))]
+        self._total = sum(count * each for count, each in zip(self._iterations, self._gflops, strict=True))
+
+    def progress(self, scale: int, iteration: int, metrics: Mapping[str, float]) -> ClipProgress:
+        """Where a clip is after a logged point (`loop.Progress`)."""
+        done = sum(self._iterations[n] * self._gflops[n] for n in range(scale)) + iteration * self._gflops[scale]
+        speed = metrics["sec_per_iter"]
+        return ClipProgress(
+            scale,
+            len(self._iterations),
+            iteration,
+            self._iterations[scale],
+            loss=metrics.get("rec_loss", float("nan")),
+            sec_per_iter=speed,
+            peak_gib=metrics.get("peak_gib", 0.0),
+            part=done / self._total,
+            left_s=(self._total - done) / self._gflops[scale] * speed,
+        )
+
+
+@dataclass(frozen=True)
+class Board:
+    """A corpus in training.
+
+    Attributes:
+        clips: those in flight; None: nothing is known of it yet.
+        clip_s: what a whole clip takes, seconds; None: nothing is known yet.
+        machine: the load, in words.
+    """
+
+    total: int
+    done: int
+    failed: int = 0
+    clips: Mapping[str, ClipProgress | None] = field(default_factory=dict)
+    clip_s: float | None = None
+    machine: str = ""
+
+    @property
+    def left_s(self) -> float | None:
+        """Of the corpus, with as many clips at once as now; None: not known yet."""
+        known = [clip.left_s for clip in self.clips.values() if clip]
+        whole = (
+            [self.clip_s] if self.clip_s else [c.left_s / (1 - c.part) for c in self.clips.values() if c and c.part < 1]
+        )
+        if not whole and not known:
+            return None
+        mean = sum(whole) / len(whole) if whole else 0.0
+        waiting = self.total - self.done - self.failed - len(known)
+        slots = max(1, len(self.clips))
+        return max([*known, (sum(known) + waiting * mean) / slots])
+
+    @property
+    def headline(self) -> str:
+        """3/25 done, 1 failed, 4 in training, about 1:02:03 left; GPU 4/4, memory 5.1 of 23 GiB"""
+        words = [f"{self.done}/{self.total} done"]
+        words += [f"{self.failed} failed"] if self.failed else []
+        words += [f"{len(self.clips)} in training"] if self.clips else []
+        left = self.left_s
+        words += [f"about {duration(left)} left"] if left is not None and self.clips else []
+        return ", ".join(words) + (f"; {self.machine}" if self.machine else "")
+
+    def line(self) -> str:
+        """The same with the first clips, for a log."""
+        some = [f"{clip_id} {clip.words}" for clip_id, clip in self.clips.items() if clip][:NAMED]
+        return self.headline + (f"; {', '.join(some)}" if some else "")
+
+    def draw(self, width: int) -> RenderableType:
+        """The headline and a line a clip, for a terminal of that width."""
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(ratio=3, no_wrap=True, overflow="ellipsis", min_width=12)
+        table.add_column(no_wrap=True)
+        table.add_column(ratio=2, min_width=5)
+        columns = 5 + (width >= LOSS_COLUMNS) + (width >= MEMORY_COLUMNS)
+        for _ in range(columns - 3):
+            table.add_column(justify="right", no_wrap=True)
+        for clip_id, clip in self.clips.items():
+            if clip is None:
+                table.add_row(clip_id, "starting")
+                continue
+            cells: list[RenderableType] = [Text(clip_id)]
+            if clip.trained:
+                cells += ["samples", ProgressBar(1, 1)]
+            else:
+                at = f"scale {clip.scale}/{clip.scales - 1} {clip.iteration}/{clip.iterations}"
+                cells += [at, ProgressBar(1, clip.part)]
+                cells += [f"{clip.sec_per_iter:.3g} s/it", duration(clip.left_s)]
+                extra = [f"loss {clip.loss:.4f}", f"{clip.peak_gib:.1f} GiB"]
+                cells += extra[: columns - 5]
+            table.add_row(*cells)
+        return Group(Text(self.headline, no_wrap=True, overflow="ellipsis"), table)
+
+
+def duration(seconds: float) -> str:
+    """1:02:03, or 2:03 below an hour; 3 d 4 h from two days on."""
+    whole = max(0, round(seconds))
+    if whole >= 2 * 86400:
+        return f"{whole // 86400} d {whole % 86400 // 3600} h"
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def memory_in_use() -> str:
+    """Of this machine, in words."""
+    memory = psutil.virtual_memory()
+    return f"memory {(memory.total - memory.available) / GIB:.1f} of {memory.total / GIB:.0f} GiB"

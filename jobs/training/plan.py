@@ -1,0 +1,110 @@
+"""What a corpus job would do and what that would take: --dry-run. Nothing is written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from infra.errors import UsageError, printable
+from infra.ray_address import cluster_address
+from jobs.experiment.corpus import Clip, Corpus, preview_corpus
+from jobs.training.board import duration
+from jobs.training.corpus_job import is_done, unused
+from jobs.training.request import TrainRequest
+from model.config import TrainConfig
+from model.device import best_device
+from model.pyramid import ladder
+from model.timing import checkpoint_bytes, training_seconds
+
+MEASURED = 2  # sizes of clips whose minutes are measured here; others count by their operations
+SAMPLE_PIXEL_BYTES = 0.5  # of a video as mp4 and gif, a pixel
+
+
+def preview(request: TrainRequest) -> tuple[bool, Iterator[str]]:
+    """Whether there is any clip, and the plan, a line after the other. Makes the checks that the job itself makes.
+
+    Raises UsageError, ConfigError, StorageError for what the job would refuse.
+    """
+    request.check()
+    _check_share(request)
+    with tempfile.TemporaryDirectory() as nowhere:
+        corpus = preview_corpus(request.corpus, Path(nowhere), *request.settings.kinds)
+    return bool(corpus.clips), _plan(request, corpus)
+
+
+def _check_share(request: TrainRequest) -> None:
+    """Raises UsageError for more cores than this machine has, where the job would start Ray here."""
+    cores, device = request.share.cpus, best_device().type
+    if cores and cores > (os.cpu_count() or 1) and device == "cpu" and cluster_address() is None:
+        raise UsageError(f"--cpus-per-clip {cores}: at most {os.cpu_count()}, which this machine has")
+
+
+def _plan(request: TrainRequest, corpus: Corpus) -> Iterator[str]:
+    settings, experiment, share = request.settings, request.experiment, request.share
+    yield from unused(corpus)
+    yield f"{len(corpus.clips)} clips, preset {request.preset}, into {printable(experiment.uri)}"
+    results = {} if request.fresh else experiment.results([clip.clip_id for clip in corpus.clips])
+    waiting = [clip for clip in corpus.clips if not is_done(results.get(clip.clip_id), request.num_samples)]
+    for clip in corpus.clips:
+        yield from _clip_lines(clip, settings.of(clip.dims), "to train" if clip in waiting else "done")
+    for _, reason in corpus.failures:
+        yield f"not usable: {reason}"
+    for config in (settings.of(dims) for dims in sorted({clip.dims for clip in corpus.clips}, reverse=True)):
+        yield from _config_lines(config)
+    total = sum(sum(settings.of(clip.dims).iterations) for clip in waiting)
+    yield f"iterations in all: at most {total}, for {len(waiting)} clips"
+    cores = share.cores(os.cpu_count() or 1, len(waiting))
+    yield f"resources a clip: {share.gpus} GPU where the cluster has GPUs, else {cores} CPU cores"
+    yield from _cost_lines(request, waiting, cores)
+
+
+def _clip_lines(clip: Clip, config: TrainConfig, state: str) -> Iterator[str]:
+    chunks = f"  {clip.num_chunks} chunks" if clip.num_chunks > 1 else ""
+    frames = ""
+    if clip.dims == 3:
+        frames = f"  {clip.num_frames * clip.num_chunks} frames from {clip.start_frame / clip.fps:.2f} s on"
+    yield f"{clip.clip_id}  {clip.width}×{clip.height} px (width×height){chunks}{frames}  {state}"
+    yield f"    ladder T×H×W: {' '.join(map(str, ladder(config, clip.height, clip.width)))}"
+    measured = {"height": clip.height, "width": clip.width, "shorter": min(clip.height, clip.width)}
+    if config.max_size > measured[config.ladder_side]:
+        yield "    the source is smaller than the finest scale, which will be enlarged"
+
+
+def _config_lines(config: TrainConfig) -> Iterator[str]:
+    iterations = config.iterations
+    if iterations:
+        of = {2: "an image", 3: "a clip"}[config.dims]
+        yield f"iterations {of}: {' + '.join(map(str, iterations))} = {sum(iterations)}"
+    if config.made_of_patches:
+        first = f"scale {config.trained_scales} on" if iterations else "noise on, without training (VGPNN)"
+        yield f"made of the clip's patches: from {first}"
+
+
+def _cost_lines(request: TrainRequest, waiting: list[Clip], cores: int) -> Iterator[str]:
+    """Minutes on this machine, and room in the storage."""
+    if not waiting:
+        return
+    seconds, room = 0.0, 0.0
+    measured: dict[tuple[int, int, int], float] = {}  # by dims, height and width
+    for clip in waiting:
+        config = request.settings.of(clip.dims)
+        sizes = ladder(config, clip.height, clip.width)
+        key = clip.dims, clip.height, clip.width
+        if key not in measured:
+            alike = next((s for (dims, _, _), s in measured.items() if dims == clip.dims), None)
+            enough = sum(dims == clip.dims for dims, _, _ in measured) >= MEASURED
+            measured[key] = alike if enough and alike is not None else training_seconds(config, sizes)
+        seconds += measured[key] * clip.num_chunks
+        voxels = sizes[-1].frames * sizes[-1].height * sizes[-1].width
+        room += 2 * checkpoint_bytes(config) + (request.num_samples + 6) * voxels * SAMPLE_PIXEL_BYTES
+    device = best_device()
+    at_once = max(1, (os.cpu_count() or 1) // cores) if device.type == "cpu" else 1
+    where = "this machine's GPU, one at a time" if device.type == "cuda" else f"this machine's CPU, {at_once} at a time"
+    each = seconds / len(waiting)
+    yield (
+        f"time: about {duration(each)} of training a clip, {duration(seconds / at_once)} in all, on {where}; "
+        "samples and scores come on top"
+    )
+    yield f"disk: about {room / 1e6:.0f} MB for checkpoints and samples"

@@ -1,0 +1,83 @@
+"""The board of an experiment from the files of its store alone, on whatever machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from infra import clip_folder
+from infra.errors import UsageError
+from infra.lease import drivers
+from jobs.experiment.experiment import Experiment
+from jobs.training.board import Board, ClipProgress, Work
+from model.config import TrainConfig
+from model.pyramid import ScaleSize
+
+
+class Watch:
+    """An experiment, or a sweep, whose files are read again at every `look`.
+
+    Raises UsageError for a folder that is neither.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._ended: dict[str, str] = {}  # clip id → status
+        self._minutes: list[float] = []
+        self._work: dict[str, Work] = {}
+        self._clip_ids()
+
+    def look(self) -> Board:
+        """How far it is now. Raises StorageError, UsageError."""
+        clip_ids, failures = self._clip_ids()
+        results = self._experiment.results(clip_id for clip_id in clip_ids if clip_id not in self._ended)
+        self._ended |= {clip_id: result.status for clip_id, result in results.items()}
+        self._minutes += [result.minutes for result in results.values() if result.status == "done"]
+        waiting = [clip_id for clip_id in clip_ids if clip_id not in self._ended]
+        store, logs = self._experiment.store, {f"{clip_id}/{clip_folder.LOG}": clip_id for clip_id in waiting}
+        points = {logs[name]: content for name, content in store.read(logs).items()}
+        clips = {clip_id: progress for clip_id in points if (progress := self._progress(clip_id, points[clip_id]))}
+        statuses = list(self._ended.values())
+        done = statuses.count("done") + statuses.count("stopped")
+        seconds = 60 * sum(self._minutes) / len(self._minutes) if self._minutes else None
+        failed = statuses.count("failed") + failures
+        return Board(len(clip_ids) + failures, done, failed, clips, seconds, self._driver())
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a driver gave a sign of life lately."""
+        return bool(drivers(self._experiment.store))
+
+    def _driver(self) -> str:
+        return ", ".join(drivers(self._experiment.store)) or "no driver; the same command goes on"
+
+    def _clip_ids(self) -> tuple[Sequence[str], int]:
+        """Clips of the last submission, or trials that have begun; and how many files are no clips."""
+        if self._experiment.has_submission():
+            submission = self._experiment.submission()
+            return submission.clip_ids, len(submission.failures)
+        if self._experiment.sweep() is None:
+            mend = "give the --storage and the name of an experiment that a job has begun"
+            raise UsageError(f"{self._experiment.uri}: holds no experiment; {mend}")
+        return list(self._experiment.trials()), 0
+
+    def _progress(self, clip_id: str, log: bytes) -> ClipProgress | None:
+        """Of a clip without a result, by its last whole line that is of an iteration; None without one."""
+        work = self._work.get(clip_id) or self._read_work(clip_id)
+        for line in reversed(log[: log.rfind(b"\n") + 1].splitlines()):
+            point = json.loads(line)
+            if point["iteration"] is not None and work:
+                self._work[clip_id] = work
+                return work.progress(point["scale"], point["iteration"], point["metrics"])
+        return None
+
+    def _read_work(self, clip_id: str) -> Work | None:
+        name = f"{clip_id}/{clip_folder.CONFIG}"
+        content = self._experiment.store.read([name]).get(name)
+        if content is None:
+            return None
+        try:
+            about = json.loads(content)
+            return Work(TrainConfig.from_dict(about["config"]), [ScaleSize(*size) for size in about["sizes_thw"]])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{self._experiment.uri}/{name}: cannot be read; delete the clip's folder") from error
