@@ -1,5 +1,7 @@
 """MLflow in a browser, over what the jobs left in a storage folder. Only this machine reaches it; Ctrl-C ends it.
 
+It prints the page of each experiment's runs, the newest first: open that.
+
     python jobs/ui.py --storage runs --port 5000
 
 Exit code: 2 bad arguments, or nothing to serve.
@@ -18,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from infra.errors import UsageError, one_line, printable
 from infra.store import Store
 from jobs import command_line
+
+SHOWN = 20  # experiments
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -49,6 +53,16 @@ def server_command(storage: str | None, port: int) -> list[str]:
     return [sys.executable, "-m", "mlflow", "server", *options]
 
 
+def pages(storage: str | None, port: int) -> list[str]:
+    """The addresses of the experiments' runs, the newest first; of MLflow itself where there is none."""
+    from infra.tracking.runs import experiments, runs_page
+    from infra.tracking.uri import default_uri
+
+    found = experiments(default_uri(Store.open(storage or None, "--storage").tracking_folder))[:SHOWN]
+    server = f"http://127.0.0.1:{port}"
+    return [f"{server}/{runs_page(number)}  {printable(name)}" for number, name in found] or [server]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line: this process becomes the server. Returns the exit code of what cannot be served."""
     args = parse(argv)
@@ -56,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         command = server_command(args.storage, args.port)
-        print(f"http://127.0.0.1:{args.port}", flush=True)
+        for line in pages(args.storage, args.port):
+            print(line, flush=True)
         os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # which starts eight processes more
         os.execv(command[0], command)
 

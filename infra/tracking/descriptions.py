@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +12,18 @@ from infra import clip_folder
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
 NOTE_BYTES = 5000  # of a tag, which every store takes
 KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
+
+
+# A view of the table of runs that MLflow's pages keep in a tag of the experiment, under a key that an address names.
+VIEW, VIEW_KEY = "mlflow.sharedViewState.clips", "clips"
+FIRST_SCORES = ("score/svfid_lite0", "score/svfid_lite0_blur", "score/diversity_n10", "score/nn_distance")
+
+
+def table_of_clips(run_id: str, scores: Sequence[str]) -> str:
+    """The view: the run of the corpus with a row a clip below it, and these metrics as columns."""
+    columns = ["tags.`status`", *(f"metrics.`{name}`" for name in scores), "tags.`failure`"]
+    order = {"orderByKey": "attributes.start_time", "orderByAsc": True}
+    return json.dumps({**order, "selectedColumns": columns, "runsExpanded": {run_id: True}})
 
 
 def picture(run_id: str, path: str) -> str:
@@ -27,21 +40,13 @@ def of_clip(run_id: str, about: Mapping[str, Any], scores: Mapping[str, float], 
     """
     frames, height, width = about["clip_size_thw"]
     what = "1 image" if frames == 1 else f"{about.get('chunks', 1) * frames} frames"
-    lines = [f"**{_plain(about.get('title', about['clip_id']))}**: {what} of {width}×{height} px.", ""]
+    words = " · ".join(f"{name} **{value:.4g}**" for name, value in scores.items())
+    lines = [f"**{_plain(about.get('title', about['clip_id']))}**: {what} of {width}×{height} px. {words}", ""]
     if has_sheet:
-        lines += [
-            f"![real, reconstruction, samples]({picture(run_id, f'{clip_folder.SAMPLES}/{clip_folder.SHEET}')})",
-            "",
-        ]
-    if scores:
-        lines += [
-            "| score | value |",
-            "|---|---|",
-            *(f"| {name} | {value:.4g} |" for name, value in scores.items()),
-            "",
-        ]
-    lines += [f"Source: `{_plain(about['source'])}`. Samples are in `samples/` of the artifacts, the checkpoint is the"]
-    lines += ["logged model."]
+        sheet = picture(run_id, f"{clip_folder.SAMPLES}/{clip_folder.SHEET}")
+        lines += [f"![real, reconstruction, samples]({sheet})", ""]
+    where = "Samples are in `samples/` of the artifacts; the checkpoint is the logged model."
+    lines.append(f"Source: `{_plain(about['source'])}`. {where}")
     return cut("\n".join(lines))
 
 

@@ -111,7 +111,8 @@ class Forwarder:
     def _work(self) -> None:
         self._try(self._forward)
         while not self._stop.wait(FORWARD_S):
-            self._try(self._forward)
+            if self._try(self._forward):
+                self._try(self._send_load)
         for _ in range(LAST_TRIES):
             if self._try(self._finish):
                 break
@@ -148,8 +149,6 @@ class Forwarder:
             self._call(self._client.update_run, self._run_id, status="RUNNING")
             self._call(self._client.set_tag, self._run_id, STATUS, "training")
         self._send_config()
-        if not self._stop.is_set():
-            self._send_metrics(self._host.points())
         while data := self._new_lines():
             self._send_points(data)
         for scale, time_ms in list(self._pictures):
@@ -157,6 +156,10 @@ class Forwarder:
             if path.exists():  # it is made soon after its point
                 self._send_picture(path, scale, time_ms)
                 self._pictures.remove((scale, time_ms))
+
+    def _send_load(self) -> None:
+        """Of the host on which the clip is trained."""
+        self._send_metrics(self._host.points())
 
     def _open_run(self) -> str:
         runs = self._runs()

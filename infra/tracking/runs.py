@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import logging
+import socket
 import sys
 import tempfile
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Metric, Run, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from mlflow.tracking.context.registry import resolve_tags
@@ -30,7 +31,7 @@ from mlflow.utils.mlflow_tags import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from infra.errors import one_line, printable
-from infra.tracking.descriptions import KIND, NOTE, TRAINING, of_corpus
+from infra.tracking.descriptions import FIRST_SCORES, KIND, NOTE, TRAINING, VIEW, VIEW_KEY, of_corpus, table_of_clips
 from infra.tracking.moved import follow_storage
 from infra.tracking.uri import artifact_location, check_connection, check_length, is_database, sqlite_file
 
@@ -79,7 +80,7 @@ class ParentRun:
 
     def link(self, run_id: str) -> str:
         """The page of a run."""
-        return f"{self._server}/#/experiments/{self.experiment_id}/runs/{run_id}"
+        return f"{self._server}/#/experiments/{self.experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
     def comparison(self, run_ids: Sequence[str]) -> str:
         """The page that compares the first runs with each other."""
@@ -98,7 +99,24 @@ class ParentRun:
 def runs_page(experiment_id: str) -> str:
     """The page of an experiment's runs, below a server's address. MLflow 3 opens an experiment in another view, which
     is for traces, where the address does not say otherwise."""
-    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW_KEY}&workflowType=machine_learning"
+
+
+def experiments(uri: str) -> list[tuple[str, str]]:
+    """(id, name) of the experiments that hold the run of a corpus, the one that changed last first. Raises ERRORS."""
+    client = client_of(uri)
+    found = client.search_experiments(order_by=["last_update_time DESC"])
+    newest = {
+        experiment.experiment_id: max(
+            (run.info.start_time for run in client.search_runs([experiment.experiment_id], max_results=1)), default=0
+        )
+        for experiment in found
+    }
+    return [
+        (e.experiment_id, e.name)
+        for e in sorted(found, key=lambda e: -newest[e.experiment_id])
+        if newest[e.experiment_id]
+    ]
 
 
 def client_of(uri: str) -> MlflowClient:
@@ -108,9 +126,13 @@ def client_of(uri: str) -> MlflowClient:
     return MlflowClient(uri, registry_uri=uri)
 
 
-def open_parent(uri: str, experiment: str, storage: Path, tags: Mapping[str, str]) -> ParentRun:
+def open_parent(
+    uri: str, experiment: str, storage: Path, tags: Mapping[str, str], params: Mapping[str, object] | None = None
+) -> ParentRun:
     """The parent run of an experiment, made if it is not there. Called once in the driver, before any task starts:
     several processes that create the schema of one sqlite file at once break it.
+
+    Args: params: the settings.
 
     Raises ConnectionError with one line if the store cannot be used.
     """
@@ -136,9 +158,14 @@ def open_parent(uri: str, experiment: str, storage: Path, tags: Mapping[str, str
             context = source_tags()
             # A later submission may change them.
             client.log_batch(run_id, tags=[RunTag(k, v) for k, v in {**context, **tags}.items()])
+            # A param never changes: of other settings, after --fresh, the run keeps the first.
+            known = client.get_run(run_id).data.params
+            new = [Param(k, str(v)) for k, v in (params or {}).items() if k not in known]
+            client.log_batch(run_id, params=new)
             client.update_run(run_id, status="RUNNING")
-            if found is None or KIND not in found.tags:
+            if found is None or VIEW not in found.tags:
                 client.set_experiment_tag(experiment_id, KIND, TRAINING)
+                client.set_experiment_tag(experiment_id, VIEW, table_of_clips(run_id, FIRST_SCORES))
     except ERRORS as error:
         raise tracking_error(uri, error) from error
     return ParentRun(uri, experiment_id, run_id, context)
@@ -149,6 +176,7 @@ def source_tags() -> dict[str, str]:
     known = {MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_GIT_COMMIT, MLFLOW_USER}
     tags = {name: value for name, value in resolve_tags().items() if name in known}
     tags[MLFLOW_SOURCE_NAME] = printable(Path(sys.argv[0]).name or "python")
+    tags["host"] = socket.gethostname()
     return tags
 
 
@@ -183,6 +211,8 @@ def close_parent(
             text = of_corpus(parent.run_id, about, links, has_picture=pictures)
             client.set_tag(parent.run_id, NOTE, text)
             client.set_experiment_tag(parent.experiment_id, NOTE, text)
+            scores = [name.removesuffix("_mean") for name in metrics if name.startswith("score/")]
+            client.set_experiment_tag(parent.experiment_id, VIEW, table_of_clips(parent.run_id, scores or FIRST_SCORES))
         client.set_terminated(parent.run_id, "FAILED" if failed else "FINISHED")
 
 

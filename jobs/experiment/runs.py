@@ -15,7 +15,7 @@ from infra.tracking.runs import ParentRun
 from jobs.experiment.experiment import Experiment, Submission
 from jobs.experiment.overview import CORPUS_PICTURE, corpus_picture
 from jobs.experiment.summary import Summary
-from model.config import RUN_SETTINGS
+from model.config import RUN_SETTINGS, TrainConfig
 
 NO_ANSWER = "it does not answer"
 TOTALS = "the totals"
@@ -28,12 +28,15 @@ def tracking_uri(experiment: Experiment, given: str | None) -> str:
     return uri.tracking_uri(given, experiment.storage.tracking_folder)
 
 
-def open_parent_run(experiment: Experiment, given: str | None, tags: Mapping[str, str]) -> ParentRun:
+def open_parent_run(
+    experiment: Experiment, given: str | None, tags: Mapping[str, str], config: TrainConfig | None = None
+) -> ParentRun:
     """The experiment's run in MLflow, made if it is not there. given: --tracking-uri. Raises UsageError."""
     folder = experiment.storage.tracking_folder
     shown = {name: printable(value) for name, value in tags.items()}
     try:
-        return runs.open_parent(tracking_uri(experiment, given), experiment.name, folder, shown)
+        params = config.definition() if config else None
+        return runs.open_parent(tracking_uri(experiment, given), experiment.name, folder, shown, params)
     except ConnectionError as error:
         raise UsageError(str(error)) from error
 

@@ -91,7 +91,10 @@ class Summary:
 
     def metrics(self) -> Mapping[str, float]:
         """clips_done, clips_failed, and the mean of every figure over the finished clips."""
-        means = {f"score/{name}_mean": total / count for name, (count, total) in self._values.items()}
+        means = {
+            f"{'train' if name == 'minutes' else 'score'}/{name}_mean": total / count
+            for name, (count, total) in self._values.items()
+        }
         return {"clips_done": float(self.done), "clips_failed": float(self.failed), **means}
 
 

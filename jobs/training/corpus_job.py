@@ -112,7 +112,7 @@ def _open_tracking(request: TrainRequest, console: Console, submission: Submissi
     """The corpus run in MLflow. A clip that has no folder has no earlier work, so an old run of it is forgotten too."""
     tags = {"corpus": submission.corpus, "preset": submission.preset}
     with console.status("opening MLflow"):
-        parent = runs.open_parent_run(request.experiment, request.tracking_uri, tags)
+        parent = runs.open_parent_run(request.experiment, request.tracking_uri, tags, request.settings.main)
         try:
             forget_clips(parent, [clip_id for clip_id in submission.clip_ids if clip_id not in kept])
         except ConnectionError as error:

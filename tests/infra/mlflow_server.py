@@ -55,7 +55,8 @@ class Server:
 
 
 POINTS = """SELECT tags.value, metrics.key, metrics.step, metrics.value, metrics.timestamp FROM metrics
-    JOIN tags ON tags.run_uuid = metrics.run_uuid AND tags.key = 'clip_id'"""
+    JOIN tags ON tags.run_uuid = metrics.run_uuid AND tags.key = 'clip_id'
+    WHERE metrics.key NOT LIKE 'system/%'"""  # the load of the host, when it happened to be looked at
 RUNS = """SELECT tags.value, runs.status FROM runs
     JOIN tags ON tags.run_uuid = runs.run_uuid AND tags.key = 'clip_id'"""
 # Everything but times of runs, which a second upload may change.
@@ -75,11 +76,14 @@ def rows(connection: Any, query: str) -> list[tuple[Any, ...]]:
 
 
 def files(folder: Path) -> dict[str, list[str]]:
-    """run id → sorted paths of its artifacts, below a folder that holds …/{run id}/artifacts/…"""
+    """run id → sorted paths of its artifacts, below a folder that holds …/{run id}/artifacts/…
+
+    Without those of logged models, …/models/{model id}/artifacts/…
+    """
     found: dict[str, list[str]] = {}
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if path.is_file():
+        if path.is_file() and "models" not in parts:
             at = parts.index("artifacts")
             found.setdefault(parts[at - 1], []).append("/".join(parts[at + 1 :]))
     return found
@@ -87,9 +91,15 @@ def files(folder: Path) -> dict[str, list[str]]:
 
 def assert_files_are_there_once(folder: Path, stored: list[str]) -> None:
     """`stored`: the artifacts of the run of the finished clip in `folder`."""
-    videos = [f"samples/{path.name}" for path in (folder / "samples").iterdir() if path.suffix in (".mp4", ".gif")]
+    kept = [path.name for path in (folder / "samples").iterdir() if not path.name.startswith("scale_")]
+    described = "sizes_thw" in json.loads((folder / "config.json").read_text())  # then its checkpoint is a logged model
     assert [name for name in stored if not name.startswith("images/")] == sorted(
-        ["checkpoint.pt", "config.json", "metrics.json", *videos]
+        [
+            "config.json",
+            "metrics.json",
+            *([] if described else ["checkpoint.pt"]),
+            *(f"samples/{name}" for name in kept),
+        ]
     )
     pictures = [(name.split("+step+")[1].split("+")[0], Path(name).suffix) for name in stored if "+step+" in name]
     scales = [str(int(path.stem.removeprefix("scale_"))) for path in (folder / "samples").glob("scale_*.png")]
@@ -99,15 +109,18 @@ def assert_files_are_there_once(folder: Path, stored: list[str]) -> None:
 def logged(folder: Path) -> list[tuple[Any, ...]]:
     """What POINTS should give of a finished clip: every line of its metrics.jsonl, and its final figures."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    every = json.loads((folder / "config.json").read_text())["config"]["iters_per_scale"]
     wanted = []
     for point in lines:
-        after = point["iteration"] is None
-        prefix, step = ("after_scale", point["scale"]) if after else (f"scale_{point['scale']:02d}", point["iteration"])
-        wanted += [
-            (folder.name, f"{prefix}/{name}", step, value, point["time_ms"]) for name, value in point["metrics"].items()
-        ]
+        scale, values = point["scale"], point["metrics"]
+        if point["iteration"] is None:
+            prefix, step = "train/after_scale", scale
+        else:  # one curve over the iterations of all scales
+            before = sum(every[:scale]) if isinstance(every, list) else scale * every
+            prefix, step, values = "train", before + point["iteration"], {**values, "scale": scale}
+        wanted += [(folder.name, f"{prefix}/{name}", step, value, point["time_ms"]) for name, value in values.items()]
     scores = json.loads((folder / "metrics.json").read_text())
-    final = {name: value for name, value in scores.items() if name not in ("num_samples", "seed")}
-    final["train_minutes"] = json.loads((folder / "result.json").read_text())["minutes"]
+    final = {f"score/{name}": value for name, value in scores.items() if name not in ("num_samples", "seed")}
+    final["train/minutes"] = json.loads((folder / "result.json").read_text())["minutes"]
     wanted += [(folder.name, name, 0, value, lines[-1]["time_ms"]) for name, value in final.items()]
     return sorted(wanted)

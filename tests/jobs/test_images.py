@@ -90,7 +90,7 @@ def test_samples_of_an_image_are_png_with_one_sheet_and_go_to_mlflow(mixed: Mixe
     runs = client.search_runs([client.get_experiment_by_name("e").experiment_id], "tags.role = 'clip'")
     run = next(run for run in runs if run.data.tags["clip_id"].startswith("one-"))
     assert {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "samples")} == wanted
-    assert run.data.metrics["sifid_lite0_frames"] > 0 and run.data.params["dims"] == "2"
+    assert run.data.metrics["score/sifid_lite0_frames"] > 0 and run.data.params["dims"] == "2"
 
 
 def test_the_same_command_again_does_nothing_and_other_settings_are_refused(mixed: Mixed) -> None:

@@ -62,8 +62,12 @@ def test_each_number_of_samples_has_its_column_and_its_mean() -> None:
         "none.mp4": ["", "", ""],
     }
     means = {name: value for name, value in total.metrics().items() if "diversity" in name}
-    assert means == {"diversity_mean": 0.5, "diversity_n10_mean": (0.2 + 0.4) / 2, "diversity_n50_mean": 0.5}
-    assert total.metrics()["svfid_lite0_mean"] == 100.0 and total.metrics()["clips_failed"] == 2
+    assert means == {
+        "score/diversity_mean": 0.5,
+        "score/diversity_n10_mean": (0.2 + 0.4) / 2,
+        "score/diversity_n50_mean": 0.5,
+    }
+    assert total.metrics()["score/svfid_lite0_mean"] == 100.0 and total.metrics()["clips_failed"] == 2
 
 
 def test_a_table_of_results_of_one_kind_has_one_column() -> None:
@@ -81,7 +85,7 @@ def test_a_sweep_names_it_in_its_table_file_and_plot_also_beside_trials_from_bef
     for first, name in ((OF_10, "diversity_n10"), (DONE, "diversity_n10"), (None, "diversity")):
         results = {"a1": first or DONE, "a2": replace(OF_10, diversity=0.25) if first else DONE}
         found = summary.lines(trials, results)
-        assert f" {name} " in summary.table(found, ["vae_levels"])
+        assert f" {name} " in summary.table(found, ["vae_levels"]).text()
         rows = list(csv.DictReader(io.StringIO(summary.to_csv(trials, results, ["vae_levels"]).decode())))
         assert [float(row[name]) for row in rows] == [0.5, 0.25 if first else 0.5]
         assert [word for word in rows[0] if "diversity" in word] == [name]

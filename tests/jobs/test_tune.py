@@ -151,8 +151,8 @@ def test_every_trial_is_a_child_run_with_its_points_and_the_parent_has_the_plot(
     for name, run in runs.items():
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id and run.info.status == "FINISHED"
         assert run.data.params["vae_levels"] == run.data.tags["vae_levels"] == name[-1]
-        assert len(client.get_metric_history(run.info.run_id, "after_scale/svfid_lite0")) == 4
-        assert run.data.metrics["svfid_lite0"] == results_of(swept.base)[name]["svfid_lite0"]
+        assert len(client.get_metric_history(run.info.run_id, "train/after_scale/svfid_lite0")) == 4
+        assert run.data.metrics["score/svfid_lite0"] == results_of(swept.base)[name]["svfid_lite0"]
 
 
 @pytest.mark.slow
