@@ -47,6 +47,7 @@ class Submission:
     preset: str
     clip_ids: Sequence[str]
     failures: Sequence[tuple[str, str]]  # (source, one line): what is no clip, and why
+    command: str = ""  # that made it, without passwords; "" of one from before it was kept
 
 
 @dataclass(frozen=True)
