@@ -315,7 +315,7 @@ def _described(
             "precision": config.get("precision_used", ""),
             "device": config.get("device", ""),
         }
-        settings = {name: json.dumps(value).strip('"') for name, value in config["config"].items()}
+        settings = {name: _as_set(value) for name, value in config["config"].items()}
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         damages.append(f"{clip_folder.CONFIG} cannot be read ({type(error).__name__}: {one_line(error)})")
         return None, {}, {}

@@ -4,7 +4,7 @@
 const one = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const TYPES = { mp4: "video/mp4", png: "image/png" };
-const AT_ONCE = 6; // videos and pictures that are decoded in one frame of the screen
+const PATIENCE_MS = 4; // that one frame of the screen may wait for videos and pictures to be decoded
 
 const cards = all(".card");
 const collator = new Intl.Collator("en", { numeric: true });
@@ -103,10 +103,10 @@ function setPlaying(wanted) {
 }
 
 function frame(now) {
-  let left = AT_ONCE;
+  const until = performance.now() + PATIENCE_MS;
   for (const picture of waiting) {
-    if (!left--) break;
     fill(picture);
+    if (performance.now() > until) break;
   }
   if (playing) for (const round of rounds.values()) restartIfOver(round, now);
   requestAnimationFrame(frame);
@@ -170,7 +170,10 @@ function showLarge(shot) {
   all("[data-media]", stage).forEach(empty);
   stage.replaceChildren();
   opened = shot;
-  if (!dialog.open) dialog.showModal();
+  if (!dialog.open) {
+    dialog.showModal();
+    one("[data-close]", dialog).focus();
+  }
   const beside = real && real !== shot && !shot.matches(".map") && innerWidth > 700 ? [real, shot] : [shot];
   for (const source of beside) {
     const figure = document.createElement("figure"), caption = document.createElement("figcaption");

@@ -105,8 +105,8 @@ class Media:
     They are held in memory until they are more than a page takes. From then on they lie in `folder` of `store`.
     """
 
-    def __init__(self, store: Store, folder: str, limit: int = EMBEDDED_BYTES) -> None:
-        self._store, self.folder, self._limit = store, folder, limit
+    def __init__(self, store: Store, folder: str) -> None:
+        self._store, self.folder = store, folder
         self._held: dict[str, bytes] = {}
         self._there = store.names(folder)
         self._named: set[str] = set()
@@ -120,7 +120,7 @@ class Media:
             self._named.add(name)
             self.bytes += len(content)
             self._held[name] = content
-            self.in_folder = self.in_folder or self.bytes > self._limit
+            self.in_folder = self.in_folder or self.bytes > EMBEDDED_BYTES
             if self.in_folder:
                 self._spill()
         return name

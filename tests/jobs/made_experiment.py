@@ -102,10 +102,10 @@ def write_corpus(folder: Path, clips: int, samples: int, scratch: Path, *, seed:
     clip_ids = [f"{('bikes', 'bunny', 'carphone')[i % 3]}-{i:03d}-000000" for i in range(clips)]
     write_experiment(folder, clip_ids)
     for number, clip_id in enumerate(clip_ids):
-        clip, which = folder / clip_id, number % 6
+        clip, which = folder / clip_id, number % 3
         write_config(clip, source=f"{clip_id}.mp4")
         videos = [
-            distinct(encoded(which, 8 * (place % 4) + 8, scratch), random.integers(1 << 60).item())
+            distinct(encoded(which, 16 * (place % 2) + 16, scratch), random.integers(1 << 60).item())
             for place in range(samples + 4)
         ]
         write_videos(clip, distinct(encoded(which, 0, scratch), number), videos[:samples], videos[samples:])
