@@ -25,7 +25,7 @@ from model.config import TrainConfig
 from model.presets import PRESETS, of_method
 
 GALLERY = "gallery.html"
-NOT_SCORES = {"num_samples", "seed"}  # of metrics.json
+NOT_SCORES = {"num_samples", "seed", "layouts_redrawn"}  # of metrics.json
 MEANINGS = {
     "minutes": "of training",
     "svfid": "distance of the samples' features to the clip's; lower is nearer",
@@ -36,7 +36,6 @@ MEANINGS = {
     "nn_distance": "distance of the samples' patches to the nearest of the clip; 0 is a copy",
     "nnfdiv": "how little of the clip's order is in a sample; 0 is a copy",
     "coherence": "share of neighbouring patches that are neighbours in the clip; 1 is a copy, noise is near 0",
-    "layouts_redrawn": "layouts that were drawn again",
 }
 
 

@@ -4,7 +4,8 @@
 const one = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const TYPES = { mp4: "video/mp4", png: "image/png" };
-const PATIENCE_MS = 4; // that one frame of the screen may wait for videos and pictures to be decoded
+const STILL_MS = 150; // after the page was scrolled; until then no round begins, so that it scrolls smoothly
+const PATIENCE_MS = 2; // that one frame of the screen may wait for videos and pictures to be decoded
 
 const cards = all(".card");
 const collator = new Intl.Collator("en", { numeric: true });
@@ -102,13 +103,16 @@ function setPlaying(wanted) {
   if (!playing) rounds.forEach(hold);
 }
 
+let scrolledAt = -Infinity;
+addEventListener("scroll", () => { scrolledAt = performance.now(); }, { passive: true });
+
 function frame(now) {
   const until = performance.now() + PATIENCE_MS;
   for (const picture of waiting) {
     fill(picture);
     if (performance.now() > until) break;
   }
-  if (playing) for (const round of rounds.values()) restartIfOver(round, now);
+  if (playing && now - scrolledAt > STILL_MS) for (const round of rounds.values()) restartIfOver(round, now);
   requestAnimationFrame(frame);
 }
 

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -160,7 +161,7 @@ def render(columns: Sequence[Column], figures: Sequence[Figure], media: Media) -
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: value if isinstance(value, Markup) else _shown(value),
     )
-    environment.filters |= {"as": format, "key": lambda settings: tuple(settings.items())}
+    environment.filters |= {"as": format, "key": lambda settings: tuple(settings.items()), "breakable": _breakable}
     page = environment.get_template("gallery.html.j2").render(
         columns=columns,
         clips=clips,
@@ -177,7 +178,7 @@ def render(columns: Sequence[Column], figures: Sequence[Figure], media: Media) -
         sources={clip: _source(columns, clip) for clip in clips},
         scores_of={clip: _sortable(columns, clip) for clip in clips},
         text_of={clip: _searched(columns, clip) for clip in clips},
-        failed=sum(model.status in ("failed", "damaged") for column in columns for model in column.models.values()),
+        troubles=Counter(m.status for column in columns for m in column.models.values() if m.status != "done"),
     )
     return page.encode(errors="backslashreplace")
 
@@ -185,6 +186,11 @@ def render(columns: Sequence[Column], figures: Sequence[Figure], media: Media) -
 def _shown(value: Any) -> Any:
     """Line ends stay; other control characters and bytes that are no text are written out."""
     return "\n".join(map(printable, value.split("\n"))) if isinstance(value, str) else value
+
+
+def _breakable(name: str) -> Markup:
+    """A name whose line may be broken after each underscore."""
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 def _sortable(columns: Sequence[Column], clip: str) -> dict[str, float]:

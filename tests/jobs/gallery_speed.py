@@ -20,6 +20,7 @@ from tests.browser import browser
 from tests.jobs.made_experiment import write_corpus
 
 SCROLLED_S, PX_A_SECOND = 6, 1200
+EMPTY = "data:text/html,<body style='height:30000px'>"
 
 FIRST_PICTURE = """
 window.firstPicture = null;
@@ -64,12 +65,16 @@ def main(clips: int = 25, samples: int = 10) -> None:
         print(f"{clips} clips × {samples} samples: {size:.1f} MB, written in {took:.1f} s")
         read, first = opened(chrome, folder / "gallery.html")
         print(f"read {read:.2f} s, first picture {first:.2f} s")
-        deltas = scrolled(chrome)
-        late = sum(delta > 25 for delta in deltas) / len(deltas)
-        print(
-            f"scrolling at {PX_A_SECOND} px/s: {1000 / statistics.fmean(deltas):.0f} frames/s, median "
-            f"{statistics.median(deltas):.1f} ms, {late:.1%} over 25 ms, longest {max(deltas):.0f} ms"
-        )
+        print(f"scrolling at {PX_A_SECOND} px/s: {frames(scrolled(chrome))}")
+        chrome.get(EMPTY)
+        print(f"an empty page, to compare: {frames(scrolled(chrome))}")
+
+
+def frames(deltas: list[float]) -> str:
+    """What the milliseconds between pictures of the screen say."""
+    late = sum(delta > 25 for delta in deltas) / len(deltas)
+    middle = f"median {statistics.median(deltas):.1f} ms, longest {max(deltas):.0f} ms"
+    return f"{1000 / statistics.fmean(deltas):.0f} frames/s, {middle}, {late:.0%} over 25 ms"
 
 
 if __name__ == "__main__":
