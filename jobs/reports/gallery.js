@@ -13,12 +13,13 @@ const scores = new Map(cards.map((card) => [card, JSON.parse(card.dataset.scores
 const dialog = one("#large");
 let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-// -- media
+// -- media: a holder, a shot or a figure, has a canvas of its size until its video or picture comes into view. Thousands
+// of videos that wait would cost a browser more than those that play.
 
-const waiting = new Set(); // videos and pictures that are in view and not yet there
+const waiting = new Set(); // holders that are in view and not yet filled
 const rounds = new Map(); // card or dialog → {videos, began}
 
-const roundOf = (video) => video.closest(".card, dialog");
+const pictureIn = (holder) => one("video, img", holder);
 
 function addressOf(name) {
   if (document.body.dataset.folder) return document.body.dataset.folder + name;
@@ -30,45 +31,53 @@ function addressOf(name) {
   return URL.createObjectURL(new Blob([bytes], { type: TYPES[name.split(".").pop()] }));
 }
 
-function fill(picture) {
-  const address = addressOf(picture.dataset.media);
+function fill(holder) {
+  const address = addressOf(holder.dataset.media), room = one("canvas", holder);
   if (address === null) return;
-  waiting.delete(picture);
+  waiting.delete(holder);
+  const picture = document.createElement(holder.dataset.media.endsWith(".mp4") ? "video" : "img");
+  if (room.hasAttribute("width")) [picture.width, picture.height] = [room.width, room.height];
+  picture.addEventListener("error", () => holder.classList.toggle("broken", picture.hasAttribute("src")));
+  if (picture.tagName === "VIDEO") {
+    Object.assign(picture, { muted: true, playsInline: true, preload: "auto", disablePictureInPicture: true });
+    const key = holder.closest(".card, dialog");
+    if (!rounds.has(key)) rounds.set(key, { videos: new Set(), began: -Infinity });
+    rounds.get(key).videos.add(picture);
+  } else picture.alt = holder.closest("dialog") ? holder.dataset.label : ""; // a shot has its name
   picture.src = address;
-  if (picture.tagName !== "VIDEO") return;
-  picture.muted = true; // of a copy, the attribute alone does not count
-  const key = roundOf(picture);
-  if (!rounds.has(key)) rounds.set(key, { videos: new Set(), began: -Infinity });
-  rounds.get(key).videos.add(picture);
+  room.replaceWith(picture);
 }
 
-function empty(picture) {
-  waiting.delete(picture);
-  if (!picture.hasAttribute("src")) return;
+function empty(holder) {
+  waiting.delete(holder);
+  const picture = pictureIn(holder);
+  if (!picture) return;
+  const room = document.createElement("canvas");
+  if (picture.offsetWidth) [room.width, room.height] = [picture.offsetWidth, picture.offsetHeight];
+  picture.replaceWith(room);
   URL.revokeObjectURL(picture.src);
   picture.removeAttribute("src");
   if (picture.tagName !== "VIDEO") return;
   picture.pause();
-  picture.load();
+  picture.load(); // lets its memory go
   for (const [key, round] of rounds) if (round.videos.delete(picture) && !round.videos.size) rounds.delete(key);
 }
-
-addEventListener("error", ({ target }) => {
-  if (target.dataset?.media && target.hasAttribute("src")) target.parentElement.classList.add("broken");
-}, true);
 
 const inView = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
     if (!isIntersecting) empty(target);
-    else if (!target.hasAttribute("src")) waiting.add(target);
+    else if (!pictureIn(target)) waiting.add(target);
   }
 }, { rootMargin: "25% 0px" });
 
 const nearby = new IntersectionObserver((entries) => { // few cards are watched closely at a time
   for (const { target, isIntersecting } of entries) {
-    for (const picture of all("[data-media]", target)) {
-      if (isIntersecting) inView.observe(picture);
-      else { inView.unobserve(picture); empty(picture); }
+    for (const shot of all(".shot", target)) {
+      if (isIntersecting) inView.observe(shot);
+      else {
+        inView.unobserve(shot);
+        empty(shot);
+      }
     }
   }
 }, { rootMargin: "100% 0px" });
@@ -108,8 +117,8 @@ addEventListener("scroll", () => { scrolledAt = performance.now(); }, { passive:
 
 function frame(now) {
   const until = performance.now() + PATIENCE_MS;
-  for (const picture of waiting) {
-    fill(picture);
+  for (const holder of waiting) {
+    fill(holder);
     if (performance.now() > until) break;
   }
   if (playing && now - scrolledAt > STILL_MS) for (const round of rounds.values()) restartIfOver(round, now);
@@ -171,25 +180,23 @@ let opened = null; // the shot that is shown large
 
 function showLarge(shot) {
   const card = shot.closest(".card"), stage = one(".stage", dialog), real = one(".real", card);
-  all("[data-media]", stage).forEach(empty);
-  stage.replaceChildren();
+  clearStage();
   opened = shot;
   if (!dialog.open) {
     dialog.showModal();
     one("[data-close]", dialog).focus();
   }
   const beside = real && real !== shot && !shot.matches(".map") && innerWidth > 700 ? [real, shot] : [shot];
-  for (const source of beside) {
+  for (const { dataset } of beside) {
     const figure = document.createElement("figure"), caption = document.createElement("figcaption");
-    const picture = one("[data-media]", source).cloneNode();
-    picture.removeAttribute("src");
-    picture.addEventListener("loadedmetadata", () => enlarge(picture, beside.length));
-    picture.addEventListener("load", () => enlarge(picture, beside.length));
-    caption.textContent = source.dataset.label;
-    if (picture.tagName === "IMG") picture.alt = source.dataset.label;
-    figure.append(picture, caption);
+    Object.assign(figure.dataset, { media: dataset.media, label: dataset.label });
+    caption.textContent = dataset.label;
+    figure.append(document.createElement("canvas"), caption);
     stage.append(figure);
-    waiting.add(picture);
+    fill(figure);
+    const picture = pictureIn(figure);
+    for (const event of ["loadedmetadata", "load"])
+      picture.addEventListener(event, () => enlarge(picture, beside.length));
   }
   one("#large-label").textContent = [card.dataset.name, shot.closest(".column")?.ariaLabel].filter(Boolean).join(" · ");
 }
@@ -207,9 +214,13 @@ function step(by) {
   showLarge(shots[(shots.indexOf(opened) + by + shots.length) % shots.length]);
 }
 
-dialog.addEventListener("close", () => {
-  all("[data-media]", dialog).forEach(empty);
+function clearStage() {
+  all("figure", dialog).forEach(empty);
   one(".stage", dialog).replaceChildren();
+}
+
+dialog.addEventListener("close", () => {
+  clearStage();
   focusOn(opened);
 });
 dialog.addEventListener("click", ({ target }) => {

@@ -264,8 +264,8 @@ class Spread:
 
     @property
     def ticks(self) -> str:
-        """The path of a small line for every clip."""
-        return "".join(f"M{x:g} 4v8" for x in sorted({self.x(value) for value in self.values}))
+        """The path of a small line for every clip; of those within a pixel one."""
+        return "".join(f"M{x}.5 4v8" for x in sorted({int(self.x(value)) for value in self.values}))
 
 
 def _spreads(columns: Sequence[Column], figures: Sequence[Figure]) -> list[dict[str, Spread]]:
