@@ -40,12 +40,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def experiment_of(given: str, storage: str | None) -> Experiment:
-    """What an argument names: a folder or URI, or where there is no such folder a name below the storage.
+    """What an argument names: a folder or URI; a name below the storage, if that is given or there is no such folder.
 
     Raises UsageError for one that cannot be used. Whether it holds an experiment is not asked.
     """
     is_name = "://" not in given and os.sep not in given.rstrip(os.sep)
-    if is_name and not os.path.isdir(given):
+    if is_name and (storage is not None or not os.path.isdir(given)):
         return Experiment.open(storage, given)
     return Experiment(Store.open(given, "EXPERIMENT"))
 

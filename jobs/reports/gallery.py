@@ -12,7 +12,7 @@ import hashlib
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,11 +22,10 @@ import jinja2
 from markupsafe import Markup
 
 from infra.errors import printable
-from infra.store import Store
+from jobs.reports.media import Media
 
-EMBEDDED_BYTES = 64_000_000  # of all videos and pictures together, which one page takes into itself
 PARTS = Path(__file__).parent
-WIDE, HIGH = 224, 168  # px that a sample may take; small ones are enlarged by a whole factor
+WIDE, HIGH = 256, 168  # px that a sample may take; small ones are enlarged by a whole factor
 STRIP = 112  # px, the width of the picture of a spread
 
 
@@ -95,54 +94,6 @@ class Column:
     facts: Mapping[str, str]
     models: Mapping[str, Model]
     failures: Sequence[tuple[str, str]] = ()
-
-
-# -- videos and pictures
-
-
-class Media:
-    """Videos and pictures, each kept once, by a name that its content gives it.
-
-    They are held in memory until they are more than a page takes. From then on they lie in `folder` of `store`.
-    """
-
-    def __init__(self, store: Store, folder: str) -> None:
-        self._store, self.folder = store, folder
-        self._held: dict[str, bytes] = {}
-        self._there = store.names(folder)
-        self._named: set[str] = set()
-        self.bytes = 0
-        self.in_folder = False
-
-    def add(self, content: bytes, suffix: str) -> str:
-        """Its name. suffix: ".mp4" or ".png". Raises StorageError."""
-        name = hashlib.sha256(content).hexdigest()[:20] + suffix
-        if name not in self._named:
-            self._named.add(name)
-            self.bytes += len(content)
-            self._held[name] = content
-            self.in_folder = self.in_folder or self.bytes > EMBEDDED_BYTES
-            if self.in_folder:
-                self._spill()
-        return name
-
-    def _spill(self) -> None:
-        for name, content in self._held.items():
-            if name not in self._there:
-                self._store.write(f"{self.folder}/{name}", content)
-        self._held.clear()
-
-    def embedded(self) -> Iterable[tuple[str, str]]:
-        """(name, base64) of those that the page takes into itself."""
-        return ((name, base64.b64encode(content).decode()) for name, content in self._held.items())
-
-    def remove_stale(self) -> None:
-        """Forget the files of an earlier page that this one does not show."""
-        if not self.in_folder and self._there:
-            self._store.remove(self.folder)
-        elif self.in_folder:
-            for name in self._there - self._named:
-                self._store.remove(f"{self.folder}/{name}")
 
 
 # -- the page
@@ -222,7 +173,7 @@ def _policy(css: str, script: str, media: Media) -> str:
     )
 
 
-def _shown_size(size: tuple[int, int] | None, factor: int = 1) -> tuple[int, int] | None:
+def _shown_size(size: tuple[int, int] | None, factor: float = 1) -> tuple[int, int] | None:
     """(height, width) in px at which a video stands in the page: by a whole factor if it is enlarged."""
     if size is None or min(size) < 1:
         return None

@@ -23,7 +23,7 @@ from infra.store import Store
 from jobs import gallery, train_corpus
 from jobs.experiment.experiment import Experiment
 from jobs.experiment.gallery import write_gallery
-from jobs.reports import gallery as page_of_gallery
+from jobs.reports import media
 from jobs.training.request import TrainRequest
 from model.presets import PRESETS
 from tests.browser import DESKTOP, PHONE, browser, keep_screenshot
@@ -478,7 +478,7 @@ def test_many_videos_lie_beside_the_page(
     copy = tmp_path / "demo"
     shutil.copytree(storage / "demo", copy)
     inside = (copy / "gallery.html").stat().st_size
-    monkeypatch.setattr(page_of_gallery, "EMBEDDED_BYTES", 10_000)
+    monkeypatch.setattr(media, "EMBEDDED_BYTES", 10_000)
     made = write_gallery([Experiment.open(str(tmp_path), "demo")])
     files = {path.name: path.stat().st_size for path in (copy / "gallery.media").iterdir()}
     # 8 clips of 9 videos and 2 pictures; those that are alike are there once
