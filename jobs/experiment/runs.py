@@ -13,6 +13,7 @@ from infra.errors import UsageError, one_line, printable
 from infra.tracking import forward, runs, uri
 from infra.tracking.runs import ParentRun
 from jobs.experiment.experiment import Experiment, Submission
+from jobs.experiment.gallery import GALLERY, Gallery
 from jobs.experiment.overview import CORPUS_PICTURE, corpus_picture
 from jobs.experiment.summary import Summary
 from model.config import RUN_SETTINGS, TrainConfig
@@ -95,9 +96,14 @@ def killed_if_stopped(parent: ParentRun) -> Iterator[None]:
 
 
 def close(
-    parent: ParentRun, experiment: Experiment, submission: Submission, summary: Summary, missing: Mapping[str, str]
+    parent: ParentRun,
+    experiment: Experiment,
+    submission: Submission,
+    summary: Summary,
+    missing: Mapping[str, str],
+    gallery: Gallery | None = None,
 ) -> dict[str, str]:
-    """Send totals, table, picture and descriptions, and a run for each file that is no clip.
+    """Send totals, table, picture, gallery and descriptions, and a run for each file that is no clip.
 
     Returns "the totals" → why if MLflow did not take them.
     """
@@ -114,6 +120,8 @@ def close(
         picture = corpus_picture(experiment, done)
         with tempfile.TemporaryDirectory() as folder:
             files = {CORPUS_PICTURE: picture} if picture else {}
+            if gallery and gallery.media_uri is None:  # else it shows nothing without the folder beside it
+                files |= experiment.store.read([GALLERY])
             for name, content in files.items():
                 (Path(folder) / name).write_bytes(content)
             runs.log_failed_files(parent, submission.failures[:SHOWN_FAILURES])

@@ -18,6 +18,7 @@ from jobs.experiment import runs
 from jobs.experiment.corpus import Clip, Corpus, read_corpus
 from jobs.experiment.driver_log import driver_log
 from jobs.experiment.experiment import EVALUATION, Experiment, Submission, clip_folders
+from jobs.experiment.gallery import Gallery, write_gallery
 from jobs.experiment.machine import check_machine
 from jobs.experiment.result import Result
 from jobs.experiment.summary import Summary, summarise
@@ -27,6 +28,7 @@ from jobs.training.request import TrainRequest
 from jobs.training.task import ClipTask
 from model.config import TrainConfig
 
+GALLERY_CLIPS = 500  # beyond so many, jobs/gallery.py makes the page when somebody asks for it
 SHOWN_UNUSED = 3  # videos whose unused frames have a line each
 
 
@@ -163,7 +165,8 @@ def _print_results(
     with console.status("completing MLflow"):
         missing = runs.forward_missing(parent, experiment, submission.clip_ids)
         summary = summarise(experiment, submission, runs.run_ids(parent, experiment), unwritten)
-        missing |= runs.close(parent, experiment, submission, summary, missing)
+        gallery = _gallery(experiment, summary)
+        missing |= runs.close(parent, experiment, submission, summary, missing, gallery)
     summary.table().print(console, {clip_id: parent.link(run_id) for clip_id, run_id in summary.runs.items()})
     console.print(summary.lines(), end="", soft_wrap=True)
     if missing:
@@ -173,13 +176,27 @@ def _print_results(
         text = f"warning: {what} not in MLflow ({reason}); this sends the rest, once it answers:"
         console.print(text, soft_wrap=True)
         console.print(runs.upload_command(experiment, parent), soft_wrap=True)
-    for line in _where_to_look(experiment, parent, summary):
+    for line in _where_to_look(experiment, parent, summary, gallery):
         console.print(line, soft_wrap=True)
     return summary.failed > 0
 
 
-def _where_to_look(experiment: Experiment, parent: ParentRun, summary: Summary) -> Iterator[str]:
-    """The last lines of a job: its results as files, in MLflow, and the next command."""
+def _gallery(experiment: Experiment, summary: Summary) -> Gallery | None:
+    """The page of a corpus that has clips to show, and not so many that it takes longer than training some."""
+    if not summary.done_clips or summary.done > GALLERY_CLIPS:
+        return None
+    try:
+        return write_gallery([experiment])
+    except (UsageError, OSError):  # StorageError is an OSError; the results are there all the same
+        return None
+
+
+def _where_to_look(
+    experiment: Experiment, parent: ParentRun, summary: Summary, gallery: Gallery | None
+) -> Iterator[str]:
+    """The last lines of a job: its results as a page, in MLflow, and the next command."""
+    make = shlex.join(["python", "jobs/gallery.py", experiment.uri])
+    yield f"gallery: {gallery.uri if gallery else f'{make}  # makes it'}"
     if parent.is_local:
         serve = shlex.join(["python", "jobs/ui.py", "--storage", experiment.storage.uri])
         yield f"MLflow:  {serve}  # serves the pages below"

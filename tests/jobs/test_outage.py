@@ -134,7 +134,7 @@ def test_a_clip_that_ends_while_the_server_is_away(
     assert rows(store, RUNS) == [(folder.name, "FINISHED")]
     of_clip, of_corpus = sorted(files(server.artifacts).values(), key=len, reverse=True)
     assert_files_are_there_once(folder, of_clip)
-    assert of_corpus == ["corpus.png", "results.txt"]
+    assert of_corpus == ["corpus.png", "gallery.html", "results.txt"]
 
     def everything() -> list[Any]:
         return [[rows(store, query) for query in EVERYTHING], files(server.artifacts)]

@@ -85,7 +85,11 @@ def test_artifacts(client: MlflowClient, runs: dict[str, Run]) -> None:
     assert samples == {".mp4", ".gif", ".png"}
     pictures = [item.path for item in client.list_artifacts(run_id, "images") if item.path.endswith(".png")]
     assert sorted(int(path.split("+step+")[1].split("+")[0]) for path in pictures) == [0, 1, 2, 3]
-    assert {item.path for item in client.list_artifacts(runs["corpus"].info.run_id)} == {"results.txt", "corpus.png"}
+    assert {item.path for item in client.list_artifacts(runs["corpus"].info.run_id)} == {
+        "results.txt",
+        "corpus.png",
+        "gallery.html",
+    }
 
 
 @pytest.fixture(scope="module")
