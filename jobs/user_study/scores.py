@@ -1,0 +1,78 @@
+"""Mean opinion scores with their intervals, and how far participants agree.
+
+What is scored is a mapping from (participant, unit) to a rating; a unit is a clip with the samples of one method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import krippendorff
+import numpy as np
+from scipy.stats import bootstrap
+
+from jobs.user_study.answers import SCALE
+
+RESAMPLES, CONFIDENCE, SEED = 9999, 0.95, 0
+Unit = tuple[str, str]  # clip, method
+Ratings = Mapping[tuple[int, Unit], int]  # by participant and unit
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """A mean opinion score. interval: its 95 % interval, None of fewer than two participants."""
+
+    mean: float
+    ratings: int
+    participants: int
+    interval: tuple[float, float] | None
+
+
+def opinion(ratings: Ratings) -> Opinion:
+    """The mean of all ratings, one or more.
+
+    The interval is of the percentiles of a bootstrap that draws participants, each with all its ratings: ratings of one
+    person are not independent.
+    """
+    by_person: dict[int, list[int]] = {}
+    for (person, _), rating in ratings.items():
+        by_person.setdefault(person, []).append(rating)
+    sums, counts = (np.array([part(of) for of in by_person.values()], float) for part in (sum, len))
+    interval = None
+    if len(by_person) > 1:
+        found = bootstrap(
+            (sums, counts),
+            _mean,
+            paired=True,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=np.random.default_rng(SEED),
+        ).confidence_interval
+        interval = (float(found.low), float(found.high))
+    return Opinion(float(sums.sum() / counts.sum()), len(ratings), len(by_person), interval)
+
+
+def _mean(sums: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.asarray(sums.sum(axis=axis) / counts.sum(axis=axis))
+
+
+def agreement(ratings: Ratings) -> float | None:
+    """Krippendorff's alpha for ordinal ratings: 1 is perfect agreement, 0 that of chance.
+
+    None where it is not defined: no unit has two ratings, or all ratings that share a unit are the same number.
+    """
+    people, units = (_places(key[part] for key in ratings) for part in (0, 1))
+    matrix = np.full((len(people), len(units)), np.nan)
+    for (person, unit), rating in ratings.items():
+        matrix[people[person], units[unit]] = rating
+    pairable = matrix[:, np.sum(~np.isnan(matrix), axis=0) > 1]
+    if len(np.unique(pairable[~np.isnan(pairable)])) < 2:
+        return None
+    return float(krippendorff.alpha(pairable, level_of_measurement="ordinal", value_domain=list(SCALE)))
+
+
+def _places(keys: Iterable[object]) -> dict[object, int]:
+    return {key: place for place, key in enumerate(dict.fromkeys(keys))}
