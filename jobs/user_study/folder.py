@@ -26,8 +26,9 @@ DEFINITION, MEDIA, ANSWERS = "study.json", "media", "answers.sqlite"
 
 @dataclass(frozen=True)
 class StudyMethod:
-    """experiment: that trained it, "" if not known. differs: by kind, what of its settings is not the paper's."""
+    """What the report needs to know of a method: as in jobs/user_study/material.py."""
 
+    method: str
     experiment: str
     differs: Mapping[str, str]
 
@@ -118,8 +119,7 @@ def write(folder: Path, methods: Sequence[Method], clips: Sequence[str], chosen:
         samples = {of.name: [named[of.name, clip, name] for name in of.clips[clip].samples[:SAMPLES]] for of in methods}
         kind = KINDS[PurePosixPath(original).suffix]
         of_clips[clip] = StudyClip(kind, named[methods[0].name, clip, original], samples)
-    of_methods = {of.name: StudyMethod(of.experiment, {kind: of.differs.get(kind, "") for kind in KINDS.values()})
-                  for of in methods}  # fmt: skip
+    of_methods = {of.name: StudyMethod(of.method, of.experiment, of.differs) for of in methods}
     study = Study(methods=of_methods, clips=of_clips, **chosen)
     write_json(folder / DEFINITION, asdict(study))
     return study

@@ -17,7 +17,7 @@ from jobs.tuning.study import FOLDER, INDEX, SAMPLES, method_name
 from model.config import ConfigError, TrainConfig
 
 KINDS = {".mp4": "videos", ".png": "images"}  # of clips, by the files of their samples
-DIMS = {"videos": 3, "images": 2}
+UNKNOWN = dict.fromkeys(KINDS.values(), "settings that are not known")  # of a method, by kind
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Method:
     """A method as somebody trained it.
 
     Attributes:
+        method: of the settings, whatever the name.
         experiment: that trained it, without a password; "" if it is not known.
         store: where the files lie that `clips` names.
         clips: those that it finished, with five samples or more.
@@ -33,6 +34,7 @@ class Method:
     """
 
     name: str
+    method: str
     experiment: str
     store: Store
     clips: Mapping[str, Viewable]
@@ -80,9 +82,14 @@ def _of_experiment(experiment: Experiment) -> Method:
         if reason := _too_little(clips[clip]):
             unusable[clip] = reason
             del clips[clip]
-    differs = {kind: differences(config) for config in settings.kinds for kind in KINDS.values()
-               if DIMS[kind] == config.dims}  # fmt: skip
-    return Method(settings.main.method, experiment.uri, experiment.store, clips, unusable, differs)
+    differs = UNKNOWN | {_kind(config): differences(config) for config in settings.kinds}
+    method = settings.main.method
+    return Method(method, method, experiment.uri, experiment.store, clips, unusable, differs)
+
+
+def _kind(config: TrainConfig) -> str:
+    """Of the clips that it is for."""
+    return "images" if config.dims == 2 else "videos"
 
 
 def _too_little(files: Viewable) -> str:
@@ -106,13 +113,13 @@ def _of_sweep(material: Store, sweep: Experiment) -> list[Method]:
                 config = configured(TrainConfig.from_dict(defined["config"]), values)
             except ConfigError:
                 continue  # of a trial that could not be
-            differs[method_name(values)] = {kind: differences(config) for kind in KINDS.values()}
-    unknown = dict.fromkeys(KINDS.values(), "settings that are not known")
+            differs[method_name(values)] = UNKNOWN | {_kind(config): differences(config)}
     try:
         index = json.loads(content)
         return [
             Method(
                 name,
+                name.partition("--")[0],  # as `method_name` makes it
                 sweep.uri if defined is not None else "",
                 material,
                 {
@@ -120,7 +127,7 @@ def _of_sweep(material: Store, sweep: Experiment) -> list[Method]:
                     for clip, files in index["clips"].items()
                 },
                 {},
-                differs.get(name, unknown),
+                differs.get(name, UNKNOWN),
             )
             for name in index["methods"]
         ]

@@ -40,9 +40,10 @@ class People:
 
 @dataclass(frozen=True)
 class Score:
-    """Of a method, on clips of one kind."""
+    """Of a method, on clips of one kind. method: its name in the study. of_method: that of its settings."""
 
     method: str
+    of_method: str
     realism: Opinion
     diversity: Opinion
 
@@ -112,8 +113,8 @@ def _of_kind(study: Study, counted: Sequence[Participant], kind: str) -> KindRep
     }
     rated = {method for _, (_, method) in given["realism"]}
     scores = [
-        Score(method, *(opinion(_of_method(given[question], method)) for question in QUESTIONS))
-        for method in study.methods
+        Score(method, of.method, *(opinion(_of_method(given[question], method)) for question in QUESTIONS))
+        for method, of in study.methods.items()
         if method in rated
     ]
     alpha = {question: agreement(ratings) for question, ratings in given.items()}
@@ -133,7 +134,7 @@ def _not_the_papers(study: Study, people: int, kind: str) -> str:
     if clips < PAPER_CLIPS:
         told.append(f"{clips} {kind[:-1] if clips == 1 else kind} (paper: {PAPER_CLIPS})")
     for method, of in study.methods.items():
-        if method not in PAPER[kind]:
+        if of.method not in PAPER[kind]:
             told.append(f"{method} is none of its methods ({', '.join(PAPER[kind])})")
         elif of.differs[kind]:
             told.append(f"{method} with {of.differs[kind]}")
@@ -192,7 +193,7 @@ def _cells(of: KindReport) -> list[list[str]]:
         row = [score.method, str(score.realism.ratings)]
         for opinion_ in (score.realism, score.diversity):
             row += [f"{opinion_.mean:.2f}", "{:.2f} to {:.2f}".format(*opinion_.interval) if opinion_.interval else ""]
-        row += [f"{figure:.1f}" for figure in PAPER[of.kind][score.method]] if beside else []
+        row += [f"{figure:.1f}" for figure in PAPER[of.kind][score.of_method]] if beside else []
         cells.append(row)
     return cells
 

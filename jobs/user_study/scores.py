@@ -15,6 +15,7 @@ from scipy.stats import bootstrap
 from jobs.user_study.answers import SCALE
 
 RESAMPLES, CONFIDENCE, SEED = 9999, 0.95, 0
+BATCH = 10_000_000  # numbers that the bootstrap holds at once
 Unit = tuple[str, str]  # clip, method
 Ratings = Mapping[tuple[int, Unit], int]  # by participant and unit
 
@@ -46,6 +47,7 @@ def opinion(ratings: Ratings) -> Opinion:
             _mean,
             paired=True,
             vectorized=True,
+            batch=max(1, BATCH // len(by_person)),
             n_resamples=RESAMPLES,
             confidence_level=CONFIDENCE,
             method="percentile",

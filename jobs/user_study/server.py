@@ -41,7 +41,7 @@ from jobs.user_study.folder import ANSWERS, MEDIA, Study, open_study
 COOKIE, COOKIE_S = "participant", 30 * 24 * 3600
 SECONDS_A_QUESTION = 25  # told on the first page
 MEDIA_S = 24 * 3600  # that a browser keeps a file
-THREADS = 16
+THREADS, LAST_PORT = 16, 65535
 FORM_BYTES = 4096
 POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
 # The paper's (§4.2), of a video or an image. What stands at the ends of the scale is ours.
@@ -52,7 +52,7 @@ UNKNOWN = "This address belongs to no participant of this study. Begin at the fi
 
 
 def serve(folder: Path, host: str, port: int, console: Console) -> None:
-    """Serve until the process ends. Raises UsageError for a folder or an address that cannot be used."""
+    """Serve until Ctrl-C, which it raises. Raises UsageError for a folder or an address that cannot be used."""
     study = open_study(folder)
     answers = Answers(folder / ANSWERS, study)
     server = _listen(make_app(study, folder, answers), host, port)
@@ -63,13 +63,16 @@ def serve(folder: Path, host: str, port: int, console: Console) -> None:
         console.print("warning: everyone who reaches this address can take part, and nothing is encrypted")
     print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     server.run()
+    raise KeyboardInterrupt  # which waitress took for the end
 
 
 def _listen(app: Flask, host: str, port: int) -> Any:
     """A server whose `run` answers until the process ends; it listens already."""
+    if not 1 <= port <= LAST_PORT:
+        raise UsageError(f"--port {port}: from 1 to {LAST_PORT}")
     try:
         return create_server(app, host=host, port=port, threads=THREADS, ident=None)
-    except (OSError, OverflowError, ValueError) as error:
+    except (OSError, ValueError) as error:
         cause = getattr(error, "strerror", None) or error
         raise UsageError(f"{host}:{port}: cannot be listened on ({cause}); give another --port or --host") from error
 
