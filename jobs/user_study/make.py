@@ -8,9 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.errors import UsageError, printable
+from infra.errors import UsageError, one_line, printable
 from jobs.user_study import folder
 from jobs.user_study.material import Method, methods_of
+from pipeline import video
 
 ONE_CHECK_IN = 10  # questions
 
@@ -53,9 +54,11 @@ def make(request: MakeRequest, console: Console) -> bool:
         raise UsageError(f"--checks {checks}: from 0 to {len(clips)}, the number of clips")
     name = request.out.resolve().name
     chosen = {"name": name, "seed": request.seed, "questions": questions, "checks": checks}
-    folder.write(request.out, methods, clips, chosen)
+    study = folder.write(request.out, methods, clips, chosen)
     for line in left_out:
         console.print(f"left out  {printable(line)}", style="yellow")
+    for line in _other_sizes(request.out / folder.MEDIA, study):
+        console.print(f"warning: {printable(line)}; people see that", style="yellow")
     console.print(f"{len(clips)} clips of {len(methods)} methods: {', '.join(method.name for method in methods)}")
     console.print(f"{questions} questions and {checks} attention checks a participant")
     console.print(f"next: python jobs/study.py serve {printable(request.out)}")
@@ -73,3 +76,22 @@ def _clips(methods: Sequence[Method]) -> tuple[list[str], list[str]]:
         if clip not in method.clips
     ]
     return usable, lines
+
+
+def _other_sizes(media: Path, study: folder.Study) -> list[str]:
+    """A line on each clip and method whose samples are not of the original's size, by the first of them."""
+    lines = []
+    for clip, files in study.clips.items():
+        size = _size(media / files.original)
+        for method, samples in files.samples.items():
+            if (other := _size(media / samples[0])) != size:
+                lines.append(f"{clip}: samples of {method} are of {other} px, and the original is of {size}")
+    return lines
+
+
+def _size(file: Path) -> str:
+    try:
+        info = video.probe(file)
+    except video.VideoError as error:
+        raise UsageError(f"{one_line(error)}; make the samples again") from error
+    return f"{info.width}×{info.height}"

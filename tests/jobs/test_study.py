@@ -714,10 +714,13 @@ def test_a_clip_that_not_every_method_finished_is_left_out(
 ) -> None:
     make_experiment(tmp_path, "few", of_method(demo(), "consingan"), CLIPS[:2])
     write_result(tmp_path / "few" / CLIPS[0], Result(CLIPS[0], "failed", "loss is nan"))
+    small = tmp_path / "few" / CLIPS[1] / "samples" / "sample_00.mp4"
+    video.encode(frames(0, 0)[:, ::2, ::2], small)
     assert run_study("make", storage / "demo-demo", tmp_path / "few", "--out", tmp_path / "study") == 1
     printed = capsys.readouterr().out
     assert f"left out  {CLIPS[0]}: of consingan is not finished" in printed
     assert f"left out  {CLIPS[2]}: of consingan is not there" in printed
+    assert f"{CLIPS[1]}: samples of consingan are of 48×28 px, and the original is of 96×54" in printed
     assert list(open_study(tmp_path / "study").clips) == [CLIPS[1]]
 
 
