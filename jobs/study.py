@@ -1,6 +1,6 @@
 """A user study, as the paper's Table 3: which method's samples look real, and which look different from each other.
 
-    python jobs/study.py make runs/demo-demo runs/demo-demo-singan --out study/   # blind pages of both
+    python jobs/study.py make runs/demo runs/demo-singan --out study/   # blind pages of both
     python jobs/study.py serve study/                                             # http://127.0.0.1:8000
     python jobs/study.py report study/                                            # mean opinion scores
 

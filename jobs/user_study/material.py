@@ -82,7 +82,7 @@ def _of_experiment(experiment: Experiment) -> Method:
         if reason := _too_little(clips[clip]):
             unusable[clip] = reason
             del clips[clip]
-    differs = UNKNOWN | {_kind(config): differences(config) for config in settings.kinds}
+    differs = UNKNOWN | {_kind(config): differences(config, rival=True) for config in settings.kinds}
     method = settings.main.method
     return Method(method, method, experiment.uri, experiment.store, clips, unusable, differs)
 
@@ -113,7 +113,7 @@ def _of_sweep(material: Store, sweep: Experiment) -> list[Method]:
                 config = configured(TrainConfig.from_dict(defined["config"]), values)
             except ConfigError:
                 continue  # of a trial that could not be
-            differs[method_name(values)] = UNKNOWN | {_kind(config): differences(config)}
+            differs[method_name(values)] = UNKNOWN | {_kind(config): differences(config, rival=True)}
     try:
         index = json.loads(content)
         return [

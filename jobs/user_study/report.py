@@ -162,8 +162,8 @@ def markdown(report: Report) -> str:
         lines.append("")
     if report.kinds:
         lines.append(
-            f"- Intervals: {CONFIDENCE:.0%}, of {RESAMPLES} bootstrap samples of the participants, each with all "
-            "ratings."
+            f"- Intervals: {100 * CONFIDENCE:.0f} %, of {RESAMPLES} bootstrap samples of the participants, each with "
+            "all ratings."
         )
     lines.append(
         f"- An attention check shows the original in place of the samples. It is passed by a realism of "

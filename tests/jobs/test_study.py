@@ -53,7 +53,7 @@ from jobs.user_study.report import make_report, markdown, record
 from jobs.user_study.scores import agreement, opinion
 from jobs.user_study.server import make_app
 from model.config import TrainConfig
-from model.presets import demo, image_demo, of_method
+from model.presets import demo, image_demo, of_method, paper
 from pipeline import video
 from tests.browser import DESKTOP, PHONE, browser, keep_screenshot
 from tests.jobs.conftest import ROOT
@@ -311,14 +311,16 @@ def test_a_phone_shows_everything_without_scrolling_sideways(folder: Path) -> No
         assert chrome.execute_script(f"return {wide}") == PHONE[0]
         chrome.find_element(By.TAG_NAME, "button").click()
         on_page(chrome, 1, 4)
+        press(chrome, "3", "3", Keys.ENTER)
+        on_page(chrome, 2, 4)  # which has a way back too
         wait(chrome, "[...document.querySelectorAll('video')].every(v => v.videoWidth && v.currentTime > 0)")
         assert chrome.execute_script(f"return {wide}") == PHONE[0]
         choose(chrome, "realism", 4)
         keep_screenshot(chrome, "study-phone")
-        tall = chrome.execute_script("return document.querySelector('.button').getBoundingClientRect().bottom")
+        tall = chrome.execute_script("return document.querySelector('nav .button').getBoundingClientRect().bottom")
         assert tall <= PHONE[1]
         chrome.find_element(By.XPATH, "//button[text()='Next']").click()  # the browser asks for the other answer
-        assert chrome.title == "Page 1 of 4"
+        assert chrome.title == "Page 2 of 4"
 
 
 # -- what the pages tell
@@ -722,6 +724,17 @@ def test_a_clip_that_not_every_method_finished_is_left_out(
     assert f"left out  {CLIPS[2]}: of consingan is not there" in printed
     assert f"{CLIPS[1]}: samples of consingan are of 48×28 px, and the original is of 96×54" in printed
     assert list(open_study(tmp_path / "study").clips) == [CLIPS[1]]
+
+
+def test_what_is_not_the_papers_is_told_of_each_method(tmp_path: Path) -> None:
+    """SinGAN by the paper's settings is the paper's SinGAN."""
+    settings = {"ours": paper(), "rival": of_method(paper(), "singan"), "small": of_method(demo(), "consingan")}
+    for name, config in settings.items():
+        make_experiment(tmp_path, name, config, CLIPS[:1])
+    assert run_study("make", *[tmp_path / name for name in settings], "--out", tmp_path / "study") == 0
+    of = open_study(tmp_path / "study").methods
+    assert (of["hpvaegan"].differs["videos"], of["singan"].differs["videos"]) == ("", "")
+    assert "scales from 12 to 54 px" in of["consingan"].differs["videos"]
 
 
 # -- bad input
