@@ -9,15 +9,18 @@ study/
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from infra.errors import UsageError, one_line, printable
-from infra.files import replacing, write_json
+from infra.errors import StorageError, UsageError, one_line, printable
+from infra.files import replacing, sync_folder, write_json
 from jobs.tuning.study import SAMPLES
 from jobs.user_study.material import KINDS, Method
 
@@ -81,19 +84,38 @@ def open_study(folder: Path) -> Study:
         raise UsageError(f"{printable(file)}: cannot be read ({one_line(error)}); make the study again") from error
 
 
+@contextlib.contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """A folder to fill that becomes `folder`, which is not there or empty, when the body ends; else nothing is left.
+
+    Raises StorageError.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".study.") as temporary:
+            inside = Path(temporary) / "study"
+            yield inside
+            os.replace(inside, folder)
+            sync_folder(folder.parent)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(folder, error) from error
+
+
 def check_free(folder: Path) -> None:
-    """Raises UsageError if the folder holds anything but what a `write` that was stopped left."""
+    """Raises UsageError if the folder holds anything."""
     try:
         names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     except OSError as error:
         raise UsageError(f"{printable(folder)}: is no folder ({error.strerror}); give another --out") from error
-    if names - {MEDIA}:
+    if names:
         kind = "a study" if DEFINITION in names else "other files"
         raise UsageError(f"{printable(folder)}: holds {kind} already; give another --out")
 
 
-def write(folder: Path, methods: Sequence[Method], clips: Sequence[str], chosen: Mapping[str, Any]) -> Study:
-    """Copy what the study shows. study.json comes last.
+def copy_media(folder: Path, methods: Sequence[Method], clips: Sequence[str], chosen: Mapping[str, Any]) -> Study:
+    """Copy what the study shows into a folder that is not there yet. `define` makes it a study.
 
     Args: clips: those that every method finished. chosen: name, seed, questions and checks.
 
@@ -103,7 +125,7 @@ def write(folder: Path, methods: Sequence[Method], clips: Sequence[str], chosen:
     sources += [(of, clip, name) for of in methods for clip in clips for name in of.clips[clip].samples[:SAMPLES]]
     order = list(range(len(sources)))
     random.Random(f"media {chosen['seed']}").shuffle(order)
-    (folder / MEDIA).mkdir(parents=True, exist_ok=True)
+    (folder / MEDIA).mkdir(parents=True)
     named: dict[tuple[str, str, str], str] = {}
     for number, place in enumerate(order, start=1):  # also the times of the files tell nothing
         of, clip, name = sources[place]
@@ -120,6 +142,9 @@ def write(folder: Path, methods: Sequence[Method], clips: Sequence[str], chosen:
         kind = KINDS[PurePosixPath(original).suffix]
         of_clips[clip] = StudyClip(kind, named[methods[0].name, clip, original], samples)
     of_methods = {of.name: StudyMethod(of.method, of.experiment, of.differs) for of in methods}
-    study = Study(methods=of_methods, clips=of_clips, **chosen)
+    return Study(methods=of_methods, clips=of_clips, **chosen)
+
+
+def define(folder: Path, study: Study) -> None:
+    """Write study.json: from now on the folder is a study. Raises StorageError."""
     write_json(folder / DEFINITION, asdict(study))
-    return study

@@ -54,13 +54,18 @@ def make(request: MakeRequest, console: Console) -> bool:
         raise UsageError(f"--checks {checks}: from 0 to {len(clips)}, the number of clips")
     name = request.out.resolve().name
     chosen = {"name": name, "seed": request.seed, "questions": questions, "checks": checks}
-    study = folder.write(request.out, methods, clips, chosen)
+    with folder.appearing(request.out.resolve()) as place:
+        study = folder.copy_media(place, methods, clips, chosen)
+        other_sizes = _other_sizes(place / folder.MEDIA, study)
+        folder.define(place, study)
     for line in left_out:
         console.print(f"left out  {printable(line)}", style="yellow")
-    for line in _other_sizes(request.out / folder.MEDIA, study):
+    for line in other_sizes:
         console.print(f"warning: {printable(line)}; people see that", style="yellow")
-    console.print(f"{len(clips)} clips of {len(methods)} methods: {', '.join(method.name for method in methods)}")
-    console.print(f"{questions} questions and {checks} attention checks a participant")
+    named = ", ".join(method.name for method in methods)
+    console.print(f"{_counted(len(clips), 'clip')} of {len(methods)} methods: {printable(named)}")
+    each = f"{_counted(questions, 'question')} and {_counted(checks, 'attention check')}"
+    console.print(f"a participant has {each}")
     console.print(f"next: python jobs/study.py serve {printable(request.out)}")
     return bool(left_out)
 
@@ -82,16 +87,20 @@ def _other_sizes(media: Path, study: folder.Study) -> list[str]:
     """A line on each clip and method whose samples are not of the original's size, by the first of them."""
     lines = []
     for clip, files in study.clips.items():
-        size = _size(media / files.original)
+        size = _size(media / files.original, f"{clip}: the original")
         for method, samples in files.samples.items():
-            if (other := _size(media / samples[0])) != size:
+            if (other := _size(media / samples[0], f"{clip}: a sample of {method}")) != size:
                 lines.append(f"{clip}: samples of {method} are of {other} px, and the original is of {size}")
     return lines
 
 
-def _size(file: Path) -> str:
+def _size(file: Path, what: str) -> str:
     try:
         info = video.probe(file)
     except video.VideoError as error:
-        raise UsageError(f"{one_line(error)}; make the samples again") from error
+        raise UsageError(f"{what} cannot be read ({one_line(error)}); train the clip again") from error
     return f"{info.width}×{info.height}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
