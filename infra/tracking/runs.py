@@ -261,15 +261,21 @@ def find_parent(uri: str, experiment: str, storage: Path) -> ParentRun | None:
     return ParentRun(uri, found.experiment_id, runs[0]) if found and runs else None
 
 
-def log_evaluation(parent: ParentRun, run_id: str, metrics: Mapping[str, float], files: Mapping[str, bytes]) -> None:
-    """Add the scores of jobs/evaluate.py to a run of `parent`, ended or not: figures, those that changed, and files by
-    name, under evaluation/. Raises ERRORS."""
-    with sqlite_lock(parent.uri), tempfile.TemporaryDirectory() as folder:
+def log_evaluation(
+    parent: ParentRun,
+    run_id: str,
+    metrics: Mapping[str, float],
+    files: Mapping[str, bytes],
+    folder: str = "evaluation",
+) -> None:
+    """Add the scores of a later job to a run of `parent`, ended or not: figures, those that changed, and files by name,
+    as artifacts under `folder`. Raises ERRORS."""
+    with sqlite_lock(parent.uri), tempfile.TemporaryDirectory() as local:
         client = parent.client()
         _log_changed(client, run_id, metrics)
         for name, content in files.items():
-            (Path(folder) / name).write_bytes(content)
-        client.log_artifacts(run_id, folder, "evaluation")
+            (Path(local) / name).write_bytes(content)
+        client.log_artifacts(run_id, local, folder)
 
 
 def _log_changed(client: MlflowClient, run_id: str, metrics: Mapping[str, float]) -> None:

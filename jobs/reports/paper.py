@@ -30,11 +30,14 @@ def is_papers_features(name: str) -> bool:
     return name.startswith("c3d_ucf101_")
 
 
-def differences(config: TrainConfig) -> str:
+def differences(config: TrainConfig, *, rival: bool = False) -> str:
     """How a configuration differs from the paper's, in words, parts joined by "; ".
 
     The paper's is that of its text (`paper`, `image_paper`) or of the authors' code (`official`, `image_official`),
     whichever is nearer. For SinGAN and ConSinGAN it is the same preset as one of theirs.
+
+    Args: rival: the paper's figures are of the same method, as those of SinGAN in Table 3: that it is another than the
+        paper's own is no difference.
 
     Returns: "" for those presets, whatever the settings of the run and the seed are.
     """
@@ -45,7 +48,7 @@ def differences(config: TrainConfig) -> str:
         ((_differing(config, text), text, "paper"), (_differing(config, code), code, "authors' code")),
         key=lambda found: len(found[0]),
     )
-    told = [] if config.method == "hpvaegan" else [f"method {config.method} (paper: hpvaegan)"]
+    told = [] if rival or config.method == "hpvaegan" else [f"method {config.method} (paper: hpvaegan)"]
     if "vae_levels" in names:
         levels = f"{config.vae_levels} VAE level{'s' * (config.vae_levels != 1)}"
         told.append(f"M = {levels} ({whose}: {base.vae_levels})")

@@ -11,15 +11,17 @@ evaluation/study/
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
-from infra import clip_folder
 from jobs.experiment.experiment import EVALUATION, Experiment, Trials, Values
 from jobs.experiment.result import Result
+from jobs.experiment.samples import viewable
 from jobs.tuning.axes import OWN, RIVAL
 
 SAMPLES = 5  # of a method, beside the original (§4.2)
 FOLDER = f"{EVALUATION}/study"
+INDEX = "index.json"
 
 
 def lay_out(experiment: Experiment, trials: Trials, results: Mapping[str, Result]) -> str:
@@ -34,19 +36,20 @@ def lay_out(experiment: Experiment, trials: Trials, results: Mapping[str, Result
     clips = sorted(set.intersection(*(set(of) for of in methods.values()))) if methods else []
     index: dict[str, Any] = {"methods": sorted(methods), "clips": {}}
     for clip in clips:
-        found = {method: _samples(experiment, of[clip]) for method, of in methods.items()}
-        original = _file(experiment, next(iter(methods.values()))[clip], "real")
-        if original is None or any(len(samples) < SAMPLES for samples in found.values()):
+        found = {method: viewable(experiment, of[clip]) for method, of in methods.items()}
+        original = next(iter(found.values())).original
+        if not original or any(len(one.samples) < SAMPLES for one in found.values()):
             continue
         files: dict[str, Any] = {"original": _copy(experiment, original, f"{clip}/original"), "samples": {}}
-        for method, samples in found.items():
+        for method, one in found.items():
             files["samples"][method] = [
-                _copy(experiment, sample, f"{clip}/{method}/{place}") for place, sample in enumerate(samples, start=1)
+                _copy(experiment, sample, f"{clip}/{method}/{place}")
+                for place, sample in enumerate(one.samples[:SAMPLES], start=1)
             ]
         index["clips"][clip] = files
     if not index["clips"]:
         return ""
-    experiment.store.write_json(f"{FOLDER}/index.json", index)
+    experiment.store.write_json(f"{FOLDER}/{INDEX}", index)
     count = f"{len(index['clips'])} clips, {SAMPLES} samples of each of {len(methods)} methods"
     return f"for a user study: {count} in {experiment.uri}/{FOLDER}\n"
 
@@ -57,19 +60,8 @@ def method_name(values: Values) -> str:
     return "--".join([values.get(RIVAL, OWN), *settings])
 
 
-def _samples(experiment: Experiment, trial: str) -> list[tuple[str, bytes]]:
-    """The first ones of a trial, as many as there are to be if it has them."""
-    found = [_file(experiment, trial, f"sample_{place:02d}") for place in range(SAMPLES)]
-    return [file for file in found if file]
-
-
-def _file(experiment: Experiment, trial: str, stem: str) -> tuple[str, bytes] | None:
-    """Suffix and content of a sample: a video's mp4, an image's png."""
-    names = {f"{trial}/{clip_folder.SAMPLES}/{stem}{suffix}": suffix for suffix in (".mp4", ".png")}
-    return next(((names[name], content) for name, content in experiment.store.read(names).items()), None)
-
-
-def _copy(experiment: Experiment, file: tuple[str, bytes], name: str) -> str:
-    suffix, content = file
-    experiment.store.write(f"{FOLDER}/{name}{suffix}", content)
-    return f"{name}{suffix}"
+def _copy(experiment: Experiment, file: str, name: str) -> str:
+    """A file of the experiment under another name, without its suffix. Returns that name with the suffix."""
+    name += PurePosixPath(file).suffix
+    experiment.store.write(f"{FOLDER}/{name}", experiment.store.read([file])[file])
+    return name

@@ -12,7 +12,7 @@ from .conftest import ROOT
 HEAVY = {"torch", "ray", "mlflow", "accelerate", "webdataset", "ffmpeg", "imageio_ffmpeg", "skimage", "scipy"}
 
 
-@pytest.mark.parametrize("job", ["train_corpus", "make_shards", "sample", "gallery"])
+@pytest.mark.parametrize("job", ["train_corpus", "make_shards", "sample", "gallery", "study", "watch"])
 def test_help_imports_nothing_heavy(job: str) -> None:
     script = f"""
 import sys
