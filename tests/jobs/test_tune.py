@@ -354,7 +354,7 @@ def test_one_command_runs_the_ablations_and_tells_the_papers_words_beside(videos
     ("arguments", "told"),
     [
         (["--sweep", "vae_level=1,2"], "did you mean vae_levels?"),
-        (["--sweep", "vae_levels=1,two"], "vae_levels=two: not a value of type int"),
+        (["--sweep", "vae_levels=1,two"], "vae_levels=two: write a whole number"),
         (["--sweep", "vae_levels=1,9"], "vae_levels=9: from 0 to num_scales=7"),
         (["--sweep", "vae_levels="], "no values"),
         (["--sweep", "vae_levels"], "no values"),
