@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -53,6 +55,25 @@ def path(text: str) -> str:
 def local_path(text: str) -> Path:
     """type= of an argument that names a file or folder of this machine, as `path`."""
     return Path(path(text))
+
+
+@dataclass(frozen=True)
+class Length:
+    """A part of a video, in frames or in seconds."""
+
+    value: float
+    in_seconds: bool = False
+
+    def frames(self, fps: float) -> int:
+        """How many, at so many frames a second."""
+        return round(self.value * fps) if self.in_seconds else int(self.value)
+
+
+def length(text: str) -> Length:
+    """type= of every option that takes frames: 48, or seconds: 2s, 0.5s."""
+    if not re.fullmatch(r"-?[0-9]{1,9}|[0-9]{1,6}(\.[0-9]{1,6})?s", text):
+        raise argparse.ArgumentTypeError(f"{printable(text)}: write frames, such as 48, or seconds, such as 2s")
+    return Length(float(text.removesuffix("s")), text.endswith("s"))
 
 
 def features(text: str) -> str:

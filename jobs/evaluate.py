@@ -1,7 +1,7 @@
 """How good the samples of trained clips are: figures and pictures of each, and the table of a corpus.
 
     python jobs/evaluate.py runs/demo                                       # an experiment: all its clips
-    python jobs/evaluate.py runs/demo/bikes-…/checkpoint.pt --n 10 --nn 1   # one clip
+    python jobs/evaluate.py runs/demo/bikes-… --n 10 --nn 1                 # one clip
     python jobs/evaluate.py --samples other_method/ --real clip.mp4         # videos or images that something else made
     ray job submit --working-dir . -- python jobs/evaluate.py /nfs/runs/demo
 
@@ -34,8 +34,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
     parser = command_line.Parser("evaluate.py", __doc__)
     add = parser.add_argument
-    given = "folder of train_corpus.py or tune.py, checkpoint.pt, or a URI"
-    add("given", nargs="*", type=command_line.path, metavar="EXPERIMENT|CHECKPOINT", help=given)
+    given = "folder of train_corpus.py or tune.py, of one clip, its checkpoint.pt, or a URI"
+    add("given", nargs="*", type=command_line.path, metavar="EXPERIMENT|CLIP", help=given)
     add("--n", type=int, default=50, help="samples of each clip")
     add("--seed", type=int, default=1, help="of the samples; 1 gives those that train_corpus.py scored")
     add(

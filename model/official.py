@@ -39,6 +39,7 @@ OPTIONS = {
     **{"ar": float, "org_fps": float, "img_size": int, "min_size": int, "sampling_rates": list},
     **{"stop_scale": int, "stop_scale_time": int, "vae_levels": int},
 }
+NETWORKS = "netG.pth"
 MEND = "give netG.pth of a GeneratorHPVAEGAN for video"
 
 
@@ -69,7 +70,7 @@ def load(folder: str | os.PathLike[str], config: TrainConfig) -> Published:
     amplitudes that are not one a scale.
     """
     folder = Path(folder)
-    path = folder / "netG.pth"
+    path = folder / NETWORKS
     tensors = _tensors(path)
     scales = 1 + _count(r"body\.(\d+)\..*", tensors)
     config = _with_networks(config, tensors, scales, path)

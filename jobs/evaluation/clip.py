@@ -17,7 +17,8 @@ from infra.errors import UsageError, one_line, printable
 from infra.store import Store
 from jobs.evaluation.sample_folder import list_images, list_samples, read_whole
 from jobs.evaluation.table import ScoredClip
-from jobs.experiment.corpus import FPS, frames_of_source
+from jobs.experiment.corpus import FPS
+from jobs.experiment.models import frames_of_real
 from jobs.reports.pictures import field_sheet, png_bytes, spread_sheet
 from model.config import Method, Precision
 from model.device import best_device, use_assigned_threads
@@ -87,7 +88,7 @@ def score_clip(
             loaded = loaded.rival(task.method)
         config = loaded.config
         if not chunks:
-            chunks = frames_of_source(str(task.real), config)
+            chunks = frames_of_real(str(task.real), config)
         elif loaded.needs_clip and not task.method and loaded.name != task.clip_id:
             raise ValueError(
                 f"{task.checkpoint}: is of the clip {loaded.name}; give the folder of that clip, or --real"

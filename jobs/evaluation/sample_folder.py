@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from model.pyramid import to_video
 from pipeline import image, video
 from pipeline.sources import Failure, Video, expand
 
-NO_SAMPLES = ("real", "reconstruction", "sheet")
+# By their names without suffix: what lies beside the samples of a trained clip, and of jobs/sample.py.
+NO_SAMPLE = re.compile(r"real|reconstruction|(sheet|compare)(_(.+_)?seed\d+.*)?")
 
 
 def list_videos(folder: str) -> tuple[list[Video], list[str]]:
@@ -35,14 +37,14 @@ def list_videos(folder: str) -> tuple[list[Video], list[str]]:
 def list_samples(videos: Sequence[Video]) -> list[Video]:
     """Those that are samples: one of files that differ in their ending only, as the .mp4 and .gif of jobs/sample.py.
 
-    `real` and `reconstruction`, which lie beside the samples of a trained clip, are none.
+    `real`, `reconstruction`, sheets and comparisons, which lie beside them, are none.
     """
     by_stem: dict[str, Video] = {}
     for found in sorted(videos, key=lambda found: (found.path.lower().endswith(".gif"), found.path)):
         path = Path(found.path)
         if path.is_dir():  # of frames
             by_stem[found.path] = found
-        elif path.stem not in NO_SAMPLES:
+        elif not NO_SAMPLE.fullmatch(path.stem):
             by_stem.setdefault(str(path.with_suffix("")), found)
     return sorted(by_stem.values(), key=lambda found: found.path)
 
@@ -52,7 +54,7 @@ def list_images(folder: Path) -> list[str]:
     return sorted(
         str(path)
         for path in folder.rglob("*")
-        if image.is_image(path) and path.stem not in NO_SAMPLES and not path.stem.startswith("scale_")
+        if image.is_image(path) and not NO_SAMPLE.fullmatch(path.stem) and not path.stem.startswith("scale_")
     )
 
 
