@@ -190,10 +190,22 @@ def check_z_frames(count: int | None) -> None:
 
 def add_storage(parser: argparse.ArgumentParser, experiment: str) -> None:
     """--storage, --experiment and --tracking-uri. experiment: the help of the second, its default included."""
-    storage = "where everything goes: a path all nodes share, or s3://, gs:// (default: runs)"
+    storage = (
+        "where everything goes: a path all nodes share, or s3://, gs:// (default: runs; of a Ray job "
+        "~/hp-vae-gan-runs on the node that runs it)"
+    )
     parser.add_argument("--storage", type=path, help=storage)
     parser.add_argument("--experiment", help=experiment)
     add_tracking_uri(parser)
+
+
+def print_storage(given: str | None, console: Console) -> None:
+    """The first line of a Ray job without --storage: where its files are, as its working folder is thrown away."""
+    from infra.store import default_folder, host, in_ray_job
+
+    if given is None and in_ray_job():
+        where = f"{printable(default_folder())} on {host().rpartition('-')[0]}"
+        console.print(f"storage: {where}, as no --storage is given", soft_wrap=True)
 
 
 def add_tracking_uri(parser: argparse.ArgumentParser) -> None:

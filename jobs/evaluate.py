@@ -3,7 +3,7 @@
     python jobs/evaluate.py runs/demo                                       # an experiment: all its clips
     python jobs/evaluate.py runs/demo/bikes-… --n 10 --nn 1                 # one clip
     python jobs/evaluate.py --samples other_method/ --real clip.mp4         # videos or images that something else made
-    ray job submit --working-dir . -- python jobs/evaluate.py /nfs/runs/demo
+    ray job submit --address http://HEAD:8265 --working-dir . -- python jobs/evaluate.py /nfs/runs/demo
 
 Writes evaluation/ in what was given, or --out: results.csv, .json and .md, and of each clip diversity.png (where its
 samples differ) and nnf_00.png … (where in the clip their patches come from). An experiment's figures go to MLflow too,

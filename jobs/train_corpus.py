@@ -2,7 +2,8 @@
 
     python jobs/train_corpus.py --corpus demo --preset demo
     python jobs/train_corpus.py --corpus my_videos/ --preset small --set iters_per_scale=2000
-    ray job submit --working-dir . -- python jobs/train_corpus.py --corpus /nfs/clips --preset paper --storage /nfs/runs
+    ray job submit --address http://HEAD:8265 --working-dir . -- \\
+        python jobs/train_corpus.py --corpus /nfs/clips --preset paper --storage /nfs/runs
 
 Running the same command again finishes what is missing. Exit code: 0 all clips done; 1 some failed, the table names
 them and why; 2 bad arguments or nothing to do.
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = command_line.console(live=True)
 
     def run() -> int:
+        command_line.print_storage(args.storage, console)
         request = TrainRequest.from_args(args)
         if not args.dry_run:
             check_cluster()
