@@ -251,9 +251,9 @@ class Store:
 
 
 def files_below(folder: Path) -> list[str]:
-    """Relative names of the files in a folder and its sub-folders, without what is hidden."""
+    """Relative names of the files in a folder and its sub-folders, without what is hidden, as files in the making."""
     found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    return sorted(path.as_posix() for path in found if not path.parts[0].startswith("."))
+    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
 
 
 def _inside(remote: str, root: str) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from infra.errors import printable
+from infra.errors import counted, printable
 from jobs import command_line
 from jobs.command_line import BAD_ARGUMENTS, DONE, SOME_FAILED
 
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def report(out: Path, prepared: Prepared, failures: Sequence[Failure]) -> None:
     """Print how many clips were written, were there, are dropped and failed."""
     written = prepared.written
-    shards = f"in {len(written.shards)} new shard(s) in {printable(out)}"
+    shards = f"in {counted(len(written.shards), 'new shard')} in {printable(out)}"
     print(f"{'clips written':<16}{len(written.clip_ids):>6}  {shards}")
     print(f"{'already there':<16}{written.skipped:>6}")
     print(f"{'frames dropped':<16}{sum(prepared.dropped.values()):>6}")

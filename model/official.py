@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from infra.errors import counted
 from model.checkpoint import CheckpointError, rebuild
 from model.config import ConfigError, TrainConfig
 from model.networks.generators import GeneratorStack
@@ -78,7 +79,9 @@ def load(folder: str | os.PathLike[str], config: TrainConfig) -> Published:
     if (folder / "args.txt").exists():
         config, aspect = _with_ladder(config, folder / "args.txt")
     if scales > config.num_scales:
-        raise CheckpointError(f"{path}: {scales} scales, args.txt says {config.num_scales}; give files of one training")
+        raise CheckpointError(
+            f"{path}: {counted(scales, 'scale')}, args.txt says {config.num_scales}; give files of one training"
+        )
     generators = _renamed(config, tensors, scales, path)
     amps = _noise_amps(folder / "Noise_Amps.pth", scales)
     return Published(

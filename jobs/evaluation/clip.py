@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infra.errors import UsageError, one_line, printable
+from infra.errors import UsageError, counted, one_line, printable
 from infra.store import Store
 from jobs.evaluation.sample_folder import list_images, list_samples, read_whole
 from jobs.evaluation.table import ScoredClip
@@ -105,7 +105,9 @@ def score_clip(
         row = replace(row, clip_id=printable(task.clip_id), method=task.method or "")
         if row.scores or not row.complaints:
             return row
-        return replace(row, complaints=[f"none of {options.num_samples} samples can be scored: {row.complaints[0]}"])
+        return replace(
+            row, complaints=[f"none of {counted(options.num_samples, 'sample')} can be scored: {row.complaints[0]}"]
+        )
     except Exception as error:  # the boundary where a failure becomes data: this clip's, and only its
         kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
         return task.unscored(kind + one_line(error))

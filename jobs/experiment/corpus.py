@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from infra.errors import UsageError, one_line, printable
+from infra.errors import UsageError, counted, one_line, printable
 from jobs.experiment.experiment import Experiment
 from model.config import TrainConfig
 from model.pyramid import ladder
@@ -261,7 +261,7 @@ def _misfit(clip: Clip, config: TrainConfig) -> str:
     if clip.dims == 3 and (clip.num_frames, clip.fps) != (config.num_frames, config.fps or clip.fps):
         rate = f" at {config.fps:g}" if config.fps else ""
         wanted = f"{config.num_frames}{rate} are needed; make its shard with these"
-        return f"has {clip.num_frames} frames at {clip.fps:g} FPS, {wanted}"
+        return f"has {counted(clip.num_frames, 'frame')} at {clip.fps:g} FPS, {wanted}"
     try:
         coarsest = ladder(config, clip.height, clip.width)[0]
     except ValueError as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from infra.errors import counted
 from jobs.sampling.given import Given
 from jobs.sampling.request import ApplicationRequest
 from model.pyramid import ScaleSize
@@ -107,7 +108,7 @@ def _one(
             return applications.extend(behind, before, seed=own), ""
         case "loop":
             frames, seam = applications.loop(given.video, seed=own)
-            change = f"{len(frames)} frames; at the seam they change by {seam.change:.1f} levels"
+            change = f"{counted(len(frames), 'frame')}; at the seam they change by {seam.change:.1f} levels"
             return frames, f"loop {index}: {change}, the clip's own change is {seam.own:.1f}"
         case "retarget":
             assert size is not None
