@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A Ray head on this machine to submit jobs to, as to a cluster. It stays in the foreground; Ctrl-C ends it.
 #     infra/cluster/local_head.sh              # further arguments go to `ray start`, e.g. --num-gpus 4
-# It prints what to type in another terminal.
+# It prints what to export and type in another terminal: without both variables `ray status` finds no head.
 # Everything listens on 127.0.0.1 only, which on Linux takes RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0: without it Ray's own
 # ports (GCS, raylet, workers) are open on every interface, whatever --node-ip-address says. Other users of this machine
 # remain, so every client must show the token in ~/.ray/auth_token, which is made here if there is none;
@@ -17,7 +17,7 @@ export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="${RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER:-0
 cat <<END
 A Ray head on this machine. In another terminal, in $(cd "$BIN/../.." && pwd):
     source .venv/bin/activate
-    export RAY_AUTH_MODE=$RAY_AUTH_MODE
+    export RAY_AUTH_MODE=$RAY_AUTH_MODE RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=$RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER
     ray status --address 127.0.0.1:${RAY_PORT:-6379}
     ray job submit --address http://127.0.0.1:${RAY_DASHBOARD_PORT:-8265} --working-dir . -- \\
         python jobs/train_corpus.py --corpus demo --storage "\$PWD/runs"

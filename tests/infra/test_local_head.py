@@ -34,6 +34,7 @@ def test_it_prints_what_a_client_needs_before_it_starts(script: Path, ports: tup
     assert f"ray start --head --block --port {ports[0]} " in start and "--num-gpus 4" in start
     lines = [line.strip() for line in told.splitlines()]
     assert str(script.parent.parent.parent) in lines[0]
-    assert "export RAY_AUTH_MODE=token" in lines and f"ray status --address 127.0.0.1:{ports[0]}" in lines
+    assert "export RAY_AUTH_MODE=token RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0" in lines
+    assert f"ray status --address 127.0.0.1:{ports[0]}" in lines
     (submit,) = [line for line in lines if line.startswith("ray job submit ")]
     assert f"--address http://127.0.0.1:{ports[1]} " in submit
