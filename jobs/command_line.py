@@ -140,6 +140,27 @@ def add_preset(to: argparse._ActionsContainer, default: str = "small") -> None:
     to.add_argument("--preset", choices=sorted(PRESETS), default=default, help="a configuration (model/presets.py)")
 
 
+def add_corpus(parser: argparse.ArgumentParser, text: str) -> None:
+    """--corpus, and --start, which `with_start` joins to it. text: the help of the first."""
+    parser.add_argument("--corpus", required=True, type=path, help=text)
+    start = "where its videos begin, in seconds (default: 0); of one video also clip.mp4@2.5"
+    parser.add_argument("--start", type=seconds, metavar="SECONDS", help=start)
+
+
+def seconds(text: str) -> float:
+    """type= of a time in a video: 2, 2.5 or 2.5s."""
+    if not re.fullmatch(r"[0-9]{1,8}(\.[0-9]{1,6})?s?", text):
+        raise argparse.ArgumentTypeError(f"{printable(text)}: write seconds, such as 2.5")
+    return float(text.removesuffix("s"))
+
+
+def with_start(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with --start in --corpus, as the sources of the pipeline have it: my_videos@2.5."""
+    if args.start is not None:
+        args.corpus = f"{args.corpus.rstrip('/')}@{args.start:g}"
+    return args
+
+
 def add_set(parser: argparse.ArgumentParser) -> None:
     """--set."""
     overrides = "override a setting; may be repeated"

@@ -29,12 +29,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
     parser = command_line.Parser("train_corpus.py", __doc__)
     add = parser.add_argument
-    add(
-        "--corpus",
-        required=True,
-        type=command_line.path,
-        help="shards, a video file, a folder of videos, a CSV manifest, their URI, or demo",
-    )
+    command_line.add_corpus(parser, "shards, a video file, a folder of videos, a CSV manifest, their URI, or demo")
     start = parser.add_mutually_exclusive_group()
     command_line.add_preset(start)
     start.add_argument(
@@ -59,7 +54,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     resume.add_argument("--resume", action="store_true", help="finish what is missing (the default)")
     resume.add_argument("--fresh", action="store_true", help="forget these clips' earlier work and start again")
     add("--dry-run", action="store_true", help="print clips, ladder, resources and iterations; do nothing")
-    return parser.parse(argv)
+    return command_line.with_start(parser.parse(argv))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -31,7 +31,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
     parser = command_line.Parser("tune.py", __doc__)
     add = parser.add_argument
-    add("--corpus", required=True, type=command_line.path, help="as train_corpus.py takes it")
+    command_line.add_corpus(parser, "as train_corpus.py takes it")
     command_line.add_preset(parser)
     command_line.add_set(parser)
     command_line.add_method(parser)
@@ -55,7 +55,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     command_line.add_share(parser, of="trial")
     add("--n", type=int, default=10, help="samples a trial that are scored and kept, at least 2")
     add("--dry-run", action="store_true", help="make the run's checks, print clips, trials and iterations; do nothing")
-    return parser.parse(argv)
+    return command_line.with_start(parser.parse(argv))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

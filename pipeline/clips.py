@@ -83,7 +83,8 @@ def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
 
     Args:
         sources: video or image file; folder of these (recursive); folder of numbered frames; CSV manifest with
-            columns clip_id,path,start_s[,duration_s] (paths relative to the manifest); or "demo".
+            columns clip_id,path,start_s[,duration_s] (paths relative to the manifest); or "demo". Any but a manifest
+            with @SECONDS behind it, where its videos begin.
 
     A manifest row without a stride gives one clip, at its start_s. Nothing in a source raises: what cannot be used is
     a Failure.
@@ -103,9 +104,11 @@ def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
             continue
         owner = owners.setdefault(found.clip_id, found)
         if owner is not found:
-            if not _same(owner, found):  # the very same video given twice needs no second clip
+            if not _same(owner, found):
                 failures.append(_same_id(found, owner, found.clip_id))
-            continue
+                continue
+            if _start(owner) == _start(found):  # the very same video given twice needs no second clip
+                continue
         try:
             cut, total, lines = _image(found, spec) if isinstance(found, Still) else _video(found, spec)
         except video.VideoError as error:
@@ -193,6 +196,10 @@ def _same(one: Video | Still, other: Video | Still) -> bool:
     if one.named_as or other.named_as:
         return False
     return os.path.realpath(one.path) == os.path.realpath(other.path)
+
+
+def _start(found: Video | Still) -> float:
+    return found.start_s if isinstance(found, Video) else 0.0
 
 
 def _same_id(found: Video | Still, owner: Video | Still, clip_id: str) -> Failure:

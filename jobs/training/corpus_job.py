@@ -122,7 +122,7 @@ def _print_plan(console: Console, corpus: Corpus, request: TrainRequest) -> None
         config = settings.of(clip.dims)
         state = "to train" if clip.clip_id in todo else "done"
         chunks = f"  {clip.num_chunks} chunks" if clip.num_chunks > 1 else ""
-        console.print(f"{clip.clip_id}  {clip.height}×{clip.width} px{chunks}  {state}")
+        console.print(f"{clip.clip_id}  {clip.height}×{clip.width} px (H×W){chunks}  {state}")
         sizes = " ".join(map(str, ladder(config, clip.height, clip.width)))
         console.print(f"    ladder T×H×W: {sizes}", soft_wrap=True)
         measured = {"height": clip.height, "width": clip.width, "shorter": min(clip.height, clip.width)}

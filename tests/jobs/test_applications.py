@@ -144,6 +144,16 @@ def test_videos_of_every_application(of_video: tuple[Path, Path], tmp_path: Path
         assert ("at the seam they change by" in told) == (options[0] == "--loop")
 
 
+def test_the_clip_of_a_model_that_does_not_begin_at_the_start(of_video: tuple[Path, Path], tmp_path: Path) -> None:
+    """--real clip.mp4@0.25 of 24 FPS: its frames from 6 on. --extend keeps them."""
+    later = (of_video[0], Path(f"{of_video[1]}@0.25"))
+    assert apply(later, tmp_path / "out", "--extend", 1)[0] == 0
+    clip = video.decode(of_video[1], start_frame=6, num_frames=13, fps=24, max_height=24).astype(int)
+    first = video.decode(of_video[1], num_frames=13, fps=24, max_height=24).astype(int)
+    kept = frames(tmp_path / "out" / "extend_seed0_000.mp4")[:13].astype(int)
+    assert abs(kept - clip).mean() < abs(kept - first).mean()
+
+
 def test_samples_that_are_kept_are_those_of_their_numbers(of_video: tuple[Path, Path], tmp_path: Path) -> None:
     assert apply(of_video, tmp_path / "all", "--n", 8)[0] == 0
     code, told = apply(of_video, tmp_path / "kept", "--keep", 2)
