@@ -56,7 +56,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--real",
         type=command_line.path,
         metavar="CLIP",
-        help="the real video or image, of --samples or of a checkpoint: of a video its first frames",
+        help="real video, image or trained clip's folder, of --samples or of a checkpoint: of a video its first frames",
     )
     add("--out", type=command_line.path, help="folder or URI for the results (default: evaluation/ in what is given)")
     add("--keep", action="store_true", help="keep the samples too, as mp4")

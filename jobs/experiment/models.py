@@ -84,19 +84,27 @@ def chunks_of_checkpoint(model: Store, clip_id: str) -> tuple[ShardEntry, ...]:
     return models.chunks_of(clip_id) if models else ()
 
 
-def frames_of_real(given: str, config: TrainConfig) -> list[np.ndarray]:
-    """The clip that --real names, for a model of this config: uint8 (T, H, W, 3) RGB a chunk.
+def frames_of_folder(given: str) -> list[np.ndarray] | None:
+    """The frames that an experiment has of a trained clip, by the clip's folder: uint8 (T, H, W, 3) RGB a chunk.
 
-    Args: given: a video or image, see `frames_of_source`; or the folder of a trained clip, whose frames its experiment
-        has.
-
-    Raises VideoError, ShardError, and UsageError for a folder whose experiment has the frames no more.
+    None for what is no clip's folder. Raises ShardError, and UsageError if the experiment has the frames no more.
     """
     if not Path(given, CONFIG).is_file():
-        return frames_of_source(given, config)
+        return None
     folder = Store.open(given, "--real")
     entries = chunks_of_checkpoint(folder, folder.name)
     if not entries:
         cause = "no experiment around this folder has the frames of its clip"
         raise UsageError(f"--real {given}: {cause}; give the video or image itself")
     return [shards.read_clip(entry).frames_thwc for entry in entries]
+
+
+def frames_of_real(given: str, config: TrainConfig) -> list[np.ndarray]:
+    """The clip that --real names, for a model of this config: uint8 (T, H, W, 3) RGB a chunk.
+
+    Args: given: a trained clip's folder, see `frames_of_folder`; or a video or image, see `frames_of_source`.
+
+    Raises VideoError, ShardError, UsageError.
+    """
+    frames = frames_of_folder(given)
+    return frames_of_source(given, config) if frames is None else frames
