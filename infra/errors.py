@@ -58,6 +58,11 @@ def printable(path: str | os.PathLike[str]) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 clip", "2 clips", "20,000 clips": a number of things whose plural ends in s."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def is_utf8(path: str | os.PathLike[str]) -> bool:
     """Whether a path is text, as MLflow and Ray need it: a file system's names may be any bytes."""
     return os.fspath(path).isascii() or os.fspath(path).encode(errors="replace").decode() == os.fspath(path)

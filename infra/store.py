@@ -27,10 +27,14 @@ IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
 ROOM_BYTES = 2 << 20  # that a folder must have to begin with: MLflow's empty store alone takes about 1 MB
 
 
+def in_ray_job() -> bool:
+    """Whether this is a process that `ray job submit` started: its working folder is a copy that is thrown away."""
+    return IN_RAY_JOB in os.environ
+
+
 def default_folder() -> Path:
-    """Storage where none is given: runs/, but of a Ray job's working folder, a copy that is thrown away, not."""
-    in_ray_job = IN_RAY_JOB in os.environ
-    return Path.home() / "hp-vae-gan-runs" if in_ray_job else Path("runs").resolve()
+    """Storage where none is given: runs/, of a Ray job ~/hp-vae-gan-runs."""
+    return Path.home() / "hp-vae-gan-runs" if in_ray_job() else Path("runs").resolve()
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Store:
             return cls(str(default_folder()))
         named = f"{option} {printable(given)}"
         if "://" not in given:
-            if IN_RAY_JOB in os.environ and not os.path.isabs(given):
+            if in_ray_job() and not os.path.isabs(given):
                 cause = "a Ray job's folder is thrown away; give an absolute path or a URI"
                 raise UsageError(f"{named}: {cause}")
             try:
@@ -247,9 +251,9 @@ class Store:
 
 
 def files_below(folder: Path) -> list[str]:
-    """Relative names of the files in a folder and its sub-folders, without what is hidden."""
+    """Relative names of the files in a folder and its sub-folders, without what is hidden, as files in the making."""
     found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    return sorted(path.as_posix() for path in found if not path.parts[0].startswith("."))
+    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
 
 
 def _inside(remote: str, root: str) -> str:

@@ -31,6 +31,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from infra.errors import counted
 from jobs import command_line
 from jobs.command_line import BAD_ARGUMENTS, DONE
 from model.config import ConfigError
@@ -118,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.videos:
         seconds = timing.in_own_process(timing.measure_sampling, config, sizes, args.videos)
         report["sampling"] = {"videos": args.videos, "shape": sizes[-1], "seconds": seconds}
-        line = f"{args.videos} videos of {tuple(sizes[-1])}: {seconds:.1f} s"
+        line = f"{counted(args.videos, 'video')} of {tuple(sizes[-1])}: {seconds:.1f} s"
         if args.compare:
             exact = config.with_overrides(["precision=float32"])
             plain = timing.in_own_process(timing.measure_sampling, exact, sizes, args.videos)
@@ -129,12 +130,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         n = scales[-1]
         timed = timing.in_own_process(timing.measure_chunks, config, sizes, n, args.seconds, count)
         report.setdefault("chunks", []).append({"scale": n, "chunks": count, **asdict(timed)})
-        line = f"scale {n}, {count} chunks: {timed.sec_per_iter:.3f} s an iteration, {timed.peak_gib:.2f} GiB"
+        line = (
+            f"scale {n}, {counted(count, 'chunk')}: {timed.sec_per_iter:.3f} s an iteration, {timed.peak_gib:.2f} GiB"
+        )
         console.print(line)
     for count in together:
         per_hour = timing.clips_an_hour(config, sizes, args.seconds, count)
         report.setdefault("together", []).append({"clips": count, "clips_an_hour": per_hour})
-        console.print(f"{count} clips at once: {per_hour:.1f} clips an hour")
+        console.print(f"{counted(count, 'clip')} at once: {per_hour:.1f} clips an hour")
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
     return DONE

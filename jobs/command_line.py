@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -59,6 +61,25 @@ def path(text: str) -> str:
 def local_path(text: str) -> Path:
     """type= of an argument that names a file or folder of this machine, as `path`."""
     return Path(path(text))
+
+
+@dataclass(frozen=True)
+class Length:
+    """A part of a video, in frames or in seconds."""
+
+    value: float
+    in_seconds: bool = False
+
+    def frames(self, fps: float) -> int:
+        """How many, at so many frames a second."""
+        return round(self.value * fps) if self.in_seconds else int(self.value)
+
+
+def length(text: str) -> Length:
+    """type= of every option that takes frames: 48, or seconds: 2s, 0.5s."""
+    if not re.fullmatch(r"-?[0-9]{1,9}|[0-9]{1,6}(\.[0-9]{1,6})?s", text):
+        raise argparse.ArgumentTypeError(f"{printable(text)}: write frames, such as 48, or seconds, such as 2s")
+    return Length(float(text.removesuffix("s")), text.endswith("s"))
 
 
 def features(text: str) -> str:
@@ -136,6 +157,27 @@ def add_preset(to: argparse._ActionsContainer, default: str = "small") -> None:
     to.add_argument("--preset", choices=sorted(PRESETS), default=default, help="a configuration (model/presets.py)")
 
 
+def add_corpus(parser: argparse.ArgumentParser, text: str) -> None:
+    """--corpus, and --start, which `with_start` joins to it. text: the help of the first."""
+    parser.add_argument("--corpus", required=True, type=path, help=text)
+    start = "where its videos begin, in seconds (default: 0); of one video also clip.mp4@2.5"
+    parser.add_argument("--start", type=seconds, metavar="SECONDS", help=start)
+
+
+def seconds(text: str) -> float:
+    """type= of a time in a video: 2, 2.5 or 2.5s."""
+    if not re.fullmatch(r"[0-9]{1,8}(\.[0-9]{1,6})?s?", text):
+        raise argparse.ArgumentTypeError(f"{printable(text)}: write seconds, such as 2.5")
+    return float(text.removesuffix("s"))
+
+
+def with_start(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with --start in --corpus, as the sources of the pipeline have it: my_videos@2.5."""
+    if args.start is not None:
+        args.corpus = f"{args.corpus.rstrip('/')}@{args.start:g}"
+    return args
+
+
 def add_set(parser: argparse.ArgumentParser) -> None:
     """--set."""
     overrides = "override a setting; may be repeated"
@@ -186,10 +228,22 @@ def check_z_frames(count: int | None) -> None:
 
 def add_storage(parser: argparse.ArgumentParser, experiment: str) -> None:
     """--storage, --experiment and --tracking-uri. experiment: the help of the second, its default included."""
-    storage = "where everything goes: a path all nodes share, or s3://, gs:// (default: runs)"
+    storage = (
+        "where everything goes: a path all nodes share, or s3://, gs:// (default: runs; of a Ray job "
+        "~/hp-vae-gan-runs on the node that runs it)"
+    )
     parser.add_argument("--storage", type=path, help=storage)
     parser.add_argument("--experiment", help=experiment)
     add_tracking_uri(parser)
+
+
+def print_storage(given: str | None, console: Console) -> None:
+    """The first line of a Ray job without --storage: where its files are, as its working folder is thrown away."""
+    from infra.store import default_folder, host, in_ray_job
+
+    if given is None and in_ray_job():
+        where = f"{printable(default_folder())} on {host().rpartition('-')[0]}"
+        console.print(f"storage: {where}, as no --storage is given", soft_wrap=True)
 
 
 def add_tracking_uri(parser: argparse.ArgumentParser) -> None:

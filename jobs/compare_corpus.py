@@ -78,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = command_line.console(live=True)
 
     def run() -> int:
+        command_line.print_storage(args.storage, console)
         check_cluster()
         config = replace(command_line.config_of(args), fps=FPS)  # models are of the clips that are compared
         if min(args.limit - 1, args.workers, 1 if args.stride is None else args.stride) < 1 or args.seed < 0:

@@ -1,9 +1,9 @@
 """How good the samples of trained clips are: figures and pictures of each, and the table of a corpus.
 
     python jobs/evaluate.py runs/demo                                       # an experiment: all its clips
-    python jobs/evaluate.py runs/demo/bikes-…/checkpoint.pt --n 10 --nn 1   # one clip
+    python jobs/evaluate.py runs/demo/bikes-… --n 10 --nn 1                 # one clip
     python jobs/evaluate.py --samples other_method/ --real clip.mp4         # videos or images that something else made
-    ray job submit --working-dir . -- python jobs/evaluate.py /nfs/runs/demo
+    ray job submit --address http://HEAD:8265 --working-dir . -- python jobs/evaluate.py /nfs/runs/demo
 
 Writes evaluation/ in what was given, or --out: results.csv, .json and .md, and of each clip diversity.png (where its
 samples differ) and nnf_00.png … (where in the clip their patches come from). An experiment's figures go to MLflow too,
@@ -34,8 +34,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
     parser = command_line.Parser("evaluate.py", __doc__)
     add = parser.add_argument
-    given = "folder of train_corpus.py or tune.py, checkpoint.pt, or a URI"
-    add("given", nargs="*", type=command_line.path, metavar="EXPERIMENT|CHECKPOINT", help=given)
+    given = "folder of train_corpus.py or tune.py, of one clip, its checkpoint.pt, or a URI"
+    add("given", nargs="*", type=command_line.path, metavar="EXPERIMENT|CLIP", help=given)
     add("--n", type=int, default=50, help="samples of each clip")
     add("--seed", type=int, default=1, help="of the samples; 1 gives those that train_corpus.py scored")
     add(
@@ -56,7 +56,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--real",
         type=command_line.path,
         metavar="CLIP",
-        help="the real video or image, of --samples or of a checkpoint: of a video its first frames",
+        help="real video, image or trained clip's folder, of --samples or of a checkpoint: of a video its first frames",
     )
     add("--out", type=command_line.path, help="folder or URI for the results (default: evaluation/ in what is given)")
     add("--keep", action="store_true", help="keep the samples too, as mp4")

@@ -1,6 +1,7 @@
 """Cut videos into clips and write them as shards that training reads.
 
     python jobs/make_shards.py my_videos/ --out shards/
+    python jobs/make_shards.py one.mp4@2.5 two.mp4@0 --stride 1s --out shards/
 
 Running the same command again writes only the clips that are missing. Exit code: 0 all done; 1 some sources
 or clips failed (listed, with the reason); 2 bad arguments, or no usable clip.
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from infra.errors import printable
+from infra.errors import counted, printable
 from jobs import command_line
-from jobs.command_line import BAD_ARGUMENTS, DONE, SOME_FAILED
+from jobs.command_line import BAD_ARGUMENTS, DONE, SOME_FAILED, Length
 
 if TYPE_CHECKING:
     from pipeline.prepare import Prepared
@@ -35,13 +36,25 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("sources", nargs="+", type=command_line.path, metavar="SOURCE", help=sources)
     add("--out", required=True, type=command_line.local_path, metavar="DIR", help="folder for the shards")
-    add("--frames", type=_frames, default=13, help="frames a clip, 2 or more")
+    start = "where the videos begin, in seconds (default: 0); of one source also SOURCE@SECONDS"
+    add("--start", type=command_line.seconds, metavar="SECONDS", help=start)
+    frames = "frames a clip, 2 or more, or seconds, such as 2s"
+    add("--frames", type=command_line.length, default=Length(13), help=f"{frames} (default: 13)")
     add("--fps", type=_rate, default=24.0, help="frames a second that videos are resampled to")
-    add("--stride", type=_count, default=13, help="frames from one clip's start to the next")
+    stride = "frames or seconds from one clip's start to the next"
+    add("--stride", type=command_line.length, default=Length(13), help=f"{stride} (default: 13)")
     add("--max-height", type=_count, default=256, help="px; higher videos are shrunk")
     add("--max-image-height", type=_count, default=256, help="px; higher images are shrunk")
     add("--as-is", action="store_true", help="each picture of a file is one frame, whatever its rate (time lapses)")
-    return parser.parse(argv)
+    args = parser.parse(argv)
+    if args.as_is and (args.frames.in_seconds or args.stride.in_seconds):
+        parser.error("--as-is: pictures as they are have no rate; give --frames and --stride in frames")
+    args.frames, args.stride = args.frames.frames(args.fps), args.stride.frames(args.fps)
+    if args.frames < 2 or args.stride < 1:
+        parser.error(f"--frames is {args.frames}, --stride {args.stride} frames; 2 and 1 are the least")
+    if args.start is not None:
+        args.sources = [f"{source.rstrip('/')}@{args.start:g}" for source in args.sources]
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def report(out: Path, prepared: Prepared, failures: Sequence[Failure]) -> None:
     """Print how many clips were written, were there, are dropped and failed."""
     written = prepared.written
-    shards = f"in {len(written.shards)} new shard(s) in {printable(out)}"
+    shards = f"in {counted(len(written.shards), 'new shard')} in {printable(out)}"
     print(f"{'clips written':<16}{len(written.clip_ids):>6}  {shards}")
     print(f"{'already there':<16}{written.skipped:>6}")
     print(f"{'frames dropped':<16}{sum(prepared.dropped.values()):>6}")
@@ -95,13 +108,6 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
-
-
-def _frames(text: str) -> int:
-    value = int(text)
-    if value < 2:
-        raise argparse.ArgumentTypeError(f"{text} is not 2 or more")
     return value
 
 

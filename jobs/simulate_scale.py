@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from infra.errors import counted
 from jobs import command_line
 from jobs.command_line import DONE
 
@@ -121,7 +122,10 @@ def simulate(folder: Path, count: int, nodes: int) -> None:
         return ClipTask(clip.clip_id, clip.source, config, experiment, parent, 2)
 
     half = clips[: count // 2]
-    print(f"{count} clips, {nodes} nodes, {len(half)} first; driver {resident_mib():.0f} MiB", flush=True)
+    print(
+        f"{counted(count, 'clip')}, {counted(nodes, 'node')}, {len(half)} first; driver {resident_mib():.0f} MiB",
+        flush=True,
+    )
     done = 0
     for part in (half, None):
         if part is None:  # what a second submission does: one listing, all markers at once, the rest of the clips

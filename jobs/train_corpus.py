@@ -2,7 +2,8 @@
 
     python jobs/train_corpus.py --corpus demo --preset demo
     python jobs/train_corpus.py --corpus my_videos/ --preset small --set iters_per_scale=2000
-    ray job submit --working-dir . -- python jobs/train_corpus.py --corpus /nfs/clips --preset paper --storage /nfs/runs
+    ray job submit --address http://HEAD:8265 --working-dir . -- \\
+        python jobs/train_corpus.py --corpus /nfs/clips --preset paper --storage /nfs/runs
 
 Running the same command again finishes what is missing. Exit code: 0 all clips done; 1 some failed, the table names
 them and why; 2 bad arguments or nothing to do.
@@ -28,12 +29,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
     parser = command_line.Parser("train_corpus.py", __doc__)
     add = parser.add_argument
-    add(
-        "--corpus",
-        required=True,
-        type=command_line.path,
-        help="shards, a video file, a folder of videos, a CSV manifest, their URI, or demo",
-    )
+    command_line.add_corpus(parser, "shards, a video file, a folder of videos, a CSV manifest, their URI, or demo")
     start = parser.add_mutually_exclusive_group()
     command_line.add_preset(start)
     start.add_argument(
@@ -62,7 +58,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="check everything, print clips, ladders, iterations, minutes and disk; do nothing",
     )
-    return parser.parse(argv)
+    return command_line.with_start(parser.parse(argv))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = command_line.console(live=True)
 
     def run() -> int:
+        command_line.print_storage(args.storage, console)
         request = TrainRequest.from_args(args)
         check_cluster()
         from jobs.training import corpus_job, plan  # import torch, Ray and MLflow, which --help must not wait for

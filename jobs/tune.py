@@ -31,7 +31,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
     parser = command_line.Parser("tune.py", __doc__)
     add = parser.add_argument
-    add("--corpus", required=True, type=command_line.path, help="as train_corpus.py takes it")
+    command_line.add_corpus(parser, "as train_corpus.py takes it")
     command_line.add_preset(parser)
     command_line.add_set(parser)
     command_line.add_method(parser)
@@ -54,7 +54,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     command_line.add_storage(parser, "name of this sweep in storage and MLflow (default: corpus, preset and settings)")
     command_line.add_share(parser, of="trial")
     add("--n", type=int, default=10, help="samples a trial that are scored and kept, at least 2")
-    return parser.parse(argv)
+    add("--dry-run", action="store_true", help="make the run's checks, print clips, trials and iterations; do nothing")
+    return command_line.with_start(parser.parse(argv))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,10 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = command_line.console()
 
     def run() -> int:
+        command_line.print_storage(args.storage, console)
         request = SweepRequest.from_args(args)
         check_cluster()
         from jobs.tuning import sweep  # imports torch, Ray and MLflow, which --help must not wait for
 
+        if args.dry_run:
+            sweep.preview(request, console)
+            return DONE
         return SOME_FAILED if sweep.run(request, console) else DONE
 
     stopped = "stopped; the same command goes on from the last checkpoints, with --restore once a trial has begun"

@@ -165,10 +165,10 @@ class Model:
 def load(
     path: str, frames: np.ndarray | Sequence[np.ndarray] | None = None, *, precision: Precision | None = None
 ) -> Model:
-    """The model of a checkpoint, or of a folder of the authors' published code.
+    """The model of a clip, or of a folder of the authors' published code.
 
     Args:
-        path: or its URI.
+        path: the clip's folder or its checkpoint.pt; or the URI of one.
         frames: the clip it was trained on, uint8 (T, H, W, 3) RGB; of a long video all its chunks.
         precision: that samples are computed in; None: that of the training.
 

@@ -12,7 +12,7 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 RUN_SETTINGS = (
@@ -30,6 +30,9 @@ Resizing = Literal["corners", "opencv"]
 Finish = Literal["generators", "patches"]  # of an application: what the scales above a given video are
 Retarget = Literal["objects", "layout"]  # what keeps its size, or its place, in a picture of another aspect
 COLOURS = 5  # of a quantised painting: SinGAN's paint_train
+
+
+NEAR = 0.7  # of difflib: what a slip of the finger leaves of a name
 
 
 class ConfigError(ValueError):
@@ -297,8 +300,9 @@ class TrainConfig:
 def _check_name(name: str) -> str:
     names = [f.name for f in dataclasses.fields(TrainConfig)]
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0)
-        raise ConfigError(f"{name}: no such setting; did you mean {near[0]}?")
+        near = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=1, cutoff=NEAR)
+        mend = f"did you mean {near[0]}?" if near else "model/config.py lists them, beside what each is"
+        raise ConfigError(f"{name}: no such setting; {mend}")
     return name
 
 
@@ -327,8 +331,18 @@ def _typed(name: str, value: Any) -> Any:
                 return value
         elif _is(value, option):
             return option(value) if option is float else value
-    wanted = " or ".join(map(str, get_args(kind))) if get_origin(kind) is Literal else getattr(kind, "__name__", kind)
-    raise ConfigError(f"{name}={value}: not a value of type {wanted}")
+    raise ConfigError(f"{name}={value}: write {_in_words(kind)}")
+
+
+def _in_words(kind: Any) -> str:
+    """What a value of an annotation is written as."""
+    if get_origin(kind) in (Union, UnionType):
+        return ", or ".join(map(_in_words, get_args(kind)))
+    if get_origin(kind) is Literal:
+        return " or ".join(map(str, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return f"{_in_words(get_args(kind)[0]).removeprefix('a ')}s with commas between them"
+    return {int: "a whole number", float: "a number", bool: "true or false", NoneType: "none"}[kind]
 
 
 def _is(value: Any, kind: type) -> bool:

@@ -1,4 +1,4 @@
-"""A model from where it lies: a checkpoint of this project, or a folder of the authors' published code."""
+"""A model from where it lies: a clip's folder or checkpoint, or a folder of the authors' published code."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from infra.remote import fetch
 from model import checkpoint, official, presets
 from model.config import Finish, Method, Precision, TrainConfig
 from model.networks.generators import GeneratorStack
-from model.pyramid import Pyramid, ScaleSize, ladder, training_pyramids
+from model.pyramid import Pyramid, ScaleSize, build, ladder, training_pyramids
 from model.sampling.applications import Applications
 from model.sampling.sampler import NetworkSampler, Sampler, is_finished, sampler_of
+
+CHECKPOINT = "checkpoint.pt"  # in a clip's folder
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,16 @@ class LoadedModel:
     def sampler(self, chunks_thwc: Sequence[np.ndarray], device: torch.device) -> Sampler:
         """What its videos come from, on a device.
 
-        Args: chunks_thwc: the clip, uint8 (T, H, W, 3) each; none where the model does not need it.
+        Args: chunks_thwc: the clip, uint8 (T, H, W, 3) each; none where the model does not need it. Without it there is
+            no reconstruction.
 
         Raises ValueError, one line, for frames that cannot be those of its clip.
         """
         stack = self.stack.to(device) if self.stack else None
         if not self.needs_clip:
             assert stack is not None
-            return NetworkSampler(stack, latent_frames=self.latent_frames)
+            zero = build(chunks_thwc[0], self.sizes[:1], self.config.resizing)[0] if chunks_thwc else None
+            return NetworkSampler(stack, None if zero is None else torch.from_numpy(zero)[None], self.latent_frames)
         if self.latent_frames is not None:
             raise ValueError(f"{self.name}: its videos are made of the clip's patches too; leave out --z-frames")
         if not chunks_thwc:
@@ -104,10 +108,10 @@ class LoadedModel:
 
 
 def load(path: str, *, precision: Precision | None = None, latent_frames: int | None = None) -> LoadedModel:
-    """The generators of a checkpoint file, or of a folder of the authors' code.
+    """The generators of a clip's checkpoint, or of a folder of the authors' code.
 
     Args:
-        path: or its URI.
+        path: the file, or the folder of a clip; or the URI of one.
         precision: that videos are computed in; None: that of the training, and float32 for the authors' code.
         latent_frames: see `LoadedModel`.
 
@@ -123,6 +127,12 @@ def _load(path: str, precision: Precision | None) -> LoadedModel:
             local = fetch(path, Path(cache))
         except (ValueError, OSError) as error:
             raise checkpoint.CheckpointError(str(error)) from error
+        folder = Path(local)
+        if (folder / CHECKPOINT).is_file():
+            local = str(folder / CHECKPOINT)
+        elif folder.is_dir() and not (folder / official.NETWORKS).exists():
+            cause = f"holds no {CHECKPOINT} of a clip, and no {official.NETWORKS} of the authors' code"
+            raise checkpoint.CheckpointError(f"{path}: {cause}; give the folder of one trained clip, or its file")
         if not Path(local).is_dir():
             saved = checkpoint.load(local)
             saved = replace(saved, config=replace(saved.config, precision=precision or saved.config.precision))

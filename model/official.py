@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from infra.errors import counted
 from model.checkpoint import CheckpointError, rebuild
 from model.config import ConfigError, TrainConfig
 from model.networks.generators import GeneratorStack
@@ -39,6 +40,7 @@ OPTIONS = {
     **{"ar": float, "org_fps": float, "img_size": int, "min_size": int, "sampling_rates": list},
     **{"stop_scale": int, "stop_scale_time": int, "vae_levels": int},
 }
+NETWORKS = "netG.pth"
 MEND = "give netG.pth of a GeneratorHPVAEGAN for video"
 
 
@@ -69,7 +71,7 @@ def load(folder: str | os.PathLike[str], config: TrainConfig) -> Published:
     amplitudes that are not one a scale.
     """
     folder = Path(folder)
-    path = folder / "netG.pth"
+    path = folder / NETWORKS
     tensors = _tensors(path)
     scales = 1 + _count(r"body\.(\d+)\..*", tensors)
     config = _with_networks(config, tensors, scales, path)
@@ -77,7 +79,9 @@ def load(folder: str | os.PathLike[str], config: TrainConfig) -> Published:
     if (folder / "args.txt").exists():
         config, aspect = _with_ladder(config, folder / "args.txt")
     if scales > config.num_scales:
-        raise CheckpointError(f"{path}: {scales} scales, args.txt says {config.num_scales}; give files of one training")
+        raise CheckpointError(
+            f"{path}: {counted(scales, 'scale')}, args.txt says {config.num_scales}; give files of one training"
+        )
     generators = _renamed(config, tensors, scales, path)
     amps = _noise_amps(folder / "Noise_Amps.pth", scales)
     return Published(

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from infra.errors import printable
+from infra.errors import counted, printable
 from pipeline import image, video
 from pipeline.sources import Failure, Note, Still, Video, expand
 
@@ -83,7 +83,8 @@ def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
 
     Args:
         sources: video or image file; folder of these (recursive); folder of numbered frames; CSV manifest with
-            columns clip_id,path,start_s[,duration_s] (paths relative to the manifest); or "demo".
+            columns clip_id,path,start_s[,duration_s] (paths relative to the manifest); or "demo". Any but a manifest
+            with @SECONDS behind it, where its videos begin.
 
     A manifest row without a stride gives one clip, at its start_s. Nothing in a source raises: what cannot be used is
     a Failure.
@@ -103,9 +104,11 @@ def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
             continue
         owner = owners.setdefault(found.clip_id, found)
         if owner is not found:
-            if not _same(owner, found):  # the very same video given twice needs no second clip
+            if not _same(owner, found):
                 failures.append(_same_id(found, owner, found.clip_id))
-            continue
+                continue
+            if _start(owner) == _start(found):  # the very same video given twice needs no second clip
+                continue
         try:
             cut, total, lines = _image(found, spec) if isinstance(found, Still) else _video(found, spec)
         except video.VideoError as error:
@@ -151,8 +154,7 @@ def _usable_frames(info: video.VideoInfo, spec: ClipSpec) -> int:
     _check_sides(info, "video")
     total = video.count_frames(info, spec.fps)
     if total < spec.num_frames:
-        plural = "" if total == 1 else "s"
-        cause = f"has only {total} frame{plural}{_at(spec)}, {spec.num_frames} are needed"
+        cause = f"has only {counted(total, 'frame')}{_at(spec)}, {spec.num_frames} are needed"
         raise video.video_error(info.path, cause, "give a longer video")
     return total
 
@@ -175,9 +177,9 @@ def _cut(found: Video, info: video.VideoInfo, total: int, spec: ClipSpec) -> lis
     first = round(found.start_s * fps)
     stop = total if found.duration_s is None else min(total, first + round(found.duration_s * fps))
     if stop - first < num_frames:
-        cause = f"{max(stop - first, 0)} frames between {found.start_s:g} s and "
+        cause = f"{counted(max(stop - first, 0), 'frame')} between {found.start_s:g} s and "
         cause += "its end" if stop == total else f"{found.start_s + (found.duration_s or 0):g} s"
-        mend = f"start earlier or take longer ({total} frames{_at(spec)} are there, a clip has {num_frames})"
+        mend = f"start earlier or take longer ({counted(total, 'frame')}{_at(spec)} there, a clip has {num_frames})"
         raise video.video_error(found.path, f"has only {cause}", mend)
     starts = range(first, stop - num_frames + 1, spec.stride or total)  # total: only the first one fits
     numbered = found.numbered or len(starts) > 1
@@ -194,6 +196,10 @@ def _same(one: Video | Still, other: Video | Still) -> bool:
     if one.named_as or other.named_as:
         return False
     return os.path.realpath(one.path) == os.path.realpath(other.path)
+
+
+def _start(found: Video | Still) -> float:
+    return found.start_s if isinstance(found, Video) else 0.0
 
 
 def _same_id(found: Video | Still, owner: Video | Still, clip_id: str) -> Failure:

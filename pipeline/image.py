@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from infra.errors import counted
 from pipeline import video
 from pipeline.video.errors import VideoError, video_error
 from pipeline.video.info import MAX_SIDE_PX, check_file, is_text, round_half_up
@@ -148,7 +149,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         image = _header(path, file, head)
         _check_size(path, *image.size)
         if image.format in _MOVING and (count := _count(image)) > 1:
-            cause = f"is an animation of {count} pictures, which is not read from {image.format}"
+            cause = f"is an animation of {counted(count, 'picture')}, which is not read from {image.format}"
             raise video_error(path, cause, "convert it to mp4")
         if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
             raise _no_colours(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from infra.errors import printable
+from infra.errors import counted, printable
 from pipeline import image, video
 from pipeline.video.errors import video_error
 from pipeline.video.frames import files_of
@@ -105,7 +105,7 @@ def _check_length(path: str | os.PathLike[str], num_frames: int, fps: float | No
     there = video.count_frames(video.probe(path), fps)
     if there >= num_frames:
         return
-    frames = f"{there} frame{'' if there == 1 else 's'}"
+    frames = counted(there, "frame")
     if os.path.isdir(path):
         raise video_error(path, f"has {frames}, {num_frames} are needed", "add the missing images")
     at = f" at {fps:g} FPS" if fps else ""

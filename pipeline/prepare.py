@@ -10,7 +10,7 @@ from infra.remote import fetch
 from pipeline import shards
 from pipeline.clips import ClipSpec, plan
 from pipeline.shards import ShardEntry, Written
-from pipeline.sources import Failure, Note
+from pipeline.sources import Failure, Note, split_start
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,18 @@ def fetch_all(sources: Sequence[str], cache: Path) -> tuple[list[str], list[Fail
     failures: list[Failure] = []
     for source in sources:
         try:
-            local.append(fetch(source, cache))
+            local.append(_fetched(source, cache))
         except (ValueError, OSError) as error:
             failures.append(Failure(source, str(error)))
     return local, failures
+
+
+def _fetched(source: str, cache: Path) -> str:
+    """A source on this machine. What a URI names as a whole comes before what it names without @SECONDS."""
+    try:
+        return fetch(source, cache)
+    except ValueError:
+        named, start_s = split_start(source)
+        if start_s is None:
+            raise
+        return f"{fetch(named, cache)}@{start_s:g}"

@@ -1,4 +1,7 @@
-"""What a source holds: file, folder, folder of frames, CSV manifest, "demo" or URI -> its videos and images."""
+"""What a source holds: file, folder, folder of frames, CSV manifest, "demo" or URI -> its videos and images.
+
+"clip.mp4@2.5" is a source too: its videos begin at 2.5 s.
+"""
 
 import contextlib
 import csv
@@ -9,7 +12,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from infra.errors import printable
@@ -38,6 +41,7 @@ COVER = re.compile(
     re.IGNORECASE,
 )
 FEW = 8  # numbered images; fewer are no frames of one clip
+START = re.compile(r"(.+)@([0-9]{1,8}(?:\.[0-9]{1,6})?)s?", re.DOTALL)
 SAFE_ID = re.compile(r"[a-z0-9_-]{1,64}")  # fit for file names, MLflow tags, and a tar member's 100
 MAX_LINE_CHARS = 1 << 18  # csv itself refuses a field above half of this
 
@@ -79,8 +83,33 @@ class Still:
     named_as: str = ""  # the manifest row to blame, if any
 
 
+def split_start(source: str) -> tuple[str, float | None]:
+    """A source, and at how many seconds its videos begin: "clip.mp4@2.5" begins at 2.5 s. None where it does not say.
+
+    What exists by the whole name is that: a file's or folder's name may hold an @.
+    """
+    found = START.fullmatch(source)
+    return (found[1], float(found[2])) if found and not os.path.lexists(source) else (source, None)
+
+
 def expand(source: str) -> Iterator[Video | Still | Failure | Note]:
-    """The videos and images of a source on this machine; what cannot be used is a Failure, and nothing raises."""
+    """The videos and images of a source on this machine; what cannot be used is a Failure, and nothing raises.
+
+    Args: source: with @SECONDS behind it, its videos begin there; see `split_start`.
+    """
+    named, start_s = split_start(source)
+    for found in _expand(named):
+        if start_s is None or not isinstance(found, Video | Still):
+            yield found
+        elif found.named_as or (isinstance(found, Still) and found.path == named):
+            cause = "a manifest says itself where its clips start" if found.named_as else "an image has no times"
+            yield Failure(source, str(video.video_error(source, cause, f"leave out @{start_s:g}")))
+            return
+        else:  # images in a folder are used as they are
+            yield replace(found, start_s=start_s) if isinstance(found, Video) else found
+
+
+def _expand(source: str) -> Iterator[Video | Still | Failure | Note]:
     path = Path(source)
     try:
         if source == "demo":

@@ -1,9 +1,7 @@
 #!/usr/bin/env bash
 # A Ray head on this machine to submit jobs to, as to a cluster. It stays in the foreground; Ctrl-C ends it.
 #     infra/cluster/local_head.sh              # further arguments go to `ray start`, e.g. --num-gpus 4
-# and in another terminal:
-#     export RAY_AUTH_MODE=token
-#     ray job submit --address http://127.0.0.1:8265 --working-dir . -- python jobs/train_corpus.py --corpus demo
+# It prints what to export and type in another terminal: without both variables `ray status` finds no head.
 # Everything listens on 127.0.0.1 only, which on Linux takes RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0: without it Ray's own
 # ports (GCS, raylet, workers) are open on every interface, whatever --node-ip-address says. Other users of this machine
 # remain, so every client must show the token in ~/.ray/auth_token, which is made here if there is none;
@@ -16,6 +14,14 @@ PATH="$(cd "$BIN" && pwd):$PATH"
 export PATH RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="${RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER:-0}"
 [ "$RAY_AUTH_MODE" != token ] || ray get-auth-token --generate >/dev/null
+cat <<END
+A Ray head on this machine. In another terminal, in $(cd "$BIN/../.." && pwd):
+    source .venv/bin/activate
+    export RAY_AUTH_MODE=$RAY_AUTH_MODE RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=$RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER
+    ray status --address 127.0.0.1:${RAY_PORT:-6379}
+    ray job submit --address http://127.0.0.1:${RAY_DASHBOARD_PORT:-8265} --working-dir . -- \\
+        python jobs/train_corpus.py --corpus demo --storage "\$PWD/runs"
+END
 exec ray start --head --block --port "${RAY_PORT:-6379}" \
   --dashboard-host 127.0.0.1 --dashboard-port "${RAY_DASHBOARD_PORT:-8265}" \
   --dashboard-agent-listen-port 0 "$@" # the default, 52365, is taken where another Ray runs: no job would start

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from infra.errors import UsageError, printable
+from infra.errors import UsageError, counted, printable
 from infra.store import IN_RAY_JOB
 from jobs.comparison.neighbours import Comparer, nearest_two, source_of, write_manifest
 from jobs.comparison.tables import Comparison, not_the_papers
@@ -94,7 +94,7 @@ def run(request: ComparisonRequest, console: Console) -> bool:
     neighbours = [(train[first], train[second]) for first, second in pairs]
     found = {nn1.clip_id: nn1 for nn1, _ in neighbours}
     write_manifest(Path(request.training.corpus), found.values(), request.spec.fps or FPS)
-    console.print(f"{len(drawn)} samples have {len(found)} different nn1 among {len(train)} clips")
+    console.print(f"{len(found)} different nn1 of {counted(len(drawn), 'sample')} among {counted(len(train), 'clip')}")
     corpus_job.run(request.training, console)
     experiment = request.training.experiment
     done = {clip_id for clip_id, result in experiment.results(found).items() if result.status == "done"}
@@ -104,7 +104,7 @@ def run(request: ComparisonRequest, console: Console) -> bool:
     trained = [(path, nn1, nn2) for path, (nn1, nn2) in zip(drawn, neighbours) if nn1.clip_id in done]
     rows = Comparer(experiment, request.features, request.spec, request.seed, fail).compare(trained)
     if len(rows) < 2:
-        fail(f"{len(rows)} samples have a model of their nn1, 2 are the least: no tables")
+        fail(f"of {counted(len(rows), 'sample')} the nn1 has a model, 2 are the least: no tables")
         return True
     comparison = Comparison(
         name=request.name,
@@ -151,7 +151,7 @@ def _draw(request: ComparisonRequest, fail: Callable[[str], None]) -> dict[str, 
         except ValueError as error:  # of the features: a single frame
             fail(f"{path}: cannot be compared ({error}); give a longer video")
     if len(drawn) < 2:
-        raise UsageError(f"{request.samples}: {len(drawn)} samples can be used, 2 are the least; give more")
+        raise UsageError(f"{request.samples}: {counted(len(drawn), 'sample')} can be used, 2 are the least; give more")
     return dict(sorted(drawn.items()))
 
 
@@ -173,5 +173,5 @@ def _embed(
     for line in (*videos.failures, *failures):
         fail(line)
     if len(clips) < 2:
-        raise UsageError(f"{videos.name}: {len(clips)} clips can be used, 2 are the least; give more videos")
+        raise UsageError(f"{videos.name}: {counted(len(clips), 'clip')} can be used, 2 are the least; give more videos")
     return clips

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from infra.errors import counted
 from infra.files import replacing
 from jobs.comparison.neighbours import ComparedSample
 from jobs.reports.paper import differences, is_papers_features
@@ -61,14 +62,14 @@ def table_of_svfid(name: str, features: str, count: int, means: Mapping[str, flo
 
     Args: means: SVFID by baseline_nn1, ours_nn1, baseline_nn2, ours_nn2; papers: whether the paper's stand beside.
     """
-    title = f"Table 1. Mean SVFID of {count} samples to their 1st and 2nd nearest neighbour; lower is closer"
+    title = f"Table 1. Mean SVFID of {counted(count, 'sample')} to their 1st and 2nd nearest neighbour; lower is closer"
     measured = {f"svfid_{features} {nn}": (means[f"baseline_{nn}"], means[f"ours_{nn}"]) for nn in ("nn1", "nn2")}
     return _table(title, name, measured, ("nn1", "nn2") if papers else ())
 
 
 def table_of_fid(name: str, features: str, count: int, fids: Mapping[str, float], *, papers: bool) -> Table:
     """Table 2. fids: by baseline, ours; papers: whether the paper's stand beside."""
-    title = f"Table 2. FID of the {count} samples to the test set; lower is closer"
+    title = f"Table 2. FID of the {counted(count, 'sample')} to the test set; lower is closer"
     return _table(title, name, {f"fid_{features}": (fids["baseline"], fids["ours"])}, ("fid",) if papers else ())
 
 
@@ -129,7 +130,7 @@ class Comparison:
         dims = test_set.shape[1]
         notes = [
             *self.notes,
-            f"FID: {len(test_set)} clips, {TRIALS} trials of {a_trial} of {dims} features (50 of 512 in A.3).",
+            f"FID: {len(test_set):,} clips, {TRIALS} trials of {a_trial} of {dims} features (50 of 512 in A.3).",
             f"No figure of the paper stands beside these: {self.not_the_papers}."
             if self.not_the_papers
             else "In the paper: of 50 samples of its own, so of other neighbours.",

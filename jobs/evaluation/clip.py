@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infra.errors import UsageError, one_line, printable
+from infra.errors import UsageError, counted, one_line, printable
 from infra.store import Store
 from jobs.evaluation.sample_folder import list_images, list_samples, read_whole
 from jobs.evaluation.table import ScoredClip
-from jobs.experiment.corpus import FPS, frames_of_source
+from jobs.experiment.corpus import FPS
+from jobs.experiment.models import frames_of_folder, frames_of_real
 from jobs.reports.pictures import field_sheet, png_bytes, spread_sheet
 from model.config import Method, Precision
 from model.device import best_device, use_assigned_threads
@@ -87,7 +88,7 @@ def score_clip(
             loaded = loaded.rival(task.method)
         config = loaded.config
         if not chunks:
-            chunks = frames_of_source(str(task.real), config)
+            chunks = frames_of_real(str(task.real), config)
         elif loaded.needs_clip and not task.method and loaded.name != task.clip_id:
             raise ValueError(
                 f"{task.checkpoint}: is of the clip {loaded.name}; give the folder of that clip, or --real"
@@ -104,20 +105,24 @@ def score_clip(
         row = replace(row, clip_id=printable(task.clip_id), method=task.method or "")
         if row.scores or not row.complaints:
             return row
-        return replace(row, complaints=[f"none of {options.num_samples} samples can be scored: {row.complaints[0]}"])
+        return replace(
+            row, complaints=[f"none of {counted(options.num_samples, 'sample')} can be scored: {row.complaints[0]}"]
+        )
     except Exception as error:  # the boundary where a failure becomes data: this clip's, and only its
         kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
         return task.unscored(kind + one_line(error))
 
 
 def score_folder(folder: Path, real: str, features: VideoFeatures, options: ScoringOptions) -> ScoredClip:
-    """Score the samples in a folder against the first frames of a real video, which is resized to their size; against
-    an image, the images in the folder.
+    """Score the samples in a folder against the first frames of a real video, or of a trained clip by its folder, which
+    are resized to their size; against an image, the images in the folder.
 
     Raises UsageError for a folder without samples, a real video that cannot be used, and an output folder that cannot
     be written.
     """
-    of = "image" if (of_image := image.is_image(real)) else "video"
+    of_folder = frames_of_folder(real)
+    of_image = image.is_image(real) if of_folder is None else len(of_folder[0]) == 1
+    of = "image" if of_image else "video"
     if not folder.is_dir():
         raise UsageError(
             f"--samples {folder}: not a folder; give one with {'an' if of_image else 'a'} {of} for each sample"
@@ -143,7 +148,7 @@ def score_folder(folder: Path, real: str, features: VideoFeatures, options: Scor
     size = ScaleSize(*max(by_size, key=lambda size: (len(by_size[size]), size)))
     readable = {path for same in by_size.values() for path in same}
     try:
-        frames = image.read(real, None) if of_image else video.decode(real, num_frames=size.frames, fps=FPS)
+        frames = _first_frames(real, size.frames, of_image) if of_folder is None else of_folder[0][: size.frames]
     except video.VideoError as error:
         raise UsageError(f"--real {one_line(error)}") from error
     try:
@@ -200,6 +205,14 @@ def _score(
     for file, content in files.items():
         options.out.write(f"{name}/{file}", content)
     return ScoredClip(printable(name), measured.scores, measured.complaints, tuple(files))
+
+
+def _first_frames(real: str, count: int, of_image: bool) -> np.ndarray:
+    """Of --real: an image, or so many frames of a video from where it says. Raises VideoError."""
+    if of_image:
+        return image.read(real, None)
+    path, start_s = sources.split_start(real)
+    return video.decode(path, start_frame=round((start_s or 0) * FPS), num_frames=count, fps=FPS)
 
 
 def _is_below(path: str, out: Store) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from model.pyramid import to_video
 from pipeline import image, video
 from pipeline.sources import Failure, Video, expand
 
-# What lies beside the samples of a trained clip; and the beginnings of names.
-NO_SAMPLES = ("real", "reconstruction", "sheet", "side_by_side", "diversity")
-NO_SAMPLES_BEGIN = ("scale_", "plain_", "nnf_")
+# By their names without suffix: what lies beside the samples of a trained clip, and of jobs/sample.py.
+NO_SAMPLE = re.compile(
+    r"real|reconstruction|side_by_side|diversity|(sheet|compare)(_(.+_)?seed\d+.*)?|(scale|plain|nnf)_.*"
+)
 
 
 def list_videos(folder: str) -> tuple[list[Video], list[str]]:
@@ -37,25 +39,23 @@ def list_videos(folder: str) -> tuple[list[Video], list[str]]:
 def list_samples(videos: Sequence[Video]) -> list[Video]:
     """Those that are samples: one of files that differ in their ending only, as the .mp4 and .gif of jobs/sample.py.
 
-    What lies beside the samples of a trained clip, such as `real`, is none.
+    What lies beside the samples of a trained clip, such as `real`, is none; nor are sheets and comparisons.
     """
     by_stem: dict[str, Video] = {}
     for found in sorted(videos, key=lambda found: (found.path.lower().endswith(".gif"), found.path)):
         path = Path(found.path)
         if path.is_dir():  # of frames
             by_stem[found.path] = found
-        elif _is_sample(path):
+        elif not NO_SAMPLE.fullmatch(path.stem):
             by_stem.setdefault(str(path.with_suffix("")), found)
     return sorted(by_stem.values(), key=lambda found: found.path)
 
 
 def list_images(folder: Path) -> list[str]:
     """The images in a folder and those below, sorted; without what lies beside the samples of a trained clip."""
-    return sorted(str(path) for path in folder.rglob("*") if image.is_image(path) and _is_sample(path))
-
-
-def _is_sample(path: Path) -> bool:
-    return path.stem not in NO_SAMPLES and not path.stem.startswith(NO_SAMPLES_BEGIN)
+    return sorted(
+        str(path) for path in folder.rglob("*") if image.is_image(path) and not NO_SAMPLE.fullmatch(path.stem)
+    )
 
 
 def read_whole(path: str, max_height: int | None = None) -> np.ndarray:

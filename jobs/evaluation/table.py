@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from infra.errors import counted
 from jobs.reports.table import markdown_table
 from model.metrics.scores import Score
 
@@ -74,7 +75,7 @@ def markdown(name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip])
     for method, some in by_method(rows).items():
         if len(some) > 1:
             scored, means = sum(bool(row.scores) for row in some), of_corpus(some)
-            label = f"mean of {scored} clip{'s' * (scored != 1)}" + (f" ({method})" if method else "")
+            label = f"mean of {counted(scored, 'clip')}" + (f" ({method})" if method else "")
             cells.append([label, "", *(_cell(column, means.get(column)) for column in corpus)])
     text = [f"# {name}", "", f"{', '.join(f'{key} {value}' for key, value in settings.items())}", ""]
     text += markdown_table(cells, numbers=True)

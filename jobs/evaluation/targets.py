@@ -6,14 +6,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from infra.clip_folder import CHECKPOINT
 from infra.errors import UsageError
 from infra.ray_cluster import ClipShare
 from infra.store import Store
 from jobs.evaluation.clip import ScoringTask
 from jobs.experiment.experiment import EVALUATION, Experiment
-from jobs.experiment.models import TrainedModels, trained_models
+from jobs.experiment.models import TrainedModels, folder_of, trained_models
 from model.config import Method, Precision
 from model.metrics.features import VideoFeatures
+from model.official import NETWORKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +23,8 @@ class EvaluationRequest:
     """What was asked.
 
     Attributes:
-        given: experiments and checkpoints: paths or URIs.
-        real: the real video of a checkpoint, None for its experiment's frames.
+        given: experiments, clips and checkpoints: paths or URIs.
+        real: the real video of a clip, None for its experiment's frames.
         out: --out, None for evaluation/ in what is given.
         num_samples, seed: of each clip.
         nn: how many samples are searched for nearest neighbours; None: 2 or none, by how long it takes.
@@ -68,7 +70,7 @@ class Group:
 def resolve_targets(given: str, request: EvaluationRequest) -> list[Group]:
     """What an argument names: one group, of a sweep one a combination. Raises UsageError, StorageError."""
     store = Store.open(given, "EXPERIMENT")
-    folder = store.parent if store.name.endswith(".pt") else store
+    folder = folder_of(store)
     out = Store.open(request.out, "--out") if request.out else folder.below(EVALUATION)
     out = out.below(folder.name) if request.out and len(request.given) > 1 else out
     if folder is not store and store.name not in folder.names():
@@ -81,9 +83,9 @@ def resolve_targets(given: str, request: EvaluationRequest) -> list[Group]:
         if request.real:
             raise UsageError(f"{given}: --real is for a checkpoint; an experiment has the frames of its clips")
         return _experiment_groups(experiment, models, out)
-    if folder is store and "netG.pth" not in store.names():  # which a folder of the authors' code holds
+    if folder is store and not {CHECKPOINT, NETWORKS} & store.names():
         mend = "give the folder of one, or the file"
-        raise UsageError(f"{given}: no experiment of train_corpus.py or tune.py, and no checkpoint; {mend}")
+        raise UsageError(f"{given}: no experiment of train_corpus.py or tune.py, and no trained clip; {mend}")
     if request.real:
         task = ScoringTask(folder.name, store.location, real=os.path.abspath(request.real))
         return [Group(folder.name, out, [task], None, whole=False)]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from infra.errors import UsageError, one_line, printable
+from infra.errors import UsageError, counted, one_line, printable
 from jobs.experiment.experiment import Experiment
 from model.config import TrainConfig
 from model.pyramid import ladder
@@ -17,7 +18,7 @@ from pipeline import clips, image, shards, video
 from pipeline.clips import ClipSpec
 from pipeline.prepare import fetch_all, prepare
 from pipeline.shards import ShardEntry
-from pipeline.sources import Failure
+from pipeline.sources import Failure, split_start
 
 FPS = clips.FPS  # of a video that goes with no model
 ANY_HEIGHT = 1 << 14  # px, that no video has more of: none is shrunk
@@ -158,18 +159,23 @@ def preview_corpus(given: str, cache: Path, *configs: TrainConfig) -> Corpus:
 def frames_of_source(path: str, config: TrainConfig) -> list[np.ndarray]:
     """What a model is trained on if `path` is its image or video: of that the first clip, or with a stride all chunks.
 
+    Args: path: a video's begins where it says, clip.mp4@2.5 at 2.5 s.
+
     uint8 (T, H, W, 3) RGB each. Raises VideoError, also for an image where a video is needed, and for a video where an
     image is.
     """
     spec = clip_spec(config)
+    path, start_s = split_start(path)
     if image.is_image(path) != (config.dims == 2):
         kinds = ("an image", "videos") if config.dims == 3 else ("no image", "images")
         raise video.video_error(path, f"is {kinds[0]}, and the model is of {kinds[1]}", "give one of its kind")
     if config.dims == 2:
         return [image.read(path, spec.max_image_height)]
+    first = round(start_s * (spec.fps or video.probe(path).fps)) if start_s else 0
+    decode = partial(video.decode, path, start_frame=first, fps=spec.fps, max_height=spec.max_height)
     if spec.stride is None:
-        return [video.decode(path, num_frames=spec.num_frames, fps=spec.fps, max_height=spec.max_height)]
-    whole = video.decode(path, fps=spec.fps, max_height=spec.max_height)
+        return [decode(num_frames=spec.num_frames)]
+    whole = decode()
     starts = range(0, max(1, len(whole) - spec.num_frames + 1), spec.stride)
     return [whole[start : start + spec.num_frames] for start in starts]
 
@@ -209,6 +215,10 @@ def _fetched(given: str, cache: Path) -> str:
     local, failures = fetch_all([given], cache)
     if failures:
         raise UsageError(failures[0].reason)
+    named, start_s = split_start(local[0])
+    if start_s is not None and shards.is_corpus(named):
+        cause = f"shards are cut already, and cannot begin at {start_s:g} s"
+        raise UsageError(f"{printable(named)}: {cause}; give --start to make_shards.py")
     return local[0]
 
 
@@ -281,7 +291,7 @@ def _misfit(clip: Clip, config: TrainConfig) -> str:
     if clip.dims == 3 and (clip.num_frames, clip.fps) != (config.num_frames, config.fps or clip.fps):
         rate = f" at {config.fps:g}" if config.fps else ""
         wanted = f"{config.num_frames}{rate} are needed; make its shard with these"
-        return f"has {clip.num_frames} frames at {clip.fps:g} FPS, {wanted}"
+        return f"has {counted(clip.num_frames, 'frame')} at {clip.fps:g} FPS, {wanted}"
     try:
         coarsest = ladder(config, clip.height, clip.width)[0]
     except ValueError as error:

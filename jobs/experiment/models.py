@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+
+from infra.clip_folder import CONFIG
+from infra.errors import UsageError
 from infra.store import Store
-from jobs.experiment.corpus import clip_frames
+from jobs.experiment.corpus import clip_frames, frames_of_source
 from jobs.experiment.experiment import Experiment
 from model.config import TrainConfig
+from pipeline import shards
 from pipeline.shards import ShardEntry
 
 
@@ -62,12 +68,43 @@ def trained_models(experiment: Experiment) -> TrainedModels | None:
     return TrainedModels(experiment, defined["corpus"], patches, config.stride, combinations)
 
 
-def chunks_of_checkpoint(checkpoint: Store, clip_id: str) -> tuple[ShardEntry, ...]:
-    """Where the experiment around a checkpoint keeps the frames of its clip; none if it does not.
+def folder_of(model: Store) -> Store:
+    """The folder of a model that is named by it, or by the checkpoint in it."""
+    return model.parent if model.name.endswith(".pt") else model
 
-    Args: checkpoint: the file. clip_id: that the checkpoint names, whatever folder it lies in.
+
+def chunks_of_checkpoint(model: Store, clip_id: str) -> tuple[ShardEntry, ...]:
+    """Where the experiment around a model keeps the frames of its clip; none if it does not.
+
+    Args: model: its folder or checkpoint. clip_id: that the checkpoint names, whatever folder it lies in.
 
     Raises UsageError for shards that cannot be used.
     """
-    models = trained_models(Experiment(checkpoint.parent.parent))
+    models = trained_models(Experiment(folder_of(model).parent))
     return models.chunks_of(clip_id) if models else ()
+
+
+def frames_of_folder(given: str) -> list[np.ndarray] | None:
+    """The frames that an experiment has of a trained clip, by the clip's folder: uint8 (T, H, W, 3) RGB a chunk.
+
+    None for what is no clip's folder. Raises ShardError, and UsageError if the experiment has the frames no more.
+    """
+    if not Path(given, CONFIG).is_file():
+        return None
+    folder = Store.open(given, "--real")
+    entries = chunks_of_checkpoint(folder, folder.name)
+    if not entries:
+        cause = "no experiment around this folder has the frames of its clip"
+        raise UsageError(f"--real {given}: {cause}; give the video or image itself")
+    return [shards.read_clip(entry).frames_thwc for entry in entries]
+
+
+def frames_of_real(given: str, config: TrainConfig) -> list[np.ndarray]:
+    """The clip that --real names, for a model of this config: uint8 (T, H, W, 3) RGB a chunk.
+
+    Args: given: a trained clip's folder, see `frames_of_folder`; or a video or image, see `frames_of_source`.
+
+    Raises VideoError, ShardError, UsageError.
+    """
+    frames = frames_of_folder(given)
+    return frames_of_source(given, config) if frames is None else frames

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from infra.errors import counted
 from model.config import RUN_SETTINGS, TrainConfig
 from model.presets import image_official, image_paper, of_method, official, paper
 
@@ -85,9 +86,9 @@ def _differing(config: TrainConfig, base: TrainConfig) -> set[str]:
 def _iterations(config: TrainConfig) -> str:
     each = config.iterations
     if len(each) == 1:
-        return f"{each[0]:,} iterations of scale 0"
+        return f"{counted(each[0], 'iteration')} of scale 0"
     if len(set(each)) == 1:
-        return f"{each[0]:,} iterations of each of {len(each)} scales"
+        return f"{counted(each[0], 'iteration')} of each of {counted(len(each), 'scale')}"
     return f"{', '.join(f'{count:,}' for count in each)} iterations, scale by scale"
 
 
@@ -95,7 +96,7 @@ def _ladder(config: TrainConfig) -> str:
     side = {"height": "height", "width": "width", "shorter": "shorter side"}[config.ladder_side]
     grows = "" if config.scale_factor is None else f", ×{config.scale_factor:g} a scale"
     grows = grows if config.rescaling == "geometric" else f", {config.rescaling} rescaling"
-    return f"{config.num_scales} scales from {config.min_size} to {config.max_size} px of the {side}{grows}"
+    return f"{counted(config.num_scales, 'scale')} from {config.min_size} to {config.max_size} px of the {side}{grows}"
 
 
 def _value(value: Any) -> str:

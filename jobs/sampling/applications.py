@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from infra.errors import counted
 from jobs.sampling.given import Given
 from jobs.sampling.request import ApplicationRequest
 from model.pyramid import ScaleSize
 from model.sampling.applications import Applications
 from model.sampling.masks import HARMONIZED, masked
+from model.sampling.sample import frames_per_second
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,11 @@ class Made:
     note: str = ""
 
 
-def count(request: ApplicationRequest, applications: Applications, n: int) -> int:
+def count(request: ApplicationRequest, applications: Applications, indices: Sequence[int]) -> int:
     """How many results there will be."""
     if request.application == "inject" and request.scale is None:
         return len(applications.sizes) - 1
-    return len(request.share) if request.application in ("strength", "between") else n
+    return len(request.share) if request.application in ("strength", "between") else len(indices)
 
 
 def results(
@@ -44,15 +46,15 @@ def results(
     given: Given,
     *,
     seed: int,
-    n: int,
+    indices: Sequence[int],
     size: ScaleSize | None,
 ) -> Iterator[Made]:
     """The videos of a request, one after the other. Raises CannotApply and ValueError, one line each.
 
-    Args: n: how many, where seeds make the difference. size: of `retarget`.
+    Args: indices: of the seed's results, where seeds make the difference. size: of `retarget`.
     """
     if request.application == "inject":
-        yield from _entered(request, applications, given, seed, n)
+        yield from _entered(request, applications, given, seed, indices)
     elif request.application == "strength":
         for strength in request.share:
             frames = applications.vary(strength, seed=seed)
@@ -60,27 +62,28 @@ def results(
     elif request.application == "between":
         for step, share in enumerate(request.share):
             frames = applications.between(seed, request.seed_to, share)
-            yield Made(f"seed{seed}_to_seed{request.seed_to}_{step:03d}", f"step {step}", frames)
+            yield Made(f"{request.stem(seed)}_{step:03d}", f"step {step}", frames)
     else:
-        for index in range(n):
+        for index in indices:
             frames, note = _one(request, applications, given, seed, index, size)
-            yield Made(f"{request.name}_seed{seed}_{index:03d}", f"{request.name} {index}", frames, note)
+            yield Made(f"{request.stem(seed)}_{index:03d}", f"{request.name} {index}", frames, note)
 
 
 def _entered(
-    request: ApplicationRequest, applications: Applications, given: Given, seed: int, n: int
+    request: ApplicationRequest, applications: Applications, given: Given, seed: int, indices: Sequence[int]
 ) -> Iterator[Made]:
     video = applications.clip() if given.video is None else given.video
     grown = request.grown
     if grown is None and request.name == "over":
         grown = HARMONIZED * max(video.shape[1:3])
     every = request.scale is None
-    for place, scale in enumerate(range(1, len(applications.sizes)) if every else [request.scale or 0] * n):
-        index = 0 if every else place
+    scales = range(1, len(applications.sizes)) if every else [request.scale or 0] * len(indices)
+    for place, scale in enumerate(scales):
+        index = 0 if every else indices[place]
         frames = applications.inject(video, scale, seed=seed, index=index, complete=given.mask is None)
         if given.mask is not None and given.stays is not None:
             frames = masked(frames, given.stays, given.mask, grown, request.feather)
-        label = f"scale {scale}" if every or n == 1 else f"scale {scale}, {index}"
+        label = f"scale {scale}" if every or len(indices) == 1 else f"scale {scale}, {index}"
         yield Made(f"{request.name}_scale{scale}_seed{seed}_{index:03d}", label, frames)
 
 
@@ -100,10 +103,12 @@ def _one(
             grown = {} if request.grown is None else {"grown": request.grown}
             return applications.fill(given.mask, given=given.video, seed=own, **grown), ""
         case "extend":
-            return applications.extend(request.extend, request.extend_before, seed=own), ""
+            fps = frames_per_second(applications.config, applications.size.frames)
+            behind, before = request.extend.frames(fps), request.extend_before.frames(fps)
+            return applications.extend(behind, before, seed=own), ""
         case "loop":
             frames, seam = applications.loop(given.video, seed=own)
-            change = f"{len(frames)} frames; at the seam they change by {seam.change:.1f} levels"
+            change = f"{counted(len(frames), 'frame')}; at the seam they change by {seam.change:.1f} levels"
             return frames, f"loop {index}: {change}, the clip's own change is {seam.own:.1f}"
         case "retarget":
             assert size is not None

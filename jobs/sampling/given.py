@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from infra.errors import printable
+from infra.errors import counted, printable
 from jobs.experiment.corpus import clip_spec
 from jobs.sampling.request import ApplicationRequest
 from model.config import TrainConfig
@@ -94,7 +94,7 @@ class _Reader:
             raise video_error(path, "is no image, and the model is of images", "give an image")
         there = video.count_frames(video.probe(path), self.fps)
         if there > frames:
-            self.say(f"{printable(path)}: its first {frames} of {there} frames")
+            self.say(f"{printable(path)}: its first {frames} of {counted(there, 'frame')}")
 
     def video(self, path: str, *, masked: bool) -> np.ndarray:
         """uint8 (T, H, W, 3) at the finest scale; a picture is shown in all frames."""

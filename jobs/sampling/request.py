@@ -1,15 +1,17 @@
-"""What `sample.py` was asked to do with a given video: the options of its applications, checked against each other."""
+"""What `sample.py` was asked for: its options, those of the applications too, checked against each other."""
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from infra.errors import UsageError
 from jobs import command_line
-from model.config import COLOURS, Finish, Retarget
+from jobs.command_line import Length
+from model.config import COLOURS, Finish, Precision, Retarget
 
 Application = Literal[
     "inject", "fill", "extend", "loop", "retarget", "enlarge", "strength", "between", "fix_layout", "fix_detail"
@@ -51,7 +53,7 @@ class ApplicationRequest:
         scale: where it enters; None: every scale, one after the other.
         grown, feather: px of the mask; None: SinGAN's.
         quantised: colours that the given video is brought to; 0: all.
-        extend, extend_before: frames.
+        extend, extend_before: how much goes on, at the clip's rate.
         share: of `strength`, or of the way between two seeds, one a result.
     """
 
@@ -65,8 +67,8 @@ class ApplicationRequest:
     scale: int | None
     quantised: int
     finish: Finish | None
-    extend: int
-    extend_before: int
+    extend: Length
+    extend_before: Length
     retarget: Retarget
     factor: float
     share: Sequence[float]
@@ -74,8 +76,76 @@ class ApplicationRequest:
 
     @property
     def name(self) -> str:
-        """For file names and labels."""
+        """For labels."""
         return self.given[0] if self.given and self.application == "inject" else self.application
+
+    def stem(self, seed: int) -> str:
+        """What the names of its files have in common: another application or seed overwrites none of them."""
+        return f"seed{seed}_to_seed{self.seed_to}" if self.application == "between" else f"{self.name}_seed{seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRequest:
+    """What was asked of a model.
+
+    Attributes:
+        model: the clip's folder or checkpoint, or a folder of the authors' code: path or URI.
+        real: the clip's video, image or folder; None: the frames of the experiment around the model.
+        out: a folder, or the file of the one result.
+        indices: of the results of the seed; None: as many as there are by default.
+        keep: how many of four times as many samples are kept; None: all.
+        size: as it was written, in parts; None: the clip's.
+        latent_frames: of the z that samples are drawn from; None: as in the training.
+        compare: whether a video shows the clip, its reconstruction and the results side by side.
+        application: None: plain samples.
+    """
+
+    model: str
+    real: str | None
+    out: str
+    seed: int
+    indices: Sequence[int] | None
+    keep: int | None
+    size: str | None
+    precision: Precision | None
+    latent_frames: int | None
+    compare: bool
+    application: ApplicationRequest | None
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace) -> SampleRequest:
+        """Raises UsageError, one line, for what cannot work."""
+        if args.seed < 0 or (args.n is not None and args.n < 1) or (args.keep is not None and args.keep < 1):
+            raise UsageError("--n and --keep must be 1 or more, --seed 0 or more")
+        if args.keep is not None and (args.n is not None or args.only is not None):
+            raise UsageError("--keep and --n or --only: --keep N draws 4N; leave out the other")
+        if args.n is not None and args.only is not None:
+            raise UsageError("--n and --only: --n 3 is --only 0,1,2; leave out one of them")
+        application = from_args(args)
+        if args.keep is not None and application:
+            raise UsageError("--keep: is of plain samples; leave it out")
+        command_line.check_z_frames(args.z_frames)
+        chosen = range(args.n) if args.n is not None else None
+        return cls(
+            model=args.model,
+            real=args.real,
+            out=args.out,
+            seed=args.seed,
+            indices=_indices(args.only) if args.only is not None else chosen,
+            keep=args.keep,
+            size=args.size,
+            precision=args.precision,
+            latent_frames=args.z_frames,
+            compare=args.compare,
+            application=application,
+        )
+
+
+def _indices(text: str) -> list[int]:
+    """3,7 of --only. Raises UsageError."""
+    if not re.fullmatch(r"[0-9]{1,6}(,[0-9]{1,6})*", text):
+        raise UsageError(f"--only {text}: numbers of samples from 0 with commas between them, such as 3,7")
+    return list(dict.fromkeys(map(int, text.split(","))))  # each once
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -99,8 +169,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--quantise", nargs="?", type=int, const=COLOURS, metavar="COLOURS", help=colours)
     add("--finish", choices=get_args(Finish), help="what the scales above are (default: as the model's samples)")
     add("--fill", action="store_true", help="make what --mask covers new from the rest of the clip")
-    add("--extend", type=int, metavar="FRAMES", help="go on in time behind the clip's own frames")
-    add("--extend-before", type=int, metavar="FRAMES", help="and before them")
+    behind = "go on in time behind the clip's own frames: frames, or seconds such as 2s"
+    add("--extend", type=command_line.length, metavar="FRAMES", help=behind)
+    add("--extend-before", type=command_line.length, metavar="FRAMES", help="and before them")
     add("--loop", action="store_true", help="the clip, or --inject, as a loop whose end leads to its start")
     add("--retarget", choices=get_args(Retarget), help="the clip at --size; which of the two keeps its proportions")
     add("--enlarge", type=float, metavar="FACTOR", help="the clip, or --inject, so many times as large: above 1 to 8")
@@ -141,10 +212,10 @@ def from_args(args: argparse.Namespace) -> ApplicationRequest | None:
         if vars(args)[option] is not None and not masked:
             raise UsageError(f"--{option}: needs --mask FILE, white where the video changes")
     one_each = application in ("strength", "between") or (application == "inject" and _scale(args.scale) is None)
-    if args.n is not None and one_each:
-        raise UsageError(
-            f"--n: {FLAGS[application]} has as many results as steps or scales; leave --n out, or give --scale"
-        )
+    if one_each and (args.n is not None or args.only is not None):
+        option = "--only" if args.n is None else "--n"
+        cause = f"{FLAGS[application]} has as many results as steps or scales"
+        raise UsageError(f"{option}: {cause}; leave {option} out, or give --scale")
     if args.z_frames is not None:
         raise UsageError("--z-frames: is of plain samples; leave it out")
     if (application == "retarget") != (args.size is not None):
@@ -176,8 +247,8 @@ def from_args(args: argparse.Namespace) -> ApplicationRequest | None:
         scale=_scale(args.scale),
         quantised=args.quantise or 0,
         finish=args.finish,
-        extend=args.extend or 0,
-        extend_before=args.extend_before or 0,
+        extend=args.extend or Length(0),
+        extend_before=args.extend_before or Length(0),
         retarget=args.retarget or "objects",
         factor=args.enlarge or 2.0,
         share=share,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.errors import UsageError, printable, without_secrets
+from infra.errors import UsageError, counted, printable, without_secrets
 from infra.lease import Lease
 from infra.ray_cluster import ray_session
 from infra.tracking.runs import ParentRun, forget_clips
@@ -105,9 +105,9 @@ def unused(corpus: Corpus) -> Iterator[str]:
     yield from corpus.notes
     longer = {Path(source).name: frames for source, frames in corpus.dropped.items() if frames}
     for name, frames in [*longer.items()][:SHOWN_UNUSED]:
-        yield f"{name}: {frames} frames beside the clip are not used"
+        yield f"{name}: {counted(frames, 'frame')} beside the clip are not used"
     if rest := [*longer.values()][SHOWN_UNUSED:]:
-        yield f"and of {len(rest)} more videos {sum(rest)} frames; --long uses all"
+        yield f"and of {counted(len(rest), 'more video')} {counted(sum(rest), 'frame')}; --long uses all"
 
 
 def _open_tracking(request: TrainRequest, console: Console, submission: Submission, kept: Collection[str]) -> ParentRun:
@@ -171,7 +171,7 @@ def _print_results(
     console.print(summary.lines(), end="", soft_wrap=True)
     if missing:
         clips = len(missing.keys() - {runs.TOTALS})
-        what = " and ".join([f"{clips} clips"] * bool(clips) + [runs.TOTALS] * (runs.TOTALS in missing))
+        what = " and ".join([counted(clips, "clip")] * bool(clips) + [runs.TOTALS] * (runs.TOTALS in missing))
         reason = next(iter(missing.values()))
         text = f"warning: {what} not in MLflow ({reason}); this sends the rest, once it answers:"
         console.print(text, soft_wrap=True)

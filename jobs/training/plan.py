@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from infra.errors import UsageError, printable
+from infra.errors import UsageError, counted, printable
 from infra.ray_address import cluster_address
 from jobs.experiment.corpus import Clip, Corpus, preview_corpus
 from jobs.training.board import duration
@@ -44,7 +44,7 @@ def _check_share(request: TrainRequest) -> None:
 def _plan(request: TrainRequest, corpus: Corpus) -> Iterator[str]:
     settings, experiment, share = request.settings, request.experiment, request.share
     yield from unused(corpus)
-    yield f"{len(corpus.clips)} clips, preset {request.preset}, into {printable(experiment.uri)}"
+    yield f"{counted(len(corpus.clips), 'clip')}, preset {request.preset}, into {printable(experiment.uri)}"
     results = {} if request.fresh else experiment.results([clip.clip_id for clip in corpus.clips])
     waiting = [clip for clip in corpus.clips if not is_done(results.get(clip.clip_id), request.num_samples)]
     for clip in corpus.clips:
@@ -54,18 +54,18 @@ def _plan(request: TrainRequest, corpus: Corpus) -> Iterator[str]:
     for config in (settings.of(dims) for dims in sorted({clip.dims for clip in corpus.clips}, reverse=True)):
         yield from _config_lines(config)
     total = sum(sum(settings.of(clip.dims).iterations) for clip in waiting)
-    yield f"iterations in all: at most {total}, for {len(waiting)} clips"
+    yield f"iterations in all: at most {total}, for {counted(len(waiting), 'clip')}"
     cores = share.cores(os.cpu_count() or 1, len(waiting))
-    yield f"resources a clip: {share.gpus} GPU where the cluster has GPUs, else {cores} CPU cores"
+    yield f"resources a clip: {share.gpus} GPU where the cluster has GPUs, else {counted(cores, 'CPU core')}"
     yield from _cost_lines(request, waiting, cores)
 
 
 def _clip_lines(clip: Clip, config: TrainConfig, state: str) -> Iterator[str]:
-    chunks = f"  {clip.num_chunks} chunks" if clip.num_chunks > 1 else ""
+    chunks = f"  {counted(clip.num_chunks, 'chunk')}" if clip.num_chunks > 1 else ""
     frames = ""
     if clip.dims == 3:
         frames = f"  {clip.num_frames * clip.num_chunks} frames from {clip.start_frame / clip.fps:.2f} s on"
-    yield f"{clip.clip_id}  {clip.width}×{clip.height} px (width×height){chunks}{frames}  {state}"
+    yield f"{clip.clip_id}  {clip.height}×{clip.width} px (H×W){chunks}{frames}  {state}"
     yield f"    ladder T×H×W: {' '.join(map(str, ladder(config, clip.height, clip.width)))}"
     measured = {"height": clip.height, "width": clip.width, "shorter": min(clip.height, clip.width)}
     if config.max_size > measured[config.ladder_side]:

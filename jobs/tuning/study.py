@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from infra.errors import counted
 from jobs.experiment.experiment import EVALUATION, Experiment, Trials, Values
 from jobs.experiment.result import Result
 from jobs.experiment.samples import viewable
@@ -50,7 +51,7 @@ def lay_out(experiment: Experiment, trials: Trials, results: Mapping[str, Result
     if not index["clips"]:
         return ""
     experiment.store.write_json(f"{FOLDER}/{INDEX}", index)
-    count = f"{len(index['clips'])} clips, {SAMPLES} samples of each of {len(methods)} methods"
+    count = f"{counted(len(index['clips']), 'clip')}, {SAMPLES} samples of each of {counted(len(methods), 'method')}"
     return f"for a user study: {count} in {experiment.uri}/{FOLDER}\n"
 
 

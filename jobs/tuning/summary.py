@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from infra.errors import counted
 from jobs.experiment.experiment import Trials, Values
 from jobs.experiment.result import DROPPED_FIRST, FIGURES, SVFID, Result, columns, is_realism, spec_of
 from jobs.reports.table import TextTable
@@ -74,6 +76,37 @@ def best(found: Sequence[CombinationResult], metric: str) -> CombinationResult |
     full = [line for line in found if most and len(line.done) == most]
     choose = min if MODES[metric] == "min" else max
     return choose(full, key=lambda line: line.objective(metric)) if full else None
+
+
+def verdict(found: Sequence[CombinationResult], metric: str) -> str:
+    """Which combination is best, by what, and whether that is clear: one line.
+
+    It is clear if the mean difference to the runner-up, clip by clip, is larger than its standard error over the clips.
+    """
+    chosen = best(found, metric)
+    assert chosen is not None
+    by = f"{metric.partition('_')[0]} of blur" if is_realism(metric) else metric
+    end, behind = ("lowest", "higher") if MODES[metric] == "min" else ("highest", "lower")
+    name = f"{_written(chosen)} ({chosen.objective(metric):.3g})"
+    done = f"done on {len(chosen.done)} of {counted(chosen.tried, 'clip')}"
+    second = best([line for line in found if line is not chosen and line.done.keys() == chosen.done.keys()], metric)
+    if second is None:
+        return f"best by {by}: {name}, {done}"
+    other = f"{_written(second)} ({second.objective(metric):.3g})"
+    if len(chosen.done) == 1:
+        return f"best by {by}: {name}, {done}; of one clip nobody knows how clear that is; the next is {other}"
+    differences = [
+        (objective(second.done[clip], metric) - objective(result, metric)) for clip, result in chosen.done.items()
+    ]
+    mean, error = abs(statistics.fmean(differences)), statistics.stdev(differences) / math.sqrt(len(differences))
+    apart = f"{round(mean, 6):.2g} ± {round(error, 6):.2g} {behind}, clip by clip"  # without what rounding leaves of 0
+    if mean > error:
+        return f"best by {by}: {name}, {done}; the next, {other}, is {apart}"
+    return f"no clear best by {by}: {name} is {end}, {done}, but {other} is only {apart}"
+
+
+def _written(line: CombinationResult) -> str:
+    return " ".join(f"{key}={value}" for key, value in line.values.items())
 
 
 def realism_of(results: Iterable[Result]) -> str:

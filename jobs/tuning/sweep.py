@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ from typing import Any
 from rich.console import Console
 
 from infra import clip_folder
-from infra.errors import UsageError, one_line, without_secrets
+from infra.errors import UsageError, counted, one_line, printable, without_secrets
 from infra.ray_cluster import ray_session
 from infra.tracking.runs import ERRORS, close_parent
 from jobs.experiment import runs
-from jobs.experiment.corpus import Corpus
-from jobs.experiment.experiment import SETTINGS, SWEEP, Experiment, Trials, clip_folders
+from jobs.experiment.corpus import Corpus, preview_corpus
+from jobs.experiment.experiment import SETTINGS, SWEEP, Experiment, Trials, Values, clip_folders
 from jobs.experiment.machine import check_machine
 from jobs.reports.paper import differences
 from jobs.training.corpus_job import find_clips
@@ -36,18 +36,11 @@ def run(request: SweepRequest, console: Console) -> bool:
     with experiment.driver(console.print):
         # -- 1. what there is to do
         tried = combinations(request.config, request.axes, request.rivals)
-        corpus = find_clips(
-            console, experiment, request.corpus, *(configured(request.config, values) for values in tried)
-        )
+        configs = [configured(request.config, values) for values in tried]
+        corpus = find_clips(console, experiment, request.corpus, *configs)
         clip_ids = [clip.clip_id for clip in corpus.clips]
-        listed = {trial_name(clip, values): (clip, values) for values in tried for clip in clip_ids}
-        definition = {
-            "config": request.config.to_dict(),
-            "sweep": [*request.given, *(f"{RIVAL}={rival}" for rival in request.rivals)],
-            "n": request.num_samples,
-            "corpus": without_secrets(request.corpus),
-            "clips": clip_ids,
-        }
+        listed = _trials(tried, clip_ids)
+        definition = _definition(request, clip_ids)
         _check_definition(experiment, definition)
         if request.restore:
             _forget(experiment, {"failed"} if request.asha else {"failed", "stopped"})
@@ -56,8 +49,7 @@ def run(request: SweepRequest, console: Console) -> bool:
         sweep = Sweep(request, {} if request.draws else listed, parent)
 
         # -- 2. the trials
-        what = f"{request.draws} combinations from Optuna" if request.draws else f"{len(tried)} combinations"
-        console.print(f"{what} × {len(clip_ids)} clips, into {experiment.uri}")
+        console.print(_how_many(request, tried, clip_ids))
         drawn = _train(sweep, corpus, definition)
 
         # -- 3. what they add up to
@@ -65,7 +57,60 @@ def run(request: SweepRequest, console: Console) -> bool:
         return _print_results(console, sweep, corpus, ended)
 
 
+def preview(request: SweepRequest, console: Console) -> None:
+    """Make the checks of `run`, and print clips, trials and iterations; change nothing. Raises what `run` raises."""
+    experiment = request.experiment
+    _check_restore(experiment, request.restore)
+    check_machine(experiment, request.tracking_uri)
+    runs.check_tracking(experiment, request.tracking_uri)
+    tried = combinations(request.config, request.axes, request.rivals)
+    configs = [configured(request.config, values) for values in tried]
+    with tempfile.TemporaryDirectory() as nowhere:
+        corpus = preview_corpus(request.corpus, Path(nowhere), *configs)
+    for _, reason in corpus.failures:
+        console.print(f"not usable: {reason}", soft_wrap=True)
+    if not corpus.clips:
+        raise UsageError(f"{printable(request.corpus)}: no clip that can be trained")
+    clip_ids = [clip.clip_id for clip in corpus.clips]
+    listed = _trials(tried, clip_ids)
+    _check_definition(experiment, _definition(request, clip_ids))
+    for clip in corpus.clips:
+        console.print(f"{clip.clip_id}  {clip.height}×{clip.width} px (H×W)", soft_wrap=True)
+    for values, config in zip(tried, configs, strict=True):
+        words = " ".join(f"{key}={value}" for key, value in values.items())
+        sums = " + ".join(map(str, config.iterations))
+        console.print(f"{words}  iterations a trial: {sums} = {sum(config.iterations)}", soft_wrap=True)
+    console.print(_how_many(request, tried, clip_ids), soft_wrap=True)
+    total = sum(sum(config.iterations) for config in configs) * len(clip_ids)
+    if request.draws:
+        total = total // len(configs) * request.draws  # of a range its lower end stands for what Optuna draws
+    done = [result for result in experiment.results(listed).values() if result.status == "done"]
+    console.print(f"iterations in all: {total}" + (f"; done: {counted(len(done), 'trial')}" if done else ""))
+
+
 # -- what there is to do
+
+
+def _trials(tried: Sequence[Values], clip_ids: Sequence[str]) -> Trials:
+    return {trial_name(clip, values): (clip, values) for values in tried for clip in clip_ids}
+
+
+def _definition(request: SweepRequest, clip_ids: Sequence[str]) -> dict[str, Any]:
+    """What makes a sweep the one that it is."""
+    return {
+        "config": request.config.to_dict(),
+        "sweep": [*request.given, *(f"{RIVAL}={rival}" for rival in request.rivals)],
+        "n": request.num_samples,
+        "corpus": without_secrets(request.corpus),
+        "clips": list(clip_ids),
+    }
+
+
+def _how_many(request: SweepRequest, tried: Sequence[Values], clip_ids: Sequence[str]) -> str:
+    number = request.draws or len(tried)
+    what = counted(number, "combination") + (" from Optuna" if request.draws else "")
+    trials = counted(number * len(clip_ids), "trial")
+    return f"{trials}: {what} × {counted(len(clip_ids), 'clip')}, into {request.experiment.uri}"
 
 
 def _check_restore(experiment: Experiment, restore: bool) -> None:
@@ -146,9 +191,7 @@ def _print_results(console: Console, sweep: Sweep, corpus: Corpus, ended: Trials
         files["sweep.png"] = plot.figure(found, request.axes, title)
         settings = configured(request.config, chosen.values).to_dict()
         files["best.json"] = json.dumps(settings, indent=2).encode() + b"\n"
-        words = " ".join(f"{key}={value}" for key, value in chosen.values.items())
-        page += f"best by {request.metric}: {words}, done on {len(chosen.done)} of {chosen.tried} clips; "
-        page += f"train with --config {experiment.uri}/best.json\n"
+        page += f"{summary.verdict(ours, request.metric)}\ntrain with --config {experiment.uri}/best.json\n"
     for name, content in files.items():
         experiment.write(name, content)
     if request.rivals:

@@ -17,7 +17,7 @@ import ray
 from ray import tune
 
 from infra import clip_folder
-from infra.errors import StorageError, UsageError, one_line
+from infra.errors import StorageError, UsageError, counted, one_line
 from infra.ray_cluster import Slots
 from jobs.experiment.corpus import Clip
 from jobs.experiment.experiment import Trials, Values
@@ -104,7 +104,7 @@ class TrialReporter(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         """A trial has reported."""
-        place = "done" if result[FINISHED] else f"after {result[SCALES]} scales"
+        place = "done" if result[FINISHED] else f"after {counted(result[SCALES], 'scale')}"
         figures = "  ".join(f"{figure} {value:.4g}" for figure, value in result[NAMED].items())
         print(f"{_name(trial)}  {place}  {figures}", flush=True)
 
@@ -112,11 +112,13 @@ class TrialReporter(tune.Callback):
         """A trial has ended, or ASHA has stopped it."""
         if not trial.last_result.get(FINISHED):
             scales = trial.last_result.get(SCALES, 0)
-            self._end(Result(_name(trial), "stopped", f"by ASHA after {scales} scales"))
+            self._end(Result(_name(trial), "stopped", f"by ASHA after {counted(scales, 'scale')}"))
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial's process has ended MAX_RESTARTS + 1 times."""
-        self._end(Result(_name(trial), "failed", f"its process ended {trial.num_failures} times without a result"))
+        self._end(
+            Result(_name(trial), "failed", f"its process ended {counted(trial.num_failures, 'time')} without a result")
+        )
 
     def _end(self, result: Result) -> None:
         """Written unless the trial wrote one itself."""

@@ -13,6 +13,7 @@ from scipy import ndimage
 from scipy.cluster.vq import kmeans2, vq
 from skimage.transform import resize
 
+from infra.errors import counted
 from model.config import COLOURS
 from model.pyramid import ScaleSize
 
@@ -32,7 +33,9 @@ def as_drawn(mask: np.ndarray, size: ScaleSize) -> np.ndarray:
     frames, height, width = mask.shape
     check_aspect("the mask", (height, width), size)
     if frames not in (1, size.frames):
-        raise ValueError(f"the mask has {frames} frames, the video {size.frames}; give one frame, or as many")
+        raise ValueError(
+            f"the mask has {counted(frames, 'frame')}, the video {size.frames}; give one frame, or as many"
+        )
     drawn = np.stack([_resized(frame, size[1:]) for frame in mask]) > 127
     drawn = np.broadcast_to(drawn, size)
     if not drawn.any():
@@ -135,7 +138,9 @@ def overlaid(clip: np.ndarray, layer: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """
     size = ScaleSize(*clip.shape[:3])
     if len(layer) not in (1, size.frames):
-        raise ValueError(f"the object has {len(layer)} frames, the video {size.frames}; give one frame, or as many")
+        raise ValueError(
+            f"the object has {counted(len(layer), 'frame')}, the video {size.frames}; give one frame, or as many"
+        )
     check_aspect("the object", layer.shape[1:3], size)
     if (layer[..., 3] == 255).all():
         raise ValueError("the object has no transparent pixel: it would hide the clip; give alpha, or a mask with it")

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from infra.errors import counted
 from pipeline.video import container, picture
 from pipeline.video import ffmpeg as command
 from pipeline.video.errors import VideoError, read_failure, video_error
@@ -161,7 +162,7 @@ class Damaged(VideoError):
 
 def damage(path: AnyPath, start_s: float, end_s: float, clips: int) -> VideoError:
     """The one line that tells of a damaged part of a video."""
-    what = "the clip" if clips == 1 else f"{clips} clips"
+    what = "the clip" if clips == 1 else counted(clips, "clip")
     cause = f"is damaged between {start_s:.1f} s and {end_s:.1f} s, where {what} cannot be decoded"
     return video_error(path, cause, "copy or export it again; what is before and after is used")
 
@@ -180,7 +181,7 @@ def _check(start_frame: int, num_frames: int, fps: float | None, max_height: int
 
 
 def _too_short(path: AnyPath, total: int, start_frame: int, needed: int, fps: float | None) -> VideoError:
-    there = f"has only {total} frame{'' if total == 1 else 's'}" + (f" at {fps:g} FPS" if fps else "")
+    there = f"has only {counted(total, 'frame')}" + (f" at {fps:g} FPS" if fps else "")
     cause = f"{there}, and {needed} from frame {start_frame} on are needed"
     return video_error(path, cause, "give a longer video or an earlier start")
 
@@ -188,7 +189,7 @@ def _too_short(path: AnyPath, total: int, start_frame: int, needed: int, fps: fl
 def _check_memory(path: AnyPath, shape: tuple[int, int, int], count: int) -> None:
     if math.prod(shape) * count > MAX_CLIP_BYTES:
         height, width, _ = shape
-        cause = f"{count} frames of {width}x{height} pixels are more than {MAX_CLIP_BYTES >> 30} GiB"
+        cause = f"{counted(count, 'frame')} of {width}x{height} pixels are more than {MAX_CLIP_BYTES >> 30} GiB"
         raise video_error(path, cause, "take fewer frames or a smaller max_height")
 
 

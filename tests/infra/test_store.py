@@ -17,6 +17,7 @@ import s3fs
 
 from infra.clip_folder import ClipFolder, Mirror
 from infra.errors import StorageError, TakenOver, UsageError
+from infra.files import replacing
 from infra.lease import Lease
 from infra.ray_cluster import ROOT
 from infra.store import Store
@@ -123,6 +124,20 @@ def test_the_store_never_holds_a_checkpoint_without_its_points(endpoint: str, tm
         stop.set()
         trainer.join()
     assert counts == sorted(counts) and len(counts) > 3
+
+
+def test_a_file_in_the_making_is_not_copied(endpoint: str, tmp_path: Path) -> None:
+    """Neither beside the log nor among the samples, whose pictures and videos take a while to write."""
+    s3fs.S3FileSystem(endpoint_url=endpoint).mkdir("making")
+    store = Store.open("s3://making/runs", "--storage")
+    (tmp_path / "samples").mkdir()
+    for path in (tmp_path / "config.json", tmp_path / "samples" / "sheet.png"):
+        with replacing(path) as file:
+            file.write(b"half")
+            file.flush()
+            Mirror(store, "clip", tmp_path).sync()
+    Mirror(store, "clip", tmp_path).sync()
+    assert store.names("clip") == {"config.json", "samples"} and store.names("clip/samples") == {"sheet.png"}
 
 
 def test_shards_go_before_their_sidecars_and_come_back(endpoint: str, tmp_path: Path) -> None:

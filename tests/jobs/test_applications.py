@@ -78,7 +78,7 @@ def test_an_edited_image_at_every_scale_and_what_the_mask_keeps(of_image: tuple[
     code, told = apply(of_image, tmp_path / "out", "--inject", tmp_path / "edited.png", "--mask", mask, "--grow", 1)
     assert code == 0, told
     names = [f"inject_scale{n}_seed0_000.png" for n in (1, 2)]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [*names, "sheet.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [*names, "sheet_inject_seed0.png"]
     for name in names:
         made = np.asarray(Image.open(tmp_path / "out" / name))
         assert np.array_equal(made[16:], original[16:]) and np.array_equal(made[:, 18:], original[:, 18:])
@@ -110,7 +110,7 @@ def test_videos_of_every_application(of_video: tuple[Path, Path], tmp_path: Path
         ("--fill", "--mask", mask): ["fill_seed3_000"],
         ("--paint", keys, "--scale", 2): ["paint_scale2_seed3_000"],
         ("--over", thing, "--scale", 1, "--quantise", 4): ["over_scale1_seed3_000"],
-        ("--extend", 5, "--extend-before", 2): ["extend_seed3_000"],
+        ("--extend", 5, "--extend-before", "0.1s", "--compare"): ["extend_seed3_000"],  # 0.1 s of 24 FPS: 2 frames
         ("--loop",): ["loop_seed3_000"],
         ("--retarget", "objects", "--size", "13x24x48"): ["retarget_seed3_000"],
         ("--enlarge", 2, "--inject", of_video[1]): ["enlarge_seed3_000"],
@@ -125,17 +125,33 @@ def test_videos_of_every_application(of_video: tuple[Path, Path], tmp_path: Path
         "enlarge": (13, 48, 64, 3),
         "loop": (24, 24, 32, 3),
     }
+    sheets = {
+        "paint_scale2_seed3_000": "paint_seed3",
+        "over_scale1_seed3_000": "over_seed3",
+        "strength0_seed3": "strength_seed3",
+    }
     for place, (options, names) in enumerate(cases.items()):
         out = tmp_path / str(place)
         code, told = apply(of_video, out, *options, "--seed", 3)
         assert code == 0, told
         assert {path.name for path in out.iterdir()} == {
             *(f"{name}.{kind}" for name in names for kind in ("mp4", "gif")),
-            "sheet.png",
+            *(["compare_extend_seed3.mp4"] if "--compare" in options else []),
+            f"sheet_{sheets.get(names[0], names[0].removesuffix('_000'))}.png",
         }, options
         made = frames(out / f"{names[0]}.mp4")
         assert made.shape == sizes.get(names[0].split("_")[0], (13, 24, 32, 3))
         assert ("at the seam they change by" in told) == (options[0] == "--loop")
+
+
+def test_the_clip_of_a_model_that_does_not_begin_at_the_start(of_video: tuple[Path, Path], tmp_path: Path) -> None:
+    """--real clip.mp4@0.25 of 24 FPS: its frames from 6 on. --extend keeps them."""
+    later = (of_video[0], Path(f"{of_video[1]}@0.25"))
+    assert apply(later, tmp_path / "out", "--extend", 1)[0] == 0
+    clip = video.decode(of_video[1], start_frame=6, num_frames=13, fps=24, max_height=24).astype(int)
+    first = video.decode(of_video[1], num_frames=13, fps=24, max_height=24).astype(int)
+    kept = frames(tmp_path / "out" / "extend_seed0_000.mp4")[:13].astype(int)
+    assert abs(kept - clip).mean() < abs(kept - first).mean()
 
 
 def test_samples_that_are_kept_are_those_of_their_numbers(of_video: tuple[Path, Path], tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_model_keeps_the_rate_of_its_file(tmp_path: Path) -> None:
         assert video.probe(clip / "samples" / "sample_00.mp4").fps == rate
         out = tmp_path / name
         assert run_job("sample.py", clip / "checkpoint.pt", "--n", "1", "--out", out).returncode == 0
-        assert video.probe(out / "sample_000.mp4").fps == rate
+        assert video.probe(out / "sample_seed0_000.mp4").fps == rate
 
 
 def test_as_is_is_the_rate_none_of_any_preset(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_mlflow_has_it_once_however_often_it_is_made(evaluated: Path) -> None:
 
 def test_a_checkpoint_of_an_experiment_and_one_alone(trained: Trained, mixed_corpus: Path, tmp_path: Path) -> None:
     clip, alone = trained.clips["good"], tmp_path / "alone"
-    inside = run_job("evaluate.py", clip / "checkpoint.pt", "--n", "2", "--nn", "0", *ALONE, "--out", tmp_path / "in")
+    inside = run_job("evaluate.py", clip, "--n", "2", "--nn", "0", *ALONE, "--out", tmp_path / "in")
     assert inside.returncode == 0, inside.stdout
     alone.mkdir()
     shutil.copy(clip / "checkpoint.pt", alone / "model.pt")
@@ -231,6 +231,24 @@ def foreign(evaluated: Path, tmp_path: Path) -> Path:
     for index in range(2):
         shutil.copy(clip / "samples" / f"sample_{index:02d}.mp4", folder)
     return folder
+
+
+def test_of_a_folder_of_sample_py_what_is_no_sample_is_left_out(
+    evaluated: Path, foreign: Path, mixed_corpus: Path, tmp_path: Path
+) -> None:
+    """The samples of several seeds count; sheets and comparisons, which are of another size, do not."""
+    clip, folder = clips_of(evaluated)["good"], tmp_path / "ours"
+    folder.mkdir()
+    for seed in (0, 3):
+        shutil.copy(clip / "samples" / f"sample_0{seed % 2}.mp4", folder / f"sample_seed{seed}_007.mp4")
+        shutil.copy(clip / "samples" / f"sample_0{seed % 2}.gif", folder / f"sample_seed{seed}_007.gif")
+    make_video(folder / "compare_seed3.mp4")
+    make_video(folder / "compare_extend_seed0.mp4")
+    assert main("--samples", folder, "--real", clip, "--nn", "0", "--out", tmp_path / "scores") == 0
+    of_seeds = results(tmp_path / "scores")["ours"]
+    assert len(of_seeds["svfid_lite0"]["values"]) == 2
+    assert main("--samples", foreign, "--real", mixed_corpus / "good.mp4", "--nn", "0") == 0
+    assert of_seeds == results(foreign / "evaluation")["other"]  # --real takes the clip's folder for its video
 
 
 def test_foreign_samples_and_bad_ones_among_them(
@@ -370,7 +388,7 @@ REFUSED = {
     "no weight file": (("{empty}", "--features", "c3d:{empty}/c3d.pth"), "c3d.pth: no such file"),
     "no weight file of images": (("{empty}", "--features", "inception:{empty}/i.pth"), "i.pth: no such file"),
     "unknown features": (("{empty}", "--features", "vgg"), "give lite0, c3d:FILE"),
-    "no experiment": (("{empty}",), "no experiment of train_corpus.py or tune.py, and no checkpoint"),
+    "no experiment": (("{empty}",), "no experiment of train_corpus.py or tune.py, and no trained clip"),
     "a file as folder": (
         ("--samples", "{foreign}", "--real", "{real}", "--out", "{real}/x"),
         "good.mp4/x: nothing can be written there",

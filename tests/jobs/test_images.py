@@ -125,16 +125,16 @@ def test_sampling_an_image(mixed: Mixed, tmp_path: Path) -> None:
     done = run_job("sample.py", checkpoint, "--n", "3", "--seed", "1", "--out", tmp_path / "a")
     assert done.returncode == 0 and "3 images of 1×24×32" in done.stdout, done.stdout
     assert {path.name for path in (tmp_path / "a").iterdir()} == {
-        *(f"sample_{i:03d}.png" for i in range(3)),
-        "sheet.png",
+        *(f"sample_seed1_{i:03d}.png" for i in range(3)),
+        "sheet_seed1.png",
     }
     trained = np.asarray(Image.open(mixed.clip("one") / "samples" / "sample_00.png"))
     assert np.array_equal(
-        np.asarray(Image.open(tmp_path / "a" / "sample_000.png")), trained
+        np.asarray(Image.open(tmp_path / "a" / "sample_seed1_000.png")), trained
     )  # seed 1 is the scored one
     wide = run_job("sample.py", checkpoint, "--n", "1", "--size", "24x60", "--out", tmp_path / "b")
     assert wide.returncode == 0, wide.stdout
-    with Image.open(tmp_path / "b" / "sample_000.png") as picture:
+    with Image.open(tmp_path / "b" / "sample_seed0_000.png") as picture:
         assert picture.size == (60, 24)
     for arguments, words in (
         (("--size", "13x24x60"), "13 frames of an image, which has one; give 1x24x60"),
@@ -203,7 +203,7 @@ def rivals(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_rivals_are_rows_of_a_sweep_and_straight_lines_of_its_plot(rivals: tuple[Path, str]) -> None:
     base, output = rivals
-    assert "4 combinations × 1 clips" in output
+    assert "4 trials: 4 combinations × 1 clip, into" in output
     table = [line for line in output.splitlines() if line.startswith("│")]
     assert [line.split("│")[2].strip() for line in table] == ["hpvaegan", "hpvaegan", "singan", "consingan"]
     assert "sifid of blur" in output and "svfid" not in output.replace("A copy of the clip scores best in svfid", "")
@@ -238,7 +238,7 @@ def test_a_rival_s_checkpoint_is_sampled_like_any_other(rivals: tuple[Path, str]
     checkpoint = next(base.glob("a-*--method-consingan")) / "checkpoint.pt"
     done = run_job("sample.py", checkpoint, "--n", "1", "--size", "30x60", "--out", tmp_path)
     assert done.returncode == 0, done.stdout
-    with Image.open(tmp_path / "sample_000.png") as picture:
+    with Image.open(tmp_path / "sample_seed0_000.png") as picture:
         assert picture.size == (60, 30)
 
 

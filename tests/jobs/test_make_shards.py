@@ -55,6 +55,26 @@ def test_options_reach_the_clips(job, video_file, tmp_path):
     assert [clip.meta["start_frame"] for clip in clips] == [0, 5, 10] and clips[0].meta["fps"] == 12.0
 
 
+def test_lengths_in_seconds_and_where_the_videos_begin(job, video_file, tmp_path, capsys):
+    from pipeline import shards
+
+    argv = ["--frames", "0.25s", "--stride", "0.5s", "--start", "0.25"]
+    assert job.main([str(video_file), "--out", str(tmp_path / "one"), *argv]) == 0
+    clips = list(shards.read(tmp_path / "one"))
+    assert [(clip.meta["start_frame"], len(clip.frames_thwc)) for clip in clips] == [(6, 6), (18, 6)]
+    assert job.main([f"{video_file}@0.5", "--out", str(tmp_path / "two"), *argv[:4]]) == 0
+    assert [clip.meta["start_frame"] for clip in shards.read(tmp_path / "two")] == [12, 24]
+    capsys.readouterr()
+    for more, told in (
+        (["--frames", "2sec"], "2sec: write frames, such as 48, or seconds, such as 2s"),
+        (["--frames", "0.01s"], "--frames is 0, --stride 13 frames; 2 and 1 are the least"),
+        (["--stride", "1s", "--as-is"], "--as-is: pictures as they are have no rate"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            job.main([str(video_file), "--out", str(tmp_path / "three"), *more])
+        assert caught.value.code == 2 and told in capsys.readouterr().err
+
+
 def test_some_failed(job, video_file, tmp_path, capsys):
     from pipeline import shards
 

@@ -90,12 +90,12 @@ def test_samples_find_the_clip_in_the_experiment_and_of_another_size_too(finishe
     done = run_job("sample.py", checkpoint, "--n", "1", "--seed", "1", "--out", tmp_path / "same")
     assert done.returncode == 0, done.stdout
     trained = video.decode(str(finished.clip / "samples" / "sample_00.mp4"), fps=24)
-    assert (video.decode(str(tmp_path / "same" / "sample_000.mp4"), fps=24) == trained).all()
+    assert (video.decode(str(tmp_path / "same" / "sample_seed1_000.mp4"), fps=24) == trained).all()
     refused = run_job("sample.py", checkpoint, "--z-frames", "13", "--out", tmp_path / "z")
     assert refused.returncode == 2 and "patches too; leave out --z-frames" in refused.stdout
     wide = run_job("sample.py", checkpoint, "--n", "1", "--size", "25x24x64", "--out", tmp_path / "wide")
     assert wide.returncode == 0 and "25×24×64" in wide.stdout
-    assert video.decode(str(tmp_path / "wide" / "sample_000.mp4"), fps=24).shape == (25, 24, 64, 3)
+    assert video.decode(str(tmp_path / "wide" / "sample_seed0_000.mp4"), fps=24).shape == (25, 24, 64, 3)
 
 
 def test_a_checkpoint_without_its_clip_says_so_and_takes_it_by_name(finished: Finished, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_checkpoint_without_its_clip_says_so_and_takes_it_by_name(finished: Fi
     found = run_job("sample.py", moved, "--n", "1", "--seed", "1", "--out", tmp_path / "out", *real)
     assert found.returncode == 0, found.stdout
     trained = video.decode(str(finished.clip / "samples" / "sample_00.mp4"), fps=24)
-    assert (video.decode(str(tmp_path / "out" / "sample_000.mp4"), fps=24) == trained).all()
+    assert (video.decode(str(tmp_path / "out" / "sample_seed1_000.mp4"), fps=24) == trained).all()
     other = make_video(tmp_path / "other.mp4", size="64x64")
     wrong = run_job("sample.py", moved, "--n", "1", "--out", tmp_path / "out", "--real", other)
     assert wrong.returncode == 2 and "of another clip" in wrong.stdout and wrong.stdout.count("\n") == 1
@@ -135,7 +135,7 @@ def test_a_long_video_lends_the_patches_of_all_its_chunks(finished: Finished, tm
     named = run_job("sample.py", moved, "--n", "1", "--seed", "1", "--real", film, "--out", tmp_path / "out")
     assert named.returncode == 0, named.stdout
     trained = video.decode(str(clip / "samples" / "sample_00.mp4"), fps=24)
-    assert (video.decode(str(tmp_path / "out" / "sample_000.mp4"), fps=24) == trained).all()
+    assert (video.decode(str(tmp_path / "out" / "sample_seed1_000.mp4"), fps=24) == trained).all()
     assert json.loads((clip / "config.json").read_text())["chunks"] == 2
     scored = run_job("evaluate.py", tmp_path / "runs" / "e", "--n", "2", "--nn", "0", *ALONE)
     assert scored.returncode == 0, scored.stdout

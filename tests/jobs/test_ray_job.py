@@ -30,6 +30,7 @@ class Head(NamedTuple):
 
     pid: int
     address: str  # of its job server
+    joined: str  # where nodes and `ray status` find it
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def head() -> Iterator[Head]:
     env = {**as_a_user(), **AUTH, "RAY_PORT": str(port), "RAY_DASHBOARD_PORT": str(dashboard)}
     script = [str(ROOT / "infra" / "cluster" / "local_head.sh"), "--num-cpus", "2", "--num-gpus", "2"]
     with ray_head(script, env, dashboard) as pid:
-        yield Head(pid, f"http://127.0.0.1:{dashboard}")
+        yield Head(pid, f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}")
 
 
 def submit(head: Head, *command_line: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -62,6 +63,16 @@ def test_the_head_is_reached_from_this_machine_only(head: Head) -> None:
         assert time.monotonic() < deadline, ports
         time.sleep(0.5)
     assert {address for _, address in ports} <= LOOPBACK, ports
+
+
+def test_ray_status_with_what_the_script_says_to_export(head: Head) -> None:
+    """The token, and the variable by which Ray looks for the head where it listens: at 127.0.0.1."""
+    exported = AUTH | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    status = [str(Path(sys.executable).parent / "ray"), "status", "--address", head.joined]
+    told = subprocess.run(
+        status, env={**as_a_user(), **exported}, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert told.returncode == 0 and "GPU" in told.stdout, told.stderr
 
 
 def test_a_submitted_job_trains_each_clip_on_a_gpu(head: Head, tmp_path: Path) -> None:

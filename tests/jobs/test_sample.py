@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import model
 from jobs import sample
 from model import device
 from model.sampling import sampler as sampling
@@ -40,14 +41,97 @@ def test_same_seed_same_videos_whatever_their_number(alone: Path, tmp_path: Path
         done = run_job("sample.py", alone, "--n", str(n), "--seed", str(seed), "--out", tmp_path / out)
         assert done.returncode == 0, done.stdout
     assert {path.name for path in (tmp_path / "two").iterdir()} == {
-        f"sample_{i:03d}.{kind}" for i in range(3) for kind in ("mp4", "gif")
+        f"sample_seed3_{i:03d}.{kind}" for i in range(3) for kind in ("mp4", "gif")
     }
-    first, second = frames(tmp_path / "one" / "sample_000.mp4"), frames(tmp_path / "one" / "sample_001.mp4")
+    first, second = (frames(tmp_path / "one" / f"sample_seed3_00{i}.mp4") for i in range(2))
     assert first.shape == (13, 30, 40, 3)
-    assert (first == frames(tmp_path / "two" / "sample_000.mp4")).all()
-    assert (second == frames(tmp_path / "two" / "sample_001.mp4")).all()
+    assert (first == frames(tmp_path / "two" / "sample_seed3_000.mp4")).all()
+    assert (second == frames(tmp_path / "two" / "sample_seed3_001.mp4")).all()
     assert (first != second).mean() > 0.2
-    assert (first != frames(tmp_path / "other" / "sample_000.mp4")).mean() > 0.2
+    assert (first != frames(tmp_path / "other" / "sample_seed4_000.mp4")).mean() > 0.2
+
+
+def test_samples_that_one_likes_come_again_beside_those_of_another_seed(alone: Path, tmp_path: Path) -> None:
+    """By the seed and the number in the name; into a folder or a file of one's own."""
+    for seed, options in ((3, ("--n", "2")), (4, ("--only", "1,0,1"))):
+        assert run_job("sample.py", alone, "--seed", str(seed), *options, "--out", tmp_path / "all").returncode == 0
+    made = {path.name: path.read_bytes() for path in (tmp_path / "all").iterdir()}
+    assert set(made) == {f"sample_seed{s}_00{i}.{kind}" for s in (3, 4) for i in (0, 1) for kind in ("mp4", "gif")}
+    for name, flags in (("sample_seed3_001.mp4", ("--seed", "3")), ("sample_seed4_001.gif", ("--seed", "4"))):
+        file = tmp_path / "liked" / f"mine{name[-4:]}"
+        done = run_job("sample.py", alone, *flags, "--only", "1", "--out", file)
+        assert done.returncode == 0 and "1 video of 13×30×40 (T×H×W)" in done.stdout and str(file) in done.stdout
+        assert file.read_bytes() == made[name]
+    assert {path.name for path in (tmp_path / "liked").iterdir()} == {"mine.mp4", "mine.gif"}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--n", "2", "--out", "x.mp4"), "--out x.mp4: is one file, and there are 2 results; give a folder, or --n 1"),
+        (("--n", "1", "--out", "x.webm"), "--out x.webm: a video is not written as .webm; give .mp4 or .gif, or a"),
+        (("--n", "1", "--out", "x.png"), "--out x.png: a video is not written as .png; give .mp4 or .gif, or a folder"),
+        (
+            ("--only", "1,x", "--out", "o"),
+            "--only 1,x: numbers of samples from 0 with commas between them, such as 3,7",
+        ),
+        (("--only", "1", "--n", "1", "--out", "o"), "--n and --only: --n 3 is --only 0,1,2; leave out one of them"),
+        (("--only", "1", "--keep", "1", "--out", "o"), "--keep and --n or --only: --keep N draws 4N; leave out the"),
+        (("--only", "1", "--strength", "--out", "o"), "--only: --strength has as many results as steps or scales"),
+    ],
+)
+def test_a_file_or_numbers_that_cannot_be_are_one_line(
+    options: tuple[str, ...], told: str, alone: Path, tmp_path: Path
+) -> None:
+    refused = run_job("sample.py", alone, *options, cwd=tmp_path)
+    assert refused.returncode == 2 and refused.stdout.startswith(f"error: {told}"), refused.stdout
+    assert len(refused.stdout.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_clip_s_folder_is_as_good_as_its_checkpoint(trained: Trained, alone: Path, tmp_path: Path) -> None:
+    """Of sample.py, with its clip in a comparison; of --real; and of `load`."""
+    folder = trained.clips["good"]
+    done = run_job("sample.py", folder, "--n", "2", "--compare", "--out", tmp_path / "folder")
+    assert done.returncode == 0, done.stdout
+    assert model.load(str(folder)).name == folder.name
+    given = run_job("sample.py", alone, "--real", folder, "--n", "2", "--compare", "--out", tmp_path / "real")
+    assert given.returncode == 0, given.stdout
+    names = {path.name for path in (tmp_path / "folder").iterdir()}
+    assert names == {f"sample_seed0_00{i}.{kind}" for i in (0, 1) for kind in ("mp4", "gif")} | {"compare_seed0.mp4"}
+    for name in names:
+        assert (tmp_path / "folder" / name).read_bytes() == (tmp_path / "real" / name).read_bytes()
+    page = video.decode(tmp_path / "folder" / "compare_seed0.mp4").astype(int)
+    assert len(page) % 13 == 0 and len(page) >= 96 and page.shape[2] >= 1200
+    # original, reconstruction, sample 0, sample 1: each 40 px wide, 8 times as large, 8 px apart
+    columns = [page[0, 32 : 32 + 240, left : left + 320][4::8, 4::8] for left in (8, 336, 664, 992)]
+    real = video.decode(folder / "samples" / "real.mp4")[0].astype(int)
+    reconstruction = video.decode(folder / "samples" / "reconstruction.mp4")[0].astype(int)
+    samples = [video.decode(tmp_path / "folder" / f"sample_seed0_00{i}.mp4")[0].astype(int) for i in (0, 1)]
+    for place, column in enumerate(columns):  # brightness alone: H.264 halves the resolution of colours
+        far = [abs((column - own).mean(axis=-1)).mean() for own in (real, reconstruction, *samples)]
+        assert min(far) == far[place] < 12
+
+
+def test_what_a_comparison_cannot_show_is_one_line(trained: Trained, alone: Path, tmp_path: Path) -> None:
+    for options, told in (
+        ((alone, "--out", tmp_path / "o"), "give --real CLIP"),
+        ((trained.clips["good"], "--size", "13x30x80", "--out", tmp_path / "o"), "leave --size out"),
+        ((trained.clips["good"], "--n", "1", "--out", tmp_path / "o.mp4"), "give a folder as --out"),
+    ):
+        refused = run_job("sample.py", *options, "--compare")
+        assert refused.returncode == 2 and told in refused.stdout and len(refused.stdout.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_a_model_is_one_line(trained: Trained, tmp_path: Path) -> None:
+    for folder in (trained.base, tmp_path):
+        refused = run_job("sample.py", folder, "--out", tmp_path / "out")
+        told = (
+            f"{folder}: holds no checkpoint.pt of a clip, and no netG.pth of the authors' code; give the folder of one"
+        )
+        assert refused.returncode == 2 and told in refused.stdout and len(refused.stdout.splitlines()) == 1
+    refused = run_job("sample.py", tmp_path / "nothing", "--out", tmp_path / "out")
+    assert refused.returncode == 2 and "nothing" in refused.stdout and len(refused.stdout.splitlines()) == 1
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 torn"])
@@ -66,7 +150,7 @@ def test_a_folder_of_the_authors_code(tmp_path: Path) -> None:
     write(tmp_path, Reference(width=4, latent=4, scales=2).state_dict(), amps=[1, 0.1], args=ARGS | options)
     done = run_job("sample.py", tmp_path, "--n", "1", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stdout
-    assert frames(tmp_path / "out" / "sample_000.mp4").shape == (13, 30, 40, 3)
+    assert frames(tmp_path / "out" / "sample_seed0_000.mp4").shape == (13, 30, 40, 3)
     assert len(done.stdout.strip().splitlines()) == 1 and "13×30×40" in done.stdout
     (tmp_path / "args.txt").unlink()
     done = run_job("sample.py", tmp_path, "--n", "1", "--out", tmp_path / "out")
@@ -75,7 +159,8 @@ def test_a_folder_of_the_authors_code(tmp_path: Path) -> None:
     (tmp_path / "netG.pth").unlink()
     refused = run_job("sample.py", tmp_path, "--out", tmp_path / "out")
     assert refused.returncode == 2
-    assert "netG.pth: no such file" in refused.stdout and len(refused.stdout.strip().splitlines()) == 1
+    assert f"{tmp_path}: holds no checkpoint.pt of a clip, and no netG.pth" in refused.stdout
+    assert len(refused.stdout.strip().splitlines()) == 1
 
 
 # -- --precision and --z-frames
@@ -84,7 +169,7 @@ def test_a_folder_of_the_authors_code(tmp_path: Path) -> None:
 def test_precision_and_the_frames_of_z(alone: Path, tmp_path: Path) -> None:
     def made(name: str, *more: str) -> np.ndarray:
         assert sample.main([str(alone), "--n", "1", *more, "--out", str(tmp_path / name)]) == 0
-        return frames(tmp_path / name / "sample_000.mp4").astype(int)
+        return frames(tmp_path / name / "sample_seed0_000.mp4").astype(int)
 
     plain, float32, bf16 = made("plain"), made("float32", "--precision", "float32"), made("bf16", "--precision", "bf16")
     native = {"float32": float32, "bf16": bf16}[device.resolve("auto", torch.device("cpu"))]
@@ -108,7 +193,7 @@ def test_frames_of_z_that_cannot_be_are_one_line(
 @pytest.mark.parametrize(
     ("size", "told"),
     [
-        ("13x30", "write frames x height x width, such as 13x256x1024"),
+        ("2x30", "write frames x height x width, such as 13x256x1024"),
         ("13x30x-40", "write frames x height x width"),
         ("13,30,40", "write frames x height x width"),
         ("", "write frames x height x width"),
@@ -137,25 +222,32 @@ def test_the_least_size_that_is_named_is_made(alone: Path, tmp_path: Path, capsy
     assert "×".join(least.split("x")) in capsys.readouterr().out
 
 
+def test_a_size_in_seconds_is_one_that_can_be_made(alone: Path, tmp_path: Path) -> None:
+    """1 s at 24 FPS, whose scales have 1 + a multiple of 12 frames, is 25: the last begins 1 s after the first."""
+    for size, frames_of in (("1sx30x40", 25), ("0.6sx30x40", 13), ("0.1s×30×40", 13)):
+        done = run_job("sample.py", alone, "--n", "1", "--size", size, "--out", tmp_path / "out")
+        assert done.returncode == 0 and f"1 video of {frames_of}×30×40" in done.stdout, done.stdout
+
+
 def test_wide_and_long_videos(alone: Path, tmp_path: Path) -> None:
     """As a user runs it; longer ones play longer, and sample 0 does not depend on --n."""
     for out, n in (("one", "1"), ("two", "2")):
         done = run_job("sample.py", alone, "--n", n, "--size", "25x36x160", "--out", tmp_path / out)
         assert done.returncode == 0, done.stdout
     assert len(done.stdout.splitlines()) == 1 and "2 videos of 25×36×160" in done.stdout
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["sample_000.mp4", "sample_001.mp4"]
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == [f"sample_seed0_00{i}.mp4" for i in range(2)]
     first, again, other = (
-        frames(tmp_path / name) for name in ("one/sample_000.mp4", "two/sample_000.mp4", "two/sample_001.mp4")
+        frames(tmp_path / out / f"sample_seed0_00{i}.mp4") for out, i in (("one", 0), ("two", 0), ("two", 1))
     )
     assert first.shape == (25, 36, 160, 3)
     assert (first == again).all() and (first != other).mean() > 0.2
-    assert video.probe(tmp_path / "one" / "sample_000.mp4").fps == 24.0
+    assert video.probe(tmp_path / "one" / "sample_seed0_000.mp4").fps == 24.0
 
 
 def test_the_clips_own_size_is_what_comes_without_it(alone: Path, tmp_path: Path) -> None:
     for out, more in (("plain", []), ("size", ["--size", "13×30×40"])):
         assert sample.main([str(alone), "--n", "1", *more, "--out", str(tmp_path / out)]) == 0
-    for name in ("sample_000.mp4", "sample_000.gif"):
+    for name in ("sample_seed0_000.mp4", "sample_seed0_000.gif"):
         assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "size" / name).read_bytes()
 
 
@@ -175,7 +267,7 @@ def test_a_video_in_tiles_is_the_video(alone: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(sampling, "sample_in_parts", sample_in_parts)
     assert sample.main([*command, "--out", str(tmp_path / "tiles")]) == 0
     assert len(runs) > 1 and sum(runs) == 61
-    tiles, whole = (frames(tmp_path / name / "sample_000.mp4").astype(int) for name in ("tiles", "whole"))
+    tiles, whole = (frames(tmp_path / name / "sample_seed0_000.mp4").astype(int) for name in ("tiles", "whole"))
     assert tiles.shape == whole.shape == (61, 30, 40, 3)
     # Where a rounded grey level differs, H.264 may decide otherwise for a block: 2.6 levels were seen. A frame out of
     # its place would be as far as frames are apart, 7.8.
@@ -185,8 +277,8 @@ def test_a_video_in_tiles_is_the_video(alone: Path, tmp_path: Path, monkeypatch:
 def test_a_video_that_cannot_be_written_is_one_line(
     alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "sample_000.mp4").mkdir()
+    (tmp_path / "sample_seed0_000.mp4").mkdir()
     assert sample.main([str(alone), "--n", "1", "--size", "13x30x80", "--out", str(tmp_path)]) == 1
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("error: ") and "sample_000.mp4" in line
-    assert [path.name for path in tmp_path.iterdir()] == ["sample_000.mp4"]
+    assert line.startswith("error: ") and "sample_seed0_000.mp4" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["sample_seed0_000.mp4"]

@@ -32,10 +32,10 @@ def test_a_row_of_videos_each_frame_enlarged(tmp_path: Path) -> None:
     """Six of demo's 13×54×96: 2 times, the least whole factor that gives 1,200 px."""
     names = ("original", "reconstruction", "sample 0", "sample 1", "sample 2", "sample 3")
     videos = {name: noise(13, 54, 96 + place)[:, :, :96] for place, name in enumerate(names)}
-    page = side_by_side_video(videos)
+    page = side_by_side_video(videos, fps=6)
     frames, height, width, _ = page.shape
     assert page.dtype == np.uint8 and height % 2 == width % 2 == 0 and 1200 <= width < 6 * 3 * 96
-    assert frames % 13 == 0 and 4 * 24 <= frames < 4 * 24 + 13
+    assert frames % 13 == 0 and 4 * 6 <= frames < 4 * 6 + 13
     for at in (0, 12, 13 + 5):
         places = [shown_as(page[at], frames_of[at % 13], 2) for frames_of in videos.values()]
         assert len({top for top, _ in places}) == 1 and [left for _, left in places] == sorted({p[1] for p in places})

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from infra.store import IN_RAY_JOB
 
 from .conftest import ROOT
 
@@ -29,3 +35,42 @@ print("LOADED", *sorted({{name.split(".")[0] for name in sys.modules}}))
     assert loaded[0] == "LOADED"
     assert not HEAVY & set(loaded)
     assert "usage:" in done.stdout
+
+
+@pytest.mark.parametrize("job", sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if path.stem != "__init__"))
+def test_help_says_one_default_of_an_option_and_never_that_there_is_none(
+    job: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module(f"jobs.{job}")
+    if not hasattr(module, "main"):  # what commands share
+        return
+    with pytest.raises(SystemExit) as end:
+        module.main(["--help"])
+    assert end.value.code == 0
+    options = re.split(r"\n  (?=-|[A-Z{])", capsys.readouterr().out)
+    assert len(options) > 1
+    for option in map(" ".join, map(str.split, options)):
+        assert option.count("(default") <= 1 and "default: None" not in option and "default: False" not in option
+
+
+def test_a_ray_job_without_a_storage_says_first_where_its_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its working folder is thrown away; `runs` in it would be lost."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for job, more in (("train_corpus", ()), ("tune", ("--sweep", "vae_levels=0,1"))):
+        main = importlib.import_module(f"jobs.{job}").main
+        command = ["--corpus", "demo", "--preset", "demo", *more, "--dry-run"]
+        monkeypatch.delenv(IN_RAY_JOB, raising=False)
+        monkeypatch.chdir(tmp_path)
+        assert main(command) == 0
+        here = capsys.readouterr().out
+        assert not here.startswith("storage:") and str(tmp_path / "runs") in here
+        monkeypatch.setenv(IN_RAY_JOB, "{}")
+        assert main(command) == 0
+        first, *rest = capsys.readouterr().out.splitlines()
+        folder = tmp_path / "hp-vae-gan-runs"
+        assert first == f"storage: {folder} on {socket.gethostname()}, as no --storage is given"
+        assert any(str(folder) in line for line in rest)
+        assert main([*command, "--storage", str(tmp_path)]) == 0
+        assert not capsys.readouterr().out.startswith("storage:")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import struct
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -119,6 +120,45 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     assert "= 200000" in plan.stdout and "1.0 GPU" in plan.stdout
     assert "35 frames" in plan.stdout  # 48 - 13
     assert not storage.exists()
+
+
+def test_a_dry_run_of_a_portrait_clip_says_which_side_is_which(tmp_path: Path) -> None:
+    """The shorter side is the ladder's, and what is stored lying down and shown upright is upright."""
+    upright = make_video(tmp_path / "upright.mp4", size="90x160")
+    lying = make_video(tmp_path / "lying.mp4", size="160x90")
+    for path, size in ((upright, "160×90"), (lying, "90×160")):
+        for preset, finest in (("demo", {"160×90": "13×96×54", "90×160": "13×54×96"}),
+                               ("small", {"160×90": "13×171×96", "90×160": "13×96×171"})):  # fmt: skip
+            plan = run_job("train_corpus.py", "--corpus", path, "--preset", preset, "--dry-run")
+            assert plan.returncode == 0 and f"{size} px (H×W)" in plan.stdout and finest[size] in plan.stdout
+    turned, content = tmp_path / "turned.mp4", bytearray(lying.read_bytes())
+    matrix = content.index(b"tkhd") + 44  # ISO 14496-12, track header box version 0
+    content[matrix : matrix + 20] = struct.pack(">5i", 0, 1 << 16, 0, -1 << 16, 0)  # shown turned by 90 degrees
+    turned.write_bytes(content)
+    plan = run_job("train_corpus.py", "--corpus", turned, "--preset", "demo", "--dry-run")
+    assert "160×90 px (H×W)" in plan.stdout and "13×96×54" in plan.stdout
+
+
+def test_a_clip_begins_where_it_is_told_to(tmp_path: Path) -> None:
+    """1 s of 24 FPS is frame 24. For one video or all of them; what both say is one line."""
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for name in ("a", "b"):
+        make_video(clips / f"{name}.mp4", seconds=2)
+    for corpus, options, number in (
+        (f"{clips}/a.mp4@1.0", (), 1),
+        (f"{clips}/a.mp4", ("--start", "1"), 1),
+        (f"{clips}/", ("--start", "1s"), 2),
+        (f"file://{clips}/a.mp4@1", (), 1),
+    ):
+        plan = run_job("train_corpus.py", "--corpus", corpus, *options, "--preset", "demo", "--dry-run")
+        assert plan.returncode == 0 and plan.stdout.count("-000024  48×64 px") == number, plan.stdout
+        sweep = run_job("tune.py", "--corpus", corpus, *options, "--preset", "demo", "--sweep", "seed=0,1", "--dry-run")
+        assert sweep.returncode == 0 and sweep.stdout.count("-000024  48×64 px") == number, sweep.stdout
+    refused = run_job("train_corpus.py", "--corpus", f"{clips}/a.mp4@1", "--start", "1", "--dry-run")
+    assert refused.returncode == 2 and "no such file" in refused.stdout
+    refused = run_job("train_corpus.py", "--corpus", clips, "--start", "-1", "--dry-run")
+    assert refused.returncode == 2 and "write seconds, such as 2.5" in refused.stdout
 
 
 @pytest.mark.parametrize(

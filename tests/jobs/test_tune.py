@@ -179,7 +179,7 @@ def test_train_corpus_takes_the_best_configuration(
 def test_going_on_with_a_sweep_that_is_done_does_nothing_again_and_another_is_refused(swept: Swept) -> None:
     before = times_of(swept.base)
     again = run_job("tune.py", *swept.arguments, "--restore")
-    assert again.returncode == 0 and "best by svfid_lite0" in again.stdout
+    assert again.returncode == 0 and "best by svfid of blur: vae_levels=" in again.stdout
     assert times_of(swept.base) == before
     unasked = run_job("tune.py", *swept.arguments)
     assert unasked.returncode == 2 and "--restore goes on with it" in unasked.stdout.replace("\n", " ")
@@ -354,7 +354,7 @@ def test_one_command_runs_the_ablations_and_tells_the_papers_words_beside(videos
     ("arguments", "told"),
     [
         (["--sweep", "vae_level=1,2"], "did you mean vae_levels?"),
-        (["--sweep", "vae_levels=1,two"], "vae_levels=two: not a value of type int"),
+        (["--sweep", "vae_levels=1,two"], "vae_levels=two: write a whole number"),
         (["--sweep", "vae_levels=1,9"], "vae_levels=9: from 0 to num_scales=7"),
         (["--sweep", "vae_levels="], "no values"),
         (["--sweep", "vae_levels"], "no values"),
@@ -444,6 +444,72 @@ def test_changes_compare_the_clips_that_both_finished_and_the_best_has_most_clip
     assert chosen and chosen.values == {"ablation": "none"}  # 0.75; gan_only 0.975; no_freezing not on both
     assert "failed  bno_freezing: why" in summary.notes_below_table(trials, results)
     assert summary.best(summary.lines(trials, {}), "svfid_lite0") is None
+
+
+def test_the_best_is_named_by_what_decided_and_only_where_it_is_clear() -> None:
+    """The mean svfid is lower for 2, but that relative to the blurred clip for 1."""
+
+    def verdict(figures: dict[str, dict[str, float]], metric: str = "svfid_lite0") -> str:
+        trials = {f"{clip}{levels}": (clip, {"vae_levels": levels}) for levels, of in figures.items() for clip in of}
+        blur = {"a": 100.0, "b": 1000.0, "c": 1000.0}
+        results = {
+            f"{clip}{levels}": result(f"{clip}{levels}", svfid, svfid / 1000, blur=blur[clip])
+            for levels, of in figures.items()
+            for clip, svfid in of.items()
+        }
+        return summary.verdict(summary.lines(trials, results), metric)
+
+    # 1.0 and 0.8 of blur against 1.4 and 0.76: a mean of 0.9 against 1.08, apart by 0.4 and -0.04
+    assert verdict({"1": {"a": 100, "b": 800}, "2": {"a": 140, "b": 760}}) == (
+        "no clear best by svfid of blur: vae_levels=1 (0.9) is lowest, done on 2 of 2 clips, "
+        "but vae_levels=2 (1.08) is only 0.18 ± 0.22 higher, clip by clip"
+    )
+    # apart by 0.4 and 0.2: 0.3 ± 0.1, though the clips of each are 0.5 and 0.7 apart
+    assert verdict({"2": {"a": 140, "b": 700}, "1": {"a": 100, "b": 500}}) == (
+        "best by svfid of blur: vae_levels=1 (0.75), done on 2 of 2 clips; "
+        "the next, vae_levels=2 (1.05), is 0.3 ± 0.1 higher, clip by clip"
+    )
+    assert verdict({"1": {"a": 100, "b": 500}, "2": {"a": 300, "b": 700}}, "diversity") == (
+        "best by diversity: vae_levels=2 (0.5), done on 2 of 2 clips; "
+        "the next, vae_levels=1 (0.3), is 0.2 ± 0 lower, clip by clip"
+    )
+    assert verdict({"1": {"a": 100}, "2": {"a": 150}}) == (
+        "best by svfid of blur: vae_levels=1 (1), done on 1 of 1 clip; "
+        "of one clip nobody knows how clear that is; the next is vae_levels=2 (1.5)"
+    )
+    assert verdict({"1": {"a": 100, "b": 500}}) == ("best by svfid of blur: vae_levels=1 (0.75), done on 2 of 2 clips")
+
+
+def test_a_dry_run_makes_the_checks_of_the_run_and_leaves_nothing(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def dry(*more: str) -> tuple[int, list[str]]:
+        code = tune.main([*map(str, command(videos, tmp_path / "runs", *more)), "--dry-run"])
+        return code, capsys.readouterr().out.splitlines()
+
+    code, lines = dry("--sweep", "vae_levels=0,1", "--set", "iters_per_scale=3,2,2,1")
+    assert code == 0 and not (tmp_path / "runs").exists()
+    assert lines[:2] == [
+        f"{Path(clip).stem}-{lines[i].split('-')[1]}-000000  48×64 px (H×W)"
+        for i, clip in enumerate(("one.mp4", "two.mp4"))
+    ]
+    assert lines[2:] == [
+        "vae_levels=0  iterations a trial: 3 + 2 + 2 + 1 = 8",
+        "vae_levels=1  iterations a trial: 3 + 2 + 2 + 1 = 8",
+        f"4 trials: 2 combinations × 2 clips, into {tmp_path / 'runs' / 's'}",
+        "iterations in all: 32",
+    ]
+    assert dry("--sweep", "vae_levels=1,2", "--restore")[0] == 2  # there is none to go on with
+    assert dry("--sweep", "vae_levels=1,9")[1] == ["error: vae_levels=9: from 0 to num_scales=4"]
+    code, lines = dry("--sweep", "min_size=60,62", "--set", "max_size=64")
+    assert code == 0
+    (tmp_path / "file").write_bytes(b"")
+    code, (line,) = dry("--sweep", "vae_levels=0,1", "--storage", str(tmp_path / "file" / "runs"))
+    assert code == 2 and "cannot be written" in line
+    (tmp_path / "runs" / "s").mkdir(parents=True)
+    (tmp_path / "runs" / "s" / "sweep.json").write_text("{}")
+    code, (line,) = dry("--sweep", "vae_levels=0,1")
+    assert code == 2 and "holds a sweep; --restore goes on with it" in line
 
 
 def test_optuna_learns_the_mean_over_the_clips_and_ranks_last_what_did_not_finish_on_all() -> None:

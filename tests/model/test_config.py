@@ -178,13 +178,40 @@ def test_overrides_apply_together_and_leave_the_original():
 
 @pytest.mark.parametrize(
     ("typo", "meant"),
-    [("chanels=3", "channels"), ("iter_per_scale=3", "iters_per_scale"), ("kl_wieght=1", "kl_weight")],
+    [
+        ("chanels=3", "channels"),
+        ("iter_per_scale=3", "iters_per_scale"),
+        ("kl_wieght=1", "kl_weight"),
+        ("FPS=1", "fps"),
+    ],
 )
 def test_typo_names_the_nearest_field(typo, meant):
     with pytest.raises(ConfigError, match=rf"did you mean {meant}\?"):
         paper().with_overrides([typo])
     with pytest.raises(ConfigError, match=rf"did you mean {meant}\?"):
         TrainConfig.from_dict(paper().to_dict() | {typo.split("=")[0]: 1})
+
+
+@pytest.mark.parametrize("name", ["preset", "n", "height", "learning_rate", "fps_as_it_is"])
+def test_what_is_near_no_field_gets_no_suggestion(name):
+    with pytest.raises(ConfigError) as caught:
+        paper().with_overrides([f"{name}=1"])
+    assert str(caught.value) == f"{name}: no such setting; model/config.py lists them, beside what each is"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("fps=fast", "fps=fast: write a number, or none"),
+        ("flip=3", "flip=3: write true or false"),
+        ("precision=half", "precision=half: write auto or bf16 or float32"),
+        ("iters_per_scale=x", "iters_per_scale=x: write a whole number, or whole numbers with commas between them"),
+    ],
+)
+def test_a_value_of_another_kind_says_what_to_write(given, told):
+    with pytest.raises(ConfigError) as caught:
+        paper().with_overrides([given])
+    assert str(caught.value) == told
 
 
 @pytest.mark.parametrize(
@@ -212,7 +239,7 @@ def test_typo_names_the_nearest_field(typo, meant):
 )
 def test_value_of_another_type_is_refused(assignment):
     name = assignment.split("=")[0]
-    with pytest.raises(ConfigError, match=rf"{name}=.*not a value of type") as caught:
+    with pytest.raises(ConfigError, match=rf"{name}=.*: write ") as caught:
         paper().with_overrides([assignment])
     assert "\n" not in str(caught.value)
 

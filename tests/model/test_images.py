@@ -141,7 +141,7 @@ def test_presets_of_images_are_those_of_videos_with_one_frame():
         ("frame_rates=4,1", "frame_rates=.*: of an image it is"),
         ("stride=13", "stride=13: of an image it is None"),
         ("patch_size=3,7,7", "an image has one frame; write 1,7,7"),
-        ("dims=4", "dims=4: not a value of type 2 or 3"),
+        ("dims=4", "dims=4: write 2 or 3"),
     ],
 )
 def test_settings_of_videos_are_refused(setting, words):

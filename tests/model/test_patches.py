@@ -382,7 +382,7 @@ def test_a_first_field_that_is_too_large_to_be_exact_begins_at_random(monkeypatc
         ("patch_alpha=0", "patch_alpha=0.0: a finite number above 0"),
         ("patch_passes=0", "patch_passes=0: 1 or more"),
         ("patch_coarse_passes=-1", "0 or more"),
-        ("method=singen", "not a value of type hpvaegan or singan or consingan or vgpnn"),
+        ("method=singen", "write hpvaegan or singan or consingan or vgpnn"),
     ],
 )
 def test_settings_out_of_range_are_told(setting: str, told: str) -> None:

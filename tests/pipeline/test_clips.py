@@ -296,3 +296,53 @@ def test_fetch_refuses_names_that_leave_the_cache(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="unsafe name"):
         fetch("memory://evil", tmp_path / "cache")
     assert not list(tmp_path.rglob("*.mp4"))
+
+
+# -- where videos begin
+
+
+def test_a_source_says_where_its_videos_begin(short, tmp_path):
+    """0.5 s of 24 FPS is frame 12; the ids are those of the file, with the frame."""
+    copy(short, tmp_path / "all" / "a.mp4", tmp_path / "all" / "b.mp4")
+    one = tmp_path / "all" / "a.mp4"
+    name = f"a-{sha6('a.mp4')}"
+    for text, first in ((f"{one}@0.5", 12), (f"{one}@0.5s", 12), (f"{one}@0", 0), (str(one), 0)):
+        planned = plan([text], ClipSpec())
+        assert planned.clips == (ClipPlan(f"{name}-{first:06d}", str(one), first, 13, 24.0),) and not planned.failures
+    assert [clip.start_frame for clip in plan([f"{tmp_path / 'all'}@0.5"], ClipSpec()).clips] == [12, 12]
+    assert [clip.start_frame for clip in plan([f"{tmp_path / 'all'}/@0.25"], ClipSpec(stride=6)).clips] == [6, 12] * 2
+    assert [clip.start_frame for clip in plan(["demo@1.5"], ClipSpec()).clips] == [36] * len(demo_sources())
+
+
+def test_two_starts_of_a_video_are_two_clips(short):
+    planned = plan([f"{short}@0.5", str(short), f"{short}@0.5"], ClipSpec())
+    assert [clip.start_frame for clip in planned.clips] == [12, 0] and not planned.failures
+    assert planned.dropped == {str(short): 5}  # of 30
+
+
+def test_a_file_whose_name_holds_an_at_is_that_file(short, tmp_path):
+    for name in ("me@2.mp4", "clip.mp4@2", "clip.mp4"):
+        copy(short, tmp_path / name)
+    for name in ("me@2.mp4", "clip.mp4@2"):
+        (clip,) = plan([str(tmp_path / name)], ClipSpec()).clips
+        assert (clip.source, clip.start_frame) == (str(tmp_path / name), 0)
+    (clip,) = plan([str(tmp_path / "clip.mp4@0.5")], ClipSpec()).clips
+    assert (clip.source, clip.start_frame) == (str(tmp_path / "clip.mp4"), 12)
+    (clip,) = plan([str(tmp_path / "clip.mp4@2@0.5")], ClipSpec()).clips
+    assert (clip.source, clip.start_frame) == (str(tmp_path / "clip.mp4@2"), 12)
+
+
+def test_a_start_that_cannot_be_is_one_line(short, tmp_path, lavfi):
+    (tmp_path / "m.csv").write_text(f"clip_id,path,start_s\none,{short},0\n")
+    picture = lavfi(tmp_path / "p.png", "testsrc=s=32x24", 1, "-update", 1)
+    for text, told in (
+        (f"{short}@9", "has only 0 frames between 9 s and its end"),
+        (f"{tmp_path / 'm.csv'}@1", "a manifest says itself where its clips start; leave out @1"),
+        (f"{picture}@1", "an image has no times; leave out @1"),
+        (f"{tmp_path / 'gone.mp4'}@1", "no such file"),
+        (f"{short}@-1", "no such file"),
+        (f"{short}@x", "no such file"),
+    ):
+        planned = plan([text], ClipSpec())
+        (failure,) = planned.failures
+        assert told in failure.reason and "\n" not in failure.reason and not planned.clips

@@ -1,0 +1,73 @@
+"""Where the results of `sample.py` go: a folder, or one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from infra.errors import UsageError, printable
+from jobs.reports.pictures import write_png
+from jobs.reports.side_by_side import side_by_side_video
+from pipeline import video
+from pipeline.sources import VIDEO_SUFFIXES
+
+WRITTEN = {3: (".mp4", ".gif"), 2: (".png",)}  # by the dims of the model
+COMPARED = 6  # results in a comparison at most
+
+
+@dataclass(frozen=True)
+class Output:
+    """What --out names.
+
+    Attributes:
+        folder: that results go into.
+        file: that the one result becomes; None: each gets a name of its own in the folder.
+        dims: of the model: 3 of videos, 2 of images.
+    """
+
+    folder: Path
+    file: Path | None
+    dims: int
+
+    @classmethod
+    def named(cls, given: str, dims: int, results: int) -> Output:
+        """--out, for so many results. Raises UsageError for a file that cannot hold them."""
+        path = Path(given)
+        suffix = path.suffix.lower()
+        if path.is_dir() or suffix not in VIDEO_SUFFIXES | video.IMAGE_SUFFIXES:
+            return cls(path, None, dims)
+        if suffix not in WRITTEN[dims]:
+            kind = "an image" if dims == 2 else "a video"
+            mend = f"give {' or '.join(WRITTEN[dims])}, or a folder"
+            raise UsageError(f"--out {printable(given)}: {kind} is not written as {suffix}; {mend}")
+        if results != 1:
+            mend = "give a folder, or --n 1"
+            raise UsageError(f"--out {printable(given)}: is one file, and there are {results} results; {mend}")
+        return cls(path.parent, path, dims)
+
+    def paths(self, name: str, *, gif: bool = True) -> list[Path]:
+        """The files of a result. gif: whether a video in the folder gets a .gif too."""
+        if self.file is not None:
+            return [self.file]
+        return [self.folder / f"{name}{suffix}" for suffix in WRITTEN[self.dims] if gif or suffix != ".gif"]
+
+    def picture(self, name: str, page: np.ndarray) -> None:
+        """A picture of all results, uint8 (H, W, 3), into the folder; of one file there is none."""
+        if self.file is None:
+            write_png(page, self.folder / f"{name}.png")
+
+    def check_comparison(self) -> None:
+        """Raises UsageError where there can be none."""
+        if self.dims == 2:
+            raise UsageError("--compare: is a video, and this model makes images, which the sheet shows; leave it out")
+        if self.file is not None:
+            raise UsageError("--compare: is a second file beside the result; give a folder as --out")
+
+    def comparison(self, name: str, videos: dict[str, np.ndarray], fps: float) -> None:
+        """Videos side by side, by label, as an .mp4 in the folder."""
+        video.encode(side_by_side_video(videos, fps=fps), self.folder / f"{name}.mp4", fps=fps)
+
+    def __str__(self) -> str:
+        return printable(self.file or self.folder)
