@@ -32,7 +32,8 @@ ORDER = {
         {"api"},
     ],
     "jobs": [
-        {"command_line", "reports"},
+        {"reports"},
+        {"command_line"},
         {"experiment"},
         {"training", "evaluation", "sampling"},
         {"tuning", "comparison"},

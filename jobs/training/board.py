@@ -86,7 +86,8 @@ class Board:
 
     Attributes:
         clips: those in flight; None: nothing is known of it yet.
-        clip_s: what a whole clip takes, seconds; None: nothing is known yet.
+        elapsed_s: for how long each of those has been in flight, where it is known.
+        clip_s: what a whole clip takes with its samples, seconds; None: nothing is known yet.
         machine: the load, in words.
     """
 
@@ -94,22 +95,31 @@ class Board:
     done: int
     failed: int = 0
     clips: Mapping[str, ClipProgress | None] = field(default_factory=dict)
+    elapsed_s: Mapping[str, float] = field(default_factory=dict)
     clip_s: float | None = None
     machine: str = ""
 
     @property
     def left_s(self) -> float | None:
-        """Of the corpus, with as many clips at once as now; None: not known yet."""
-        known = [clip.left_s for clip in self.clips.values() if clip]
-        whole = (
-            [self.clip_s] if self.clip_s else [c.left_s / (1 - c.part) for c in self.clips.values() if c and c.part < 1]
-        )
-        if not whole and not known:
+        """Of the corpus, with as many clips at once as now.
+
+        None: not known yet, as no clip has ended and one is at its samples, or has reported nothing.
+        """
+        left, whole = [], []
+        for clip_id, clip in self.clips.items():
+            if self.clip_s is not None:
+                least = clip.left_s if clip else 0.0
+                left.append(max(least, self.clip_s - self.elapsed_s.get(clip_id, self.clip_s / 2)))
+            elif clip is None or clip.trained:
+                return None
+            else:
+                left.append(clip.left_s)
+                whole.append(clip.left_s / (1 - clip.part))
+        if not left:
             return None
-        mean = sum(whole) / len(whole) if whole else 0.0
-        waiting = self.total - self.done - self.failed - len(known)
-        slots = max(1, len(self.clips))
-        return max([*known, (sum(known) + waiting * mean) / slots])
+        mean = self.clip_s if self.clip_s is not None else sum(whole) / len(whole)
+        waiting = self.total - self.done - self.failed - len(left)
+        return max([*left, (sum(left) + waiting * mean) / len(left)])
 
     @property
     def headline(self) -> str:

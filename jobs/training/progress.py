@@ -80,7 +80,8 @@ class ProgressDisplay:
         # What Ray holds back for want of a slot is not in training.
         clips = {clip_id: progress[clip_id] for clip_id in in_flight if clip_id in progress}
         mean = sum(self._durations) / len(self._durations) if self._durations else None
-        self._board = replace(self._board, clips=clips, clip_s=mean, machine=_load())
+        elapsed = {clip_id: now - self._started[clip_id] for clip_id in clips}
+        self._board = replace(self._board, clips=clips, elapsed_s=elapsed, clip_s=mean, machine=_load())
         if self._live:
             self._live.update(self._board.draw(self._console.width), refresh=True)
         elif now - self._printed >= LINE_S:

@@ -68,7 +68,8 @@ def run(
     def submit(task: ClipTask, chunks: Sequence[Any]) -> None:
         task = replace(task, slot=slots.resources)
         body = leading if task.workers > 1 else single
-        in_flight.items[body.remote(task, chunks, actor)] = task, chunks
+        named = body.options(name=task.clip_id)  # on Ray's pages
+        in_flight.items[named.remote(task, chunks, actor)] = task, chunks
 
     def has_room(task: ClipTask) -> bool:
         """None to spare while several workers are on their way to a video, whose slots a spare task would take."""

@@ -41,7 +41,7 @@ class Watch:
         done = statuses.count("done") + statuses.count("stopped")
         seconds = 60 * sum(self._minutes) / len(self._minutes) if self._minutes else None
         failed = statuses.count("failed") + failures
-        return Board(len(clip_ids) + failures, done, failed, clips, seconds, self._driver())
+        return Board(len(clip_ids) + failures, done, failed, clips, clip_s=seconds, machine=self._driver())
 
     @property
     def is_running(self) -> bool:
