@@ -50,17 +50,18 @@ def of_clip(run_id: str, about: Mapping[str, Any], scores: Mapping[str, float], 
     return cut("\n".join(lines))
 
 
-def of_corpus(run_id: str, about: Mapping[str, str], links: Mapping[str, str], *, has_picture: bool) -> str:
-    """Of the run of a corpus, and of the experiment.
+def of_corpus(run_id: str, about: Mapping[str, str], links: Mapping[str, str], picture_name: str) -> str:
+    """Of the run of a corpus or a sweep, and of the experiment.
 
     Args:
         about: corpus, preset, command …, in words.
         links: text → address.
+        picture_name: of an artifact of the run; "" for none.
     """
     lines = [f"- {name}: `{_plain(value)}`" for name, value in about.items() if value]
     lines += [f"- [{text}]({address})" for text, address in links.items()]
-    if has_picture:
-        lines += ["", f"![real and samples of the first clips]({picture(run_id, 'corpus.png')})"]
+    if picture_name:
+        lines += ["", f"![{picture_name}]({picture(run_id, picture_name)})"]
     return cut("\n".join(lines))
 
 

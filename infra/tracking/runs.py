@@ -207,8 +207,9 @@ def close_parent(
             client.log_artifact(parent.run_id, str(path))
         if about:
             links = {"the runs": runs_page(parent.experiment_id)}
-            pictures = any(path.name == "corpus.png" for path in files)
-            text = of_corpus(parent.run_id, about, links, has_picture=pictures)
+            text = of_corpus(
+                parent.run_id, about, links, next((path.name for path in files if path.suffix == ".png"), "")
+            )
             client.set_tag(parent.run_id, NOTE, text)
             client.set_experiment_tag(parent.experiment_id, NOTE, text)
             scores = [name.removesuffix("_mean") for name in metrics if name.startswith("score/")]

@@ -21,7 +21,7 @@ from jobs.experiment.experiment import EVALUATION, Experiment, Submission, clip_
 from jobs.experiment.gallery import Gallery, write_gallery
 from jobs.experiment.machine import check_machine
 from jobs.experiment.result import Result
-from jobs.experiment.summary import Summary, summarise
+from jobs.experiment.summary import summarise
 from jobs.training import schedule
 from jobs.training.progress import ProgressDisplay
 from jobs.training.request import TrainRequest
@@ -165,7 +165,7 @@ def _print_results(
     with console.status("completing MLflow"):
         missing = runs.forward_missing(parent, experiment, submission.clip_ids)
         summary = summarise(experiment, submission, runs.run_ids(parent, experiment), unwritten)
-        gallery = _gallery(experiment, summary)
+        gallery = written_gallery(experiment, summary.done) if summary.done_clips else None
         missing |= runs.close(parent, experiment, submission, summary, missing, gallery)
     summary.table().print(console, {clip_id: parent.link(run_id) for clip_id, run_id in summary.runs.items()})
     console.print(summary.lines(), end="", soft_wrap=True)
@@ -176,14 +176,19 @@ def _print_results(
         text = f"warning: {what} not in MLflow ({reason}); this sends the rest, once it answers:"
         console.print(text, soft_wrap=True)
         console.print(runs.upload_command(experiment, parent), soft_wrap=True)
-    for line in _where_to_look(experiment, parent, summary, gallery):
+    for line in where_to_look(experiment, parent, gallery):
         console.print(line, soft_wrap=True)
+    if len(summary.runs) > 1:
+        console.print(f"compare: {parent.comparison([*summary.runs.values()])}", soft_wrap=True)
+    if summary.done_clips:
+        command = ["python", "jobs/sample.py", f"{experiment.uri}/{summary.done_clips[0]}", "--out", "samples/"]
+        console.print(f"next:    {shlex.join(command)}", soft_wrap=True)
     return summary.failed > 0
 
 
-def _gallery(experiment: Experiment, summary: Summary) -> Gallery | None:
-    """The page of a corpus that has clips to show, and not so many that it takes longer than training some."""
-    if not summary.done_clips or summary.done > GALLERY_CLIPS:
+def written_gallery(experiment: Experiment, count: int) -> Gallery | None:
+    """The page of an experiment, if it has not so many models that the page takes longer than training some."""
+    if count > GALLERY_CLIPS:
         return None
     try:
         return write_gallery([experiment])
@@ -191,18 +196,11 @@ def _gallery(experiment: Experiment, summary: Summary) -> Gallery | None:
         return None
 
 
-def _where_to_look(
-    experiment: Experiment, parent: ParentRun, summary: Summary, gallery: Gallery | None
-) -> Iterator[str]:
-    """The last lines of a job: its results as a page, in MLflow, and the next command."""
+def where_to_look(experiment: Experiment, parent: ParentRun, gallery: Gallery | None) -> Iterator[str]:
+    """The last lines of a job: its results as a page, and in MLflow."""
     make = shlex.join(["python", "jobs/gallery.py", experiment.uri])
     yield f"gallery: {gallery.uri if gallery else f'{make}  # makes it'}"
     if parent.is_local:
         serve = shlex.join(["python", "jobs/ui.py", "--storage", experiment.storage.uri])
         yield f"MLflow:  {serve}  # serves the pages below"
     yield f"runs:    {parent.page}"
-    if len(summary.runs) > 1:
-        yield f"compare: {parent.comparison([*summary.runs.values()])}"
-    if summary.done_clips:
-        command = ["python", "jobs/sample.py", experiment.checkpoint(summary.done_clips[0]), "--out", "samples/"]
-        yield f"next:    {shlex.join(command)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -18,10 +19,11 @@ from infra.ray_cluster import ray_session
 from infra.tracking.runs import ERRORS, close_parent
 from jobs.experiment import runs
 from jobs.experiment.corpus import Corpus, preview_corpus
+from jobs.experiment.driver_log import driver_log
 from jobs.experiment.experiment import SETTINGS, SWEEP, Experiment, Trials, Values, clip_folders
 from jobs.experiment.machine import check_machine
 from jobs.reports.paper import differences
-from jobs.training.corpus_job import find_clips
+from jobs.training.corpus_job import find_clips, where_to_look, written_gallery
 from jobs.tuning import plot, study, summary, trials
 from jobs.tuning.axes import ABLATION, RIVAL, combinations, configured, trial_name
 from jobs.tuning.request import Sweep, SweepRequest
@@ -33,7 +35,7 @@ def run(request: SweepRequest, console: Console) -> bool:
     experiment = request.experiment
     _check_restore(experiment, request.restore)
     check_machine(experiment, request.tracking_uri)
-    with experiment.driver(console.print):
+    with experiment.driver(console.print), driver_log(experiment, console):
         # -- 1. what there is to do
         tried = combinations(request.config, request.axes, request.rivals)
         configs = [configured(request.config, values) for values in tried]
@@ -45,12 +47,13 @@ def run(request: SweepRequest, console: Console) -> bool:
         if request.restore:
             _forget(experiment, {"failed"} if request.asha else {"failed", "stopped"})
         tags = {"corpus": request.corpus, "preset": request.preset, "sweep": " ".join(request.given)}
-        parent = runs.open_parent_run(experiment, request.tracking_uri, tags)
+        parent = runs.open_parent_run(experiment, request.tracking_uri, tags, request.config)
         sweep = Sweep(request, {} if request.draws else listed, parent)
 
         # -- 2. the trials
         console.print(_how_many(request, tried, clip_ids))
-        drawn = _train(sweep, corpus, definition)
+        with runs.killed_if_stopped(parent):
+            drawn = _train(sweep, corpus, definition)
 
         # -- 3. what they add up to
         ended = sweep.listed or {**experiment.trials(), **drawn}  # one that failed early has no folder
@@ -186,12 +189,14 @@ def _print_results(console: Console, sweep: Sweep, corpus: Corpus, ended: Trials
     page += "".join(f"failed  {reason}\n" for _, reason in corpus.failures)
     files = {"sweep.csv": summary.to_csv(ended, results, keys)}
     ours = [line for line in found if line.values not in [{RIVAL: rival} for rival in request.rivals]]
+    about = {"corpus": printable(request.corpus), "preset": request.preset, "sweep": " ".join(request.given)}
     if chosen := summary.best(ours, request.metric):
         title = f"{experiment.name}: mean and standard deviation over the clips"
         files["sweep.png"] = plot.figure(found, request.axes, title)
         settings = configured(request.config, chosen.values).to_dict()
         files["best.json"] = json.dumps(settings, indent=2).encode() + b"\n"
-        page += f"{summary.verdict(ours, request.metric)}\ntrain with --config {experiment.uri}/best.json\n"
+        about["best"] = summary.verdict(ours, request.metric)
+        page += f"{about['best']}\ntrain with --config {experiment.uri}/best.json\n"
     for name, content in files.items():
         experiment.write(name, content)
     if request.rivals:
@@ -202,20 +207,27 @@ def _print_results(console: Console, sweep: Sweep, corpus: Corpus, ended: Trials
     missing = runs.forward_missing(parent, experiment, list(ended))
     ends = [results[name].status if name in results else "failed" for name in ended]
     totals = {f"trials_{end}": float(ends.count(end)) for end in ("done", "stopped", "failed")}
+    if chosen:
+        totals[f"best/{request.metric}"] = chosen.objective(request.metric)
     failed = bool(totals["trials_failed"] or corpus.failures)
     try:
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(folder) / name for name in files]
             for path in paths:
                 path.write_bytes(files[path.name])
-            close_parent(parent, failed=failed, metrics=totals, table=table.text() + page, files=paths)
+            close_parent(parent, failed=failed, metrics=totals, table=table.text() + page, files=paths, about=about)
     except ERRORS as error:
         missing[runs.TOTALS] = one_line(error)
     if missing:
         reason = next(iter(missing.values()))
         mend = "the same command with --restore sends the rest"
         console.print(f"warning: {len(missing)} not in MLflow ({reason}); {mend}")
+    gallery = written_gallery(experiment, len(ended)) if chosen else None
+    for line in where_to_look(experiment, parent, gallery):
+        console.print(line, soft_wrap=True)
     if chosen:
-        console.print(f"plot: {experiment.uri}/sweep.png")
-    console.print(f"MLflow: {parent.link(parent.run_id)}")
+        console.print(f"plot:    {experiment.uri}/sweep.png", soft_wrap=True)
+        command = ["python", "jobs/train_corpus.py", "--corpus", printable(request.corpus)]
+        command += ["--config", f"{experiment.uri}/best.json"]
+        console.print(f"next:    {shlex.join(command)}", soft_wrap=True)
     return failed

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import struct
+from datetime import datetime
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -42,19 +43,42 @@ def test_bad_files_cost_only_themselves(trained: Trained) -> None:
         assert json.loads((folder / "result.json").read_text())["status"] == "done"
 
 
-def test_the_table_names_every_clip_with_figures_and_link(trained: Trained) -> None:
+def test_the_table_names_every_clip_with_its_figures_and_fits(trained: Trained) -> None:
+    lines = trained.output.splitlines()
+    table = lines[lines.index("results") :]
     for folder in trained.clips.values():
-        (row,) = [line for line in trained.output.splitlines() if folder.name in line and "http://" in line]
-        cells = (r"\d+\.\d", r"\d+\.\d", r"\d+\.\d", r"\d+\.\d\d", r"\d\.\d\d\d", r"\d\.\d\d", r"\d\.\d\d")
-        assert re.search(
-            r"\s*│\s*".join(["done", *cells, r"http://127\.0\.0\.1:\d+/#/experiments/"]),
-            row,
-        )
-    assert sum("│ failed" in line for line in trained.output.splitlines()) == len(BAD)
+        (row,) = [line for line in table if line.startswith(f"{folder.name} ")]
+        assert re.fullmatch(r"\S+ +done +\d+\.\d +\d+\.\d +\d+\.\d\d +\d\.\d\d\d +\d\.\d\d *", row) and len(row) <= 80
+    assert "left out for want of room: minutes, coherence" in table
+    assert sum(bool(re.fullmatch(r".* failed *", line)) for line in table) == len(BAD)
 
 
-def test_progress_tells_scale_iteration_loss_and_speed(trained: Trained) -> None:
-    assert re.search(r"good-\S+  scale \d/3  \d/4  rec_loss \d\.\d{4}  \d+\.\d{3} s/it", trained.output)
+def test_each_end_is_counted_and_the_last_lines_say_where_to_look(trained: Trained) -> None:
+    assert re.search(r"^good-\S+  done  \([12]/2\)", trained.output, flags=re.MULTILINE)
+    gallery, serve, runs, compare, following = trained.output.splitlines()[-5:]
+    assert re.fullmatch(r"gallery: /\S+/storage/mixed/gallery\.html", gallery)
+    assert (trained.base / "gallery.html").is_file()
+    assert serve.startswith("MLflow:  python jobs/ui.py --storage ")
+    assert re.fullmatch(r"runs:    http://127\.0\.0\.1:5000/#/experiments/\d+/runs\?\S+", runs)
+    assert compare.startswith("compare: http://127.0.0.1:5000/#/compare-runs?runs=")
+    assert following.startswith("next:    python jobs/sample.py ") and "samples/" in following
+
+
+def test_the_log_of_the_driver_has_every_line_behind_its_time(trained: Trained) -> None:
+    lines = (trained.base / "driver.log").read_text().splitlines()
+    times, texts = zip(*(line.split("  ", 1) for line in lines), strict=True)
+    assert [datetime.fromisoformat(time) for time in times] == sorted(map(datetime.fromisoformat, times))
+    for name in BAD:
+        assert any(text.startswith("failed  ") and name in text for text in texts)
+
+
+def test_a_dry_run_refuses_what_the_run_refuses(trained: Trained) -> None:
+    for change in (("--set", "lr=0.001"), ("--gpus-per-clip", "-1"), ("--cpus-per-clip", "0")):
+        plan, run = (run_job("train_corpus.py", *trained.command, *change, *dry) for dry in (("--dry-run",), ()))
+        assert plan.returncode == run.returncode == 2
+        assert plan.stdout.splitlines()[-1] == run.stdout.splitlines()[-1]
+    plan = run_job("train_corpus.py", *trained.command, "--dry-run")
+    assert plan.returncode == 0 and plan.stdout.count("  done\n") == 2 and "0 clips" in plan.stdout
 
 
 def test_storage_holds_what_the_readme_says(trained: Trained) -> None:
@@ -73,6 +97,7 @@ def test_storage_holds_what_the_readme_says(trained: Trained) -> None:
     assert checkpoint.load(folder / "checkpoint.pt").done
     samples = {path.name for path in (folder / "samples").iterdir()}
     wanted = {f"scale_{n:02d}.png" for n in range(4)}
+    wanted |= {"sheet.png", "diversity.png", "nnf_00.png", "side_by_side.mp4"}
     wanted |= {
         f"{name}.{kind}" for name in ("real", "reconstruction", "sample_00", "sample_01") for kind in ("mp4", "gif")
     }
@@ -119,6 +144,9 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     assert "4×32×43" in plan.stdout and "13×256×341" in plan.stdout  # 64×48 px: 4:3
     assert "= 200000" in plan.stdout and "1.0 GPU" in plan.stdout
     assert "35 frames" in plan.stdout  # 48 - 13
+    assert "48×64 px (H×W)  13 frames from 0.00 s on  to train" in plan.stdout
+    assert re.search(r"time: about \S.* of training a clip, .* on this machine's CPU", plan.stdout)
+    assert re.search(r"disk: about [1-9]\d* MB", plan.stdout)
     assert not storage.exists()
 
 
@@ -294,7 +322,7 @@ def test_hostile_names_and_files_are_one_safe_line_each_and_touch_nothing_else(t
 
     for output in (plan.stdout, done.stdout):
         assert all(line.isprintable() for line in output.split("\n")), output
-    assert sum("│ failed" in line for line in done.stdout.splitlines()) == len(bad) + 3
+    assert len(re.findall(r"^\S.* failed *$", done.stdout, flags=re.MULTILINE)) == len(bad) + 3
     told = [line for line in done.stdout.splitlines() if line.startswith("failed  ")]
     for name in (*(printable(name) for name in bad), "loop.mp4", "list.mp4", "bomb.y4m"):
         assert sum(f"{name}: " in line and ";" in line for line in told) == 1, (name, done.stdout)
