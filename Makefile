@@ -7,7 +7,7 @@ THREE_AT_A_TIME := -n 3 --dist loadfile --no-loadscope-reorder --durations=10
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-fast faults lint hooks clean
+.PHONY: help setup demo ui pictures test test-fast faults lint hooks clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ demo: setup  ## train three real clips through Ray and print the results table (
 
 ui: setup  ## MLflow on 127.0.0.1 over what demo produced
 	$(BIN)/python jobs/ui.py --storage "$(STORAGE)" --port $(PORT)
+
+pictures: setup  ## the pictures of README.md, of what demo produced; needs Debian's chromium and chromium-driver
+	$(BIN)/python -m tests.pictures "$(STORAGE)"
 
 test: setup  ## the whole test suite, three files at a time
 	$(BIN)/python -m pytest $(THREE_AT_A_TIME)

@@ -134,7 +134,11 @@ def fit_clip(
     real, reconstruction = shown
     videos = random_videos(sampler, num_samples, SCORED_SEED)
     fps = frames_per_second(config, sampler.size.frames)
-    for name, frames in _named_frames(real, reconstruction, videos, _plain(sampler, done)).items():
+    shown_frames = _named_frames(real, reconstruction, videos, _plain(sampler, done))
+    for stale in {path for path in samples_dir.glob("sample_*") if path.stem not in shown_frames}:
+        check()
+        stale.unlink()  # of a submission that asked for more
+    for name, frames in shown_frames.items():
         check()
         write_clip(frames, samples_dir / name, fps)
     nearest = nearest_chunk(videos[0], real)

@@ -32,6 +32,10 @@ def test_the_artifacts_go_with_the_folder(copied: bool, tmp_path: Path) -> None:
     for experiment in ("exp ü", "other"):
         parent = runs.open_parent(default_uri(old), experiment, old, {})
         runs.close_parent(parent, failed=False, metrics={}, table="first")
+        model = parent.client().create_logged_model(parent.experiment_id, "clip", parent.run_id)
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model" / "weights").write_text(experiment)
+        parent.client().log_model_artifacts(model.model_id, str(tmp_path / "model"))
     new.parent.mkdir()
     shutil.copytree(old, new)
     kept = sorted(path.relative_to(old) for path in old.rglob("*"))
@@ -54,8 +58,9 @@ def test_the_artifacts_go_with_the_folder(copied: bool, tmp_path: Path) -> None:
     with sqlite3.connect(new / "mlflow.db") as connection:
         places = connection.execute("SELECT artifact_location FROM experiments WHERE name != 'Default'").fetchall()
         places += connection.execute("SELECT artifact_uri FROM runs").fetchall()
+        places += connection.execute("SELECT artifact_location FROM logged_models").fetchall()
     connection.close()
-    assert len(places) == 4 and all(place.startswith(new.as_uri() + "/mlartifacts/") for (place,) in places)
+    assert len(places) == 6 and all(place.startswith(new.as_uri() + "/mlartifacts/") for (place,) in places)
 
 
 def test_a_store_elsewhere_is_left_alone_while_its_files_are_where_it_says(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 
 from infra.errors import TakenOver
 from jobs.training.fit_clip import ClipFrames, fit_clip
@@ -147,6 +148,42 @@ def test_a_clip_whose_loss_is_not_finite_fails_with_scale_iteration_and_term(tmp
     assert "NonFiniteLoss: scale 0, iteration" in line and "_loss is" in line
     result = json.loads((the_clip(tmp_path, "nan") / "result.json").read_text())
     assert result["status"] == "failed" and "iteration" in result["reason"]
+
+
+@pytest.mark.slow
+def test_sigterm_ends_it_as_ctrl_c_does_and_a_finished_clip_gets_as_many_samples_as_are_asked_for(
+    tmp_path: Path,
+) -> None:
+    make_video(tmp_path / "clip.mp4")
+    process = start(tmp_path, "stopped")
+    clip = the_clip(tmp_path, "stopped")
+    wait_for(clip / "metrics.jsonl", process, IN_SCALE_1)
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+    assert output.splitlines()[-1] == "stopped; the same command goes on from the last checkpoints"
+    assert "Traceback" not in output and "SIGTERM" not in output
+    assert "ends by Terminated" in (clip.parent / "driver.log").read_text().splitlines()[-1]
+
+    def statuses() -> dict[str, str]:
+        client = MlflowClient(f"sqlite:///{tmp_path / 'stopped' / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name("stop")
+        assert experiment is not None
+        return {run.data.tags["role"]: run.info.status for run in client.search_runs([experiment.experiment_id])}
+
+    assert statuses() == {"corpus": "KILLED", "clip": "KILLED"}
+    assert run_job("train_corpus.py", *command(tmp_path, "stopped")).returncode == 0
+    assert statuses() == {"corpus": "FINISHED", "clip": "FINISHED"}
+
+    trained = (clip / "checkpoint.pt").read_bytes()
+    first = (clip / "samples" / "sample_01.gif").read_bytes()
+    for count in (3, 2):
+        done = run_job("train_corpus.py", *command(tmp_path, "stopped"), "--n", str(count))
+        assert done.returncode == 0, done.stdout
+        assert f"diversity_n{count}" in json.loads((clip / "metrics.json").read_text())
+        assert len(list((clip / "samples").glob("sample_*.gif"))) == count
+        assert (clip / "samples" / "sample_01.gif").read_bytes() == first
+    assert (clip / "checkpoint.pt").read_bytes() == trained
 
 
 def test_a_process_that_lost_its_clip_while_it_scored_a_scale_writes_nothing_more(tmp_path: Path) -> None:

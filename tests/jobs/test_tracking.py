@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import socket
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.models import Model
 from PIL import Image
 
 from infra.store import Store
@@ -24,6 +27,7 @@ from jobs.experiment.runs import NO_ANSWER, forward_missing
 from jobs.experiment.settings import ModelSettings
 from model.config import RUN_SETTINGS
 from model.presets import demo
+from pipeline import video
 
 from .conftest import Trained
 
@@ -90,6 +94,53 @@ def test_artifacts(client: MlflowClient, runs: dict[str, Run]) -> None:
         "corpus.png",
         "gallery.html",
     }
+
+
+def test_the_run_of_a_clip_has_a_name_a_description_its_frames_and_its_model(
+    trained: Trained, client: MlflowClient, runs: dict[str, Run]
+) -> None:
+    run, folder = runs["good"], trained.clips["good"]
+    assert run.info.run_name == "good"
+    tags = {name: run.data.tags[name] for name in ("status", "method", "dims", "preset")}
+    assert tags == {"status": "done", "method": "hpvaegan", "dims": "3", "preset": "demo"}
+    note = run.data.tags["mlflow.note.content"]
+    assert "13 frames of 64×48 px" in note and "svfid_lite0" in note
+    assert f"(get-artifact?path=samples/sheet.png&run_uuid={run.info.run_id})" in note
+
+    (given,) = run.inputs.dataset_inputs
+    frames = video.decode(Path(trained.command[1]) / "good.mp4", num_frames=13, fps=24)
+    assert given.dataset.digest == hashlib.sha256(frames.tobytes()).hexdigest()[:32]
+    assert json.loads(given.dataset.source)["uri"].endswith("good.mp4")
+
+    (output,) = run.outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert model.status == "READY" and model.name == "good" and model.source_run_id == run.info.run_id
+    kept = Path(unquote(urlsplit(model.artifact_location).path))
+    assert (kept / "checkpoint.pt").read_bytes() == (folder / "checkpoint.pt").read_bytes()
+    signature = Model.load(str(kept / "MLmodel")).signature
+    assert [column.name for column in signature.inputs.inputs] == ["seed", "n"]
+    assert signature.outputs.inputs[0].shape == (-1, 13, 30, 40, 3)
+
+
+def test_the_run_of_the_corpus_says_what_was_asked(client: MlflowClient, runs: dict[str, Run]) -> None:
+    run = runs["corpus"]
+    assert run.data.params["channels"] == "4" and run.data.tags["preset"] == "demo"
+    assert {"host", "mlflow.user", "mlflow.source.name"} <= run.data.tags.keys()
+    experiment = client.get_experiment(run.info.experiment_id)
+    for note in (run.data.tags["mlflow.note.content"], experiment.tags["mlflow.note.content"]):
+        assert "clips: `2 done, 7 failed`" in note and "command: `python " in note and "corpus.png" in note
+    view = json.loads(experiment.tags["mlflow.sharedViewState.clips"])
+    assert view["runsExpanded"] == {run.info.run_id: True} and "metrics.`score/svfid_lite0`" in view["selectedColumns"]
+
+
+def test_a_file_that_is_no_clip_has_a_run_that_says_why(trained: Trained, client: MlflowClient) -> None:
+    experiment = client.get_experiment_by_name("mixed")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], "tags.role = 'file'")
+    submission = json.loads((trained.base / "submission.json").read_text())
+    failures = {Path(source).name: reason for source, reason in submission["failures"]}
+    assert {run.info.run_name: run.data.tags["failure"] for run in found} == failures and len(failures) == 7
+    assert {run.info.status for run in found} == {"FAILED"}
 
 
 @pytest.fixture(scope="module")
