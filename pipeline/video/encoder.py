@@ -93,11 +93,11 @@ def _graph(suffix: str, height: int, width: int, fps: float) -> Any:
     if suffix == ".mp4":
         # Named colours, since players guess differently for files that do not say.
         bt709 = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv"}
+        # veryfast takes half the time of the default, for files as large at the same crf.
+        x264 = {"vcodec": "libx264", "preset": "veryfast", "crf": 14, "pix_fmt": "yuv420p"}
         return raw.filter(
             "scale", out_color_matrix="bt709", out_range="tv", flags="accurate_rnd+full_chroma_inp"
-        ).output(
-            command.FILE, format="mp4", vcodec="libx264", crf=14, pix_fmt="yuv420p", movflags="+faststart", **bt709
-        )
+        ).output(command.FILE, format="mp4", movflags="+faststart", **x264, **bt709)
     split = raw.split()
     palette = split[0].filter("palettegen")
     return ffmpeg.filter([split[1], palette], "paletteuse").output(command.FILE, format="gif", loop=0)

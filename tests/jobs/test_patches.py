@@ -43,7 +43,7 @@ def points(clip: Path) -> list[tuple[int, int | None]]:
 
 def test_scales_that_patches_make_are_not_trained_and_the_finest_is_scored_and_shown(finished: Finished) -> None:
     assert points(finished.clip) == [(0, 2), (0, None), (1, 2), (1, None), (3, None)]
-    pictures = sorted(path.name for path in (finished.clip / "samples").glob("*.png"))
+    pictures = sorted(path.name for path in (finished.clip / "samples").glob("scale_*.png"))
     assert pictures == ["scale_00.png", "scale_01.png", "scale_03.png"]
     info = video.probe(str(finished.clip / "samples" / "sample_00.mp4"))
     assert (info.height, info.width) == (24, 32)

@@ -247,7 +247,7 @@ def test_a_trial_that_fails_costs_that_trial_and_asha_stops_the_worse_half(
     assert "--lr-1e30: NonFiniteLoss" in failure
     assert "Traceback" not in done.stdout and "tune.py:" not in done.stdout
     (stop,) = [line for line in done.stdout.splitlines() if line.startswith("stopped  ")]
-    assert "--lr-1e-09: by ASHA after 1 scales" in stop
+    assert "--lr-1e-09: by ASHA after 1 scale" in stop
     runs = {name.partition("--")[2]: run for name, run in runs_of(tmp_path).items()}
     assert runs["lr-1e-09"].info.status == "KILLED" and "by ASHA" in runs["lr-1e-09"].data.tags["stopped"]
     assert runs["lr-1e30"].info.status == "FAILED" and "NonFiniteLoss" in runs["lr-1e30"].data.tags["failure"]
