@@ -69,7 +69,7 @@ def test_a_file_whose_name_begins_with_a_dash_is_no_option(
     for name in ("-JfC9w_aBc0.mp4", "--aBc0.mp4"):
         make_video(tmp_path / "video.mp4").rename(tmp_path / name)
         assert train_corpus.main(["--corpus", name, "--preset", "demo", "--dry-run"]) == 0
-        assert "1 clips, preset demo" in capsys.readouterr().out
+        assert "1 clip, preset demo" in capsys.readouterr().out
     assert make_shards.main(["-JfC9w_aBc0.mp4", "--out", "shards"]) == 0
     with pytest.raises(SystemExit):  # not there: an option that is not known
         train_corpus.main(["--corpus", "-other.mp4"])

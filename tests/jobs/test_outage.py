@@ -121,7 +121,7 @@ def test_a_clip_that_ends_while_the_server_is_away(
     finally:
         process.kill()
     assert process.returncode == 0, output
-    (at,) = [i for i, line in enumerate(output.splitlines()) if line.startswith("warning: 1 clips and the totals ")]
+    (at,) = [i for i, line in enumerate(output.splitlines()) if line.startswith("warning: 1 clip and the totals ")]
     python, job, *upload = shlex.split(output.splitlines()[at + 1])
     assert (python, job) == ("python", "jobs/upload.py")
 
