@@ -60,8 +60,8 @@ def run(
     """
     actor: Any = ProgressActor.remote()  # type: ignore[attr-defined]
     single: Any = ray.remote(max_retries=MAX_RESTARTS, **slots.options)(alone)
-    leading: Any = ray.remote(max_retries=MAX_RESTARTS, **slots.options)(together)
-    leading = leading.options(num_cpus=0, num_gpus=0)  # its workers take the slots
+    # Its workers take the slots.
+    leading: Any = ray.remote(max_retries=MAX_RESTARTS, **slots.options | {"num_cpus": 0, "num_gpus": 0})(together)
     waiting = iter(todo)
     in_flight: InFlight[tuple[ClipTask, Any]] = InFlight()  # the task, and its chunks in Ray's object store
 
