@@ -124,7 +124,7 @@ def diversity_of(results: Iterable[Result]) -> str:
 def table(found: Sequence[CombinationResult], keys: Sequence[str]) -> TextTable:
     """A row a combination: its figures, mean ± standard deviation over the clips that are done.
 
-    With the method among ablations, also the change against it on the clips that both finished, and the paper's words.
+    With the method among ablations, also the change against it on the clips that both finished.
     """
     method = {_others(line.values): line for line in found if line.values.get(ABLATION) == METHOD}
     done = [result for line in found for result in line.done.values()]
@@ -144,12 +144,17 @@ def table(found: Sequence[CombinationResult], keys: Sequence[str]) -> TextTable:
         if method:
             against = method.get(_others(line.values))
             cells += [_change(line, against, name) for name in (realism, "diversity")]
-            cells.append(ABLATIONS_IN_PAPER.get(line.values.get(ABLATION, ""), ""))
         rows.append(cells)
-    heads += [*changes, "in the paper"] if method else []
+    heads += changes
     numbers = [*shown, f"{word} of blur", *changes]
-    dropped_first = [*columns(DROPPED_FIRST, [result.to_dict() for result in done]), "in the paper"]
+    dropped_first = columns(DROPPED_FIRST, [result.to_dict() for result in done])
     return TextTable("sweep", heads, rows, numbers=numbers, dropped_first=dropped_first)
+
+
+def in_paper(found: Sequence[CombinationResult]) -> str:
+    """A line for each ablation with the paper's words on it."""
+    names = dict.fromkeys(line.values.get(ABLATION, "") for line in found)
+    return "".join(f"in the paper, {name}: {words}\n" for name in names if (words := ABLATIONS_IN_PAPER.get(name)))
 
 
 def notes_below_table(trials: Trials, results: Mapping[str, Result]) -> str:

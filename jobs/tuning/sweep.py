@@ -184,8 +184,9 @@ def _print_results(console: Console, sweep: Sweep, corpus: Corpus, ended: Trials
     results = experiment.results(ended)
     found = summary.lines(ended, results)
     table, page = summary.table(found, keys), summary.notes_below_table(ended, results)
+    page += summary.in_paper(found)
     if ABLATION in keys and (others := differences(request.config)):
-        page += f'The words under "in the paper" are of its own settings. These differ: {others}.\n'
+        page += f"The paper's words are of its own settings. These differ: {others}.\n"
     page += "".join(f"failed  {reason}\n" for _, reason in corpus.failures)
     files = {"sweep.csv": summary.to_csv(ended, results, keys)}
     ours = [line for line in found if line.values not in [{RIVAL: rival} for rival in request.rivals]]
