@@ -65,6 +65,7 @@ def ray_session() -> Iterator[None]:
             options["runtime_env"] = {"working_dir": str(ROOT), "excludes": ONLY_CODE}
         # Ray keeps and logs the driver's command line, which may hold a password, or bytes that are no text.
         ray._private.utils.get_entrypoint_name = lambda: printable(shlex.join(sys.argv))
+        before = signal.getsignal(signal.SIGTERM)
         try:
             with _folder_that_ray_can_name():
                 ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
@@ -76,7 +77,7 @@ def ray_session() -> Iterator[None]:
             raise UsageError(f"{what} ({one_line(error)}); {mend}") from error
         stack.callback(ray.shutdown)
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # in place of Ray's, which aborts
+            signal.signal(signal.SIGTERM, before)  # in place of Ray's, which ends the process at once
         yield
 
 

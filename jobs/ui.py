@@ -55,10 +55,15 @@ def server_command(storage: str | None, port: int) -> list[str]:
 
 def pages(storage: str | None, port: int) -> list[str]:
     """The addresses of the experiments' runs, the newest first; of MLflow itself where there is none."""
-    from infra.tracking.runs import experiments, runs_page
+    from infra.tracking.runs import ERRORS, experiments, runs_page, sqlite_lock
     from infra.tracking.uri import default_uri
 
-    found = experiments(default_uri(Store.open(storage or None, "--storage").tracking_folder))[:SHOWN]
+    uri = default_uri(Store.open(storage or None, "--storage").tracking_folder)
+    try:
+        with sqlite_lock(uri):
+            found = experiments(uri)[:SHOWN]
+    except ERRORS as error:
+        raise UsageError(f"{printable(uri)}: cannot be used ({one_line(error)}); see to it, or give another") from error
     server = f"http://127.0.0.1:{port}"
     return [f"{server}/{runs_page(number)}  {printable(name)}" for number, name in found] or [server]
 

@@ -25,7 +25,8 @@ from jobs.experiment.experiment import Experiment
 if TYPE_CHECKING:
     from rich.console import Console
 
-LOOK_S, LINE_S = 2.0, 60.0  # seconds between two looks at the files, and between two lines where there is no terminal
+# Seconds between two looks at the files, at those of an object store, and between two lines where there is no terminal.
+LOOK_S, REMOTE_LOOK_S, LINE_S = 2.0, 15.0, 60.0
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -57,7 +58,7 @@ def watch(experiment: Experiment, console: Console, *, once: bool) -> None:
             elif time.monotonic() - printed >= LINE_S:
                 printed = time.monotonic()
                 console.print(board.line(), soft_wrap=True)
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S if experiment.store.is_local else REMOTE_LOOK_S)
     console.print(watched.look().line(), soft_wrap=True)
 
 

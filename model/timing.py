@@ -103,8 +103,8 @@ def checkpoint_bytes(config: TrainConfig) -> int:
     return 4 * (sum(generators) + encoder + critic + 2 * learning)
 
 
-def training_seconds(config: TrainConfig, sizes: Sequence[ScaleSize]) -> float:
-    """About how long all iterations of one clip take on this device.
+def training_seconds(config: TrainConfig, sizes: Sequence[ScaleSize], cores: int) -> float:
+    """About how long all iterations of one clip take on this device, on a CPU with so many cores.
 
     Measured are a few iterations of the coarsest scale and of the finest whose iterations are short; the others count
     by their operations.
@@ -113,7 +113,13 @@ def training_seconds(config: TrainConfig, sizes: Sequence[ScaleSize]) -> float:
     if not gflops:
         return 0.0
     finest = max([n for n, each in enumerate(gflops) if each <= SHORT_GFLOPS], default=0)
-    speed = {n: gflops[n] / measure(config, sizes, n, ESTIMATE_S).sec_per_iter for n in {0, finest}}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(min(cores, threads))
+    try:
+        timed = {n: _timed(iterate, config, sizes, n, ESTIMATE_S).sec_per_iter for n in {0, finest}}
+    finally:
+        torch.set_num_threads(threads)
+    speed = {n: gflops[n] / seconds for n, seconds in timed.items()}
     return sum(
         count * each / speed[0 if n < finest / 2 else finest]
         for n, (count, each) in enumerate(zip(config.iterations, gflops, strict=True))

@@ -84,6 +84,7 @@ class Forwarder:
     """Brings one clip's run to the state of its folder, from a thread of its own, which is the only one to run here."""
 
     answered = False  # whether the server or store ever did
+    _measures = True  # the load of the host
     error = ""  # why it fails at the moment, one line
 
     def __init__(self, parent: ParentRun, clip_id: str, folder: Path, changing: Collection[str]) -> None:
@@ -91,7 +92,7 @@ class Forwarder:
         self._run_id = ""
         self._config = ""  # the text of config.json that was sent
         self._about: dict[str, Any] = {}  # what it holds
-        self._host = HostMetrics()
+        self._host: HostMetrics | None = None  # of the host where the clip is trained
         self._offset = 0  # bytes of metrics.jsonl that were sent
         self._time_ms = 0  # of the last point: that of the final figures too
         self._pictures: list[tuple[int, int]] = []  # (scale, time_ms) of those to send
@@ -111,7 +112,7 @@ class Forwarder:
     def _work(self) -> None:
         self._try(self._forward)
         while not self._stop.wait(FORWARD_S):
-            if self._try(self._forward):
+            if self._try(self._forward) and self._measures:
                 self._try(self._send_load)
         for _ in range(LAST_TRIES):
             if self._try(self._finish):
@@ -158,8 +159,15 @@ class Forwarder:
                 self._pictures.remove((scale, time_ms))
 
     def _send_load(self) -> None:
-        """Of the host on which the clip is trained."""
-        self._send_metrics(self._host.points())
+        """Of the host on which the clip is trained. What cannot be measured costs these points alone."""
+        try:
+            self._host = self._host or HostMetrics()
+            points = self._host.points()
+        except Exception as error:  # of a driver's library, in words of its own
+            log.warning("%s: the load of this host is not measured: %s", self._clip_id, one_line(error))
+            self._measures = False
+            return
+        self._send_metrics(points)
 
     def _open_run(self) -> str:
         runs = self._runs()
@@ -279,9 +287,11 @@ class Forwarder:
             return
         if status == "done":
             scores = json.loads((self._folder / clip_folder.METRICS).read_text())
+            # Scored again, with more samples, they are later: of one time MLflow would show the larger value.
+            when = scores.get("time_ms", self._time_ms)
             scores = {name: value for name, value in scores.items() if isinstance(value, float)}  # not the seed
-            points = [Metric(f"{SCORE}/{name}", value, self._time_ms, 0) for name, value in scores.items()]
-            points.append(Metric(f"{TRAIN}/minutes", result.get("minutes", 0.0), self._time_ms, 0))
+            points = [Metric(f"{SCORE}/{name}", value, when, 0) for name, value in scores.items()]
+            points.append(Metric(f"{TRAIN}/minutes", result.get("minutes", 0.0), when, 0))
             self._send_metrics(points)
             for path in sorted((self._folder / clip_folder.SAMPLES).iterdir()):
                 if path.suffix in (".mp4", ".gif", ".png") and not path.name.startswith("scale_"):

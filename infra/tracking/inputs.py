@@ -41,7 +41,7 @@ class HostMetrics:
         self._monitors: list[BaseMetricsMonitor] = [CPUMonitor()]
         with contextlib.suppress(ImportError, RuntimeError):  # no nvidia-ml-py, or no GPU
             self._monitors.append(GPUMonitor())
-        self._step, self._measured = 0, 0.0
+        self._measured = 0.0
 
     def points(self) -> list[Metric]:
         """Those of now; none where the last ones are HOST_S young."""
@@ -53,6 +53,6 @@ class HostMetrics:
             monitor.collect_metrics()
             values = monitor.aggregate_metrics()
             monitor.clear_metrics()
-            found += [Metric(f"system/{name}", value, now, self._step) for name, value in values.items()]
-        self._step += 1
+            # Steps go on where another process ended.
+            found += [Metric(f"system/{name}", value, now, now // int(1000 * HOST_S)) for name, value in values.items()]
         return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +17,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, ParamSchema, Schema, TensorSpec
 
 CHECKPOINT = "checkpoint.pt"
+PREFIX = ".model-"  # of a folder beside it, while it is sent
 MODEL_TYPE = "hp-vae-gan"
 
 
@@ -34,7 +37,7 @@ def log_checkpoint(client: MlflowClient, run_id: str, checkpoint: Path, about: M
 
     Raises what MLflow's client raises.
     """
-    state = f"{checkpoint.stat().st_size}-{checkpoint.stat().st_mtime_ns}"
+    state = _sha256(checkpoint)
     run = client.get_run(run_id)
     experiment_id = run.info.experiment_id
     for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
@@ -43,13 +46,26 @@ def log_checkpoint(client: MlflowClient, run_id: str, checkpoint: Path, about: M
         client.delete_logged_model(model.model_id)
     tags = {"clip_id": about["clip_id"], "checkpoint": state}
     model = client.create_logged_model(experiment_id, _name(about), run_id, tags, model_type=MODEL_TYPE)
-    with tempfile.TemporaryDirectory(dir=checkpoint.parent, prefix=".") as folder:
-        os.link(checkpoint, Path(folder) / CHECKPOINT)
+    for leftover in checkpoint.parent.glob(f"{PREFIX}*"):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=checkpoint.parent, prefix=PREFIX) as folder:
+        try:
+            os.link(checkpoint, Path(folder) / CHECKPOINT)
+        except OSError:  # not every file system has second names
+            shutil.copyfile(checkpoint, Path(folder) / CHECKPOINT)
         described = Model(run_id=run_id, signature=signature(about), model_id=model.model_id)
         described.save(str(Path(folder) / "MLmodel"))
         client.log_model_artifacts(model.model_id, folder)
-    client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    client.finalize_logged_model(model.model_id, "READY")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _name(about: Mapping[str, Any]) -> str:

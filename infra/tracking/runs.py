@@ -157,7 +157,8 @@ def open_parent(
                 run_id = run.info.run_id
             context = source_tags()
             # A later submission may change them.
-            client.log_batch(run_id, tags=[RunTag(k, v) for k, v in {**context, **tags}.items()])
+            said = {**(context if params is not None else {}), **tags}  # not of a job that sends what another left out
+            client.log_batch(run_id, tags=[RunTag(k, v) for k, v in said.items()])
             # A param never changes: of other settings, after --fresh, the run keeps the first.
             known = client.get_run(run_id).data.params
             new = [Param(k, str(v)) for k, v in (params or {}).items() if k not in known]
@@ -235,14 +236,13 @@ def log_failed_files(parent: ParentRun, failures: Sequence[tuple[str, str]]) -> 
     with sqlite_lock(parent.uri):
         client = parent.client()
         query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}' and tags.role = 'file'"
-        there = {run.data.tags.get("source", ""): run for run in _all_runs(client, parent.experiment_id, query)}
-        wanted = dict(failures)
-        for source, run in there.items():
-            if wanted.get(source) != run.data.tags.get("failure"):
+        runs = [*_all_runs(client, parent.experiment_id, query)]
+        there = {(run.data.tags.get("source", ""), run.data.tags.get("failure", "")): run for run in runs}
+        wanted = dict.fromkeys((source, reason) for source, reason in failures)
+        for said, run in there.items():
+            if said not in wanted:
                 client.delete_run(run.info.run_id)
-        for source, reason in wanted.items():
-            if source in there and there[source].data.tags.get("failure") == reason:
-                continue
+        for source, reason in wanted.keys() - there.keys():
             tags = {**parent.context, "role": "file", "status": "failed", "failure": reason, "source": source}
             tags |= {MLFLOW_PARENT_RUN_ID: parent.run_id, MLFLOW_RUN_NAME: Path(source).name or source}
             run = client.create_run(parent.experiment_id, tags=tags)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -48,14 +49,20 @@ class _DriverLog:
         self._waiting: list[str] = []
         self._content: bytes | None = None  # of an object store, once it was read
         self._written = time.monotonic()
+        self._lock = threading.RLock()  # a status line is printed by a thread of its own
 
     def add(self, text: str) -> None:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
-        self._waiting += [f"{now}  {line.rstrip()}" for line in text.splitlines() if line.strip()]
-        if self._store.is_local or time.monotonic() - self._written > WRITE_S:
-            self.write()
+        with self._lock:
+            self._waiting += [f"{now}  {line.rstrip()}" for line in text.splitlines() if line.strip()]
+            if self._store.is_local or time.monotonic() - self._written > WRITE_S:
+                self.write()
 
     def write(self) -> None:
+        with self._lock:
+            self._write()
+
+    def _write(self) -> None:
         self._written = time.monotonic()
         if not self._waiting:
             return

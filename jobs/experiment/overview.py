@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from infra import clip_folder
 from infra.errors import StorageError
@@ -26,7 +26,8 @@ def corpus_picture(experiment: Experiment, clip_ids: Sequence[str]) -> bytes | N
     names = {f"{clip_id}/{clip_folder.SAMPLES}/{clip_folder.SHEET}": clip_id for clip_id in clip_ids[:SHOWN_CLIPS]}
     sheets: dict[str, np.ndarray] = {}
     for name, content in experiment.store.read(names).items():
-        with contextlib.suppress(UnidentifiedImageError, OSError), Image.open(io.BytesIO(content)) as picture:
+        # Whatever Pillow says of a damaged file, the others are shown.
+        with contextlib.suppress(Exception), Image.open(io.BytesIO(content)) as picture:
             sheets[names[name]] = np.asarray(picture.convert("RGB"))
     if not sheets:
         return None

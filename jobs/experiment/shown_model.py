@@ -22,7 +22,7 @@ from jobs.experiment.result import FIGURES, Result, columns
 from jobs.reports.gallery import Model, Shot
 from jobs.reports.media import Media
 
-NOT_SCORES = {"num_samples", "seed", "layouts_redrawn"}  # of metrics.json
+NOT_SCORES = {"num_samples", "seed", "time_ms", "layouts_redrawn"}  # of metrics.json
 
 
 @dataclass(frozen=True)

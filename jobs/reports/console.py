@@ -32,6 +32,8 @@ class CopyingConsole(Console):
         super().print(*objects, **options)
         text = io.StringIO()
         Console(file=text, width=PAGE_COLUMNS, markup=False, highlight=False).print(*objects, soft_wrap=True)
+        if not text.getvalue().strip():  # the cursor of a display
+            return
         if self._copy:
             self._copy(text.getvalue())
         else:

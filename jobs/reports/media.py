@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable
 
 from infra.store import Store
 
+OWN_NAME = re.compile(r"[0-9a-f]{20}\.(mp4|png)")
 EMBEDDED_BYTES = 64_000_000  # of all of them together, which one page takes into itself
 
 
@@ -49,8 +51,9 @@ class Media:
 
     def remove_stale(self) -> None:
         """Forget the files of an earlier page that this one does not show."""
-        if not self.in_folder and self._there:
+        kept = self._named if self.in_folder else set()
+        ours = {name for name in self._there if OWN_NAME.fullmatch(name)}  # whoever else's are left alone
+        for name in ours - kept:
+            self._store.remove(f"{self.folder}/{name}")
+        if ours == self._there and self._there and not kept:
             self._store.remove(self.folder)
-        elif self.in_folder:
-            for name in self._there - self._named:
-                self._store.remove(f"{self.folder}/{name}")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.errors import UsageError, counted, printable, without_secrets
+from infra.errors import UsageError, counted, one_line, printable, without_secrets
 from infra.lease import Lease
 from infra.ray_cluster import ray_session
-from infra.tracking.runs import ParentRun, forget_clips
+from infra.tracking.runs import COMPARED, ParentRun, forget_clips
 from jobs.experiment import runs
 from jobs.experiment.corpus import Clip, Corpus, read_corpus
 from jobs.experiment.driver_log import driver_log
@@ -75,8 +75,8 @@ def _train(request: TrainRequest, console: Console, lease: Lease) -> bool:
     with runs.killed_if_stopped(parent):
         unwritten = _train_missing(request, console, corpus.clips, task_of)
 
-    # -- 4. totals, what MLflow did not take during an outage, and where to look
-    return _print_results(console, experiment, parent, submission, unwritten)
+        # -- 4. totals, what MLflow did not take during an outage, and where to look
+        return _print_results(console, experiment, parent, submission, unwritten)
 
 
 # -- what there is to do
@@ -165,10 +165,11 @@ def _print_results(
     with console.status("completing MLflow"):
         missing = runs.forward_missing(parent, experiment, submission.clip_ids)
         summary = summarise(experiment, submission, runs.run_ids(parent, experiment), unwritten)
-        gallery = written_gallery(experiment, summary.done) if summary.done_clips else None
-        missing |= runs.close(parent, experiment, submission, summary, missing, gallery)
     summary.table().print(console, {clip_id: parent.link(run_id) for clip_id, run_id in summary.runs.items()})
     console.print(summary.lines(), end="", soft_wrap=True)
+    with console.status("making the gallery, completing MLflow"):
+        gallery = written_gallery(experiment, console) if 0 < summary.done <= GALLERY_CLIPS else None
+        missing |= runs.close(parent, experiment, submission, summary, missing, gallery)
     if missing:
         clips = len(missing.keys() - {runs.TOTALS})
         what = " and ".join([counted(clips, "clip")] * bool(clips) + [runs.TOTALS] * (runs.TOTALS in missing))
@@ -179,20 +180,20 @@ def _print_results(
     for line in where_to_look(experiment, parent, gallery):
         console.print(line, soft_wrap=True)
     if len(summary.runs) > 1:
-        console.print(f"compare: {parent.comparison([*summary.runs.values()])}", soft_wrap=True)
+        which = f"compare (the first {COMPARED})" if len(summary.runs) > COMPARED else "compare"
+        console.print(f"{which}: {parent.comparison([*summary.runs.values()])}", soft_wrap=True)
     if summary.done_clips:
         command = ["python", "jobs/sample.py", f"{experiment.uri}/{summary.done_clips[0]}", "--out", "samples/"]
         console.print(f"next:    {shlex.join(command)}", soft_wrap=True)
     return summary.failed > 0
 
 
-def written_gallery(experiment: Experiment, count: int) -> Gallery | None:
-    """The page of an experiment, if it has not so many models that the page takes longer than training some."""
-    if count > GALLERY_CLIPS:
-        return None
+def written_gallery(experiment: Experiment, console: Console) -> Gallery | None:
+    """The page of an experiment. What it cannot show costs the page and no more: the results are there."""
     try:
         return write_gallery([experiment])
-    except (UsageError, OSError):  # StorageError is an OSError; the results are there all the same
+    except Exception as error:
+        console.print(f"warning: no gallery ({type(error).__name__}: {one_line(error)})", soft_wrap=True)
         return None
 
 

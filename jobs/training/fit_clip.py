@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import platform
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,7 +163,8 @@ def fit_clip(
     if isinstance(sampler, FinishedSampler):
         metrics["layouts_redrawn"] = sampler.redrawn
     check()
-    write_json(folder / clip_folder.METRICS, {**metrics, "num_samples": num_samples, "seed": SCORED_SEED})
+    how = {"num_samples": num_samples, "seed": SCORED_SEED, "time_ms": time.time_ns() // 1_000_000}
+    write_json(folder / clip_folder.METRICS, metrics | how)
     (folder / clip_folder.ERROR).unlink(missing_ok=True)  # of an earlier attempt
     result = Result(
         clip.clip_id,

@@ -16,7 +16,7 @@ from jobs.training.request import TrainRequest
 from model.config import TrainConfig
 from model.device import best_device
 from model.pyramid import ladder
-from model.timing import checkpoint_bytes, training_seconds
+from model.timing import checkpoint_bytes, needed_gflops, training_seconds
 
 MEASURED = 2  # sizes of clips whose minutes are measured here; others count by their operations
 SAMPLE_PIXEL_BYTES = 0.5  # of a video as mp4 and gif, a pixel
@@ -87,16 +87,19 @@ def _cost_lines(request: TrainRequest, waiting: list[Clip], cores: int) -> Itera
     if not waiting:
         return
     seconds, room = 0.0, 0.0
-    measured: dict[tuple[int, int, int], float] = {}  # by dims, height and width
+    # 10⁹ operations a second, by dims, and height and width
+    speeds: dict[int, dict[tuple[int, int], float]] = {}
     for clip in waiting:
         config = request.settings.of(clip.dims)
         sizes = ladder(config, clip.height, clip.width)
-        key = clip.dims, clip.height, clip.width
-        if key not in measured:
-            alike = next((s for (dims, _, _), s in measured.items() if dims == clip.dims), None)
-            enough = sum(dims == clip.dims for dims, _, _ in measured) >= MEASURED
-            measured[key] = alike if enough and alike is not None else training_seconds(config, sizes)
-        seconds += measured[key] * clip.num_chunks
+        if config.iterations:
+            work = sum(n * needed_gflops(config, sizes, scale) for scale, n in enumerate(config.iterations))
+            of_kind = speeds.setdefault(clip.dims, {})
+            key = clip.height, clip.width
+            if key not in of_kind and len(of_kind) < MEASURED:
+                of_kind[key] = work / training_seconds(config, sizes, cores)
+            speed = of_kind.get(key) or next(iter(of_kind.values()))
+            seconds += work / speed * clip.num_chunks
         voxels = sizes[-1].frames * sizes[-1].height * sizes[-1].width
         room += 2 * checkpoint_bytes(config) + (request.num_samples + 6) * voxels * SAMPLE_PIXEL_BYTES
     device = best_device()

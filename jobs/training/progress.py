@@ -93,7 +93,7 @@ class ProgressDisplay:
         took = ""
         if clip_id in self._started:
             seconds = time.monotonic() - self._started.pop(clip_id)
-            self._durations.append(seconds)
+            self._durations += [] if reason else [seconds]
             took = f"  {duration(seconds)}"
         board = self._board
         clips = {other: clip for other, clip in board.clips.items() if other != clip_id}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from infra import clip_folder
 from infra.errors import UsageError
 from infra.lease import drivers
-from jobs.experiment.experiment import Experiment
+from jobs.experiment.experiment import Experiment, clip_folders
 from jobs.training.board import Board, ClipProgress, Work
 from model.config import TrainConfig
 from model.pyramid import ScaleSize
@@ -22,25 +22,24 @@ class Watch:
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
-        self._ended: dict[str, str] = {}  # clip id → status
-        self._minutes: list[float] = []
+        self._done: dict[str, float] = {}  # clip id → minutes
         self._work: dict[str, Work] = {}
         self._clip_ids()
 
     def look(self) -> Board:
         """How far it is now. Raises StorageError, UsageError."""
         clip_ids, failures = self._clip_ids()
-        results = self._experiment.results(clip_id for clip_id in clip_ids if clip_id not in self._ended)
-        self._ended |= {clip_id: result.status for clip_id, result in results.items()}
-        self._minutes += [result.minutes for result in results.values() if result.status == "done"]
-        waiting = [clip_id for clip_id in clip_ids if clip_id not in self._ended]
-        store, logs = self._experiment.store, {f"{clip_id}/{clip_folder.LOG}": clip_id for clip_id in waiting}
+        begun = clip_folders(self._experiment.names(), clip_ids)  # one listing, whatever the number of clips
+        open_ = [clip_id for clip_id in clip_ids if clip_id in begun and clip_id not in self._done]
+        results = self._experiment.results(open_)
+        self._done |= {clip_id: result.minutes for clip_id, result in results.items() if result.status == "done"}
+        ended = [result.status for result in results.values() if result.status != "done"]
+        store = self._experiment.store
+        logs = {f"{clip_id}/{clip_folder.LOG}": clip_id for clip_id in open_ if clip_id not in results}
         points = {logs[name]: content for name, content in store.read(logs).items()}
-        clips = {clip_id: progress for clip_id in points if (progress := self._progress(clip_id, points[clip_id]))}
-        statuses = list(self._ended.values())
-        done = statuses.count("done") + statuses.count("stopped")
-        seconds = 60 * sum(self._minutes) / len(self._minutes) if self._minutes else None
-        failed = statuses.count("failed") + failures
+        clips = {clip_id: self._progress(clip_id, points.get(clip_id, b"")) for clip_id in logs.values()}
+        seconds = 60 * sum(self._done.values()) / len(self._done) if self._done else None
+        done, failed = len(self._done) + ended.count("stopped"), ended.count("failed") + failures
         return Board(len(clip_ids) + failures, done, failed, clips, clip_s=seconds, machine=self._driver())
 
     @property

@@ -23,7 +23,7 @@ from jobs.experiment.driver_log import driver_log
 from jobs.experiment.experiment import SETTINGS, SWEEP, Experiment, Trials, Values, clip_folders
 from jobs.experiment.machine import check_machine
 from jobs.reports.paper import differences
-from jobs.training.corpus_job import find_clips, where_to_look, written_gallery
+from jobs.training.corpus_job import GALLERY_CLIPS, find_clips, where_to_look, written_gallery
 from jobs.tuning import plot, study, summary, trials
 from jobs.tuning.axes import ABLATION, RIVAL, combinations, configured, trial_name
 from jobs.tuning.request import Sweep, SweepRequest
@@ -55,9 +55,9 @@ def run(request: SweepRequest, console: Console) -> bool:
         with runs.killed_if_stopped(parent):
             drawn = _train(sweep, corpus, definition)
 
-        # -- 3. what they add up to
-        ended = sweep.listed or {**experiment.trials(), **drawn}  # one that failed early has no folder
-        return _print_results(console, sweep, corpus, ended)
+            # -- 3. what they add up to
+            ended = sweep.listed or {**experiment.trials(), **drawn}  # one that failed early has no folder
+            return _print_results(console, sweep, corpus, ended)
 
 
 def preview(request: SweepRequest, console: Console) -> None:
@@ -223,7 +223,7 @@ def _print_results(console: Console, sweep: Sweep, corpus: Corpus, ended: Trials
         reason = next(iter(missing.values()))
         mend = "the same command with --restore sends the rest"
         console.print(f"warning: {len(missing)} not in MLflow ({reason}); {mend}")
-    gallery = written_gallery(experiment, len(ended)) if chosen else None
+    gallery = written_gallery(experiment, console) if chosen and len(ended) <= GALLERY_CLIPS else None
     for line in where_to_look(experiment, parent, gallery):
         console.print(line, soft_wrap=True)
     if chosen:

@@ -120,7 +120,8 @@ def logged(folder: Path) -> list[tuple[Any, ...]]:
             prefix, step, values = "train", before + point["iteration"], {**values, "scale": scale}
         wanted += [(folder.name, f"{prefix}/{name}", step, value, point["time_ms"]) for name, value in values.items()]
     scores = json.loads((folder / "metrics.json").read_text())
-    final = {f"score/{name}": value for name, value in scores.items() if name not in ("num_samples", "seed")}
+    final = {f"score/{name}": value for name, value in scores.items() if name not in ("num_samples", "seed", "time_ms")}
     final["train/minutes"] = json.loads((folder / "result.json").read_text())["minutes"]
-    wanted += [(folder.name, name, 0, value, lines[-1]["time_ms"]) for name, value in final.items()]
+    when = scores.get("time_ms", lines[-1]["time_ms"])
+    wanted += [(folder.name, name, 0, value, when) for name, value in final.items()]
     return sorted(wanted)

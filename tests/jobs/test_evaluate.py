@@ -18,7 +18,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from jobs import evaluate
-from jobs.reports.pictures import FULL_SPREAD, HEADER, TILE_HEIGHT, field_sheet, spread_sheet
+from jobs.reports.pictures import FULL_SPREAD, HEADER, KEY, field_sheet, spread_sheet
 from model import checkpoint
 from model.metrics import inception
 from model.metrics.diversity import diversity_map
@@ -425,7 +425,7 @@ def texture(height: int, width: int) -> np.ndarray:
 
 def tiles(picture: np.ndarray, height: int, width: int, column: int) -> np.ndarray:
     """The three frames of a column of a page, in the size they were computed: (3, H, W, 3)."""
-    zoom = max(1, -(-TILE_HEIGHT // height))
+    zoom = (picture.shape[0] - HEADER - KEY - 12) // (3 * (height + 2))
     body = picture[HEADER::zoom, ::zoom][: 3 * (height + 2), column * (width + 2) : (column + 1) * (width + 2)]
     return body.reshape(3, height + 2, width + 2, 3)[:, 1:-1, 1:-1]
 

@@ -301,7 +301,5 @@ def test_a_clock_that_runs_backwards_harms_nothing(
     times = [json.loads(line)["time_ms"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert times == sorted(times, reverse=True)
     client = tracking.MlflowClient(corpus.uri)
-    stored = [
-        (n, metric.step) for n in range(5) for metric in client.get_metric_history(run_id, f"scale_{n:02d}/rec_loss")
-    ]
+    stored = [(int(metric.value), metric.step) for metric in client.get_metric_history(run_id, "train/scale")]
     injected("clock an hour back at every look", PLACES, stored)

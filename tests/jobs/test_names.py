@@ -55,10 +55,10 @@ def test_hard_names_train_and_go_on_where_the_storage_is_moved(tmp_path: Path, m
     (corpus / CJK).with_name(f"{LATIN}.mp4").symlink_to(corpus / "-JfC9w_aBc0.mp4")
     again = run_job("train_corpus.py", f"--corpus={corpus}", *TINY, "--storage=~/moved", cwd=cwd)
     assert again.returncode == 0 and again.stdout.isascii() is not None, again.stdout
-    assert again.stdout.count("  done") == 2  # the first one was done before
+    assert again.stdout.count("  done  (") == 2  # the first one was done before
     found = artifacts(moved, name)
     assert set(found) == {"", "jfc9w", "clip", "caf"} and "results.txt" in found[""]
-    assert all("checkpoint.pt" in found[clip] and "real.mp4" in found[clip] for clip in ("jfc9w", "clip", "caf"))
+    assert all("metrics.json" in found[clip] and "real.mp4" in found[clip] for clip in ("jfc9w", "clip", "caf"))
     assert not first.exists() and not list(cwd.iterdir())
 
 
