@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from infra.errors import UsageError, printable
+from infra.errors import UsageError, counted, printable
 from infra.store import Store
 from jobs import command_line
 from jobs.command_line import DONE, SOME_FAILED
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in gallery.damaged:
             console.print(f"damaged  {printable(line)}", style="red")
         beside = f", with {printable(gallery.media_uri)}" if gallery.media_uri else ""
-        size = f"{gallery.clips} clip{'s' * (gallery.clips != 1)}, {gallery.bytes / 1e6:.1f} MB"
+        size = f"{counted(gallery.clips, 'clip')}, {gallery.bytes / 1e6:.1f} MB"
         console.print(f"gallery: {printable(gallery.uri)}{beside} ({size})")
         return SOME_FAILED if gallery.damaged else DONE
 

@@ -297,6 +297,8 @@ def forget_clips(parent: ParentRun, clip_ids: Collection[str]) -> None:
             query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}'"
             runs = _all_runs(client, parent.experiment_id, query)  # one search for all, ended before the first goes
             for run_id in [run.info.run_id for run in runs if run.data.tags.get("clip_id") in wanted]:
+                for model in client.search_logged_models([parent.experiment_id], f"source_run_id = '{run_id}'"):
+                    client.delete_logged_model(model.model_id)
                 client.delete_run(run_id)
     except ERRORS as error:
         raise ConnectionError(f"{parent.shown_uri}: MLflow did not delete the old runs ({one_line(error)})") from error

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from infra.errors import UsageError, counted, printable
 from infra.ray_address import cluster_address
+from infra.ray_cluster import ClipShare
 from jobs.experiment.corpus import Clip, Corpus, preview_corpus
 from jobs.training.board import duration
 from jobs.training.corpus_job import is_done, unused
@@ -28,15 +29,15 @@ def preview(request: TrainRequest) -> tuple[bool, Iterator[str]]:
     Raises UsageError, ConfigError, StorageError for what the job would refuse.
     """
     request.check()
-    _check_share(request)
+    check_share(request.share)
     with tempfile.TemporaryDirectory() as nowhere:
         corpus = preview_corpus(request.corpus, Path(nowhere), *request.settings.kinds)
     return bool(corpus.clips), _plan(request, corpus)
 
 
-def _check_share(request: TrainRequest) -> None:
+def check_share(share: ClipShare) -> None:
     """Raises UsageError for more cores than this machine has, where the job would start Ray here."""
-    cores, device = request.share.cpus, best_device().type
+    cores, device = share.cpus, best_device().type
     if cores and cores > (os.cpu_count() or 1) and device == "cpu" and cluster_address() is None:
         raise UsageError(f"--cpus-per-clip {cores}: at most {os.cpu_count()}, which this machine has")
 
@@ -57,7 +58,7 @@ def _plan(request: TrainRequest, corpus: Corpus) -> Iterator[str]:
     yield f"iterations in all: at most {total}, for {counted(len(waiting), 'clip')}"
     cores = share.cores(os.cpu_count() or 1, len(waiting))
     yield f"resources a clip: {share.gpus} GPU where the cluster has GPUs, else {counted(cores, 'CPU core')}"
-    yield from _cost_lines(request, waiting, cores)
+    yield from cost_lines([(clip, settings.of(clip.dims)) for clip in waiting], request.num_samples, cores)
 
 
 def _clip_lines(clip: Clip, config: TrainConfig, state: str) -> Iterator[str]:
@@ -82,15 +83,19 @@ def _config_lines(config: TrainConfig) -> Iterator[str]:
         yield f"made of the clip's patches: from {first}"
 
 
-def _cost_lines(request: TrainRequest, waiting: list[Clip], cores: int) -> Iterator[str]:
-    """Minutes on this machine, and room in the storage."""
-    if not waiting:
+def cost_lines(models: Sequence[tuple[Clip, TrainConfig]], num_samples: int, cores: int) -> Iterator[str]:
+    """Minutes on this machine, and room in the storage.
+
+    Args:
+        models: that are to be trained.
+        num_samples: a model; cores: of a CPU.
+    """
+    if not models:
         return
     seconds, room = 0.0, 0.0
     # 10⁹ operations a second, by dims, and height and width
     speeds: dict[int, dict[tuple[int, int], float]] = {}
-    for clip in waiting:
-        config = request.settings.of(clip.dims)
+    for clip, config in models:
         sizes = ladder(config, clip.height, clip.width)
         if config.iterations:
             work = sum(n * needed_gflops(config, sizes, scale) for scale, n in enumerate(config.iterations))
@@ -101,11 +106,11 @@ def _cost_lines(request: TrainRequest, waiting: list[Clip], cores: int) -> Itera
             speed = of_kind.get(key) or next(iter(of_kind.values()))
             seconds += work / speed * clip.num_chunks
         voxels = sizes[-1].frames * sizes[-1].height * sizes[-1].width
-        room += 2 * checkpoint_bytes(config) + (request.num_samples + 6) * voxels * SAMPLE_PIXEL_BYTES
+        room += 2 * checkpoint_bytes(config) + (num_samples + 6) * voxels * SAMPLE_PIXEL_BYTES
     device = best_device()
     at_once = max(1, (os.cpu_count() or 1) // cores) if device.type == "cpu" else 1
     where = "this machine's GPU, one at a time" if device.type == "cuda" else f"this machine's CPU, {at_once} at a time"
-    each = seconds / len(waiting)
+    each = seconds / len(models)
     yield (
         f"time: about {duration(each)} of training a clip, {duration(seconds / at_once)} in all, on {where}; "
         "samples and scores come on top"

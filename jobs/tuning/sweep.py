@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -23,6 +24,7 @@ from jobs.experiment.driver_log import driver_log
 from jobs.experiment.experiment import SETTINGS, SWEEP, Experiment, Trials, Values, clip_folders
 from jobs.experiment.machine import check_machine
 from jobs.reports.paper import differences
+from jobs.training import plan
 from jobs.training.corpus_job import GALLERY_CLIPS, find_clips, where_to_look, written_gallery
 from jobs.tuning import plot, study, summary, trials
 from jobs.tuning.axes import ABLATION, RIVAL, combinations, configured, trial_name
@@ -66,6 +68,7 @@ def preview(request: SweepRequest, console: Console) -> None:
     _check_restore(experiment, request.restore)
     check_machine(experiment, request.tracking_uri)
     runs.check_tracking(experiment, request.tracking_uri)
+    plan.check_share(request.share)
     tried = combinations(request.config, request.axes, request.rivals)
     configs = [configured(request.config, values) for values in tried]
     with tempfile.TemporaryDirectory() as nowhere:
@@ -89,6 +92,16 @@ def preview(request: SweepRequest, console: Console) -> None:
         total = total // len(configs) * request.draws  # of a range its lower end stands for what Optuna draws
     done = [result for result in experiment.results(listed).values() if result.status == "done"]
     console.print(f"iterations in all: {total}" + (f"; done: {counted(len(done), 'trial')}" if done else ""))
+    ended = {result.clip_id for result in done}
+    models = [
+        (clip, config)
+        for values, config in zip(tried, configs, strict=True)
+        for clip in corpus.clips
+        if trial_name(clip.clip_id, values) not in ended
+    ]
+    cores = request.share.cores(os.cpu_count() or 1, len(models))
+    for line in plan.cost_lines(models, request.num_samples, cores):
+        console.print(line, soft_wrap=True)
 
 
 # -- what there is to do

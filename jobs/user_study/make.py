@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.errors import UsageError, one_line, printable
+from infra.errors import UsageError, counted, one_line, printable
 from jobs.user_study import folder
 from jobs.user_study.material import Method, methods_of
 from pipeline import video
@@ -63,8 +63,8 @@ def make(request: MakeRequest, console: Console) -> bool:
     for line in other_sizes:
         console.print(f"warning: {printable(line)}; people see that", style="yellow")
     named = ", ".join(method.name for method in methods)
-    console.print(f"{_counted(len(clips), 'clip')} of {len(methods)} methods: {printable(named)}")
-    each = f"{_counted(questions, 'question')} and {_counted(checks, 'attention check')}"
+    console.print(f"{counted(len(clips), 'clip')} of {len(methods)} methods: {printable(named)}")
+    each = f"{counted(questions, 'question')} and {counted(checks, 'attention check')}"
     console.print(f"a participant has {each}")
     console.print(f"next: python jobs/study.py serve {printable(request.out)}")
     return bool(left_out)
@@ -100,7 +100,3 @@ def _size(file: Path, what: str) -> str:
     except video.VideoError as error:
         raise UsageError(f"{what} cannot be read ({one_line(error)}); train the clip again") from error
     return f"{info.width}×{info.height}"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import threading
 import time
 from pathlib import Path
 
@@ -13,8 +12,12 @@ import pytest
 
 from infra.store import host
 from jobs import watch
+from jobs.training.board import Board
+from jobs.training.watching import Watch
 
 from .conftest import Trained
+
+LOOK = Watch.look
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> str:
@@ -50,10 +53,18 @@ def test_a_clip_in_training_is_named_with_its_scale(half: Path, capsys: pytest.C
 def test_it_watches_until_the_driver_is_gone(
     half: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "LOOK_S", 0.05)
     lease = half / ".driver-1.json"
     lease.write_text(json.dumps({"host": host(), "pid": os.getpid(), "beat": time.time()}))
-    threading.Timer(1.0, lease.unlink).start()
+    looks: list[Board] = []
+
+    def look(watched: Watch) -> Board:
+        looks.append(LOOK(watched))
+        if len(looks) == 2:
+            lease.unlink()
+        return looks[-1]
+
+    monkeypatch.setattr(watch, "LOOK_S", 0.05)
+    monkeypatch.setattr(Watch, "look", look)
     assert watch.main([str(half)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"driver (process {os.getpid()} on " in lines[0] and "no driver" in lines[-1] and len(lines) == 2
