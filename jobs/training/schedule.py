@@ -68,7 +68,7 @@ def run(
     def submit(task: ClipTask, chunks: Sequence[Any]) -> None:
         task = replace(task, slot=slots.resources)
         body = leading if task.workers > 1 else single
-        named = body.options(name=task.clip_id)  # on Ray's pages
+        named = body.options(name=f"fit_task:{task.clip_id}")  # on Ray's pages, and of its process
         in_flight.items[named.remote(task, chunks, actor)] = task, chunks
 
     def has_room(task: ClipTask) -> bool:

@@ -133,7 +133,7 @@ def test_a_node_is_lost_and_its_clip_goes_on_elsewhere(
 
     found = [name.split("-")[0] for name in store.names() if store.read([f"{name}/result.json"])]
     injected("a node is lost: clips", [f"clip{number}" for number in range(NODES)], found)
-    assert output.count("\n" + clip_id + "  done") == 1
+    assert output.count("\n" + clip_id + "  done  (") == 1
     after = store.read([f"{clip_id}/metrics.jsonl"])[f"{clip_id}/metrics.jsonl"]
     assert after.startswith(before)  # it went on, it did not start again
     (tmp_path / "final.pt").write_bytes(store.read([f"{clip_id}/checkpoint.pt"])[f"{clip_id}/checkpoint.pt"])

@@ -175,7 +175,14 @@ def serving(folder: Path, port: int = 0) -> Iterator[Server]:
     """The server's process, from when it listens; killed at the end without a warning."""
     port = port or free_port()
     command = [sys.executable, str(ROOT / "jobs" / "study.py"), "serve", str(folder), "--port", str(port)]
-    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    # SIGINT is ignored where the tests themselves run in the background of a shell.
+    process = subprocess.Popen(
+        command,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stdout is not None
     try:
         printed = []
