@@ -93,7 +93,7 @@ def test_the_page_of_a_clip_has_its_description_picture_and_scores(
     assert "svfid_lite0 " in said and "System metrics" in said
 
     def loaded(chrome: webdriver.Chrome) -> bool:
-        width = "return [...document.images].filter(i => i.alt.includes('reconstruction')).map(i => i.naturalWidth)[0]"
+        width = "return [...document.images].filter(i => i.src.includes('sheet.png')).map(i => i.naturalWidth)[0]"
         return (chrome.execute_script(width) or 0) >= 1200
 
     WebDriverWait(chrome, PATIENCE_S).until(loaded)

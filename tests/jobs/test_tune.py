@@ -495,7 +495,8 @@ def test_a_dry_run_makes_the_checks_of_the_run_and_leaves_nothing(
         f"{Path(clip).stem}-{lines[i].split('-')[1]}-000000  48×64 px (H×W)"
         for i, clip in enumerate(("one.mp4", "two.mp4"))
     ]
-    assert lines[2:] == [
+    assert [line.split(": about ")[0] for line in lines[6:]] == ["time", "disk"]
+    assert lines[2:6] == [
         "vae_levels=0  iterations a trial: 3 + 2 + 2 + 1 = 8",
         "vae_levels=1  iterations a trial: 3 + 2 + 2 + 1 = 8",
         f"4 trials: 2 combinations × 2 clips, into {tmp_path / 'runs' / 's'}",
