@@ -15,7 +15,7 @@ from jobs.experiment.shown_model import ModelReader
 from jobs.reports.gallery import Column, Figure, render
 from jobs.reports.media import Media
 
-GALLERY = "gallery.html"
+GALLERY, MEDIA = "gallery.html", "gallery.media"
 MEANINGS = {
     "minutes": "of training",
     "svfid": "distance of the samples' features to the clip's; lower is nearer",

@@ -13,7 +13,7 @@ from infra.errors import UsageError, one_line, printable
 from infra.tracking import forward, runs, uri
 from infra.tracking.runs import ParentRun
 from jobs.experiment.experiment import Experiment, Submission
-from jobs.experiment.gallery import GALLERY, Gallery
+from jobs.experiment.gallery import GALLERY, MEDIA
 from jobs.experiment.overview import CORPUS_PICTURE, corpus_picture
 from jobs.experiment.summary import Summary
 from model.config import RUN_SETTINGS, TrainConfig
@@ -96,12 +96,7 @@ def killed_if_stopped(parent: ParentRun) -> Iterator[None]:
 
 
 def close(
-    parent: ParentRun,
-    experiment: Experiment,
-    submission: Submission,
-    summary: Summary,
-    missing: Mapping[str, str],
-    gallery: Gallery | None = None,
+    parent: ParentRun, experiment: Experiment, submission: Submission, summary: Summary, missing: Mapping[str, str]
 ) -> dict[str, str]:
     """Send totals, table, picture, gallery and descriptions, and a run for each file that is no clip.
 
@@ -111,7 +106,7 @@ def close(
         return {TOTALS: NO_ANSWER}
     done = summary.done_clips
     about = {
-        "corpus": submission.corpus,
+        "corpus": printable(submission.corpus),
         "preset": submission.preset,
         "clips": f"{summary.done} done, {summary.failed} failed",
         "command": submission.command,
@@ -120,7 +115,7 @@ def close(
         picture = corpus_picture(experiment, done)
         with tempfile.TemporaryDirectory() as folder:
             files = {CORPUS_PICTURE: picture} if picture else {}
-            if gallery and gallery.media_uri is None:  # else it shows nothing without the folder beside it
+            if MEDIA not in experiment.names():  # without that folder beside it the page would show nothing
                 files |= experiment.store.read([GALLERY])
             for name, content in files.items():
                 (Path(folder) / name).write_bytes(content)

@@ -169,7 +169,7 @@ def _print_results(
     console.print(summary.lines(), end="", soft_wrap=True)
     with console.status("making the gallery, completing MLflow"):
         gallery = written_gallery(experiment, console) if 0 < summary.done <= GALLERY_CLIPS else None
-        missing |= runs.close(parent, experiment, submission, summary, missing, gallery)
+        missing |= runs.close(parent, experiment, submission, summary, missing)
     if missing:
         clips = len(missing.keys() - {runs.TOTALS})
         what = " and ".join([counted(clips, "clip")] * bool(clips) + [runs.TOTALS] * (runs.TOTALS in missing))
