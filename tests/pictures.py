@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -49,7 +48,8 @@ def main(storage: Path) -> int:
         print(f"{base}: holds no gallery; run make demo first")
         return 2
     PICTURES.mkdir(exist_ok=True)
-    shutil.copyfile(base / "corpus.png", ROOT / "infra" / "demo.png")
+    with Image.open(base / "corpus.png") as sheets:
+        sheets.convert("RGB").quantize(256).save(ROOT / "infra" / "demo.png", optimize=True)
     command, environment = ui.server_command(str(storage), port), {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     server = subprocess.Popen(
         command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
@@ -68,7 +68,9 @@ def main(storage: Path) -> int:
             WebDriverWait(chrome, PATIENCE_S).until(says("score/"))
             keep(chrome, "clips")
             run = client.search_runs([experiment.experiment_id], "tags.role = 'clip'", order_by=["start_time ASC"])[0]
-            chrome.get(f"{address}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}")
+            chrome.get(
+                f"{address}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}?workflowType=machine_learning"
+            )
             WebDriverWait(chrome, PATIENCE_S).until(says("score/"))
             keep(chrome, "run")
     finally:

@@ -19,11 +19,20 @@ VIEW, VIEW_KEY = "mlflow.sharedViewState.clips", "clips"
 FIRST_SCORES = ("score/svfid_lite0", "score/svfid_lite0_blur", "score/diversity_n10", "score/nn_distance")
 
 
-def table_of_clips(run_id: str, scores: Sequence[str]) -> str:
-    """The view: the run of the corpus with a row a clip below it, and these metrics as columns."""
-    columns = ["tags.`status`", *(f"metrics.`{name}`" for name in scores), "tags.`failure`"]
-    order = {"orderByKey": "attributes.start_time", "orderByAsc": True}
-    return json.dumps({**order, "selectedColumns": columns, "runsExpanded": {run_id: True}})
+def table_of_clips(scores: Sequence[str]) -> str:
+    """The view: a row a clip, with these metrics as columns, by the first of which the rows are sorted.
+
+    Sorted by time, MLflow would fold all rows into that of the corpus.
+    """
+    metrics = [f"metrics.`{name}`" for name in scores]
+    return json.dumps(
+        {
+            "searchFilter": "tags.role != 'corpus'",
+            "orderByKey": metrics[0],
+            "orderByAsc": True,
+            "selectedColumns": [*metrics, "tags.`status`", "tags.`failure`"],
+        }
+    )
 
 
 def picture(run_id: str, path: str) -> str:

@@ -166,7 +166,7 @@ def open_parent(
             client.update_run(run_id, status="RUNNING")
             if found is None or VIEW not in found.tags:
                 client.set_experiment_tag(experiment_id, KIND, TRAINING)
-                client.set_experiment_tag(experiment_id, VIEW, table_of_clips(run_id, FIRST_SCORES))
+                client.set_experiment_tag(experiment_id, VIEW, table_of_clips(FIRST_SCORES))
     except ERRORS as error:
         raise tracking_error(uri, error) from error
     return ParentRun(uri, experiment_id, run_id, context)
@@ -214,7 +214,7 @@ def close_parent(
             client.set_tag(parent.run_id, NOTE, text)
             client.set_experiment_tag(parent.experiment_id, NOTE, text)
             scores = [name.removesuffix("_mean") for name in metrics if name.startswith("score/")]
-            client.set_experiment_tag(parent.experiment_id, VIEW, table_of_clips(parent.run_id, scores or FIRST_SCORES))
+            client.set_experiment_tag(parent.experiment_id, VIEW, table_of_clips(scores or FIRST_SCORES))
         client.set_terminated(parent.run_id, "FAILED" if failed else "FINISHED")
 
 
