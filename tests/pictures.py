@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "infra" / "pictures"
 EXPERIMENT = "demo"
 PATIENCE_S, SETTLE_S = 60, 4  # for a page, and for what it draws after that
-SIZE = (1400, 900)  # px
+SIZE = (1700, 900)  # px
 
 
 def keep(chrome: webdriver.Chrome, name: str) -> None:
