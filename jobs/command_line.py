@@ -28,10 +28,6 @@ UNTRAINED = ("vgpnn",)  # without networks
 DONE, SOME_FAILED, BAD_ARGUMENTS, STOPPED, TERMINATED = 0, 1, 2, 130, 143
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, as `ray job stop`, scancel and an eviction send it: the job ends as at Ctrl-C."""
-
-
 class Parser(argparse.ArgumentParser):
     """Of a command: the description as written, and files whose names begin with a dash."""
 
@@ -117,15 +113,18 @@ def console(*, live: bool = False) -> Console:
 
 def exit_code(command: Callable[[], int], console: Console, *expected: type[Exception], stopped: str) -> int:
     """What a command returns; 2 after one line for arguments that cannot work, 130 after one for Ctrl-C, 143 after the
-    same one for SIGTERM.
+    same one for SIGTERM, as `ray job stop`, scancel and an eviction send it.
 
     Args:
         expected: errors that get one line too, beside UsageError, ConfigError and StorageError.
         stopped: the line after Ctrl-C.
     """
 
+    terminated = threading.Event()
+
     def terminate(*_: object) -> None:
-        raise Terminated
+        terminated.set()  # Ray's calls raise an exception of their own in place of this one
+        raise KeyboardInterrupt
 
     one_liners: tuple[type[Exception], ...] = (UsageError, ConfigError, StorageError, *expected)
     before = None
@@ -136,9 +135,9 @@ def exit_code(command: Callable[[], int], console: Console, *expected: type[Exce
     except one_liners as error:
         print_error(console, error)
         return BAD_ARGUMENTS
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
         console.print(stopped)
-        return TERMINATED if isinstance(error, Terminated) else STOPPED
+        return TERMINATED if terminated.is_set() else STOPPED
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)

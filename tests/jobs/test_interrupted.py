@@ -163,7 +163,7 @@ def test_sigterm_ends_it_as_ctrl_c_does_and_a_finished_clip_gets_as_many_samples
     assert process.returncode == 143, output
     assert output.splitlines()[-1] == "stopped; the same command goes on from the last checkpoints"
     assert "Traceback" not in output and "SIGTERM" not in output
-    assert "ends by Terminated" in (clip.parent / "driver.log").read_text().splitlines()[-1]
+    assert "ends by KeyboardInterrupt" in (clip.parent / "driver.log").read_text().splitlines()[-1]
 
     def statuses() -> dict[str, str]:
         client = MlflowClient(f"sqlite:///{tmp_path / 'stopped' / 'mlflow.db'}")
