@@ -105,6 +105,15 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Atomic: a reader sees the old file or the whole new one. Raises StorageError if it cannot be written."""
     with replacing(path) as file:

@@ -66,8 +66,7 @@ class Lease:
         first: dict[str, bytes] = {}  # what each said when it was first seen
         notified = False
         while True:
-            names = [n for n in self._store.names() if n.startswith(".driver-") and n.endswith(".json")]
-            others = self._store.read(name for name in names if name != self._name)
+            others = self._store.read(name for name in _signs(self._store) if name != self._name)
             waiting = False
             for name, said in others.items():
                 if self._is_dead(name, said):
@@ -118,9 +117,13 @@ class Lease:
 
 def drivers(store: Store) -> list[str]:
     """The drivers that gave a sign of life there lately, in words. Raises StorageError."""
-    names = sorted(name for name in store.names() if name.startswith(".driver-") and name.endswith(".json"))
-    said = store.read(names).values()
+    said = store.read(_signs(store)).values()
     return [_describe(one).removeprefix("another ") for one in said if _silent_s(one) < EXPIRE_S]
+
+
+def _signs(store: Store) -> list[str]:
+    """The files of drivers there."""
+    return sorted(name for name in store.names() if name.startswith(".driver-") and name.endswith(".json"))
 
 
 def _silent_s(said: bytes) -> float:

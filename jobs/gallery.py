@@ -21,7 +21,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from infra.errors import UsageError, counted, printable
-from infra.store import Store
 from jobs import command_line
 from jobs.command_line import DONE, SOME_FAILED
 from jobs.experiment.experiment import Experiment
@@ -39,17 +38,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse(argv)
 
 
-def experiment_of(given: str, storage: str | None) -> Experiment:
-    """What an argument names: a folder or URI; a name below the storage, if that is given or there is no such folder.
-
-    Raises UsageError for one that cannot be used. Whether it holds an experiment is not asked.
-    """
-    is_name = "://" not in given and os.sep not in given.rstrip(os.sep)
-    if is_name and (storage is not None or not os.path.isdir(given)):
-        return Experiment.open(storage, given)
-    return Experiment(Store.open(given, "EXPERIMENT"))
-
-
 def page_of(out: Path) -> Path:
     """--out as an absolute path. Raises UsageError for one that is no page on this machine."""
     if "://" in str(out) or ":/" in str(out) or out.suffix != ".html" or out.is_dir():
@@ -65,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = command_line.console()
 
     def run() -> int:
-        experiments = [experiment_of(given, args.storage) for given in args.given]
+        experiments = [Experiment.given(given, args.storage) for given in args.given]
         gallery = write_gallery(experiments, page_of(args.out) if args.out else None)
         for line in gallery.damaged:
             console.print(f"damaged  {printable(line)}", style="red")

@@ -33,7 +33,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
     parser = command_line.Parser("watch.py", __doc__)
     parser.add_argument("experiment", type=command_line.path, help="its folder or URI, or its name in --storage")
-    parser.add_argument("--storage", type=command_line.path, help="where experiments are, if only the name is given")
+    storage = "where names are looked up: a path or a URI (default: runs)"
+    parser.add_argument("--storage", type=command_line.path, help=storage)
     parser.add_argument("--once", action="store_true", help="print the board once")
     return parser.parse(argv)
 
@@ -68,11 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = command_line.console(live=True)
 
     def run() -> int:
-        folder, name = args.storage, args.experiment.rstrip("/")
-        if folder is None:
-            folder, _, name = name.rpartition("/")
-            folder = folder or "."
-        watch(Experiment.open(folder, name), console, once=args.once)
+        watch(Experiment.given(args.experiment, args.storage), console, once=args.once)
         return DONE
 
     return command_line.exit_code(run, console, stopped="no longer watching; the job goes on")

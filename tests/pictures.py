@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
-import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +14,10 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from jobs import ui
+from infra.tracking.runs import run_page, runs_page
+from infra.tracking.uri import default_uri
 from tests.browser import browser
-from tests.ports import free_port
+from tests.infra.mlflow_server import ui_server
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "infra" / "pictures"
@@ -43,49 +41,27 @@ def says(words: str) -> Callable[[webdriver.Chrome], bool]:
 
 def main(storage: Path) -> int:
     """Take them. storage: what `make demo` filled. Returns the exit code."""
-    base, port = storage / EXPERIMENT, free_port()
+    base = storage / EXPERIMENT
     if not (base / "gallery.html").is_file():
         print(f"{base}: holds no gallery; run make demo first")
         return 2
     PICTURES.mkdir(exist_ok=True)
     with Image.open(base / "corpus.png") as sheets:
         sheets.convert("RGB").quantize(256).save(ROOT / "infra" / "demo.png", optimize=True)
-    command, environment = ui.server_command(str(storage), port), {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    server = subprocess.Popen(
-        command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
-    )
-    try:
-        with browser(SIZE) as chrome:
-            chrome.get((base / "gallery.html").as_uri())
-            keep(chrome, "gallery")
-            address = f"http://127.0.0.1:{port}"
-            WebDriverWait(chrome, PATIENCE_S).until(lambda _: answers(address))
-            client = MlflowClient(command[command.index("--backend-store-uri") + 1])
-            experiment = client.get_experiment_by_name(EXPERIMENT)
-            assert experiment is not None
-            (page,) = [line.split()[0] for line in ui.pages(str(storage), port) if line.endswith(f"  {EXPERIMENT}")]
-            chrome.get(page)
-            WebDriverWait(chrome, PATIENCE_S).until(says("score/"))
-            keep(chrome, "clips")
-            run = client.search_runs([experiment.experiment_id], "tags.role = 'clip'", order_by=["start_time ASC"])[0]
-            chrome.get(
-                f"{address}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}?workflowType=machine_learning"
-            )
-            WebDriverWait(chrome, PATIENCE_S).until(says("score/"))
-            keep(chrome, "run")
-    finally:
-        server.kill()
-        server.wait()
+    with ui_server(storage) as address, browser(SIZE) as chrome:
+        chrome.get((base / "gallery.html").as_uri())
+        keep(chrome, "gallery")
+        client = MlflowClient(default_uri(storage))
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        assert experiment is not None
+        chrome.get(f"{address}/{runs_page(experiment.experiment_id)}")
+        WebDriverWait(chrome, PATIENCE_S).until(says("score/"))
+        keep(chrome, "clips")
+        run = client.search_runs([experiment.experiment_id], "tags.role = 'clip'", order_by=["start_time ASC"])[0]
+        chrome.get(f"{address}/{run_page(experiment.experiment_id, run.info.run_id)}")
+        WebDriverWait(chrome, PATIENCE_S).until(says("score/"))
+        keep(chrome, "run")
     return 0
-
-
-def answers(address: str) -> bool:
-    """Whether the server does."""
-    try:
-        urllib.request.urlopen(f"{address}/health", timeout=5).read()
-    except OSError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

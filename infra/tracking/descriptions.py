@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from infra import clip_folder
+from infra.errors import counted
 
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
 NOTE_BYTES = 5000  # of a tag, which every store takes
@@ -48,7 +49,7 @@ def of_clip(run_id: str, about: Mapping[str, Any], scores: Mapping[str, float], 
         scores: the final ones, by name; none of a clip that is not done.
     """
     frames, height, width = about["clip_size_thw"]
-    what = "1 image" if frames == 1 else f"{about.get('chunks', 1) * frames} frames"
+    what = "1 image" if frames == 1 else counted(about.get("chunks", 1) * frames, "frame")
     words = " · ".join(f"{name} **{value:.4g}**" for name, value in scores.items())
     lines = [f"**{_plain(about.get('title', about['clip_id']))}**: {what} of {width}×{height} px. {words}", ""]
     if has_sheet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -16,7 +15,9 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, ParamSchema, Schema, TensorSpec
 
-CHECKPOINT = "checkpoint.pt"
+from infra.clip_folder import CHECKPOINT
+from infra.files import sha256_of
+
 PREFIX = ".model-"  # of a folder beside it, while it is sent
 MODEL_TYPE = "hp-vae-gan"
 
@@ -37,7 +38,7 @@ def log_checkpoint(client: MlflowClient, run_id: str, checkpoint: Path, about: M
 
     Raises what MLflow's client raises.
     """
-    state = _sha256(checkpoint)
+    state = sha256_of(checkpoint)
     run = client.get_run(run_id)
     experiment_id = run.info.experiment_id
     for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
@@ -58,14 +59,6 @@ def log_checkpoint(client: MlflowClient, run_id: str, checkpoint: Path, about: M
         client.log_model_artifacts(model.model_id, folder)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     client.finalize_logged_model(model.model_id, "READY")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _name(about: Mapping[str, Any]) -> str:

@@ -17,8 +17,8 @@ RUNS = text("SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = :id")
 MOVE_EXPERIMENT = text("UPDATE experiments SET artifact_location = :now WHERE experiment_id = :id")
 # Of logged models too.
 MODELS = text("SELECT model_id, artifact_location FROM logged_models WHERE experiment_id = :id")
-MOVE_MODEL = text("UPDATE logged_models SET artifact_location = :now WHERE model_id = :model")
-MOVE_RUN = text("UPDATE runs SET artifact_uri = :now WHERE run_uuid = :run")
+MOVE_MODEL = text("UPDATE logged_models SET artifact_location = :now WHERE model_id = :one")
+MOVE_RUN = text("UPDATE runs SET artifact_uri = :now WHERE run_uuid = :one")
 
 
 def follow_storage(uri: str, storage: Path, experiment: str = "") -> None:
@@ -45,20 +45,14 @@ def follow_storage(uri: str, storage: Path, experiment: str = "") -> None:
 
 def _move(connection: Connection, experiment_id: int, before: str, now: str) -> None:
     connection.execute(MOVE_EXPERIMENT, {"id": experiment_id, "now": now})
-    moved = [
-        {"run": run, "now": now + uri[len(before) :]}
-        for run, uri in connection.execute(RUNS, {"id": experiment_id}).all()
-        if uri.startswith(f"{before}/")
-    ]
-    if moved:
-        connection.execute(MOVE_RUN, moved)
-    models = [
-        {"model": model, "now": now + uri[len(before) :]}
-        for model, uri in connection.execute(MODELS, {"id": experiment_id}).all()
-        if uri.startswith(f"{before}/")
-    ]
-    if models:
-        connection.execute(MOVE_MODEL, models)
+    for there, move in ((RUNS, MOVE_RUN), (MODELS, MOVE_MODEL)):
+        moved = [
+            {"one": one, "now": now + uri[len(before) :]}
+            for one, uri in connection.execute(there, {"id": experiment_id}).all()
+            if uri.startswith(f"{before}/")
+        ]
+        if moved:
+            connection.execute(move, moved)
 
 
 def _folder(location: str) -> Path:

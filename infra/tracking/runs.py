@@ -80,7 +80,7 @@ class ParentRun:
 
     def link(self, run_id: str) -> str:
         """The page of a run."""
-        return f"{self._server}/#/experiments/{self.experiment_id}/runs/{run_id}?workflowType=machine_learning"
+        return f"{self._server}/{run_page(self.experiment_id, run_id)}"
 
     def comparison(self, run_ids: Sequence[str]) -> str:
         """The page that compares the first runs with each other."""
@@ -102,21 +102,20 @@ def runs_page(experiment_id: str) -> str:
     return f"#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW_KEY}&workflowType=machine_learning"
 
 
+def run_page(experiment_id: str, run_id: str) -> str:
+    """The page of a run, likewise."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
 def experiments(uri: str) -> list[tuple[str, str]]:
-    """(id, name) of the experiments that hold the run of a corpus, the one that changed last first. Raises ERRORS."""
+    """(id, name) of the experiments that hold a run, that with the newest run first. Raises ERRORS."""
     client = client_of(uri)
-    found = client.search_experiments(order_by=["last_update_time DESC"])
-    newest = {
-        experiment.experiment_id: max(
-            (run.info.start_time for run in client.search_runs([experiment.experiment_id], max_results=1)), default=0
-        )
-        for experiment in found
-    }
-    return [
-        (e.experiment_id, e.name)
-        for e in sorted(found, key=lambda e: -newest[e.experiment_id])
-        if newest[e.experiment_id]
+    newest = [  # (when, id, name)
+        (run.info.start_time, experiment.experiment_id, experiment.name)
+        for experiment in client.search_experiments()
+        for run in client.search_runs([experiment.experiment_id], max_results=1)
     ]
+    return [(experiment_id, name) for _, experiment_id, name in sorted(newest, reverse=True)]
 
 
 def client_of(uri: str) -> MlflowClient:

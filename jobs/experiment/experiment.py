@@ -18,6 +18,7 @@ runs/
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,6 +66,18 @@ class Experiment:
         store = Store.open(storage, "--storage")
         check_name("--experiment", name)
         return cls(store.below(name))
+
+    @classmethod
+    def given(cls, given: str, storage: str | None) -> Experiment:
+        """What an argument names: a folder or URI; a name below the storage, if that is given or there is no such
+        folder.
+
+        Raises UsageError for one that cannot be used. Whether it holds an experiment is not asked.
+        """
+        is_name = "://" not in given and os.sep not in given.rstrip(os.sep)
+        if is_name and (storage is not None or not os.path.isdir(given)):
+            return cls.open(storage, given)
+        return cls(Store.open(given, "EXPERIMENT"))
 
     @property
     def name(self) -> str:

@@ -42,7 +42,8 @@ class ModelReader:
         config = self._json(name, clip_folder.CONFIG, damages)
         scores = _numbers(name, clip_folder.METRICS, metrics, damages)
         if result is not None and result.status == "done":
-            figures = {k: v for k, v in result.to_dict().items() if k in columns(FIGURES, [result.to_dict()])}
+            fields = result.to_dict()
+            figures = {name: fields[name] for name in columns(FIGURES, [fields]) if name in fields}
             scores |= _numbers(name, clip_folder.RESULT, figures, damages)
         shots = self._shots(name, damages)
         size, facts, settings = _described(config, damages)

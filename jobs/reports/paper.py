@@ -51,7 +51,7 @@ def differences(config: TrainConfig, *, rival: bool = False) -> str:
     )
     told = [] if rival or config.method == "hpvaegan" else [f"method {config.method} (paper: hpvaegan)"]
     if "vae_levels" in names:
-        levels = f"{config.vae_levels} VAE level{'s' * (config.vae_levels != 1)}"
+        levels = counted(config.vae_levels, "VAE level")
         told.append(f"M = {levels} ({whose}: {base.vae_levels})")
     if "kl_weight" in names:
         times = f"{config.kl_weight / base.kl_weight:.3g} times as much as there"

@@ -141,7 +141,7 @@ def _sample(request: SampleRequest, loaded: LoadedModel, asked: ScaleSize | None
 
         if request.keep is not None:
             progress.update(bar, description="choosing", total=DRAWN * request.keep * sampler.steps(sizes))
-            indices = _chosen(request.keep, request.seed, loaded, chunks, sampler, asked, tick)
+            indices = _chosen(request.keep, request.seed, loaded, chunks, sampler, sizes, tick)
         progress.update(bar, completed=0, total=len(indices) * sampler.steps(sizes))
         for place, index in enumerate(indices):
             progress.update(bar, description=f"{what} {place + 1} of {len(indices)}")
@@ -198,11 +198,10 @@ def _chosen(
     loaded: LoadedModel,
     chunks: Sequence[np.ndarray],
     sampler: Sampler,
-    asked: ScaleSize | None,
+    sizes: Sequence[ScaleSize],
     tick: Callable[[int], None],
 ) -> list[int]:
-    """Which samples --keep keeps, best first."""
-    sizes = sampler.ladder_to(asked or sampler.size)
+    """Which samples --keep keeps, best first. sizes: of the sampler's ladder."""
     if sizes[-1] != loaded.sizes[-1]:
         raise ValueError(f"--keep: scores samples of {loaded.sizes[-1]}, these are of {sizes[-1]}; leave --size out")
     loaded.check_size(chunks[0])

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from infra.errors import UsageError, printable
+from infra.errors import UsageError, counted, printable
 from infra.store import Store
 from jobs.experiment.experiment import Experiment
 from jobs.experiment.samples import Viewable, viewable
@@ -96,7 +96,7 @@ def _too_little(files: Viewable) -> str:
     if not files.original:
         return "has no original among its samples; train it again"
     if (count := len(files.samples)) < SAMPLES:
-        return f"has {count} sample{'s' * (count != 1)}, and {SAMPLES} are shown; train it with --n {SAMPLES} or more"
+        return f"has {counted(count, 'sample')}, and {SAMPLES} are shown; train it with --n {SAMPLES} or more"
     return ""
 
 

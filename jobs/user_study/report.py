@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from infra.errors import counted
 from jobs.reports.table import csv_table, markdown_table
 from jobs.user_study.answers import Participant, Rating, utc
 from jobs.user_study.design import CHECK
@@ -130,7 +131,7 @@ def _not_the_papers(study: Study, people: int, kind: str) -> str:
     clips = sum(clip.kind == kind for clip in study.clips.values())
     told = []
     if people < PAPER_USERS:
-        told.append(f"{people} participant{'s' * (people != 1)} (paper: {PAPER_USERS})")
+        told.append(f"{counted(people, 'participant')} (paper: {PAPER_USERS})")
     if clips < PAPER_CLIPS:
         told.append(f"{clips} {kind[:-1] if clips == 1 else kind} (paper: {PAPER_CLIPS})")
     for method, of in study.methods.items():
@@ -174,7 +175,7 @@ def markdown(report: Report) -> str:
 
 def _who(people: People) -> str:
     count = len(people.counted)
-    told = f"{count} participant{'s' * (count != 1)}, {_answers(people.counted)} answers beside the attention checks."
+    told = f"{counted(count, 'participant')}, {_answers(people.counted)} answers beside the attention checks."
     for some, why in ((people.inattentive, "failed an attention check"), (people.unfinished, "did not finish")):
         if some:
             told += f" Left out: {len(some)} who {why}."

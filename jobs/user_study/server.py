@@ -88,8 +88,12 @@ def make_app(study: Study, folder: Path, answers: Answers) -> Flask:
         response.headers["Cache-Control"] = "no-store"  # going back asks for what is answered
         return response
 
-    def known(token: str) -> Participant:
-        return answers.participant(token) or abort(404, UNKNOWN)
+    def known(token: str, number: int = 1) -> Participant:
+        """Who has the token, and a question of that number."""
+        participant = answers.participant(token) or abort(404, UNKNOWN)
+        if not 1 <= number <= len(participant.questions):
+            abort(404, f"There is no question {number}.")
+        return participant
 
     @app.get("/")
     def welcome() -> Response:
@@ -110,9 +114,7 @@ def make_app(study: Study, folder: Path, answers: Answers) -> Flask:
 
     @app.get("/p/<token>/<int:number>")
     def question(token: str, number: int) -> AnyResponse:
-        participant = known(token)
-        if not 1 <= number <= len(participant.questions):
-            abort(404, f"There is no question {number}.")
+        participant = known(token, number)
         if number - 1 > participant.next_place:
             return _onwards(participant)
         return _question(participant, number - 1)
@@ -140,9 +142,7 @@ def make_app(study: Study, folder: Path, answers: Answers) -> Flask:
 
     @app.post("/p/<token>/<int:number>")
     def answer(token: str, number: int) -> AnyResponse:
-        participant = known(token)
-        if not 1 <= number <= len(participant.questions):
-            abort(404, f"There is no question {number}.")
+        participant = known(token, number)
         if number - 1 > participant.next_place:
             abort(400, "The questions before this one have no answer yet.")
         try:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from infra.errors import cannot_write, printable
-from infra.files import commit
+from infra.files import commit, sha256_of
 from pipeline import image, video
 from pipeline.clips import ClipPlan, Failure
 from pipeline.shards.reader import ShardError, sidecars
@@ -247,7 +247,7 @@ class _ShardFile:
             content = {
                 "shard": self.tar.name,
                 "bytes": tar.stat().st_size,
-                "sha256": _sha256(tar),
+                "sha256": sha256_of(tar),
                 "settings": self.settings,
                 "num_clips": len(self.clips),
                 "num_frames": sum(clip["num_frames"] for clip in self.clips),
@@ -268,11 +268,3 @@ class _ShardFile:
         for temporary in self._temporaries:
             with contextlib.suppress(OSError):  # there only if something was raised, which says more
                 temporary.unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -10,10 +10,45 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jobs import ui
 from tests.ports import free_port
+
+
+def wait_for(address: str, process: subprocess.Popen[bytes], log: Path | None = None) -> None:
+    """Until MLflow answers there."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=5).read()
+            return
+        except OSError:
+            in_time = process.poll() is None and time.monotonic() < deadline
+            assert in_time, log.read_text() if log else "the server did not come up"
+            time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def ui_server(storage: Path) -> Iterator[str]:
+    """The address of MLflow over a storage folder, served as jobs/ui.py does."""
+    port = free_port()
+    process = subprocess.Popen(
+        ui.server_command(str(storage), port),
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for(f"http://127.0.0.1:{port}", process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 class Server:
@@ -36,14 +71,7 @@ class Server:
             self._process = subprocess.Popen(
                 self._command, env=self._env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=5).read()
-                return
-            except OSError:
-                assert self._process.poll() is None and time.monotonic() < deadline, self.log.read_text()
-                time.sleep(0.2)
+        wait_for(self.uri, self._process, self.log)
 
     def kill(self) -> None:
         """At once, with its workers."""

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 from selenium import webdriver
@@ -18,7 +13,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from infra.tracking.runs import runs_page
 from jobs import ui
 from tests.browser import browser, keep_screenshot
-from tests.ports import free_port
+from tests.infra.mlflow_server import ui_server
 
 from .conftest import Trained
 
@@ -35,30 +30,8 @@ def chrome() -> Iterator[webdriver.Chrome]:
 @pytest.fixture(scope="module")
 def server(chrome: webdriver.Chrome, trained: Trained) -> Iterator[str]:
     """MLflow's address, served as jobs/ui.py does. It asks for the browser first: no server starts without one."""
-    port = free_port()
-    process = subprocess.Popen(
-        ui.server_command(str(trained.storage), port),
-        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=5).read()
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < deadline, "the server did not come up"
-                time.sleep(0.2)
+    with ui_server(trained.storage) as address:
         yield address
-    finally:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        for member in family:
-            member.kill()
-        psutil.wait_procs(family, timeout=20)
 
 
 def text_of(chrome: webdriver.Chrome, *awaited: str) -> str:
