@@ -105,7 +105,7 @@ def unused(corpus: Corpus) -> Iterator[str]:
     yield from corpus.notes
     longer = {Path(source).name: frames for source, frames in corpus.dropped.items() if frames}
     for name, frames in [*longer.items()][:SHOWN_UNUSED]:
-        yield f"{name}: {counted(frames, 'frame')} beside the clip are not used"
+        yield f"{name}: {counted(frames, 'frame')} beside the clip {'is' if frames == 1 else 'are'} not used"
     if rest := [*longer.values()][SHOWN_UNUSED:]:
         yield f"and of {counted(len(rest), 'more video')} {counted(sum(rest), 'frame')}; --long uses all"
 
