@@ -16,7 +16,7 @@ from infra.ray_cluster import SPARE_TASKS, InFlight, ray_session
 from infra.store import Store
 from infra.tracking import forward, runs
 from jobs.evaluation.clip import ScoringOptions, ScoringTask, score_clip, score_folder
-from jobs.evaluation.table import ScoredClip, metrics, metrics_of_corpus, tables
+from jobs.evaluation.table import ScoredClip, metrics, metrics_of_corpus, print_scores, tables
 from jobs.evaluation.targets import EvaluationRequest, Group, resolve_targets
 from jobs.experiment.experiment import EVALUATION
 from jobs.experiment.runs import find_parent_run, tracking_uri
@@ -120,9 +120,9 @@ def _options(request: EvaluationRequest, out: Store) -> ScoringOptions:
 def _write_tables(
     console: Console, name: str, out: Store, settings: Mapping[str, Any], rows: Sequence[ScoredClip]
 ) -> Mapping[str, bytes]:
-    """Print one of the tables and write all into `out`. Returns them by name. Raises StorageError."""
+    """Print the scores and write their tables into `out`. Returns them by name. Raises StorageError."""
     contents = tables(name, settings, rows)
-    console.print(contents["results.md"].decode())
+    print_scores(console, name, settings, rows)
     for file, content in contents.items():
         out.write(file, content)
     console.print(f"in {printable(out.uri)}")

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from infra.errors import counted
-from jobs.reports.table import markdown_table
+from jobs.reports.table import TextTable, markdown_table
 from model.metrics.scores import Score
 
 DIGITS = {"svfid": 1, "sifid": 4, "diversity": 2}  # by the first word of a figure; others have 3
+# Where a terminal is too narrow for all, columns that end like this are left out, in this order.
+DROPPED_FIRST = ("samples", "coherence", "nnfdiv", "nn_distance", "_blur")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,27 @@ def tables(name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip]) -
 
 
 def markdown(name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip]) -> str:
-    """A table that is as readable in a terminal, a line on how to read it, and one for each complaint."""
+    """The page of an evaluation: its settings, the table, and the notes on it."""
+    text = [f"# {name}", "", _settings_line(settings), "", *markdown_table(_cells(rows), numbers=True), ""]
+    return "\n".join([*text, *_notes(rows)]) + "\n"
+
+
+def print_scores(console: Console, name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip]) -> None:
+    """The same for a terminal, in which the table is as wide as there is room for."""
+    heads, *cells = _cells(rows)
+    dropped_first = [head for ending in DROPPED_FIRST for head in heads if head.endswith(ending)]
+    console.print(f"{name}: {_settings_line(settings)}", soft_wrap=True)
+    TextTable("", heads, cells, numbers=heads[1:], dropped_first=dropped_first).print(console)
+    for line in _notes(rows):
+        console.print(line, soft_wrap=True)
+
+
+def _settings_line(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
+
+
+def _cells(rows: Sequence[ScoredClip]) -> list[list[str]]:
+    """The heads, a row a clip, and one a method of the means over its clips."""
     corpus = of_corpus(rows)
     cells = [["clip", "samples", *corpus]]
     cells += [
@@ -77,17 +100,20 @@ def markdown(name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip])
             scored, means = sum(bool(row.scores) for row in some), of_corpus(some)
             label = f"mean of {counted(scored, 'clip')}" + (f" ({method})" if method else "")
             cells.append([label, "", *(_cell(column, means.get(column)) for column in corpus)])
-    text = [f"# {name}", "", f"{', '.join(f'{key} {value}' for key, value in settings.items())}", ""]
-    text += markdown_table(cells, numbers=True)
-    text += ["", "± is the standard deviation: of a clip over its samples, of the mean over the clips."]
+    return cells
+
+
+def _notes(rows: Sequence[ScoredClip]) -> list[str]:
+    """How to read the table, and a line for each complaint."""
+    lines = ["± is the standard deviation: of a clip over its samples, of the mean over the clips."]
     if searched := {row.scores["nn_distance"].samples for row in rows if "nn_distance" in row.scores}:
         counts = " or ".join(map(str, sorted(searched)))
-        text.append(f"nn_distance, nnfdiv and coherence are of the first samples only (--nn): {counts} a clip.")
-    elif corpus:
-        text.append("nn_distance, nnfdiv and coherence are of no sample (--nn).")
+        lines.append(f"nn_distance, nnfdiv and coherence are of the first samples only (--nn): {counts} a clip.")
+    elif of_corpus(rows):
+        lines.append("nn_distance, nnfdiv and coherence are of no sample (--nn).")
     if complaints := [f"- {row.name}: {complaint}" for row in rows for complaint in row.complaints]:
-        text += ["", "What could not be scored:", "", *complaints]
-    return "\n".join(text) + "\n"
+        lines += ["", "What could not be scored:", "", *complaints]
+    return lines
 
 
 def _cell(name: str, score: Score | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -15,14 +16,17 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
+from rich.console import Console
 from skimage.color import rgb2lab
 
 from jobs import evaluate
+from jobs.evaluation.table import ScoredClip, print_scores
 from jobs.reports.pictures import FULL_SPREAD, HEADER, KEY, field_sheet, spread_sheet
 from model import checkpoint
 from model.metrics import inception
 from model.metrics.diversity import diversity_map
 from model.metrics.nnf import nearest_neighbour_field
+from model.metrics.scores import Score
 from pipeline import video
 
 from .conftest import TINY, Trained, make_video, run_job, run_process
@@ -44,7 +48,12 @@ def evaluated(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Pat
     base = copied(trained, tmp_path_factory.mktemp("evaluated"))
     done = run_job("evaluate.py", base, "--n", "2", "--nn", "2", "--keep", *ALONE)
     assert done.returncode == 0, done.stdout
-    assert done.stdout.startswith((base / "evaluation" / "results.md").read_text().rstrip())
+    head, *_, table = done.stdout.partition("\n")
+    assert head == "mixed: n 2, seed 1, features lite0"
+    page = (base / "evaluation" / "results.md").read_text().splitlines()
+    assert set(page[-2:]) <= set(table.splitlines())  # the notes
+    words = {word for line in page if "good-" in line for word in line.split(" | ")[2].split()}
+    assert words and words <= {word for line in table.splitlines() if "good-" in line for word in line.split()}
     return base
 
 
@@ -479,3 +488,22 @@ def test_pictures_of_the_job_are_these(evaluated: Path) -> None:
         spread = np.clip(np.abs(dark - light) / 2, 0, FULL_SPREAD)  # the deviation of two values
         drawn = tiles(page, height, width, 3).astype(int).sum(axis=-1) * FULL_SPREAD / 765
         assert np.corrcoef(spread.ravel(), drawn.ravel())[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_the_table_of_a_terminal_fits_it(width: int) -> None:
+    scores = {
+        name: Score(values=(123.4, 131.2), samples=2)
+        for name in ("svfid_lite0", "svfid_lite0_blur", "diversity_n10", "nn_distance", "nnfdiv", "coherence")
+    }
+    rows = [ScoredClip("bikes-1b0f76-000000", scores, ["sample 3: NaN"]), ScoredClip("bigbuckbunny-16faa6", scores)]
+    text = io.StringIO()
+    print_scores(Console(file=text, width=width), "demo", {"n": 10}, rows)
+    lines = text.getvalue().splitlines()
+    table = lines[: next(i for i, line in enumerate(lines) if line.startswith("± is"))]
+    assert max(map(len, table)) <= width
+    for row in ("bikes-1b0f76-000000", "mean of 2 clips"):
+        (line,) = [line for line in table if line.startswith(row)]
+        assert "127.3 ± " in line
+    assert ("left out for want of room: samples, coherence" in text.getvalue()) == (width < 140)
+    assert lines[-1] == "- bikes-1b0f76-000000: sample 3: NaN"
