@@ -26,7 +26,19 @@ from jobs import command_line
 from jobs.sampling.request import SampleRequest
 from jobs.training.request import TrainRequest
 from jobs.tuning.request import SweepRequest
-from tests.pages import CHECKED, OTHERS, PAGES, ROOMS, ROOT, Typed, begins_a_command, parts_of, typed_in
+from model.config import ConfigError
+from tests.pages import (
+    CHECKED,
+    OTHERS,
+    PAGES,
+    ROOMS,
+    ROOT,
+    Typed,
+    begins_a_command,
+    parts_of,
+    simple_commands,
+    typed_in,
+)
 
 TYPED = sorted({typed for page in PAGES for typed in typed_in(page)}, key=str)
 MODULES_OF_OTHERS = ("build", "pip", "venv")
@@ -198,6 +210,31 @@ def test_every_command_of_a_page_is_understood(
             said = capsys.readouterr().err.strip().splitlines() or [str(error)]
             wrong.append(f"{typed}\n    {said[-1]}")
     assert not wrong, "\n".join(["", *wrong])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python jobs/train_corpus.py --corpus x --prest demo",
+        "python jobs/train_corpus.py --corpus x --set itters=3",
+        "python jobs/train_corpu.py --corpus x",
+        "python jobs/tune.py --corpus x --preset demo --sweep vae_levels=1,2",  # needs patch_scale=none
+        "python -m tests.jobs.no_such_module",
+        "make no-such-target",
+        "make ui NOSUCH=1",
+        "pip install '.[nosuch]'",
+        "ray job submit --adress http://HEAD:8265 -- python jobs/watch.py x",
+        "ray job submit -- python jobs/watch.py x --twice",
+        "infra/cluster/no_such.sh",
+        "sbatch infra/cluster/no_such.sbatch",
+        "nosuchprogram --all",
+    ],
+)
+def test_a_wrong_command_is_found(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (words,) = simple_commands(line)
+    with pytest.raises((AssertionError, SystemExit, ImportError, ConfigError)):
+        check(Typed("README.md", tuple(words)), tmp_path / "runs")
 
 
 @pytest.mark.parametrize("page", PAGES)
