@@ -81,10 +81,11 @@ def job(module: str, arguments: list[str], storage: Path) -> None:
 
 
 def python(typed: Typed, words: list[str], storage: Path) -> None:
+    """A job, pytest, a module or a file. In the text a job without arguments is a name, which needs none."""
     match words:
         case [path, *arguments] if re.fullmatch(r"jobs/\w+\.py", path):
             assert (ROOT / path).is_file()
-            if ELLIPSIS not in " ".join(arguments):
+            if ELLIPSIS not in " ".join(arguments) and (arguments or not typed.inline):
                 job(Path(path).stem, arguments, storage)
         case ["-m", "pytest", *arguments]:
             for argument in (word for word in arguments if not word.startswith("-")):
@@ -166,7 +167,8 @@ def hp_vae_gan(typed: Typed, words: list[str], storage: Path) -> None:
     if ELLIPSIS in words or "--help" in words or "--version" in words:
         return
     args = importlib.import_module("jobs.hp_vae_gan").parse(words)
-    job(args.module, args.arguments, storage)
+    if args.arguments or not typed.inline:
+        job(args.module, args.arguments, storage)
 
 
 PROGRAMS: dict[str, Callable[[Typed, list[str], Path], None]] = {
