@@ -6,6 +6,8 @@ they are imported.
 
 import os
 
+__version__ = "0.2.0"  # of the whole project: setup.cfg and `hp-vae-gan --version` read it here
+
 # At "0", as it is by default on Windows and macOS, everything that a Ray started here opens is for this machine alone;
 # else it would listen on every interface, and run what anyone sends it.
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"

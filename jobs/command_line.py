@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, get_args
 
 from infra.errors import StorageError, UsageError, printable
 from infra.ray_cluster import ClipShare
+from jobs import invocation
 from model.config import ConfigError, Method, Precision, TrainConfig
 from model.presets import PRESETS, of_method
 
@@ -32,6 +33,9 @@ class Parser(argparse.ArgumentParser):
     """Of a command: the description as written, and files whose names begin with a dash."""
 
     def __init__(self, prog: str, description: str | None) -> None:
+        if invocation.by_program() and prog.endswith(".py"):
+            prog = " ".join(invocation.start_of(prog.removesuffix(".py")))
+        description = description and invocation.as_here(description)
         super().__init__(prog=prog, description=description, formatter_class=HelpFormatter)
 
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -32,7 +32,7 @@ ORDER = {
         {"api"},
     ],
     "jobs": [
-        {"reports"},
+        {"reports", "invocation"},
         {"command_line"},
         {"experiment"},
         {"training", "evaluation", "sampling"},
@@ -42,7 +42,7 @@ ORDER = {
     ],
 }
 OWNERS = {
-    "ray": ("infra/ray_address.py", "infra/ray_cluster.py", "jobs/"),
+    "ray": ("infra/ray_address.py", "infra/ray_cluster.py", "infra/cluster/check_ray_up.py", "jobs/"),
     "mlflow": ("infra/tracking/",),
     "fsspec": ("infra/store.py", "infra/remote.py"),
     "ffmpeg": ("pipeline/video/",),
@@ -89,7 +89,7 @@ def part_of(module: str) -> str:
     room, *rest = module.split(".")
     if not rest:
         return ""
-    return "*" if room == "jobs" and len(rest) == 1 and rest[0] != "command_line" else rest[0]
+    return "*" if room == "jobs" and len(rest) == 1 and rest[0] not in ("command_line", "invocation") else rest[0]
 
 
 @pytest.mark.parametrize("room", FLOORS)

@@ -6,13 +6,14 @@ import shlex
 
 from jobs.experiment.experiment import Experiment, Submission
 from jobs.experiment.settings import ModelSettings
+from jobs.invocation import start_of
 from model.config import TrainConfig
 from model.presets import PRESETS, of_method
 
 
 def command_of(experiment: Experiment, submission: Submission, settings: ModelSettings) -> str:
     """The command that makes such an experiment, as far as its files tell it."""
-    words = ["python", "jobs/train_corpus.py", "--corpus", submission.corpus]
+    words = [*start_of("train_corpus"), "--corpus", submission.corpus]
     if (preset := PRESETS.get(submission.preset)) is None:  # of a file
         words += ["--config", f"{experiment.uri}/experiment.json"]
     else:

@@ -16,6 +16,7 @@ from jobs.experiment.experiment import Experiment, Submission
 from jobs.experiment.gallery import GALLERY, MEDIA
 from jobs.experiment.overview import CORPUS_PICTURE, corpus_picture
 from jobs.experiment.summary import Summary
+from jobs.invocation import start_of
 from model.config import RUN_SETTINGS, TrainConfig
 
 NO_ANSWER = "it does not answer"
@@ -137,4 +138,4 @@ def upload_command(experiment: Experiment, parent: ParentRun) -> str:
     """The command line that sends what MLflow did not take, for a shell; *** stands for a password."""
     options = ["--storage", experiment.storage.uri, "--experiment", experiment.name]
     options += ["--tracking-uri", parent.shown_uri]
-    return shlex.join(["python", "jobs/upload.py", *options])
+    return shlex.join([*start_of("upload"), *options])

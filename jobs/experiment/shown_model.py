@@ -19,6 +19,7 @@ from infra.errors import one_line, printable
 from jobs.experiment.command import as_set
 from jobs.experiment.experiment import Experiment
 from jobs.experiment.result import FIGURES, Result, columns
+from jobs.invocation import start_of
 from jobs.reports.gallery import Model, Shot
 from jobs.reports.media import Media
 
@@ -58,7 +59,7 @@ class ModelReader:
             status, reason = "damaged", "; ".join(damages)
         warnings = result.warning if result is not None else self._text(name, clip_folder.WARNINGS)
         checkpoint = printable(self.experiment.checkpoint(name))
-        more = shlex.join(["python", "jobs/sample.py", checkpoint, "--n", "10", "--out", "samples/"])
+        more = shlex.join([*start_of("sample"), checkpoint, "--n", "10", "--out", "samples/"])
         command = "\n".join(filter(None, [self.command, more if status == "done" else ""]))
         return Model(
             status=status,

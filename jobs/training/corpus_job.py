@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from jobs.experiment.gallery import Gallery, write_gallery
 from jobs.experiment.machine import check_machine
 from jobs.experiment.result import Result
 from jobs.experiment.summary import summarise
+from jobs.invocation import own_words, start_of
 from jobs.training import schedule
 from jobs.training.progress import ProgressDisplay
 from jobs.training.request import TrainRequest
@@ -57,7 +57,7 @@ def _train(request: TrainRequest, console: Console, lease: Lease) -> bool:
     discarded = set(clip_ids) & folders if request.fresh else set()
     kept = folders - discarded
     experiment.check_definition(settings, kept, discarded)
-    command = printable(shlex.join(["python", *sys.argv]))
+    command = printable(shlex.join(own_words()))
     submission = Submission(without_secrets(request.corpus), request.preset, clip_ids, corpus.failures, command)
     parent = _open_tracking(request, console, submission, kept)
     for name in discarded | ({EVALUATION} if request.fresh else set()):
@@ -183,7 +183,7 @@ def _print_results(
         which = f"compare (the first {COMPARED})" if len(summary.runs) > COMPARED else "compare"
         console.print(f"{which}: {parent.comparison([*summary.runs.values()])}", soft_wrap=True)
     if summary.done_clips:
-        command = ["python", "jobs/sample.py", f"{experiment.uri}/{summary.done_clips[0]}", "--out", "samples/"]
+        command = [*start_of("sample"), f"{experiment.uri}/{summary.done_clips[0]}", "--out", "samples/"]
         console.print(f"next:    {shlex.join(command)}", soft_wrap=True)
     return summary.failed > 0
 
@@ -199,9 +199,9 @@ def written_gallery(experiment: Experiment, console: Console) -> Gallery | None:
 
 def where_to_look(experiment: Experiment, parent: ParentRun, gallery: Gallery | None) -> Iterator[str]:
     """The last lines of a job: its results as a page, and in MLflow."""
-    make = shlex.join(["python", "jobs/gallery.py", experiment.uri])
+    make = shlex.join([*start_of("gallery"), experiment.uri])
     yield f"gallery: {gallery.uri if gallery else f'{make}  # makes it'}"
     if parent.is_local:
-        serve = shlex.join(["python", "jobs/ui.py", "--storage", experiment.storage.uri])
+        serve = shlex.join([*start_of("ui"), "--storage", experiment.storage.uri])
         yield f"MLflow:  {serve}  # serves the pages below"
     yield f"runs:    {parent.page}"

@@ -23,6 +23,7 @@ from jobs.experiment.corpus import Corpus, preview_corpus
 from jobs.experiment.driver_log import driver_log
 from jobs.experiment.experiment import SETTINGS, SWEEP, Experiment, Trials, Values, clip_folders
 from jobs.experiment.machine import check_machine
+from jobs.invocation import start_of
 from jobs.reports.paper import differences
 from jobs.training import plan
 from jobs.training.corpus_job import GALLERY_CLIPS, find_clips, where_to_look, written_gallery
@@ -241,7 +242,7 @@ def _print_results(console: Console, sweep: Sweep, corpus: Corpus, ended: Trials
         console.print(line, soft_wrap=True)
     if chosen:
         console.print(f"plot:    {experiment.uri}/sweep.png", soft_wrap=True)
-        command = ["python", "jobs/train_corpus.py", "--corpus", printable(request.corpus)]
+        command = [*start_of("train_corpus"), "--corpus", printable(request.corpus)]
         command += ["--config", f"{experiment.uri}/best.json"]
         console.print(f"next:    {shlex.join(command)}", soft_wrap=True)
     return failed

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from infra.errors import UsageError, counted, one_line, printable
+from jobs.invocation import start_of
 from jobs.user_study import folder
 from jobs.user_study.material import Method, methods_of
 from pipeline import video
@@ -66,7 +67,7 @@ def make(request: MakeRequest, console: Console) -> bool:
     console.print(f"{counted(len(clips), 'clip')} of {len(methods)} methods: {printable(named)}")
     each = f"{counted(questions, 'question')} and {counted(checks, 'attention check')}"
     console.print(f"a participant has {each}")
-    console.print(f"next: python jobs/study.py serve {printable(request.out)}")
+    console.print(f"next: {' '.join(start_of('study'))} serve {printable(request.out)}")
     return bool(left_out)
 
 

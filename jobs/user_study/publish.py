@@ -12,6 +12,7 @@ from infra.store import Store
 from infra.tracking import runs
 from jobs.experiment.experiment import Experiment
 from jobs.experiment.runs import find_parent_run, tracking_uri
+from jobs.invocation import start_of
 from jobs.user_study.answers import Answers
 from jobs.user_study.folder import ANSWERS, open_study
 from jobs.user_study.report import Report, answers_csv, codes_csv, figures, files, make_report, markdown
@@ -28,7 +29,7 @@ def publish(folder: Path, csv: Path, tracking: str | None, storage: str | None, 
     """
     study = open_study(folder)
     if not (folder / ANSWERS).is_file():
-        mend = f"run python jobs/study.py serve {printable(folder)} first"
+        mend = f"run {' '.join(start_of('study'))} serve {printable(folder)} first"
         raise UsageError(f"{printable(folder / ANSWERS)}: is not there, nobody has answered; {mend}")
     people = Answers(folder / ANSWERS, study).participants()
     found = make_report(study, people)
