@@ -1,0 +1,248 @@
+"""Dockerfile, compose.yaml and their neighbours, read: what would fail, or let strangers in, on a machine with Docker.
+
+Each check is tried on a copy with the fault that it is for.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from tests.infra.compose import CLUSTER
+
+ROOT = CLUSTER.parent.parent
+SECRET = re.compile(r"PASSWORD|SECRET|TOKEN")
+PINNED = re.compile(r"[\w./-]+:\d+\.\d+[\w.-]*")
+
+
+# -- compose.yaml
+
+
+def compose_complaints(text: str) -> list[str]:
+    """What is wrong with a compose file."""
+    content, known = yaml.safe_load(text), (CLUSTER / "env.example").read_text()
+    services: dict[str, Any] = content["services"]
+    found = [f"{name} is not in env.example" for name in re.findall(r"\$\{(\w+)", text) if f"{name}=" not in known]
+    for name, service in services.items():
+        found += [f"{name}: {port} is open to all" for port in service.get("ports", ()) if port[:10] != "127.0.0.1:"]
+        if "build" in service:
+            found += [f"{name}: {fault}" for fault in build_complaints(service)]
+        elif not PINNED.fullmatch(service["image"]):
+            found.append(f"{name}: {service['image']} has no version")
+        if str(service.get("user", "1000")).split(":")[0] in ("0", "root") or service.get("privileged"):
+            found.append(f"{name} is root")
+        for variable, value in service["environment"].items():
+            if not isinstance(value, str):
+                found.append(f"{name}: {variable} is no text")
+                continue
+            if SECRET.search(variable) and not re.fullmatch(r"\$\{\w+:\?[^}]+\}", value):
+                found.append(f"{name}: {variable} stands in the file")
+            if value.startswith("/app/") and not (ROOT / value.removeprefix("/app/")).is_file():
+                found.append(f"{name}: {value} does not exist")
+        found += [f"{name}: waits for {other}" for other in service.get("depends_on", ()) if other not in services]
+        volumes = [volume.split(":")[0] for volume in service.get("volumes", ())]
+        found += [f"{name}: no volume {volume}" for volume in volumes if volume not in content["volumes"]]
+        found += [f"{name}: {fault}" for fault in command_complaints(service)]
+    return found
+
+
+def build_complaints(service: dict[str, Any]) -> Iterator[str]:
+    """Of a service that runs the image of this project."""
+    build = service["build"]
+    dockerfile = (CLUSTER / build["context"]).resolve() / build["dockerfile"]
+    if not dockerfile.is_file() or f" AS {build['target']}\n" not in dockerfile.read_text():
+        yield f"no target {build['target']} in {dockerfile}"
+    if service["cap_drop"] != ["ALL"] or "no-new-privileges:true" not in service["security_opt"]:
+        yield "may gain rights"
+
+
+def command_complaints(service: dict[str, Any]) -> Iterator[str]:
+    """Options and variables that Ray and MLflow do not know."""
+    import mlflow.environment_variables
+    from mlflow.cli import cli as mlflow_cli
+    from ray.scripts.scripts import cli as ray_cli
+
+    program, *words = service["command"]
+    if program in ("ray", "mlflow"):
+        commands = ray_cli if program == "ray" else mlflow_cli
+        try:
+            commands.commands[words[0]].make_context(words[0], words[1:])
+        except click.ClickException as error:
+            yield error.format_message()
+    for variable in service["environment"]:
+        if variable.startswith("MLFLOW_") and not hasattr(mlflow.environment_variables, variable):
+            yield f"MLflow knows no {variable}"
+
+
+COMPOSE_FAULTS = {
+    "is open to all": ('"127.0.0.1:${MLFLOW_PORT:-5000}:5000"', '"${MLFLOW_PORT:-5000}:5000"'),
+    "0.0.0.0:8265:8265 is open": ('"127.0.0.1:${RAY_DASHBOARD_PORT:-8265}:8265"', '"0.0.0.0:8265:8265"'),
+    "has no version": ("postgres:17.9-bookworm", "postgres:latest"),
+    "no target gpu": ("target: cpu", "target: gpu"),
+    "database is root": ("image: postgres:17.9-bookworm", "image: postgres:17.9-bookworm\n    user: root"),
+    "may gain rights": ("cap_drop: [ALL]", "cap_drop: []"),
+    "PGPASSWORD stands in the file": (
+        "PGPASSWORD: ${DATABASE_PASSWORD:?run infra/cluster/make_secrets.sh}",
+        "PGPASSWORD: hidden8Zq",
+    ),
+    "RAY_AUTH_TOKEN stands in the file": ("${RAY_TOKEN:?run infra/cluster/make_secrets.sh}", "${RAY_TOKEN:-none}"),
+    "RAY_TOKENS is not in env.example": ("${RAY_TOKEN:?", "${RAY_TOKENS:?"),
+    "mlflow.ini does not exist": ("mlflow_auth.ini", "mlflow.ini"),
+    "waits for storage": ("store: { condition", "storage: { condition"),
+    "no volume data": ("database:/var/lib", "data:/var/lib"),
+    "No such option '--app'": ("--app-name", "--app"),
+    "No such option '--blocking'": ("--head, --block", "--head, --blocking"),
+    "MLflow knows no MLFLOW_AUTH_ADMIN:": ("MLFLOW_AUTH_ADMIN_USERNAME", "MLFLOW_AUTH_ADMIN"),
+    "is no text": ('MLFLOW_DISABLE_TELEMETRY: "true"', "MLFLOW_DISABLE_TELEMETRY: true"),
+}
+
+
+def test_the_compose_file_has_no_fault() -> None:
+    assert compose_complaints((CLUSTER / "compose.yaml").read_text()) == []
+
+
+@pytest.mark.parametrize("fault", COMPOSE_FAULTS)
+def test_a_fault_in_the_compose_file_is_found(fault: str) -> None:
+    right, wrong = COMPOSE_FAULTS[fault]
+    text = (CLUSTER / "compose.yaml").read_text()
+    assert right in text
+    assert any(fault.rstrip(":") in complaint for complaint in compose_complaints(text.replace(right, wrong)))
+
+
+def test_the_addition_for_gpus_fits_the_compose_file() -> None:
+    services = yaml.safe_load((CLUSTER / "compose.yaml").read_text())["services"]
+    added = yaml.safe_load((CLUSTER / "compose.gpu.yaml").read_text())["services"]
+    assert added.keys() == {name for name, service in services.items() if "build" in service}
+    assert {service["build"]["target"] for service in added.values()} == {"cuda"}
+    (device,) = added["worker"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+
+
+def docker_compose(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """`docker compose` with the files in a folder, which needs no daemon for what is asked here."""
+    command = ["docker", "compose", "-f", str(folder / "compose.yaml"), *words]
+    return subprocess.run(command, text=True, capture_output=True)
+
+
+def test_docker_compose_takes_the_files_and_says_in_one_line_that_secrets_are_missing(tmp_path: Path) -> None:
+    if not shutil.which("docker") or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
+        pytest.skip("docker compose is not installed")
+    for name in ("compose.yaml", "compose.gpu.yaml", "env.example", "make_secrets.sh"):
+        shutil.copy(CLUSTER / name, tmp_path)
+    missing = docker_compose(tmp_path, "config", "--quiet")
+    assert missing.returncode != 0 and len(missing.stderr.splitlines()) == 1, missing.stderr
+    assert missing.stderr.strip().endswith("run infra/cluster/make_secrets.sh")
+    subprocess.run([tmp_path / "make_secrets.sh"], check=True, capture_output=True)
+    for files in ([], ["-f", str(tmp_path / "compose.gpu.yaml")]):
+        taken = docker_compose(tmp_path, *files, "config", "--quiet")
+        assert (taken.returncode, taken.stderr) == (0, "")
+
+
+# -- Dockerfile
+
+
+def instructions(text: str) -> list[tuple[str, str]]:
+    """(FROM, python:3.12 AS base) …"""
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [
+        (found[0], found[1]) for found in re.findall(r"^([A-Z]+) (.*)$", "\n".join(lines).replace("\\\n", ""), re.M)
+    ]
+
+
+def dockerfile_complaints(text: str) -> list[str]:
+    """What is wrong with a Dockerfile."""
+    found, stages, user = [], dict[str, str](), ""
+    torch = re.search(r"torch==\S+", (ROOT / "setup.cfg").read_text())
+    for instruction, rest in instructions(text):
+        words = shlex.split(rest)
+        if instruction == "FROM":
+            base, _, stage = words
+            user = stages.get(base, "root")
+            if base not in stages and not PINNED.fullmatch(base):
+                found.append(f"{base} has no version")
+        elif instruction == "USER":
+            user = words[0]
+        elif instruction in ("COPY", "ADD"):
+            found += [f"{source} does not exist" for source in words[:-1] if not (ROOT / source).exists()]
+            found += [f"{source} is not sent" for source in words[:-1] if source != "." and not is_sent(source)]
+        elif instruction == "HEALTHCHECK":
+            found += [
+                f"{word} does not exist" for word in re.findall(r"[\w/]+\.\w+", rest) if not (ROOT / word).exists()
+            ]
+        elif instruction in ("ENV", "ARG") and SECRET.search(rest):
+            found.append(f"{rest} is in the image")
+        elif instruction == "RUN":
+            for install in re.findall(r"pip install [^&]*", rest):
+                if "--require-hashes" not in install and (not torch or torch[0] not in install):
+                    found.append("a package is not that of the lock file or of setup.cfg")
+        if instruction != "FROM" or words[2] not in stages:
+            stages[stage] = user
+    found += [f"{target} is root" for target in ("cpu", "cuda") if stages.get(target, "root") in ("root", "0")]
+    if "HEALTHCHECK" not in dict(instructions(text)):
+        found.append("no health check")
+    return found
+
+
+DOCKERFILE_FAULTS = {
+    "has no version": ("FROM python:3.12.12-slim-bookworm", "FROM python:latest"),
+    "cpu is root": ("USER 1000", ""),
+    "requirements-cpus.txt does not exist": ("requirements-cpu.txt /opt", "requirements-cpus.txt /opt"),
+    "a package is not": ("--require-hashes ", ""),
+    "not that of the lock file or of setup.cfg": ("torch==2.13.0+cpu", "torch==2.12.0+cpu"),
+    "is in the image": ("ENV PYTHONPATH=/app", "ENV RAY_AUTH_TOKEN=x PYTHONPATH=/app"),
+    "infra/cluster/health.sh does not exist": ("infra/cluster/healthy.sh", "infra/cluster/health.sh"),
+    "no health check": ("HEALTHCHECK", "# HEALTHCHECK"),
+    "README.md is not sent": ("COPY . .", "COPY README.md ."),
+}
+
+
+def test_the_dockerfile_has_no_fault() -> None:
+    assert dockerfile_complaints((CLUSTER / "Dockerfile").read_text()) == []
+
+
+@pytest.mark.parametrize("fault", DOCKERFILE_FAULTS)
+def test_a_fault_in_the_dockerfile_is_found(fault: str) -> None:
+    right, wrong = DOCKERFILE_FAULTS[fault]
+    text = (CLUSTER / "Dockerfile").read_text()
+    assert right in text
+    assert any(fault in complaint for complaint in dockerfile_complaints(text.replace(right, wrong)))
+
+
+# -- what Docker is sent
+
+
+def is_sent(path: str) -> bool:
+    """Whether Dockerfile.dockerignore lets Docker have a file: the last line that fits it, or its folder, counts."""
+    sent = True
+    lines = (CLUSTER / "Dockerfile.dockerignore").read_text().splitlines()
+    for line in (line for line in lines if line and not line.startswith("#")):
+        pattern = re.escape(line.removeprefix("!")).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")
+        if re.fullmatch(f"{pattern}(?:/.*)?", path):
+            sent = line.startswith("!")
+    return sent
+
+
+def test_the_image_holds_the_code_and_no_secret() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, text=True, capture_output=True)
+    files = listed.stdout.split() or [str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py")]
+    code = [
+        file for file in files if re.match(r"(infra|pipeline|model|jobs)/.*\.(py|j2|css|js|html|sh|ini|txt)$", file)
+    ]
+    assert len(code) > 100 and [file for file in code if not is_sent(file)] == []
+    assert [file for file in files if is_sent(file) and not re.match("(infra|pipeline|model|jobs)/", file)] == []
+    assert not any(map(is_sent, ("infra/cluster/.env", ".git/config", "runs/demo/result.json", ".venv/bin/python")))
+
+
+def test_git_ignores_the_secrets() -> None:
+    ignored = subprocess.run(["git", "check-ignore", "infra/cluster/.env"], cwd=ROOT, capture_output=True, text=True)
+    assert ignored.returncode in (0, 128), "infra/cluster/.env is not in .gitignore"  # 128: no repository here
+    assert "/infra/cluster/.env" in (ROOT / ".gitignore").read_text().splitlines()
