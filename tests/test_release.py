@@ -1,0 +1,178 @@
+"""What is released: the wheel, where the source tree is not; one version; lock files with what setup.cfg asks for."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import infra
+from jobs.hp_vae_gan import commands
+from tests.jobs.conftest import ROOT, TINY, _own_ray, make_video  # noqa: F401  a Ray of these tests' own
+
+LOCK = ROOT / "infra" / "lock"
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+LINUX = {"sys_platform": "linux", "platform_machine": "x86_64", "platform_system": "Linux", "os_name": "posix"}
+MAC = {"sys_platform": "darwin", "platform_machine": "arm64", "platform_system": "Darwin", "os_name": "posix"}
+OF_CUDA = re.compile(r"torch|triton|cuda-\w+|nvidia-[\w-]+")
+
+
+def outside(**more: str) -> dict[str, str]:
+    """An environment that does not lead to the source tree."""
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")} | more
+
+
+# -- the wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built of the source archive, so that archive has all that a wheel needs."""
+    out = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    done = subprocess.run(build, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    assert done.returncode == 0, done.stdout
+    (archive,) = out.glob("*.tar.gz")
+    assert archive.name == f"hp_vae_gan-{infra.__version__}.tar.gz"
+    (wheel,) = out.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """hp-vae-gan of a venv that has the wheel. The other packages are those of this interpreter; a .pth file leads to
+    them, and not on to the source tree: theirs that does is not read from there."""
+    venv = tmp_path_factory.mktemp("installed") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    (site,) = venv.glob("lib/python3*/site-packages")
+    (site / "others.pth").write_text(sysconfig.get_path("purelib"))
+    install = [sys.executable, "-m", "pip", "--quiet", "--python", str(venv / "bin" / "python"), "install"]
+    subprocess.run([*install, "--no-deps", "--no-index", "--ignore-installed", str(wheel)], env=outside(), check=True)
+    return venv / "bin" / "hp-vae-gan"
+
+
+def run(program: Path, *arguments: str, cwd: Path) -> str:
+    """What it prints; it must end well, outside the source tree."""
+    done = subprocess.run(
+        [str(program), *arguments],
+        cwd=cwd,
+        env=outside(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_the_wheel_has_all_files_of_the_rooms_that_the_code_opens_and_no_tests(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        metadata = archive.read(f"hp_vae_gan-{infra.__version__}.dist-info/METADATA").decode()
+    opened = {
+        str(path.relative_to(ROOT))
+        for room in ("infra", "pipeline", "model", "jobs")
+        for path in (ROOT / room).rglob("*")
+        if path.suffix in (".py", ".j2", ".css", ".js", ".html") and not path.is_relative_to(ROOT / "infra" / "cluster")
+    }
+    assert len(opened) > 150 and opened <= names, opened - names
+    assert {name.split("/")[0] for name in names} == {"infra", "pipeline", "model", "jobs", metadata_folder(names)}
+    assert f"{metadata_folder(names)}/licenses/LICENSE" in names
+    assert "\nLicense: Apache-2.0\n" in metadata and "Requires-Python: >=3.10" in metadata
+
+
+def metadata_folder(names: set[str]) -> str:
+    return next(name.split("/")[0] for name in names if ".dist-info/" in name)
+
+
+@pytest.mark.slow
+def test_a_corpus_by_the_wheel_alone(program: Path, tmp_path: Path) -> None:
+    """Ray's workers import the wheel, the gallery finds its template, and the lines say hp-vae-gan."""
+    listed = run(program, "--help", cwd=tmp_path)
+    for name in commands():
+        assert re.search(rf"^  {name} ", listed, re.MULTILINE), name
+    assert run(program, "--version", cwd=tmp_path) == f"hp-vae-gan {infra.__version__}\n"
+    told = run(program, "train", "--help", cwd=tmp_path)
+    assert told.startswith("usage: hp-vae-gan train [-h] --corpus") and "python jobs/" not in told
+    assert run(program, "study", "make", "--help", cwd=tmp_path).startswith("usage: hp-vae-gan study make [-h]")
+
+    make_video(tmp_path / "clip.mp4")
+    done = run(program, "train", "--corpus", "clip.mp4", *TINY, "--experiment", "wheel", cwd=tmp_path)
+    (clip,) = (tmp_path / "runs" / "wheel").glob("clip-*")
+    assert f"next:    hp-vae-gan sample {clip} --out samples/" in done
+    assert f"MLflow:  hp-vae-gan ui --storage {tmp_path / 'runs'}" in done
+    assert f"hp-vae-gan sample {clip}" in (tmp_path / "runs" / "wheel" / "gallery.html").read_text()
+    made = run(program, "sample", str(clip), "--n", "1", "--out", "samples/", cwd=tmp_path)
+    assert list((tmp_path / "samples").glob("sample_*.mp4")), made
+
+
+# -- one version
+
+
+def test_the_changelog_and_the_citation_are_of_this_version() -> None:
+    first = re.search(r"^## (\S+) - (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert first and first[1] == infra.__version__
+    assert f"\nversion: {infra.__version__}\n" in citation and f'date-released: "{first[2]}"' in citation
+
+
+# -- the lock files
+
+
+def asked(*extras: str) -> list[Requirement]:
+    """What setup.cfg asks for, with these extras."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    texts = [config["options"]["install_requires"], *(config["options.extras_require"][name] for name in extras)]
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def locked(name: str) -> list[Requirement]:
+    """The packages of a lock file. Each has a hash, and there is nothing else in it."""
+    text = (LOCK / f"requirements-{name}.txt").read_text()
+    blocks = re.findall(r"^[a-z0-9].*(?:\n    --hash=.*)*", text, re.MULTILINE)
+    assert all(re.search(r" \\\n    --hash=sha256:[0-9a-f]{64}", block) for block in blocks)
+    rest = [line for line in text.splitlines() if line and not line.startswith(("#", "    --hash=sha256:"))]
+    assert len(rest) == len(blocks) and "://" not in text
+    return [Requirement(line.removesuffix("\\")) for line in rest]
+
+
+@pytest.mark.parametrize(("name", "extras"), [("cuda", ()), ("cpu", ()), ("dev", ("dev",))])
+def test_a_lock_file_has_what_setup_cfg_asks_for(name: str, extras: tuple[str, ...]) -> None:
+    packages = locked(name)
+    for python in PYTHONS:
+        for system in (LINUX, MAC):
+            place = {**system, "python_version": python, "python_full_version": f"{python}.1"}
+            there = {p.name.lower(): p for p in packages if p.marker is None or p.marker.evaluate(place)}
+            for wanted in asked("s3", "gs", "postgres", "tune", "export", *extras):
+                if wanted.marker and not wanted.marker.evaluate(place):
+                    continue
+                if name == "cuda" or not OF_CUDA.fullmatch(wanted.name):
+                    assert there[wanted.name.lower()].specifier == wanted.specifier, (wanted, place)
+            cuda = {package for package in there if OF_CUDA.fullmatch(package)}
+            assert cuda if name == "cuda" else not cuda
+            assert "nvidia-cudnn-cu13" not in cuda or system is LINUX
+
+
+def test_the_cpu_lock_is_the_cuda_lock_without_torch() -> None:
+    cuda, cpu = ({str(package) for package in locked(name)} for name in ("cuda", "cpu"))
+    assert cpu == {package for package in cuda if not OF_CUDA.match(f"{package.split('=')[0]}")}
+
+
+def test_a_check_without_a_registry_says_so() -> None:
+    unreachable = {"UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple", "UV_NO_CACHE": "1", "UV_HTTP_RETRIES": "0"}
+    uv = Path(sys.executable).parent / "uv"
+    command = [str(LOCK / "lock.sh"), "--check"]
+    done = subprocess.run(command, env={**os.environ, **unreachable, "UV": str(uv)}, text=True, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, "the lock files are not checked: no package registry answers\n")
