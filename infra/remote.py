@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,12 +21,14 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 PIP_NAMES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 
 
-def fetch(source: str, cache_dir: Path) -> str:
+def fetch(source: str, cache_dir: Path, only: Collection[str] | None = None) -> str:
     """Copy what a URI (s3://, gs://, memory://, file://) names to `cache_dir`; a plain path returns as it is.
 
     A file or a folder keeps its own name, so its clip ids are those it has anywhere. Files that are already
     there with the right size are not copied again; a file appears under its name only when complete. A
     manifest is copied without the videos it names: give the folder that holds them.
+
+    Args: only: local paths, as an earlier call made them, of the files and folders to copy; None: all.
 
     Returns: the local path. Raises: ValueError for an unknown scheme, a missing package (with the command
     that installs it), a URI that names nothing, names that would leave `cache_dir`, or a `cache_dir` that has no
@@ -36,14 +38,14 @@ def fetch(source: str, cache_dir: Path) -> str:
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return source
     try:
-        return _fetch(source, scheme, cache_dir)
+        return _fetch(source, scheme, cache_dir, only)
     except ValueError:
         raise
     except Exception as error:  # each file system has errors of its own
         raise OSError(f"{printable(source)}: cannot be fetched ({one_line(error)}); check the URI") from error
 
 
-def _fetch(source: str, scheme: str, cache_dir: Path) -> str:
+def _fetch(source: str, scheme: str, cache_dir: Path, only: Collection[str] | None) -> str:
     files, root = _remote(source, scheme)
     name = (urlsplit(root).path if scheme in ("http", "https") else root).rstrip("/").rpartition("/")[2]
     target = (
@@ -55,7 +57,9 @@ def _fetch(source: str, scheme: str, cache_dir: Path) -> str:
             raise ValueError(f"{printable(source)}: holds the unsafe name {printable(part)!r}; rename it")
     _remove_leftovers(target)
     for info in files:
-        _copy(info, target / _fitting(name) / _fitting(inside[info["name"]]))
+        copy = target / _fitting(name) / _fitting(inside[info["name"]])
+        if only is None or not {str(copy), *map(str, copy.parents)}.isdisjoint(only):
+            _copy(info, copy)
     return str(target / _fitting(name))
 
 

@@ -49,6 +49,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--as-is", action="store_true", help="each picture of a file is one frame, whatever its rate: fps=none")
     add("--workers-per-video", type=int, default=1, help="with --long: as many train a video together, each as a clip")
     command_line.add_share(parser)
+    decoding = "videos decoded at once, each by a Ray task; 0: on the driver (default: the cluster's cores)"
+    add("--decode-tasks", type=int, metavar="N", help=decoding)
     add("--n", type=int, default=10, help="samples a clip that are scored and kept, at least 2")
     resume = parser.add_mutually_exclusive_group()
     resume.add_argument("--resume", action="store_true", help="finish what is missing (the default)")

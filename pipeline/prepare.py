@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.remote import fetch
 from pipeline import shards
 from pipeline.clips import ClipSpec, plan
-from pipeline.shards import ShardEntry, Written
+from pipeline.shards import Decode, ShardEntry, Written, in_turn
 from pipeline.sources import Failure, Note, split_start
 
 
@@ -37,12 +37,14 @@ def prepare(
     folder: Path,
     spec: ClipSpec,
     advance: Callable[[int, int], None] = lambda done, total: None,
+    decode: Decode = in_turn,
 ) -> Prepared:
     """Cut sources on this machine into clips, and decode into shards in `folder` what is not there yet.
 
     Args:
         sources: as `clips.plan` takes them; see `fetch_all`.
         advance: called with how many clips are written, failed or found to be there, and of how many.
+        decode: as of `shards.write`.
 
     Raises ShardError and OSError as `shards.write` does. Without a clip nothing is written.
     """
@@ -56,30 +58,41 @@ def prepare(
         finished += 1
         advance(finished, len(planned.clips))
 
-    heights = {"max_height": spec.max_height, "max_image_height": spec.max_image_height}
-    written = shards.write(planned.clips, folder, **heights, on_clip=count)
+    written = shards.write(
+        planned.clips,
+        folder,
+        max_height=spec.max_height,
+        max_image_height=spec.max_image_height,
+        on_clip=count,
+        decode=decode,
+    )
     entries = tuple(entry for entry in shards.index(folder) if entry.clip_id in wanted)
     return Prepared(entries, written, (*planned.failures, *written.failures), planned.dropped, planned.notes)
 
 
-def fetch_all(sources: Sequence[str], cache: Path) -> tuple[list[str], list[Failure]]:
-    """Sources with URIs replaced by local copies in `cache`, and the ones that could not be copied."""
+def fetch_all(
+    sources: Sequence[str], cache: Path, only: Collection[str] | None = None
+) -> tuple[list[str], list[Failure]]:
+    """Sources with URIs replaced by local copies in `cache`, and the ones that could not be copied.
+
+    Args: only: as of `infra.remote.fetch`.
+    """
     local: list[str] = []
     failures: list[Failure] = []
     for source in sources:
         try:
-            local.append(_fetched(source, cache))
+            local.append(_fetched(source, cache, only))
         except (ValueError, OSError) as error:
             failures.append(Failure(source, str(error)))
     return local, failures
 
 
-def _fetched(source: str, cache: Path) -> str:
+def _fetched(source: str, cache: Path, only: Collection[str] | None) -> str:
     """A source on this machine. What a URI names as a whole comes before what it names without @SECONDS."""
     try:
-        return fetch(source, cache)
+        return fetch(source, cache, only)
     except ValueError:
         named, start_s = split_start(source)
         if start_s is None:
             raise
-        return f"{fetch(named, cache)}@{start_s:g}"
+        return f"{fetch(named, cache, only)}@{start_s:g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from model.pyramid import ladder
 from pipeline import clips, image, shards, video
 from pipeline.clips import ClipSpec
 from pipeline.prepare import fetch_all, prepare
-from pipeline.shards import ShardEntry
+from pipeline.shards import Decode, ShardEntry, in_turn
 from pipeline.sources import Failure, split_start
 
 FPS = clips.FPS  # of a video that goes with no model
@@ -95,7 +95,13 @@ def _height(config: TrainConfig) -> int:
     return max(256, config.max_size if config.ladder_side == "height" else 2 * config.max_size)
 
 
-def read_corpus(given: str, experiment: Experiment, *configs: TrainConfig) -> Corpus:
+def read_corpus(
+    given: str,
+    experiment: Experiment,
+    *configs: TrainConfig,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+    decode: Decode = in_turn,
+) -> Corpus:
     """The clips of --corpus. Videos and images are decoded once, into the experiment's shards.
 
     Without a stride each clip is one to train. With stride k, chunks begin every k frames, and the chunks of a video
@@ -104,6 +110,7 @@ def read_corpus(given: str, experiment: Experiment, *configs: TrainConfig) -> Co
     Args:
         configs: that the clips are trained with, those of videos of the same `num_frames`, `fps`, `stride` and
             `resizing`. Frames are kept as high as any needs, and a clip is left out if it fits none.
+        advance, decode: as of `pipeline.prepare.prepare`.
 
     Raises UsageError for a corpus that cannot be fetched and for shards that cannot be used or written.
     """
@@ -113,7 +120,7 @@ def read_corpus(given: str, experiment: Experiment, *configs: TrainConfig) -> Co
         if shards.is_corpus(local):
             found = Corpus(_joined(_clips(shards.index(local)), spec.stride), (), {})
         else:
-            prepared = prepare([local], experiment.shards, spec)
+            prepared = prepare([local], experiment.shards, spec, advance, decode)
             whole = _joined(_clips(prepared.entries), spec.stride)
             failures, dropped = _printable_failures(prepared.failures), _printable_sources(prepared.dropped)
             found = Corpus(whole, failures, dropped, tuple(printable(note.line) for note in prepared.notes))

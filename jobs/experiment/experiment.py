@@ -229,10 +229,15 @@ class Experiment:
         """Bring its shards from an object store to this machine."""
         self.store.pull(SHARDS)
 
-    def push_shards(self) -> None:
-        """Bring its shards to an object store, each before its sidecar."""
+    def push_shards(self, shards: Iterable[Path] | None = None) -> None:
+        """Bring its shards on this machine to an object store, each before its sidecar.
+
+        Args: shards: their tars; None: all that are here.
+        """
         if not self.store.is_local:
-            self.store.push(SHARDS, sorted(files_below(self.shards), key=lambda name: not name.endswith(".tar")))
+            tars = None if shards is None else [name for tar in shards for name in (tar.name, f"{tar.stem}.json")]
+            names = files_below(self.shards) if tars is None else tars
+            self.store.push(SHARDS, sorted(names, key=lambda name: not name.endswith(".tar")))
 
 
 def clip_folders(names: Collection[str], clip_ids: Collection[str] = ()) -> set[str]:

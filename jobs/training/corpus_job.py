@@ -23,10 +23,12 @@ from jobs.experiment.result import Result
 from jobs.experiment.summary import summarise
 from jobs.invocation import own_words, start_of
 from jobs.training import schedule
-from jobs.training.progress import ProgressDisplay
+from jobs.training.decoding import DecodeTasks
+from jobs.training.progress import ProgressDisplay, reading
 from jobs.training.request import TrainRequest
 from jobs.training.task import ClipTask
 from model.config import TrainConfig
+from pipeline.shards import Decode, in_turn
 
 GALLERY_CLIPS = 500  # beyond so many, jobs/gallery.py makes the page when somebody asks for it
 SHOWN_UNUSED = 3  # videos whose unused frames have a line each
@@ -38,18 +40,23 @@ def run(request: TrainRequest, console: Console) -> bool:
     Raises UsageError, ConfigError, StorageError for what cannot work.
     """
     check_machine(request.experiment, request.tracking_uri)
-    with request.experiment.driver(console.print) as lease, driver_log(request.experiment, console):
-        return _train(request, console, lease)
+    with (
+        request.experiment.driver(console.print) as lease,
+        driver_log(request.experiment, console),
+        contextlib.ExitStack() as session,  # of Ray, as soon as it is needed
+    ):
+        return _train(request, console, lease, session)
 
 
-def _train(request: TrainRequest, console: Console, lease: Lease) -> bool:
+def _train(request: TrainRequest, console: Console, lease: Lease, session: contextlib.ExitStack) -> bool:
     experiment, settings = request.experiment, request.settings
 
     # -- 1. what there is to do
     names = experiment.names()
     if not request.fresh:  # before anything is decoded for it
         experiment.check_definition(settings, clip_folders(names), ())
-    corpus = find_clips(console, experiment, request.corpus, *settings.kinds)
+    tasks = DecodeTasks(experiment, request.corpus, request.decode_tasks, session)
+    corpus = find_clips(console, experiment, request.corpus, *settings.kinds, decode=tasks)
 
     # -- 2. one experiment holds models of one configuration
     clip_ids = [clip.clip_id for clip in corpus.clips]
@@ -73,7 +80,7 @@ def _train(request: TrainRequest, console: Console, lease: Lease) -> bool:
         return ClipTask(clip.clip_id, clip.source, config, experiment, parent, request.num_samples, workers, tags=tags)
 
     with runs.killed_if_stopped(parent):
-        unwritten = _train_missing(request, console, corpus.clips, task_of)
+        unwritten = _train_missing(request, console, corpus.clips, task_of, session)
 
         # -- 4. totals, what MLflow did not take during an outage, and where to look
         return _print_results(console, experiment, parent, submission, unwritten)
@@ -82,14 +89,16 @@ def _train(request: TrainRequest, console: Console, lease: Lease) -> bool:
 # -- what there is to do
 
 
-def find_clips(console: Console, experiment: Experiment, given: str, *configs: TrainConfig) -> Corpus:
+def find_clips(
+    console: Console, experiment: Experiment, given: str, *configs: TrainConfig, decode: Decode = in_turn
+) -> Corpus:
     """The clips of --corpus, decoded into the experiment's shards for the models of `configs` (see `read_corpus`).
 
     Raises UsageError, also if there are none.
     """
-    with console.status("reading the corpus"):
+    with reading(console) as advance:
         experiment.pull_shards()
-        corpus = read_corpus(given, experiment, *configs)
+        corpus = read_corpus(given, experiment, *configs, advance=advance, decode=decode)
         experiment.push_shards()
     for line in unused(corpus):
         console.print(line, soft_wrap=True)
@@ -131,7 +140,11 @@ def is_done(result: Result | None, num_samples: int) -> bool:
 
 
 def _train_missing(
-    request: TrainRequest, console: Console, clips: Sequence[Clip], task_of: Callable[[Clip], ClipTask]
+    request: TrainRequest,
+    console: Console,
+    clips: Sequence[Clip],
+    task_of: Callable[[Clip], ClipTask],
+    session: contextlib.ExitStack,
 ) -> dict[str, Result]:
     """Train every clip that is not done, so many at a time. Returns the results that the store did not take."""
     experiment, workers = request.experiment, request.workers
@@ -140,14 +153,13 @@ def _train_missing(
     if not todo:
         return {}
     unwritten = {}
-    with contextlib.ExitStack() as stack:
-        with console.status("starting Ray"):
-            stack.enter_context(ray_session())
-            slots = request.share.slots(sum(workers if clip.num_chunks > 1 else 1 for clip in todo))
-            if any(clip.num_chunks > 1 for clip in todo) and workers > slots.count:
-                raise UsageError(f"--workers-per-video {workers}: the cluster has room for {slots.count}; take fewer")
-        todo.sort(key=lambda clip: -clip.num_chunks)  # longest first, so that none is left to run alone at the end
-        display = stack.enter_context(ProgressDisplay(console, len(clips), len(clips) - len(todo)))
+    with console.status("starting Ray"):
+        session.enter_context(ray_session())
+        slots = request.share.slots(sum(workers if clip.num_chunks > 1 else 1 for clip in todo))
+        if any(clip.num_chunks > 1 for clip in todo) and workers > slots.count:
+            raise UsageError(f"--workers-per-video {workers}: the cluster has room for {slots.count}; take fewer")
+    todo.sort(key=lambda clip: -clip.num_chunks)  # longest first, so that none is left to run alone at the end
+    with ProgressDisplay(console, len(clips), len(clips) - len(todo)) as display:
         for result in schedule.run(todo, task_of, slots, display):
             if result.status != "done" and experiment.results([result.clip_id]).get(result.clip_id) != result:
                 unwritten[result.clip_id] = result

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import ray
 from rich.console import Console
 from rich.live import Live
 
+from infra.errors import counted
 from jobs.training.board import Board, ClipProgress, Work, duration, memory_in_use
 from model.config import TrainConfig
 from model.pyramid import ladder
@@ -101,6 +103,24 @@ class ProgressDisplay:
         self._board = replace(board, done=done, failed=failed, clips=clips)
         outcome = f"failed: {reason}" if reason else "done"
         self._console.print(f"{clip_id}  {outcome}  ({done + failed}/{board.total}){took}", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def reading(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """While the body reads the corpus, a function of how many clips are decoded and of how many: a terminal displays
+    it, other outputs have a line a minute."""
+    printed = time.monotonic()
+    with console.status("reading the corpus") as status:
+
+        def advance(done: int, total: int) -> None:
+            nonlocal printed
+            text = f"reading the corpus: {done} of {counted(total, 'clip')}"
+            status.update(text)
+            if not console.is_terminal and time.monotonic() - printed >= LINE_S:
+                printed = time.monotonic()
+                console.print(text, soft_wrap=True)
+
+        yield advance
 
 
 def _load() -> str:

@@ -31,6 +31,7 @@ class TrainRequest:
         workers: how many processes train a long video together.
         share: what a clip may take of the cluster.
         fresh: whether earlier work on the corpus's clips is forgotten.
+        decode_tasks: how many Ray tasks decode at once; None: as many as the cluster has cores; 0: the driver does.
     """
 
     corpus: str
@@ -42,6 +43,7 @@ class TrainRequest:
     workers: int = 1
     share: ClipShare = field(default_factory=ClipShare)
     fresh: bool = False
+    decode_tasks: int | None = None
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> TrainRequest:
@@ -51,6 +53,8 @@ class TrainRequest:
         if args.as_is:
             settings = settings.with_changes(fps=None)
         check_samples(args.n)
+        if args.decode_tasks is not None and args.decode_tasks < 0:
+            raise UsageError(f"--decode-tasks {args.decode_tasks}: 0, or how many decode at once")
         name = args.experiment or "-".join(
             filter(None, [experiment_name(args.corpus, preset), rival_of(args), args.ablation])
         )
@@ -64,6 +68,7 @@ class TrainRequest:
             workers=args.workers_per_video,
             share=share_of(args),
             fresh=args.fresh,
+            decode_tasks=args.decode_tasks,
         )
 
     def check(self) -> None:

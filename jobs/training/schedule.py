@@ -14,6 +14,7 @@ What happens when something fails:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ from jobs.training.task import MAX_RESTARTS, ClipTask, fit_task, keep_failure
 from pipeline import shards
 
 POLL_S = 1.0
+NAMED = 1000  # tasks that have their clip's name: Ray keeps 20 KB a name in the driver, for as long as that lives
 Fit = Callable[[ClipTask, Sequence[Any], Any], Result]
 
 
@@ -62,13 +64,14 @@ def run(
     single: Any = ray.remote(max_retries=MAX_RESTARTS, **slots.options)(alone)
     # Its workers take the slots.
     leading: Any = ray.remote(max_retries=MAX_RESTARTS, **slots.options | {"num_cpus": 0, "num_gpus": 0})(together)
-    waiting = iter(todo)
+    waiting, submitted = iter(todo), itertools.count()
     in_flight: InFlight[tuple[ClipTask, Any]] = InFlight()  # the task, and its chunks in Ray's object store
 
     def submit(task: ClipTask, chunks: Sequence[Any]) -> None:
         task = replace(task, slot=slots.resources)
         body = leading if task.workers > 1 else single
-        named = body.options(name=f"fit_task:{task.clip_id}")  # on Ray's pages, and of its process
+        name = f"fit_task:{task.clip_id}" if next(submitted) < NAMED else "fit_task"
+        named = body.options(name=name)  # on Ray's pages, and of its process
         in_flight.items[named.remote(task, chunks, actor)] = task, chunks
 
     def has_room(task: ClipTask) -> bool:
