@@ -13,6 +13,12 @@ BIN="$(dirname "$0")/../../.venv/bin"
 PATH="$(cd "$BIN" && pwd):$PATH"
 export PATH RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="${RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER:-0}"
+for port in "${RAY_PORT:-6379}" "${RAY_DASHBOARD_PORT:-8265}"; do # Ray itself would try for half a minute
+  if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+    echo "port $port is taken; end what listens there, or set RAY_PORT and RAY_DASHBOARD_PORT to free ones" >&2
+    exit 2
+  fi
+done
 [ "$RAY_AUTH_MODE" != token ] || ray get-auth-token --generate >/dev/null
 cat <<END
 A Ray head on this machine. In another terminal, in $(cd "$BIN/../.." && pwd):

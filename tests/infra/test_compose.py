@@ -193,7 +193,7 @@ def dockerfile_complaints(text: str) -> list[str]:
 
 
 DOCKERFILE_FAULTS = {
-    "has no version": ("FROM python:3.12.12-slim-bookworm", "FROM python:latest"),
+    "has no version": ("FROM python:3.11.14-slim-bookworm", "FROM python:latest"),
     "cpu is root": ("USER 1000", ""),
     "requirements-cpus.txt does not exist": ("requirements-cpu.txt /opt", "requirements-cpus.txt /opt"),
     "a package is not": ("--require-hashes ", ""),
