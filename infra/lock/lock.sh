@@ -8,8 +8,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 UV=${UV:-uv}
 command -v "$UV" >/dev/null || { echo "no $UV; run: make dev" >&2; exit 2; }
-FILES="requirements-cuda.txt requirements-cpu.txt requirements-dev.txt"
-RUNTIME="--extra s3 --extra gs --extra postgres --extra tune --extra export"
+FILES=(requirements-cuda.txt requirements-cpu.txt requirements-dev.txt)
+RUNTIME=(--extra s3 --extra gs --extra postgres --extra tune --extra export)
 to=infra/lock
 options=()
 case "${1:-}" in
@@ -18,7 +18,7 @@ case "${1:-}" in
 --check)
   to=$(mktemp -d)
   trap 'rm -r "$to"' EXIT
-  (cd infra/lock && cp $FILES "$to")
+  (cd infra/lock && cp "${FILES[@]}" "$to")
   ;;
 *) echo "$1: lock.sh takes --upgrade or --check" >&2; exit 2 ;;
 esac
@@ -40,8 +40,8 @@ versions() { # of a lock file: a line a package, without hashes, as new wheels o
   sed -n 's/ *\\$//; /^[a-z0-9]/p' "$1"
 }
 
-if ! (compile requirements-cuda.txt $RUNTIME &&
-  compile requirements-dev.txt $RUNTIME --extra dev --constraints "$to/requirements-cuda.txt") 2>"$to/uv.log"; then
+if ! (compile requirements-cuda.txt "${RUNTIME[@]}" &&
+  compile requirements-dev.txt "${RUNTIME[@]}" --extra dev --constraints "$to/requirements-cuda.txt") 2>"$to/uv.log"; then
   if [ "${1:-}" = --check ] && grep -qE "Failed to fetch|error sending request|Connection refused" "$to/uv.log"; then
     echo "the lock files are not checked: no package registry answers"
     exit 0
@@ -53,7 +53,7 @@ rm "$to/uv.log"
 without_torch "$to/requirements-cuda.txt" >"$to/requirements-cpu.txt"
 without_torch "$to/requirements-dev.txt" >"$to/dev" && mv "$to/dev" "$to/requirements-dev.txt"
 [ "${1:-}" = --check ] || exit 0
-for file in $FILES; do
+for file in "${FILES[@]}"; do
   if ! diff <(versions "infra/lock/$file") <(versions "$to/$file"); then
     echo "infra/lock/$file is not what setup.cfg asks for now (> above); run: make lock, and commit it" >&2
     exit 1
