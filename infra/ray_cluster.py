@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from infra.errors import UsageError, is_utf8, one_line, printable
-from infra.ray_address import cluster_address
+from infra.ray_address import cluster_address, names_a_cluster
 from infra.store import IN_RAY_JOB
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,15 +147,19 @@ class ClipShare:
     Attributes:
         gpus: where the cluster has any; 0.25 puts four clips on one.
         cpus: cores, where it has none; None: cores / clips, at least 1.
+        max_gpus: how many a cluster grows to that starts a node when a task waits for it; None: it has what it has.
     """
 
     gpus: float = 1.0
     cpus: int | None = None
+    max_gpus: int | None = None
 
     def check(self) -> None:
         """Raises UsageError for what no cluster has."""
         if self.gpus <= 0 or (self.gpus > 1 and self.gpus % 1):
             raise UsageError(f"--gpus-per-clip {self.gpus:g}: above 0, and whole above 1")
+        if self.max_gpus is not None and self.max_gpus < self.gpus:
+            raise UsageError(f"--max-gpus {self.max_gpus}: at least --gpus-per-clip, which is {self.gpus:g}")
         if self.cpus is not None and self.cpus < 1:
             raise UsageError(f"--cpus-per-clip {self.cpus}: at least 1")
 
@@ -166,10 +170,15 @@ class ClipShare:
     def slots(self, clips: int) -> Slots:
         """Slots in the cluster that is there, for so many clips. Raises UsageError for what no node has.
 
-        Ray would let a task wait for ever for a GPU that does not exist.
+        Ray would let a task wait for ever for a GPU that does not exist. With `max_gpus` that is what starts a node.
         """
         import ray
 
+        if self.max_gpus is not None:
+            if not names_a_cluster():
+                cause = f"--max-gpus {self.max_gpus}: a Ray that starts on this machine gets no further GPU"
+                raise UsageError(f"{cause}; leave it out, or set RAY_ADDRESS")
+            return self._gpu_slots(self.max_gpus // self.gpus)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpus, cpus = ([node.get(name, 0) for node in nodes] for name in ("GPU", "CPU"))
         if max(gpus) > 0:
@@ -178,11 +187,17 @@ class ClipShare:
                 most = f"at most {max(gpus):g}, the most a node has"
                 raise UsageError(f"--gpus-per-clip {share:g}: above 0, {most}, and whole above 1")
             count = sum(min(gpu // share, cpu) for gpu, cpu in zip(gpus, cpus, strict=True))
-            return Slots(OWN_PROCESS | {"num_gpus": share, "num_cpus": 1}, max(1, int(count)))
+            return self._gpu_slots(count)
+        if max(cpus) < 1:
+            cause = "the cluster has no GPU and no core for a clip"
+            raise UsageError(f"{cause}; if it starts nodes when clips wait, give --max-gpus N, the most that it starts")
         cores = self.cores(int(max(cpus)), clips)
         if cores < 1 or cores > max(cpus):
             raise UsageError(f"--cpus-per-clip {cores}: at least 1, at most {max(cpus):g}, the most a node has")
         return Slots(OWN_PROCESS | {"num_cpus": cores}, max(1, int(sum(cpu // cores for cpu in cpus))))
+
+    def _gpu_slots(self, count: float) -> Slots:
+        return Slots(OWN_PROCESS | {"num_gpus": self.gpus, "num_cpus": 1}, max(1, int(count)))
 
 
 @dataclass

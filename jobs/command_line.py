@@ -256,16 +256,20 @@ def add_tracking_uri(parser: argparse.ArgumentParser) -> None:
 
 
 def add_share(parser: argparse.ArgumentParser, of: str = "clip") -> None:
-    """--gpus-per-clip and --cpus-per-clip: `share_of` reads them. of: what takes them, a clip or a trial."""
+    """--gpus-per-clip, --cpus-per-clip, --max-gpus: `share_of` reads them. of: what takes them, a clip or a trial."""
     gpus = f"GPUs a {of}, where the cluster has any; 0.25: four on one"
     cpus = f"CPU cores a {of}, where it has no GPU (default: cores / {of}s, at least 1)"
     parser.add_argument("--gpus-per-clip", type=float, default=ClipShare.gpus, help=gpus)
     parser.add_argument("--cpus-per-clip", type=int, help=cpus)
+    most = (
+        "GPUs that the cluster grows to, where it starts a node when a task waits for one (default: those it has now)"
+    )
+    parser.add_argument("--max-gpus", type=int, metavar="N", help=most)
 
 
 def share_of(args: argparse.Namespace) -> ClipShare:
     """What a clip may take of the cluster. Raises UsageError for what no cluster has."""
-    share = ClipShare(args.gpus_per_clip, args.cpus_per_clip)
+    share = ClipShare(args.gpus_per_clip, args.cpus_per_clip, args.max_gpus)
     share.check()
     return share
 

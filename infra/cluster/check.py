@@ -1,0 +1,109 @@
+"""Whether the files that describe a cluster are right, as far as a machine without that cluster can tell.
+
+    python -m infra.cluster.check                                 # the files of this folder
+    python -m infra.cluster.check infra/cluster/ray_up/aws.yaml   # one that you have changed
+
+It prints one line for each mistake, which names the file and the field, and one for each file that has none. Unknown
+fields are mistakes: a cloud ignores or refuses them. Exit code: 0 no mistake; 1 some; 2 bad arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from infra.cluster import check_kubernetes, check_ray_up
+from infra.errors import one_line, printable
+
+HERE = Path(__file__).resolve().parent
+OURS = ("ray_up/aws.yaml", "ray_up/gcp.yaml", "kuberay/raycluster.yaml", "kuberay/rayjob.yaml", "kuberay/mlflow.yaml")
+
+
+@dataclass
+class Found:
+    """What was found in a file: a line for each mistake, what it was checked against, and what could not be checked."""
+
+    mistakes: list[str] = field(default_factory=list)
+    against: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a field that stands twice is an error: the first one would silently be dropped."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        merge = "tag:yaml.org,2002:merge"  # << may stand several times
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"{', '.join(twice)}: stands twice in what begins at line {line}")
+        return super().construct_mapping(node, deep)
+
+
+def documents(path: Path) -> list[Any]:
+    """The documents of a YAML file. Raises ValueError, of one line, for one that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return [document for document in yaml.load_all(file, _UniqueKeys) if document is not None]
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"is no YAML ({one_line(error)})") from error
+
+
+def check(path: Path, crds: Path | None) -> Found:
+    """What is wrong in a file: one for `ray up`, or Kubernetes objects, KubeRay's among them."""
+    found = Found()
+    try:
+        parts = documents(path)
+    except ValueError as error:
+        found.mistakes.append(f"{printable(path)}: {error}")
+        return found
+    if not parts or not all(isinstance(part, dict) for part in parts):
+        found.mistakes.append(f"{printable(path)}: holds no fields; give a file for ray up, or Kubernetes objects")
+    elif "cluster_name" in parts[0] or "provider" in parts[0]:
+        _add(found, path, "", check_ray_up.mistakes(parts[0], found))
+    else:
+        for part in parts:
+            name = f"{part.get('kind', 'no kind')}/{(part.get('metadata') or {}).get('name', 'no name')}: "
+            _add(found, path, name, check_kubernetes.mistakes(part, crds, found))
+    return found
+
+
+def _add(found: Found, path: Path, name: str, mistakes: Iterable[str]) -> None:
+    found.mistakes += [f"{printable(path)}: {name}{one_line(mistake)}" for mistake in mistakes]
+
+
+def lines(path: Path, found: Found) -> Iterator[str]:
+    """What to print of a file."""
+    yield from dict.fromkeys(found.mistakes)  # a pod of KubeRay's is checked by two schemas
+    for reason in dict.fromkeys(found.unchecked):
+        yield f"{printable(path)}: not checked: {reason}"
+    if not found.mistakes:
+        yield f"{printable(path)}: no mistake, by {', '.join(dict.fromkeys(found.against)) or 'nothing'}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit code."""
+    parser = argparse.ArgumentParser("check.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: those of this folder")
+    crds = "folder of KubeRay's ray.io_rayclusters.yaml and ray.io_rayjobs.yaml, by which its objects are checked"
+    parser.add_argument("--crds", type=Path, metavar="FOLDER", help=crds)
+    args = parser.parse_args(argv)
+    failed = False
+    for path in args.files or [HERE / name for name in OURS]:
+        found = check(path, args.crds)
+        failed |= bool(found.mistakes)
+        print(*lines(path, found), sep="\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""What is wrong in an object for Kubernetes: by Kubernetes' own schemas, KubeRay's kinds also by their definitions."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from infra.cluster import check_schema
+
+DEFINED_IN = {"RayCluster": "ray.io_rayclusters.yaml", "RayJob": "ray.io_rayjobs.yaml"}
+KUBERNETES = "1.34"  # or the newest that is known before it
+
+
+def mistakes(document: dict[str, Any], crds: Path | None, found: Any) -> Iterator[str]:
+    """Every mistake in an object, and notes in `found` (`check.Found`) what it was checked against.
+
+    Args:
+        crds: folder of KubeRay's definitions; None: its own fields are not checked, and `found` says so.
+    """
+    kind, version = document.get("kind"), document.get("apiVersion")
+    if not isinstance(kind, str) or not isinstance(version, str):
+        yield "apiVersion and kind: missing; every object has them"
+    elif kind in DEFINED_IN:
+        yield from _not_as_defined(document, kind, version, crds, found)
+        for at, template in _pod_templates(document):
+            pod = {"apiVersion": "v1", "kind": "Pod", **template}
+            yield from _refused_by_kubernetes(pod, at, found)
+    else:
+        yield from _refused_by_kubernetes(document, (), found)
+        yield from _unmatched_selector(document)
+
+
+def _not_as_defined(document: dict[str, Any], kind: str, version: str, crds: Path | None, found: Any) -> Iterator[str]:
+    file = crds / DEFINED_IN[kind] if crds else None
+    if file is None or not file.is_file():
+        where = f"{file} does not exist" if file else "--crds is not given"
+        found.unchecked.append(f"{kind}'s own fields, as {where}; KubeRay's repository has {DEFINED_IN[kind]}")
+        return
+    schemas = _definition(file)
+    if version not in schemas:
+        yield f"apiVersion: {version} is not one of {', '.join(schemas)}"
+        return
+    found.against.append(f"KubeRay's {kind}")
+    yield from check_schema.mistakes(document, schemas[version])
+
+
+@functools.cache
+def _definition(file: Path) -> dict[str, Any]:
+    """The strict schema of each apiVersion that a CustomResourceDefinition serves."""
+    spec = yaml.safe_load(file.read_bytes())["spec"]
+    return {
+        f"{spec['group']}/{version['name']}": check_schema.strict(version["schema"]["openAPIV3Schema"])
+        for version in spec["versions"]
+        if version["served"]
+    }
+
+
+def _pod_templates(document: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], dict[str, Any]]]:
+    """The templates of pods in a RayCluster or a RayJob, and where they lie: KubeRay's definition of them is older."""
+    at: tuple[str | int, ...] = ("spec",)
+    spec: Any = document.get("spec") or {}
+    if template := spec.get("submitterPodTemplate"):
+        yield (*at, "submitterPodTemplate"), template
+    if "rayClusterSpec" in spec:
+        at, spec = (*at, "rayClusterSpec"), spec["rayClusterSpec"] or {}
+    groups = [((*at, "headGroupSpec"), spec.get("headGroupSpec"))]
+    groups += [((*at, "workerGroupSpecs", i), group) for i, group in enumerate(spec.get("workerGroupSpecs") or [])]
+    for place, group in groups:
+        if isinstance(group, dict) and isinstance(group.get("template"), dict):
+            yield (*place, "template"), group["template"]
+
+
+def _refused_by_kubernetes(document: dict[str, Any], at: tuple[str | int, ...], found: Any) -> Iterator[str]:
+    try:
+        validate: Any = importlib.import_module("kubernetes_validate")
+    except ImportError:
+        found.unchecked.append("Kubernetes' own fields; run: pip install kubernetes-validate")
+        return
+    try:
+        version = validate.validate(document, KUBERNETES, strict=True)
+    except validate.ValidationError as error:
+        yield from check_schema.told(error, at)
+    except validate.SchemaNotFoundError:
+        yield f"kind: Kubernetes has no {document['kind']} of {document['apiVersion']}"
+    else:
+        found.against.append(f"Kubernetes {version}")
+
+
+def _unmatched_selector(document: dict[str, Any]) -> Iterator[str]:
+    """A Deployment or StatefulSet whose pods its selector does not find, which Kubernetes refuses."""
+    spec = document.get("spec") or {}
+    if document["kind"] not in ("Deployment", "StatefulSet", "DaemonSet"):
+        return
+    try:
+        wanted, labels = spec["selector"]["matchLabels"], spec["template"]["metadata"]["labels"]
+    except (KeyError, TypeError):
+        return  # told by the schema
+    for name, value in wanted.items():
+        if labels.get(name) != value:
+            yield f"spec.selector.matchLabels.{name}: {value} is not a label of spec.template"

@@ -1,0 +1,110 @@
+"""What is wrong in a file for `ray up`, without a call to a cloud: by Ray's own schema and functions, the nodes by the
+description of EC2's RunInstances and of Compute Engine's instances that the clouds' own clients carry."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from infra.cluster import check_schema
+
+INT64 = ("int64", "uint64")  # numbers that Google describes as strings; it takes both
+
+
+def mistakes(config: dict[str, Any], found: Any) -> Iterator[str]:
+    """Every mistake in the file, and notes in `found` (`check.Found`) what it was checked against."""
+    import ray.autoscaler
+
+    found.against.append("Ray's schema")
+    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+    # Ray itself takes any field here, for providers that are not its own.
+    described = schema["properties"]["provider"]
+    described |= {"properties": described["properties"] | {"key_pair": {}}, "additionalProperties": False}
+    if wrong := [*check_schema.mistakes(config, schema)]:
+        yield from wrong
+        return
+    yield from _refused_by_ray(config, found)
+    provider = config["provider"]["type"]
+    for name, part in config.get("available_node_types", {}).items():
+        at = ("available_node_types", name, "node_config")
+        if provider == "aws":
+            yield from _refused_by_ec2(part["node_config"], at, found)
+        elif provider == "gcp":
+            yield from _refused_by_compute_engine(part["node_config"], at, found)
+        else:
+            found.unchecked.append(f"node_config, of {provider} no description is known here")
+    for remote, local in (config.get("file_mounts") or {}).items():
+        if not Path(local).expanduser().exists():
+            remedy = (
+                "run: ray get-auth-token --generate" if remote.endswith("auth_token") else "run it from the project"
+            )
+            yield f"file_mounts.{remote}: {local} does not exist here; {remedy}"
+
+
+def _refused_by_ray(config: dict[str, Any], found: Any) -> list[str]:
+    """What `ray up` itself says before it calls a cloud."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    found.against.append("prepare_config and validate_config")
+    told = io.StringIO()  # what they fill in
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+            validate_config(prepare_config(copy.deepcopy(config)))
+    except Exception as error:  # Ray raises what comes: KeyError, ValueError, those of jsonschema, AssertionError
+        return [f"the file: Ray refuses it ({type(error).__name__}: {error})"]
+    finally:
+        logging.disable(logging.NOTSET)
+    return []
+
+
+def _refused_by_ec2(node: dict[str, Any], at: tuple[str, ...], found: Any) -> Iterator[str]:
+    try:
+        session, validate = importlib.import_module("botocore.session"), importlib.import_module("botocore.validate")
+    except ImportError:
+        found.unchecked.append("node_config, for want of boto3; run: pip install boto3")
+        return
+    found.against.append("EC2's RunInstances")
+    shape = session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    # SubnetIds is Ray's own; the counts are those that it adds.
+    asked = {name: value for name, value in node.items() if name != "SubnetIds"} | {"MinCount": 1, "MaxCount": 1}
+    report = validate.ParamValidator().validate(asked, shape).generate_report()
+    for line in report.splitlines():
+        yield f"{check_schema.field(at)}: {line.partition(', must be one of: ')[0]}"
+
+
+def _refused_by_compute_engine(node: dict[str, Any], at: tuple[str, ...], found: Any) -> Iterator[str]:
+    try:
+        cache = importlib.import_module("googleapiclient.discovery_cache")
+    except ImportError:
+        found.unchecked.append("node_config, for want of Google's client; run: pip install google-api-python-client")
+        return
+    found.against.append("Compute Engine's instances")
+    described = json.loads(cache.get_static_doc("compute", "v1"))["schemas"]
+    schema = {"$ref": "#/schemas/Instance", "schemas": {name: _json_schema(part) for name, part in described.items()}}
+    yield from check_schema.mistakes(node, schema, at)
+
+
+def _json_schema(part: Any) -> Any:
+    """A strict JSON schema of what Google describes in a dialect of its own."""
+    if isinstance(part, list):
+        return [_json_schema(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if isinstance(part.get("$ref"), str):
+        return {"$ref": f"#/schemas/{part['$ref']}"}
+    kept = ("type", "enum", "items", "additionalProperties")
+    result = {key: _json_schema(part[key]) for key in kept if key in part and part[key] != "any"}
+    if part.get("format") in INT64:
+        result["type"] = ["string", "integer"]
+    if isinstance(part.get("properties"), dict):
+        result["properties"] = {name: _json_schema(one) for name, one in part["properties"].items()}
+        result.setdefault("additionalProperties", False)
+    return result

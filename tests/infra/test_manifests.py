@@ -1,0 +1,263 @@
+"""The files for `ray up` and Kubernetes: they have no mistake, and a mistake is one line that names file and field."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra.cluster import check
+from infra.cluster.check import OURS
+from jobs import train_corpus
+from tests.jobs.conftest import ROOT
+
+CLUSTER = ROOT / "infra" / "cluster"
+CRDS = ROOT.parent / "shared" / "data" / "kuberay"
+NEEDS_CRDS = "KubeRay's definitions are not here: its own fields cannot be checked"
+SECRETS = ("auth_token", "database_password", "mlflow_password", "mlflow_secret_key", "aws_access_key_id",
+           "aws_secret_access_key")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A home with a token, and the folder of the project, from which `ray up` runs."""
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("secret")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(ROOT)
+
+
+def read(name: str) -> list[Any]:
+    return [*yaml.safe_load_all((CLUSTER / name).read_text())]
+
+
+def run(capsys: pytest.CaptureFixture[str], *files: Path) -> tuple[int, list[str]]:
+    """Exit code and lines of the check, with KubeRay's definitions where they are here."""
+    crds = ["--crds", str(CRDS)] if CRDS.is_dir() else []
+    code = check.main([*map(str, files), *crds])
+    return code, capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_file_of_the_project_has_no_mistake(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    code, lines = run(capsys, CLUSTER / name)
+    assert code == 0
+    by = {"ray_up/aws.yaml": "Ray's schema, prepare_config and validate_config, EC2's RunInstances",
+          "ray_up/gcp.yaml": "Ray's schema, prepare_config and validate_config",
+          "kuberay/raycluster.yaml": "KubeRay's RayCluster, Kubernetes 1.34",
+          "kuberay/rayjob.yaml": "KubeRay's RayJob, Kubernetes 1.34",
+          "kuberay/mlflow.yaml": "Kubernetes 1.34"}[name]  # fmt: skip
+    if "kuberay/ray" in name and not CRDS.is_dir():
+        pytest.skip(NEEDS_CRDS)
+    if name == "ray_up/gcp.yaml" and not lines[-1].endswith("instances"):
+        assert lines[0].endswith("for want of Google's client; run: pip install google-api-python-client")
+    assert lines[-1].startswith(f"{CLUSTER / name}: no mistake, by {by}")
+
+
+AWS, GCP, STAYS, JOB, MLFLOW = OURS
+AT = "available_node_types"
+WRONG = [  # file, what stands there, what is put in its place, part of the line
+    (AWS, "max_workers: 25\nup", "max_worker: 25\nup", "max_worker: no such field; did you mean max_workers?"),
+    (AWS, "idle_timeout_minutes: 10", "idle_timeout_minutes: soon", "idle_timeout_minutes: 'soon' is not"),
+    (AWS, "InstanceType: g5", "InstanceTyp: g5", f'{AT}.gpu.node_config: Unknown parameter in input: "Inst'),
+    (AWS, "VolumeSize: 120", "VolumeSize: big", "BlockDeviceMappings[0].Ebs.VolumeSize, value: big"),
+    (AWS, "  region:", "  regio:", "provider.regio: no such field; did you mean region?"),
+    (AWS, "{ CPU: 8, GPU: 1 }", "{ CPU: 8, GPU: 0.5 }", f"{AT}.gpu.resources.GPU: 0.5 is not of type"),
+    (AWS, "head_node_type: head", "head_node_type: hed", "the file: Ray refuses it (ValueError: `head_node"),
+    (AWS, "min_workers: 0", "min_workers: 26", "the file: Ray refuses it (ValueError: The specified global"),
+    (AWS, "  type: aws\n", "", "provider: 'type' is a required property"),
+    (AWS, "requirements-cuda.txt", "requirements.txt", "infra/lock/requirements.txt does not exist here;"),
+    (AWS, "~/.ray/auth_token #", "~/.ray/none #", "~/.ray/none does not exist here; run: ray get-auth-token"),
+    (GCP, "setup_commands:\n", "setup_command:\n", "setup_command: no such field; did you mean setup_comm"),
+    (GCP, "region: us", "zone: us", "provider.zone: no such field"),
+    (STAYS, "minReplicas: 0", "minReplica: 0", "spec.workerGroupSpecs[0].minReplica: no such field; did"),
+    (STAYS, "maxReplicas: 25", "maxReplicas: many", "spec.workerGroupSpecs[0].maxReplicas: 'many' is n"),
+    (STAYS, "mode: token", "mode: tokens", "spec.authOptions.mode: 'tokens' is not one of ['disabled'"),
+    (STAYS, "ray.io/v1", "ray.io/v2", "apiVersion: ray.io/v2 is not one of ray.io/v1, ray.io/v1alpha1"),
+    (STAYS, "image: hp", "imag: hp", "spec.headGroupSpec.template.spec.containers[0].imag: no such"),
+    (STAYS, "effect: NoSchedule", "effects: NoSchedule", "template.spec.tolerations[0].effects: no such"),
+    (JOB, "shutdownAfterJobFinishes", "shutdownAfterJob", "spec.shutdownAfterJob: no such field; did you"),
+    (JOB, "secretKeyRef", "secretKey", "spec.rayClusterSpec.headGroupSpec.template.spec.containers[0].env"),
+    (JOB, "medium: Memory", "medium: 7", "spec.volumes[0].emptyDir.medium: 7 is not of type 'string'"),
+    (MLFLOW, "replicas: 1", "replica: 1", "StatefulSet/database: spec.replica: no such field; did you mean re"),
+    (MLFLOW, "clusterIP: None", "clusterIP: 5", "Service/database: spec.clusterIP: 5 is not of type"),
+    (MLFLOW, "kind: Deployment", "kind: Deploymnt", "Deploymnt/mlflow: kind: Kubernetes has no Deploymnt of"),
+    (MLFLOW, "labels: { app: mlflow }", "labels: { app: mlflo }", "spec.selector.matchLabels.app: mlflow is not"),
+    (MLFLOW, "apiVersion: v1\n", "", "Service/database: apiVersion and kind: missing; every object has them"),
+    (MLFLOW, "  name: database\n", "  name: database\n  name: b\n", "is no YAML (name: stands twice in what begi"),
+    (MLFLOW, "metadata:\n", "metadata: [\n", "is no YAML (while parsing"),
+    (MLFLOW, (CLUSTER / "kuberay" / "mlflow.yaml").read_text(), "only words", "holds no fields; give a fil"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, right, wrong, line", WRONG, ids=[f"{case[0]}-{case[3][:40]}" for case in WRONG])
+def test_a_mistake_is_one_line_that_names_file_and_field(
+    name: str, right: str, wrong: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    text = (CLUSTER / name).read_text()
+    assert right in text
+    broken = tmp_path / Path(name).name
+    broken.write_text(text.replace(right, wrong))
+    if name.startswith("kuberay/ray") and not CRDS.is_dir() and "template" not in line:
+        pytest.skip(NEEDS_CRDS)
+    code, lines = run(capsys, broken)
+    assert code == 1
+    told = [found for found in lines if line in found]
+    assert told and all(found.startswith(f"{broken}: ") for found in lines), lines
+    assert "no mistake" not in "".join(lines) and len(lines) <= 6
+
+
+def test_what_is_no_file_at_all_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "infra.cluster.check", str(tmp_path / "none.yaml")]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout == f"{tmp_path}/none.yaml: cannot be read (No such file or directory)\n"
+
+
+# -- ray up
+
+
+@pytest.mark.parametrize("name", ["ray_up/aws.yaml", "ray_up/gcp.yaml"])
+def test_a_ray_up_cluster_grows_from_none_to_25_gpus_and_asks_for_its_token(name: str) -> None:
+    (config,) = read(name)
+    head, gpu = config["available_node_types"]["head"], config["available_node_types"]["gpu"]
+    assert config["max_workers"] == gpu["max_workers"] == 25 and gpu["min_workers"] == 0
+    assert head["resources"]["CPU"] == 0 and gpu["resources"]["GPU"] == 1
+    assert not {"InstanceMarketOptions", "scheduling"} & head["node_config"].keys()
+    for start in (config["head_start_ray_commands"][-1], config["worker_start_ray_commands"][-1]):
+        assert "RAY_AUTH_MODE=token" in start
+    assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1]
+    assert config["file_mounts"]["/home/ubuntu/requirements.txt"] == "infra/lock/requirements-cuda.txt"
+    assert any("--require-hashes --requirement ~/requirements.txt" in line for line in config["setup_commands"])
+    for line in (line for key in config if key.endswith("commands") for line in config[key]):
+        assert subprocess.run(["bash", "-n", "-c", line], check=False).returncode == 0, line
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """EC2 of a cloud that moto plays, with what aws_access.yaml makes."""
+    moto, boto3 = pytest.importorskip("moto"), pytest.importorskip("boto3")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "none")
+    with moto.mock_aws():
+        values = {"MyAddress": "203.0.113.7/32", "Bucket": "my-bucket"}
+        boto3.client("cloudformation", "us-west-2").create_stack(
+            StackName="hp-vae-gan",
+            TemplateBody=(CLUSTER / "ray_up" / "aws_access.yaml").read_text(),
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()],
+        )
+        yield boto3.client("ec2", "us-west-2")
+
+
+def test_ray_starts_the_nodes_on_aws_in_a_group_that_is_closed(aws: Any) -> None:
+    """Ray's own bootstrap and node provider, against moto's EC2: no rule of Ray's is added to the group."""
+    from ray.autoscaler._private.aws.config import bootstrap_aws
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+    from ray.autoscaler._private.util import prepare_config
+
+    (file,) = read("ray_up/aws.yaml")
+    config = bootstrap_aws(prepare_config(copy.deepcopy(file)))
+    provider = AWSNodeProvider(config["provider"], config["cluster_name"])
+    for name, part in config["available_node_types"].items():
+        provider.create_node(part["node_config"], {"ray-node-type": name}, 1)
+    instances = [one for group in aws.describe_instances()["Reservations"] for one in group["Instances"]]
+    assert [(one["InstanceType"], one.get("InstanceLifecycle")) for one in instances] == [
+        ("m6i.xlarge", None),
+        ("g5.2xlarge", "spot"),
+    ]
+    profiles = [one["IamInstanceProfile"]["Arn"].rpartition("/")[2] for one in instances]
+    assert profiles == ["hp-vae-gan-head", "hp-vae-gan-worker"]
+    assert {group["GroupName"] for one in instances for group in one["SecurityGroups"]} == {"hp-vae-gan"}
+    (group,) = aws.describe_security_groups(GroupNames=["hp-vae-gan"])["SecurityGroups"]
+    ssh, inside = sorted(group["IpPermissions"], key=lambda rule: str(rule["IpProtocol"]), reverse=True)
+    assert (ssh["FromPort"], ssh["ToPort"]) == (22, 22)
+    assert [place["CidrIp"] for place in ssh["IpRanges"]] == ["203.0.113.7/32"]
+    assert [pair["GroupId"] for pair in inside["UserIdGroupPairs"]] == [group["GroupId"]] and not inside["IpRanges"]
+
+
+# -- Kubernetes
+
+
+def test_the_job_has_the_cluster_that_stays() -> None:
+    (cluster,), (job,) = read("kuberay/raycluster.yaml"), read("kuberay/rayjob.yaml")
+    assert job["spec"]["rayClusterSpec"] == cluster["spec"]
+    assert job["spec"]["shutdownAfterJobFinishes"] is True
+    python, program, *arguments = shlex.split(job["spec"]["entrypoint"])
+    assert (python, program) == ("python", "/app/jobs/train_corpus.py")
+    (workers,) = cluster["spec"]["workerGroupSpecs"]
+    assert train_corpus.parse(arguments).max_gpus == workers["maxReplicas"] == 25
+
+
+def test_rays_autoscaler_reads_0_to_25_gpus_from_the_cluster() -> None:
+    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+
+    (cluster,) = read("kuberay/raycluster.yaml")
+    cluster["metadata"]["namespace"] = "hp-vae-gan"
+    read_by_ray = _derive_autoscaling_config_from_ray_cr(cluster)
+    head, gpu = (read_by_ray["available_node_types"][name] for name in ("headgroup", "gpu"))
+    assert (head["max_workers"], head["resources"]["CPU"]) == (0, 0)
+    assert (gpu["min_workers"], gpu["max_workers"], gpu["resources"]["GPU"]) == (0, 25, 1)
+    assert read_by_ray["idle_timeout_minutes"] == 10
+
+
+def found_in(part: Any, key: str) -> Iterator[Any]:
+    """Every value of a key, however deep."""
+    if isinstance(part, dict):
+        yield from ([part[key]] if key in part else [])
+    for below in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from found_in(below, key)
+
+
+def test_every_password_comes_from_the_secret_that_the_page_says_how_to_make() -> None:
+    documents = [*read("kuberay/mlflow.yaml"), *read("kuberay/rayjob.yaml")]
+    named = {(one["name"], one["key"]) for one in found_in(documents, "secretKeyRef")}
+    named |= {(one["secretName"], "auth_token") for one in found_in(documents, "authOptions")}
+    assert named == {("hp-vae-gan", key) for key in SECRETS}
+    page = (CLUSTER / "kuberay" / "README.md").read_text()
+    assert all(re.search(rf"\b{key}\b", page) for key in SECRETS)
+    for variable in (one for part in found_in(documents, "env") for one in part):
+        if re.search("PASSWORD|SECRET|KEY", variable["name"]):
+            assert "valueFrom" in variable, variable
+    ignored = subprocess.run(["git", "check-ignore", "infra/cluster/kuberay/secrets.env"], cwd=ROOT, check=False)
+    assert ignored.returncode in (0, 128)  # 128: no repository here
+
+
+def test_mlflow_runs_as_in_compose() -> None:
+    """tests/infra/test_compose_stack.py starts that one."""
+    compose = yaml.safe_load((CLUSTER / "compose.yaml").read_text())["services"]["mlflow"]
+    (ours,) = [one for one in read("kuberay/mlflow.yaml") if one["kind"] == "Deployment"]
+    container = ours["spec"]["template"]["spec"]["containers"][0]
+    assert [word for word in container["command"] if "s3://" not in word] == [
+        word for word in compose["command"] if "s3://" not in word
+    ]
+    variables = {one["name"] for one in container["env"]}
+    assert set(compose["environment"]) - variables <= {"<<", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"}
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not here: kustomization.yaml is not built")
+def test_kustomize_puts_registry_and_secrets_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(CLUSTER / "kuberay", tmp_path / "kuberay", ignore=shutil.ignore_patterns("secrets.env"))
+    command = ["kubectl", "kustomize", str(tmp_path / "kuberay")]
+    done = subprocess.run(command, text=True, capture_output=True, env=dict(os.environ), check=False)
+    assert done.returncode == 1 and "secrets.env: no such file" in done.stderr.splitlines()[-1]
+
+    (tmp_path / "kuberay" / "secrets.env").write_text("".join(f"{key}=some{key}\n" for key in SECRETS))
+    built = subprocess.run(command, text=True, capture_output=True, check=True).stdout
+    images = set(found_in([*yaml.safe_load_all(built)], "image"))
+    assert images == {"registry.example.com/hp-vae-gan:cuda", "postgres:17.9-bookworm"}
+    assert "c29tZWF1dGhfdG9rZW4=" in built  # of auth_token, in base64
+    (tmp_path / "built.yaml").write_text(built)
+    code, lines = run(capsys, tmp_path / "built.yaml")
+    assert code == 0, lines
