@@ -215,7 +215,7 @@ def submit(experiment: Experiment, tracking_uri: str, clips: Sequence[Clip], nod
     submission = Submission("scale", "demo", clip_ids, ())
     experiment.begin(ModelSettings(config), submission)
     steps.done("submission.json")
-    found = experiment.results(clip_ids)
+    found = experiment.results(kept)
     steps.done(f"markers of {counted(len(found), 'finished clip')}")
 
     def task_of(clip: Clip) -> ClipTask:
@@ -235,30 +235,34 @@ def submit(experiment: Experiment, tracking_uri: str, clips: Sequence[Clip], nod
 
 
 def train(todo: Sequence[Clip], task_of: Any, slots: Any) -> None:
-    """Put the clips through the real scheduling, and print milliseconds a clip and memory on the way."""
+    """Put the clips through the real scheduling, and print on the way what a clip takes: time, the driver's own
+    processor time, memory."""
     from rich.console import Console
 
     from jobs.training import schedule
     from jobs.training.progress import ProgressDisplay
 
     display = ProgressDisplay(Console(file=open(os.devnull, "w")), len(todo), 0)  # noqa: SIM115
-    started = last = time.perf_counter()
+    started, last = (time.perf_counter(), time.process_time()), (0.0, 0.0)
     every, since, with_run = max(1, len(todo) // 10), 0, []
+
+    def each(then: tuple[float, float], count: int) -> str:
+        wall, own = (time.perf_counter() - then[0]) * 1000, (time.process_time() - then[1]) * 1000
+        return f"{wall / count:.1f} ms a clip, of which the driver's processor {own / count:.1f}"
+
     for done, result in enumerate(schedule.run(todo, task_of, slots, display, stand_in), 1):
         assert result.status == "done", result.reason
         if result.minutes:
             with_run.append(result.minutes * 60)
         if done == 1:
-            started = last = time.perf_counter()  # from here on processes are warm
+            started = last = time.perf_counter(), time.process_time()  # from here on processes are warm
         elif done % every == 0 or done == 1000:
-            now = time.perf_counter()
-            each = (now - last) / (done - max(since, 1)) * 1000
-            text = f"    {done} done  {each:.1f} ms a clip  driver {resident_mib():.0f} MiB"
+            text = f"    {done} done  {each(last, done - max(since, 1))}  driver {resident_mib():.0f} MiB"
             if with_run:
                 text += f"  folder and run {sum(with_run) / len(with_run):.2f} s a clip in its task"
             print(text, flush=True)
-            last, since, with_run = now, done, []
-    print(f"    {(time.perf_counter() - started) / max(1, len(todo) - 1) * 1000:.1f} ms a clip in all", flush=True)
+            last, since, with_run = (time.perf_counter(), time.process_time()), done, []
+    print(f"    in all {each(started, max(1, len(todo) - 1))}", flush=True)
 
 
 def resident_mib() -> float:

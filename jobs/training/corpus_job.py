@@ -80,7 +80,9 @@ def _train(request: TrainRequest, console: Console, lease: Lease, session: conte
         return ClipTask(clip.clip_id, clip.source, config, experiment, parent, request.num_samples, workers, tags=tags)
 
     with runs.killed_if_stopped(parent):
-        unwritten = _train_missing(request, console, corpus.clips, task_of, session)
+        found = experiment.results(clip_id for clip_id in clip_ids if clip_id in kept)
+        todo = [clip for clip in corpus.clips if not is_done(found.get(clip.clip_id), request.num_samples)]
+        unwritten = _train_missing(request, console, todo, len(clip_ids), task_of, session) if todo else {}
 
         # -- 4. totals, what MLflow did not take during an outage, and where to look
         return _print_results(console, experiment, parent, submission, unwritten)
@@ -142,24 +144,26 @@ def is_done(result: Result | None, num_samples: int) -> bool:
 def _train_missing(
     request: TrainRequest,
     console: Console,
-    clips: Sequence[Clip],
+    todo: Sequence[Clip],
+    clips: int,
     task_of: Callable[[Clip], ClipTask],
     session: contextlib.ExitStack,
 ) -> dict[str, Result]:
-    """Train every clip that is not done, so many at a time. Returns the results that the store did not take."""
+    """Train the clips that are not done, so many at a time. Returns the results that the store did not take.
+
+    Args: clips: how many there are with those that are done.
+    """
     experiment, workers = request.experiment, request.workers
-    found = experiment.results(clip.clip_id for clip in clips)
-    todo = [clip for clip in clips if not is_done(found.get(clip.clip_id), request.num_samples)]
-    if not todo:
-        return {}
     unwritten = {}
     with console.status("starting Ray"):
         session.enter_context(ray_session())
         slots = request.share.slots(sum(workers if clip.num_chunks > 1 else 1 for clip in todo))
         if any(clip.num_chunks > 1 for clip in todo) and workers > slots.count:
             raise UsageError(f"--workers-per-video {workers}: the cluster has room for {slots.count}; take fewer")
-    todo.sort(key=lambda clip: -clip.num_chunks)  # longest first, so that none is left to run alone at the end
-    with ProgressDisplay(console, len(clips), len(clips) - len(todo)) as display:
+    todo = sorted(
+        todo, key=lambda clip: -clip.num_chunks
+    )  # longest first, so that none is left to run alone at the end
+    with ProgressDisplay(console, clips, clips - len(todo)) as display:
         for result in schedule.run(todo, task_of, slots, display):
             if result.status != "done" and experiment.results([result.clip_id]).get(result.clip_id) != result:
                 unwritten[result.clip_id] = result

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from infra.errors import UsageError, one_line, printable
 from infra.ray_cluster import InFlight, ray_session
@@ -109,6 +109,8 @@ def _outcome(batch: Batch, reference: Any) -> Written:
         written = ray.get(reference)
     except RayTaskError as error:
         raise error.cause from error
+    except OutOfMemoryError:  # of a node with too many at once: the driver decodes one alone
+        return write_batch(batch)
     except RayError as error:
         cause = f"the process that decoded it died {MAX_RESTARTS + 1} times ({one_line(error)})"
         sources = dict.fromkeys(clip.source for clip in batch.clips)
