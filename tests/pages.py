@@ -5,6 +5,7 @@ A page is a Markdown file of the root, of a room or of tests/.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ CHECKED = ("python", "make", "ray", "mlflow", "pip", "hp-vae-gan")
 OTHERS = """
 apt apt-get awk aws bash cat cd chmod chown cp curl df docker du echo env exit export ffmpeg gcloud git grep gsutil head
 helm kill kind kubectl ln ls minikube mkdir mv nvidia-smi openssl printf psql read rm rsync sacct salloc sbatch scancel
-scontrol scp sed set sha256sum sinfo sleep source squeue srun ssh sudo tail tar tee test touch umask unrar unset unzip
-uv watch wget yt-dlp
+scontrol scp sed set sha256sum sinfo sleep sort source squeue srun ssh sudo tail tar tee test touch umask unrar unset
+unzip uv watch wget yt-dlp
 """
 
 
@@ -65,7 +66,7 @@ class Typed:
 
     page: str
     words: tuple[str, ...]
-    folder: str = ""
+    folder: str = "."
     inline: bool = False
 
     def __str__(self) -> str:
@@ -137,13 +138,12 @@ def simple_commands(script: str) -> list[list[str]]:
 def typed_in(page: str) -> list[Typed]:
     """Every simple command of a page: of its blocks, and of its text if it calls something of the project."""
     prose, blocks = parts_of(page)
-    found = []
+    found, folder = [], "."
     for block in blocks:
-        folder = ""
         for words in simple_commands(block.script):
-            if words[0] == "cd":
-                folder = "" if len(words) == 1 else str(Path(folder, words[1]))
             found.append(Typed(page, tuple(words), folder))
+            if words[0] == "cd":
+                folder = os.path.normpath(os.path.join(folder, *words[1:]))
     for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", prose):
         line = " ".join(code.split())
         if is_checked(line) and " " in line:

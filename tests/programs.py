@@ -24,7 +24,7 @@ from jobs.tuning.request import SweepRequest
 from tests.pages import CHECKED, OTHERS, ROOMS, ROOT, Typed
 
 MODULES_OF_OTHERS = ("build", "pip", "venv")
-DEPLOYMENT_FILE = re.compile(r"\S+\.(ya?ml|sh|sbatch|slurm|toml|ini|conf)|\S*Dockerfile\S*")
+SECRETS = ".env"  # of files that a page has people make
 ELLIPSIS = "…"
 MAKEFILE = (ROOT / "Makefile").read_text()
 
@@ -153,14 +153,13 @@ def check(typed: Typed, storage: Path) -> None:
     """Raises AssertionError, SystemExit or the project's own errors for a command that would not work."""
     program, *words = typed.words
     name = re.sub(r"^python3?(\.\d+)?$", "python", program.removeprefix(".venv/bin/"))
+    for word in words:
+        path = word.removeprefix("./").partition("::")[0]
+        if path.startswith(tuple(f"{room}/" for room in (*ROOMS, "tests"))) and not path.endswith(SECRETS):
+            assert (ROOT / typed.folder / path).exists(), f"{word} is not there"
     if name in PROGRAMS:
         PROGRAMS[name](typed, words, storage)
     elif "/" in name:
         assert os.access(ROOT / typed.folder / name, os.X_OK), f"{name} is no program"
     else:
         assert name in OTHERS.split(), f"no test knows {name}: add it to tests/pages.py"
-        for word in words:
-            here = (ROOT / typed.folder / word, (ROOT / typed.page).parent / word)
-            ours = word.removeprefix("./").startswith(tuple(f"{room}/" for room in ROOMS))
-            if DEPLOYMENT_FILE.fullmatch(word) and (ours or name in ("docker", "kubectl", "sbatch")):
-                assert any(place.exists() for place in here), f"{word} is not there"
