@@ -40,7 +40,7 @@ pip install -qq --require-hashes -r <(locked uv)
 UV_PYTHON_DOWNLOADS=never .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes --no-deps \
   "${files[@]}"
 # What is left of setup.cfg is torch, unless it was locked. Which wheel of it fits differs by machine: pip's settings say.
-pip install -qq --no-build-isolation --editable .
+pip install -qq --no-compile --no-build-isolation --editable .
 told=$(pip check) || { echo "$told" >&2 && exit 1; }
 .venv/bin/python - "$(size)" "$SECONDS" <<'END'
 import sys
