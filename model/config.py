@@ -19,6 +19,7 @@ RUN_SETTINGS = (
     "precision",
     "micro_batch",
     "low_memory",
+    "compile",
     "checkpoint_every",
     "log_every",
 )  # may change when a training is resumed
@@ -132,6 +133,7 @@ class TrainConfig:
         None  # examples in memory at once; None: as many as half of it should hold (training/memory.py)
     )
     low_memory: bool = False  # activations of one video at a time, computed twice: about a third less memory, slower
+    compile: bool = False  # torch.compile of every generator: minutes at each scale, then faster iterations
     checkpoint_every: int = 500  # iterations between checkpoints within a scale
     log_every: int = 20  # iterations between logged losses
 

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from model.config import Precision
@@ -23,9 +24,44 @@ from model.config import Precision
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # options of mallopt(3)
 
 
+HOST = torch.device("cpu")
+# GPU memory that a process takes beside its tensors, for CUDA's context and libraries: torch's limit does not count it.
+# An estimate; `jobs/gpu_check.py` measures it.
+CONTEXT_BYTES = 0.6 * 2**30
+
+
 def best_device() -> torch.device:
-    """The GPU this process sees, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU this process sees, with its number, else the CPU.
+
+    On a GPU float32 convolutions are computed in float32 from then on: by default cuDNN rounds what it multiplies to
+    the 10 bits of TF32.
+    """
+    if not torch.cuda.is_available():
+        return HOST
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_initialized() else 0)
+
+
+def training_device() -> torch.device:
+    """`best_device`, for the same shapes over and over: cuDNN tries once for each which algorithm is the fastest."""
+    device = best_device()
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    return device
+
+
+def limit_memory(share: float) -> None:
+    """Hold this process to a part of its GPU, above 0 and below 1, so that as many as it is divided among fit on it."""
+    device = best_device()
+    if device.type == "cuda":
+        context = CONTEXT_BYTES / torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(max(share - context, share / 2), device)
+
+
+def on_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A copy of an array on a GPU, for which the host does not wait; on the CPU the array itself."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def resolve(precision: Precision, device: torch.device) -> Literal["bf16", "float32"]:
@@ -93,9 +129,6 @@ def peak_gib(device: torch.device) -> float:
                 return int(line.split()[1]) / 2**20  # KiB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes on macOS, KiB on Linux
-
-
-HOST = torch.device("cpu")
 
 
 def memory_bytes(device: torch.device) -> float:

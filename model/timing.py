@@ -13,13 +13,14 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing import get_context
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from model.config import TrainConfig
-from model.device import best_device, keep_freed_memory, peak_gib, resolve
+from model.device import keep_freed_memory, peak_gib, resolve, training_device
 from model.networks.blocks import convolve, refine_spectral
 from model.networks.critic import FixedCritic
 from model.pyramid import ScaleSize
@@ -132,10 +133,23 @@ def measure(config: TrainConfig, sizes: Sequence[ScaleSize], n: int, seconds: fl
     return _timed(iterate, config, sizes, n, seconds)
 
 
-def measure_beside(config: TrainConfig, sizes: Sequence[ScaleSize], n: int, seconds: float, others: int) -> Timed:
-    """The same in one of `others` + 1 processes that are measured at once; on a CPU with its part of the cores."""
-    torch.set_num_threads(max(1, torch.get_num_threads() // (others + 1)))
-    return measure(config, sizes, n, seconds)
+def measure_beside(
+    config: TrainConfig, sizes: Sequence[ScaleSize], seconds: float, together: int, start: Barrier
+) -> list[float]:
+    """Seconds an iteration of every scale, in one of `together` processes; on a CPU with its part of the cores.
+
+    Args: start: where all of them wait for each other before every scale.
+    """
+    torch.set_num_threads(max(1, torch.get_num_threads() // together))
+    found = []
+    for n in range(len(config.iterations)):
+        try:
+            start.wait()
+            found.append(measure(config, sizes, n, seconds).sec_per_iter)
+        except Exception:
+            start.abort()  # else the others wait for ever
+            raise
+    return found
 
 
 def measure_chunks(config: TrainConfig, sizes: Sequence[ScaleSize], n: int, seconds: float, chunks: int) -> Timed:
@@ -146,7 +160,6 @@ def measure_chunks(config: TrainConfig, sizes: Sequence[ScaleSize], n: int, seco
 
 def measure_plain(config: TrainConfig, sizes: Sequence[ScaleSize], n: int, seconds: float) -> Timed:
     """The same of `plain_iterate`, with the allocator as it comes; call it in a process of its own."""
-    torch.backends.cudnn.allow_tf32 = False
     return _timed(plain_iterate, config.with_overrides(["precision=float32"]), sizes, n, seconds)
 
 
@@ -160,8 +173,8 @@ def _timed(
 ) -> Timed:
     state, training_set = state_at(config, sizes, n, examples)
     device = training_set.workers.device
-    times = _times(lambda: iteration(state, training_set), seconds, device)
-    return Timed(statistics.median(times), peak_gib(device))
+    durations = times(lambda: iteration(state, training_set), seconds, device)
+    return Timed(statistics.median(durations), peak_gib(device))
 
 
 def state_at(
@@ -180,7 +193,7 @@ def state_at(
 def conv_gflops_per_s(config: TrainConfig, size: ScaleSize, seconds: float) -> float:
     """10⁹ operations a second of one channels → channels convolution, forward, at this size; the best seen."""
     keep_freed_memory()
-    device = best_device()
+    device = training_device()
     dtype = torch.bfloat16 if resolve(config.precision, device) == "bf16" else torch.float32
     c, (t, h, w), best = config.channels, size, 0.0
     kernel = config.kernel(3)
@@ -188,7 +201,7 @@ def conv_gflops_per_s(config: TrainConfig, size: ScaleSize, seconds: float) -> f
     for batch in (1, 2):
         x = torch.randn((batch, c, t, h, w), dtype=dtype, device=device).to(memory_format=torch.channels_last_3d)
         with torch.no_grad():
-            fastest = min(_times(lambda x=x: convolve(x, weight), seconds, device))  # type: ignore[misc]
+            fastest = min(times(lambda x=x: convolve(x, weight), seconds, device))  # type: ignore[misc]
         best = max(best, 2 * math.prod(kernel) * c * c * batch * t * h * w / 1e9 / fastest)
     return best
 
@@ -246,18 +259,18 @@ def measure_sampling(config: TrainConfig, sizes: Sequence[ScaleSize], count: int
     return time.perf_counter() - started
 
 
-def _times(run: Callable[[], object], seconds: float, device: torch.device) -> list[float]:
+def times(run: Callable[[], object], seconds: float, device: torch.device) -> list[float]:
     """Durations of single runs after one that is not counted: at least 2, and for about `seconds`."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     run()
     wait()
-    times: list[float] = []
-    while len(times) < 2 or sum(times) < seconds:
+    durations: list[float] = []
+    while len(durations) < 2 or sum(durations) < seconds:
         started = time.perf_counter()
         run()
         wait()
-        times.append(time.perf_counter() - started)
-    return times
+        durations.append(time.perf_counter() - started)
+    return durations
 
 
 def in_own_process(function: Callable[..., Any], *args: object) -> Any:
@@ -268,7 +281,11 @@ def in_own_process(function: Callable[..., Any], *args: object) -> Any:
 def _in_processes(count: int, function: Callable[..., Any], *args: object) -> list[Any]:
     """What `function` returns in each of so many new processes at once."""
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-        return [future.result() for future in [pool.submit(function, *args) for _ in range(count)]]
+        futures = [pool.submit(function, *args) for _ in range(count)]
+        errors = [error for future in futures if (error := future.exception())]
+        for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
+            raise error  # what broke the barrier, and not that it is broken
+        return [future.result() for future in futures]
 
 
 def clips_an_hour(config: TrainConfig, sizes: Sequence[ScaleSize], seconds: float, together: int) -> float:
@@ -276,10 +293,10 @@ def clips_an_hour(config: TrainConfig, sizes: Sequence[ScaleSize], seconds: floa
 
     A warm process each; on a GPU its memory must hold all of them.
     """
-    clip_s = 0.0
-    for n, iterations in enumerate(config.iterations):
-        timed = _in_processes(together, measure_beside, config, sizes, n, seconds, together - 1)
-        clip_s += iterations * statistics.mean(one.sec_per_iter for one in timed)
+    with get_context("spawn").Manager() as manager:
+        timed = _in_processes(together, measure_beside, config, sizes, seconds, together, manager.Barrier(together))
+    of_scales = (statistics.mean(of_one) for of_one in zip(*timed, strict=True))
+    clip_s = sum(count * seconds for count, seconds in zip(config.iterations, of_scales, strict=True))
     return 3600 * together / clip_s
 
 

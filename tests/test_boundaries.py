@@ -29,6 +29,7 @@ ORDER = {
         {"checkpoint", "sampling"},
         {"training", "official"},
         {"loading", "timing"},
+        {"export"},
         {"api"},
     ],
     "jobs": [
@@ -36,7 +37,7 @@ ORDER = {
         {"command_line"},
         {"experiment"},
         {"training", "evaluation", "sampling"},
-        {"tuning", "comparison"},
+        {"tuning", "comparison", "exporting", "gpu"},
         {"user_study"},
         {"*"},
     ],

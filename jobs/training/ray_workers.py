@@ -89,8 +89,10 @@ def _work(given: dict[str, Any]) -> None:
         if not store.read([outcome]):  # it did not end, it died
             raise
     finally:
-        # Whoever leaves early lets the others go: in their next reduction they see that it has left.
-        torch.distributed.destroy_process_group()
+        # Whoever leaves early lets the others go: in their next reduction they see that it has left. NCCL would wait
+        # here for the others, whom Ray Train ends.
+        if torch.distributed.get_backend() != "nccl":
+            torch.distributed.destroy_process_group()
 
 
 def _fit_beside(task: ClipTask, chunks: Sequence[Any]) -> Result | None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import ray
-import torch
 
 from infra import clip_folder
 from infra.clip_folder import ClipFolder
@@ -23,7 +22,7 @@ from jobs.experiment.result import OutOfMemoryResult, Result, write_result
 from jobs.training.fit_clip import ClipFrames, fit_clip
 from jobs.training.progress import reporter
 from model.config import RUN_SETTINGS, TrainConfig
-from model.device import keep_freed_memory, skip_compiler_import, use_assigned_threads
+from model.device import keep_freed_memory, limit_memory, skip_compiler_import, use_assigned_threads
 from model.training import memory
 from model.training.workers import PeerLost
 
@@ -135,8 +134,8 @@ def setup_process(config: TrainConfig) -> None:
     share = 1.0
     if ray.is_initialized() and (context := ray.get_runtime_context()).worker.mode == ray.WORKER_MODE:
         share = context.get_assigned_resources().get("GPU", 1)
-    if torch.cuda.is_available() and share < 1:  # else the first clip there would take what the others need
-        torch.cuda.set_per_process_memory_fraction(share)
+    if share < 1:  # else the first clip there would take what the others need
+        limit_memory(share)
 
 
 def failure(task: ClipTask, error: Exception) -> Result:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from model import checkpoint as ckpt
 from model.config import TrainConfig
-from model.device import peak_gib, resolve
+from model.device import peak_gib
 from model.networks.generators import GeneratorStack
 from model.training.memory import OutOfMemory, is_out_of_memory
 from model.training.state import TrainState, check_same, first_state, next_scale, restore, set_learning_rate, untrained
@@ -95,8 +95,6 @@ def train_clip(
     """
     workers = Workers()
     device = workers.device
-    if device.type == "cuda" and resolve(config.precision, device) == "float32":
-        torch.backends.cudnn.allow_tf32 = False  # else "float32" convolutions round their inputs to 10 bits
     training_set = TrainingSet(pyramids, config, workers)
     saved = workers.from_leader(ckpt.resume(path, warn) if workers.leads else None)
     if config.trained_scales == 0:
@@ -184,6 +182,6 @@ def _finite_means(
 def _check_weights(state: TrainState) -> None:
     """Losses are those before a step; a checkpoint must not hold weights that the last step broke."""
     trained = [p for optimizer in state.optimizers for group in optimizer.param_groups for p in group["params"]]
-    if not all(bool(p.isfinite().all()) for p in trained):
+    if not bool(torch.stack([p.isfinite().all() for p in trained]).all()):  # one answer from the device
         place = f"scale {state.scale}, iteration {state.iteration}"
         raise NonFiniteLoss(f"{place}: the weights after it are not finite; lower lr or set precision=float32")

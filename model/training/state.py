@@ -77,6 +77,7 @@ def first_state(config: TrainConfig, sizes: Sequence[ScaleSize], device: torch.d
         torch.manual_seed(_seed(config, 0))
         stack = new_stack(config, sizes).to(device)
         critic = _new_critic(config, device) if config.vae_levels == 0 else None
+    _compile(stack, 0)
     return TrainState(stack, critic, _optimizers(stack, critic, 0), 0, 0)
 
 
@@ -89,6 +90,7 @@ def next_scale(state: TrainState, training_set: TrainingSet) -> TrainState:
         stack.grow()
         if n == config.vae_levels:
             critic = _new_critic(config, device)  # Dⁿ starts from Dⁿ⁻¹; the first one is fresh
+    _compile(stack, n)
     if n >= config.vae_levels or config.vae_noise:
         squares = torch.zeros((), device=device)
         for batch in training_set.measuring(n):
@@ -118,6 +120,7 @@ def restore(saved: ckpt.Checkpoint, training_set: TrainingSet, clip_id: str, pat
     assert stack is not None  # of this config, which has networks
     stack = stack.to(device)
     stack.config = config
+    _compile(stack, *range(stack.num_scales))
     critic = None
     if saved.critic is not None:
         critic = _new_critic(config, device)
@@ -154,6 +157,16 @@ def _optimizers(stack: GeneratorStack, critic: Critic | None, n: int) -> tuple[t
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
     return tuple(optimizers)
+
+
+def _compile(stack: GeneratorStack, *scales: int) -> None:
+    """With `config.compile`, have generators compiled when they first run, for every size and use of each."""
+    if stack.config.compile:
+        import torch._dynamo
+
+        torch._dynamo.config.recompile_limit = 256  # by default 8, and all generators share one `forward`
+        for n in scales:
+            stack.generator(n).compile(dynamic=False)
 
 
 def set_learning_rate(state: TrainState, total: int) -> None:

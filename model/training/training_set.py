@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from model.config import TrainConfig
+from model.device import on_device
 from model.pyramid import ScaleSize
 from model.training.memory import largest_micro_batch
 from model.training.workers import Workers
@@ -173,7 +174,7 @@ class TrainingSet:
             return kept[n, number]
         if n > 0 and any(scale not in (0, n) for scale, _ in kept):  # a scale needs itself and scale 0
             self._kept = kept = {key: real for key, real in kept.items() if key[0] in (0, n)}
-        real = torch.from_numpy(self._pyramids[number][n])[None].to(self.workers.device)
+        real = on_device(self._pyramids[number][n], self.workers.device)[None]
         if sum(other.nbytes for other in kept.values()) + real.nbytes <= KEPT_BYTES:
             kept[n, number] = real
         return real

@@ -16,6 +16,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
+from model.device import training_device
+
 T = TypeVar("T")
 
 
@@ -29,8 +31,7 @@ class Workers:
     def __init__(self) -> None:
         # cpu=True where there is no GPU: without it accelerate takes each process for the only one.
         self._accelerator = Accelerator(cpu=not torch.cuda.is_available())
-        device = self._accelerator.device  # a GPU's is without a number where there is one process
-        self.device = torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
+        self.device = training_device()  # accelerate has chosen this process's GPU
         self.size: int = self._accelerator.num_processes
         self.rank: int = self._accelerator.process_index
 
