@@ -1,4 +1,4 @@
-"""Dockerfile, compose.yaml and their neighbours, read: what would fail, or let strangers in, on a machine with Docker.
+"""compose.yaml and what belongs to it, read: what would fail, or let strangers in, on a machine with Docker.
 
 Each check is tried on a copy with the fault that it is for.
 """
@@ -6,7 +6,6 @@ Each check is tried on a copy with the fault that it is for.
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,7 +16,9 @@ import click
 import pytest
 import yaml
 
-from tests.infra.compose import CLUSTER
+from tests.infra.compose import CLUSTER, compose
+from tests.pages import Typed, typed_in
+from tests.programs import check
 
 ROOT = CLUSTER.parent.parent
 SECRET = re.compile(r"PASSWORD|SECRET|TOKEN")
@@ -147,102 +148,20 @@ def test_docker_compose_takes_the_files_and_says_in_one_line_that_secrets_are_mi
         assert (taken.returncode, taken.stderr) == (0, "")
 
 
-# -- Dockerfile
+# -- the page
 
 
-def instructions(text: str) -> list[tuple[str, str]]:
-    """(FROM, python:3.12 AS base) …"""
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    return [
-        (found[0], found[1]) for found in re.findall(r"^([A-Z]+) (.*)$", "\n".join(lines).replace("\\\n", ""), re.M)
-    ]
-
-
-def dockerfile_complaints(text: str) -> list[str]:
-    """What is wrong with a Dockerfile."""
-    found, stages, user = [], dict[str, str](), ""
-    torch = re.search(r"torch==\S+", (ROOT / "setup.cfg").read_text())
-    for instruction, rest in instructions(text):
-        words = shlex.split(rest)
-        if instruction == "FROM":
-            base, _, stage = words
-            user = stages.get(base, "root")
-            if base not in stages and not PINNED.fullmatch(base):
-                found.append(f"{base} has no version")
-        elif instruction == "USER":
-            user = words[0]
-        elif instruction in ("COPY", "ADD"):
-            found += [f"{source} does not exist" for source in words[:-1] if not (ROOT / source).exists()]
-            found += [f"{source} is not sent" for source in words[:-1] if source != "." and not is_sent(source)]
-        elif instruction == "HEALTHCHECK":
-            found += [
-                f"{word} does not exist" for word in re.findall(r"[\w/]+\.\w+", rest) if not (ROOT / word).exists()
-            ]
-        elif instruction in ("ENV", "ARG") and SECRET.search(rest):
-            found.append(f"{rest} is in the image")
-        elif instruction == "RUN":
-            for install in re.findall(r"pip install [^&]*", rest):
-                if "--require-hashes" not in install and (not torch or torch[0] not in install):
-                    found.append("a package is not that of the lock file or of setup.cfg")
-        if instruction != "FROM" or words[2] not in stages:
-            stages[stage] = user
-    found += [f"{target} is root" for target in ("cpu", "cuda") if stages.get(target, "root") in ("root", "0")]
-    if "HEALTHCHECK" not in dict(instructions(text)):
-        found.append("no health check")
-    return found
-
-
-DOCKERFILE_FAULTS = {
-    "has no version": ("FROM python:3.11.14-slim-bookworm", "FROM python:latest"),
-    "cpu is root": ("USER 1000", ""),
-    "requirements-cpus.txt does not exist": ("requirements-cpu.txt /opt", "requirements-cpus.txt /opt"),
-    "a package is not": ("--require-hashes ", ""),
-    "not that of the lock file or of setup.cfg": ("torch==2.13.0+cpu", "torch==2.12.0+cpu"),
-    "is in the image": ("ENV PYTHONPATH=/app", "ENV RAY_AUTH_TOKEN=x PYTHONPATH=/app"),
-    "infra/cluster/health.sh does not exist": ("infra/cluster/healthy.sh", "infra/cluster/health.sh"),
-    "no health check": ("HEALTHCHECK", "# HEALTHCHECK"),
-    "README.md is not sent": ("COPY . .", "COPY README.md ."),
-}
-
-
-def test_the_dockerfile_has_no_fault() -> None:
-    assert dockerfile_complaints((CLUSTER / "Dockerfile").read_text()) == []
-
-
-@pytest.mark.parametrize("fault", DOCKERFILE_FAULTS)
-def test_a_fault_in_the_dockerfile_is_found(fault: str) -> None:
-    right, wrong = DOCKERFILE_FAULTS[fault]
-    text = (CLUSTER / "Dockerfile").read_text()
-    assert right in text
-    assert any(fault in complaint for complaint in dockerfile_complaints(text.replace(right, wrong)))
-
-
-# -- what Docker is sent
-
-
-def is_sent(path: str) -> bool:
-    """Whether Dockerfile.dockerignore lets Docker have a file: the last line that fits it, or its folder, counts."""
-    sent = True
-    lines = (CLUSTER / "Dockerfile.dockerignore").read_text().splitlines()
-    for line in (line for line in lines if line and not line.startswith("#")):
-        pattern = re.escape(line.removeprefix("!")).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")
-        if re.fullmatch(f"{pattern}(?:/.*)?", path):
-            sent = line.startswith("!")
-    return sent
-
-
-def test_the_image_holds_the_code_and_no_secret() -> None:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, text=True, capture_output=True)
-    files = listed.stdout.split() or [str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py")]
-    code = [
-        file for file in files if re.match(r"(infra|pipeline|model|jobs)/.*\.(py|j2|css|js|html|sh|ini|txt)$", file)
-    ]
-    assert len(code) > 100 and [file for file in code if not is_sent(file)] == []
-    assert [file for file in files if is_sent(file) and not re.match("(infra|pipeline|model|jobs)/", file)] == []
-    assert not any(map(is_sent, ("infra/cluster/.env", ".git/config", "runs/demo/result.json", ".venv/bin/python")))
-
-
-def test_git_ignores_the_secrets() -> None:
-    ignored = subprocess.run(["git", "check-ignore", "infra/cluster/.env"], cwd=ROOT, capture_output=True, text=True)
-    assert ignored.returncode in (0, 128), "infra/cluster/.env is not in .gitignore"  # 128: no repository here
-    assert "/infra/cluster/.env" in (ROOT / ".gitignore").read_text().splitlines()
+def test_what_the_page_runs_in_containers_is_understood_there(tmp_path: Path) -> None:
+    """What stands behind `docker compose … exec SERVICE` and `docker run … IMAGE`."""
+    services, inside = compose()["services"], []
+    for typed in typed_in("infra/cluster/README.md"):
+        words = list(typed.words)
+        if words[:2] == ["docker", "compose"] and "exec" in words:
+            at = words.index("exec") + 1
+            assert words[at] in services
+            inside.append(words[at + 1 :])
+        elif words[:2] == ["docker", "run"]:
+            inside.append(words[next(i for i, word in enumerate(words) if word.startswith("hp-vae-gan:")) + 1 :])
+    assert {words[0] for words in inside} == {"ray", "python", "mlflow"}
+    for words in inside:
+        check(Typed("infra/cluster/README.md", tuple(words)), tmp_path / "runs")
