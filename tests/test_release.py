@@ -112,8 +112,6 @@ def test_a_corpus_by_the_wheel_alone(program: Path, tmp_path: Path) -> None:
     assert f"next:    hp-vae-gan sample {clip} --out samples/" in done
     assert f"MLflow:  hp-vae-gan ui --storage {tmp_path / 'runs'}" in done
     assert f"hp-vae-gan sample {clip}" in (tmp_path / "runs" / "wheel" / "gallery.html").read_text()
-    made = run(program, "sample", str(clip), "--n", "1", "--out", "samples/", cwd=tmp_path)
-    assert list((tmp_path / "samples").glob("sample_*.mp4")), made
 
 
 # -- one version
