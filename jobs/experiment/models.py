@@ -108,3 +108,24 @@ def frames_of_real(given: str, config: TrainConfig) -> list[np.ndarray]:
     """
     frames = frames_of_folder(given)
     return frames_of_source(given, config) if frames is None else frames
+
+
+def frames_of_model(
+    model: str, clip_id: str, config: TrainConfig, real: str | None, *, needed: bool = True
+) -> list[np.ndarray]:
+    """The clip that a model's videos are made of, uint8 (T, H, W, 3) RGB a chunk.
+
+    Args:
+        model: its folder or checkpoint, path or URI. clip_id: that the checkpoint names.
+        real: --real; None: the frames of the experiment around the model.
+        needed: whether it is an error if it is nowhere; else there are no chunks then.
+
+    Raises ValueError, one line, if it is nowhere, UsageError, and VideoError for a --real that cannot be read.
+    """
+    if real is not None:
+        return frames_of_real(real, config)
+    entries = chunks_of_checkpoint(Store.open(model, "CLIP"), clip_id)
+    if not entries and needed:
+        cause = f"the clip {clip_id} is needed, whose frames no experiment around it has"
+        raise ValueError(f"{model}: {cause}; give --real CLIP")
+    return [shards.read_clip(entry).frames_thwc for entry in entries]

@@ -17,10 +17,9 @@ from torch import Tensor
 
 from infra import clip_folder
 from infra.errors import counted, printable
-from infra.store import Store
 from jobs import command_line
 from jobs.command_line import Length
-from jobs.experiment.models import chunks_of_checkpoint, frames_of_real
+from jobs.experiment.models import frames_of_model
 from jobs.reports.pictures import contact_sheet, side_by_side, write_png
 from jobs.sampling import given as inputs
 from jobs.sampling.applications import count, results
@@ -35,7 +34,6 @@ from model.pyramid import ScaleSize, build, to_frames, to_video, training_pyrami
 from model.sampling.sample import frames_per_second
 from model.sampling.sampler import Sampler, check_video
 from model.sampling.variations import diverse
-from pipeline import shards
 from pipeline.video import MAX_PIXELS, VideoError, encode, writing
 
 PLAIN = 10  # samples by default
@@ -98,19 +96,8 @@ def _divisible(long: Length, config: TrainConfig) -> int:
 
 
 def _frames_for(request: SampleRequest, loaded: LoadedModel, *, needed: bool = True) -> list[np.ndarray]:
-    """The clip that a model's videos are made of, uint8 (T, H, W, 3) a chunk.
-
-    Args: needed: whether it is an error if it is nowhere; else there are no chunks then.
-
-    Raises ValueError, one line, if it is nowhere, VideoError for a --real that cannot be read.
-    """
-    if request.real is not None:
-        return frames_of_real(request.real, loaded.config)
-    entries = chunks_of_checkpoint(Store.open(request.model, "CLIP"), loaded.name)
-    if not entries and needed:
-        cause = f"the clip {loaded.name} is needed, whose frames no experiment around it has"
-        raise ValueError(f"{request.model}: {cause}; give --real CLIP")
-    return [shards.read_clip(entry).frames_thwc for entry in entries]
+    """See `frames_of_model`."""
+    return frames_of_model(request.model, loaded.name, loaded.config, request.real, needed=needed)
 
 
 # -- plain samples

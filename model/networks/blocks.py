@@ -69,7 +69,7 @@ def _each_frame(x: Tensor, weight: Tensor, bias: Tensor | None, around: int, lea
     image = x.shape[2] == 1  # squeezed, as flatten and unflatten would leave strides that no layout has
     y = F.conv2d(x.squeeze(2) if image else x.movedim(2, 1).flatten(0, 1), weight, bias, padding=around)
     y = F.leaky_relu_(y, LEAK) if leaky else y
-    return y.unsqueeze(2) if image else y.unflatten(0, (len(x), -1)).movedim(1, 2)
+    return y.unsqueeze(2) if image else y.unflatten(0, (x.shape[0], -1)).movedim(1, 2)
 
 
 def _slow_in_3d(x: Tensor) -> bool:
@@ -79,7 +79,7 @@ def _slow_in_3d(x: Tensor) -> bool:
     C·T·H ≤ 20480 (use_mkldnn in aten/src/ATen/native/Convolution.cpp). In float64, which tests use, it has no other.
     """
     in_bf16 = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
-    return x.device.type == "cpu" and not in_bf16 and len(x) == 1 and x[0, ..., 0].numel() <= 20480
+    return x.device.type == "cpu" and not in_bf16 and x.shape[0] == 1 and x[0, ..., 0].numel() <= 20480
 
 
 def widened(x: Tensor) -> Tensor:
@@ -112,6 +112,12 @@ class NormBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, T, H, W) → (B, out, T, H, W), each sample normalised by its own statistics."""
         y = self.convolved(x)
+        if torch.compiler.is_exporting():  # of any number of samples: all their channels as those of one
+            batch, channels = y.shape[:2]
+            one = y.flatten(0, 1)[None].contiguous(memory_format=torch.channels_last_3d)
+            weight, bias = self.weight.repeat(batch), self.bias.repeat(batch)
+            rows = F.batch_norm(one, None, None, weight, bias, training=True).unflatten(1, (batch, channels))
+            return F.leaky_relu(rows[0], LEAK)
         # batch_norm on one sample at a time: its kernels keep bf16 and channels_last_3d, with float32 statistics;
         # group_norm and instance_norm copy or convert (3 to 10 times slower backward on a CPU).
         rows = [F.batch_norm(row, None, None, self.weight, self.bias, training=True) for row in y.split(1)]

@@ -160,7 +160,7 @@ class GeneratorStack(nn.Module):
         if noise is None:
             return up, up
         noise = noise.to(up.device)
-        rest = len(up) - len(noise)
+        rest = up.shape[0] - noise.shape[0]
         return up, torch.cat([up[:rest], up[rest:] + noise]) if rest else up + noise
 
     def join(self, base: Tensor | None, residual: Tensor) -> Tensor:
@@ -207,12 +207,13 @@ class GeneratorStack(nn.Module):
             networks.append((self.generators[k], decay ** (n - k)))
         return networks
 
-    def noise(self, n: int, batch: int, generator: torch.Generator) -> Tensor | None:
-        """z_n of eq. 9 times its amplitude, (B, *noise_shape(n)), on the generator's device.
+    def has_noise(self, n: int) -> bool:
+        """Whether scale n adds z_n: not scale 0, and not the VAE scales unless `vae_noise`."""
+        return n >= 1 and (n >= self.config.vae_levels or self.config.vae_noise)
 
-        None at scale 0, and at VAE scales unless `vae_noise`: there is none.
-        """
-        if n < 1 or (n < self.config.vae_levels and not self.config.vae_noise):
+    def noise(self, n: int, batch: int, generator: torch.Generator) -> Tensor | None:
+        """z_n of eq. 9 times its amplitude, (B, *noise_shape(n)), on the generator's device; None if it has none."""
+        if not self.has_noise(n):
             return None
         z_n = torch.randn((batch, *self.noise_shape(n)), generator=generator, device=generator.device)
         return z_n.mul_(self.noise_amps[n])

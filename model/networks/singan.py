@@ -52,7 +52,7 @@ class SinganStack(GeneratorStack):
         up = self.upsample(below, n)
         if noise is None:
             return up, pad(up, self.margin)
-        rest = len(up) - len(noise)
+        rest = up.shape[0] - noise.shape[0]
         random = F.interpolate(below[rest:], size=self._enlarged(n), mode="trilinear", align_corners=True)
         random = random + noise.to(up.device)
         return up, torch.cat([pad(up[:rest], self.margin), random]) if rest else random

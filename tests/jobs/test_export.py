@@ -1,0 +1,291 @@
+"""jobs/export.py: what it writes makes the samples of sample.py where this repository is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import venv
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.models import Model
+
+from jobs import export, sample
+from jobs.sampling import run as sampling
+from model import checkpoint
+from model.checkpoint import Checkpoint
+from model.config import TrainConfig
+from model.networks.stacks import new_stack
+from model.presets import demo, image_demo, of_method
+from model.pyramid import ladder
+from tests.model.test_official import ARGS, Reference, write
+from tests.pages import parts_of
+
+from .conftest import make_video
+
+SEED, INDEX, PARITY = 5, 3, 1e-4
+HEAVY = ("torch", "mlflow", "numpy", "onnxruntime")
+HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
+
+
+def small(config: TrainConfig, **changes: object) -> TrainConfig:
+    settings = {
+        "num_scales": 2,
+        "min_size": 12,
+        "max_size": 18,
+        "channels": 4,
+        "iters_per_scale": 1,
+        "patch_scale": None,
+    }
+    return replace(config, **{**settings, **changes})  # type: ignore[arg-type]
+
+
+MODELS = {
+    "video": small(demo()),
+    "consingan": small(of_method(demo(), "consingan")),
+    "image": small(image_demo(), latent="patchvae", latent_dim=5),
+    "singan": small(of_method(image_demo(), "singan")),
+    "patches": small(demo(), patch_scale=1, patch_passes=1, patch_coarse_passes=1),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Untrained models, as checkpoints, and a folder of the authors' code."""
+    folder = tmp_path_factory.mktemp("export")
+    torch.manual_seed(1)
+    for name, config in MODELS.items():
+        sizes = ladder(config, 48, 64)
+        stack = new_stack(config, sizes)
+        while stack.num_scales < config.trained_scales:
+            stack.grow()
+        trained = Checkpoint(
+            config=config,
+            sizes=tuple((size.frames, size.height, size.width) for size in sizes),
+            clip_id=name,
+            samples=1,
+            scale=stack.num_scales - 1,
+            iteration=1,
+            train_s=0.0,
+            noise_amps=tuple(0.3 * n for n in range(stack.num_scales)),
+            generators=dict(stack.state_dict()),
+            critic=None,
+            optimizers=(),
+        )
+        checkpoint.save(trained, folder / f"{name}.pt")
+    (folder / "theirs").mkdir()
+    args = ARGS | {"img_size": 40, "stop_scale": 1, "stop_scale_time": 1, "vae_levels": 1}
+    write(folder / "theirs", Reference(width=4, latent=4, scales=2).state_dict(), amps=[1, 0.3], args=args)
+    make_video(folder / "clip.mp4")
+    return folder
+
+
+@pytest.fixture
+def sampled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[object]:
+    """A function: arguments of sample.py → what it writes, float32 (1, 3, T, H, W), and as the frames of that."""
+    parts: list[tuple[torch.Tensor, np.ndarray]] = []
+    frames = sampling._frames
+
+    def recorded(part: torch.Tensor) -> np.ndarray:
+        parts.append((part.clone(), frames(part)))
+        return parts[-1][1]
+
+    def run(*arguments: object) -> tuple[np.ndarray, np.ndarray]:
+        parts.clear()
+        words = [*map(str, arguments), "--seed", str(SEED), "--only", str(INDEX), "--out", str(tmp_path / "samples")]
+        assert sample.main(words) == 0
+        ((video, uint8),) = parts
+        return video.numpy(), uint8
+
+    monkeypatch.setattr(sampling, "_frames", recorded)
+    yield run
+
+
+def without_source(folder: Path, script: str) -> str:
+    """Run a script in a new environment that sees the packages of this one, and nothing of this repository."""
+    venv.create(folder / "venv", with_pip=False)
+    (site,) = (folder / "venv").glob("lib/python*/site-packages")
+    found = [importlib.util.find_spec(name) for name in HEAVY]
+    homes = {str(Path(spec.origin).parent.parent) for spec in found if spec and spec.origin}
+    (site / "heavy.pth").write_text("\n".join(sorted(homes)))  # paths alone: the .pth files there are not read
+    if any((Path(home) / "model").is_dir() for home in homes):
+        pytest.skip("this project is installed as a package, beside what it needs")
+    script = f"import importlib.util\nassert importlib.util.find_spec('model') is None, 'the source is here'\n{script}"
+    (folder / "script.py").write_text(script)
+    command = [str(folder / "venv" / "bin" / "python"), "-I", str(folder / "script.py")]
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def page_blocks() -> tuple[str, str, str]:
+    """The Python of the page's part on exports: MLflow's, a program's, ONNX's."""
+    mlflow, program, onnx = (block.text for block in parts_of("jobs/README.md")[1] if block.is_python)
+    assert "mlflow.pyfunc" in mlflow and "torch.export.load" in program and "onnxruntime" in onnx
+    return mlflow, program, onnx
+
+
+def exported(*arguments: object) -> None:
+    assert export.main([*map(str, arguments)]) == 0
+
+
+@pytest.mark.slow
+def test_files_make_the_samples_of_sample_py_without_the_source(
+    made: Path, sampled: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the very lines of the page. Networks of all methods, of videos and of images, and the authors' files."""
+    _, program, onnx = page_blocks()
+    lines = [f"import numpy\nseeds = 'seed={SEED}, index={INDEX}'\nmade = {{}}"]
+    want: dict[str, np.ndarray] = {}
+    exported(made / "theirs", "--to", "checkpoint", "--out", tmp_path / "theirs.pt")
+    shutil.copy(tmp_path / "theirs.pt", made / "theirs.pt")
+    capsys.readouterr()
+    for name in ("video", "consingan", "image", "singan", "theirs"):
+        exported(made / f"{name}.pt", "--to", "torch", "--out", tmp_path / f"{name}.pt2")
+        about = json.loads((tmp_path / f"{name}.pt2.json").read_text())
+        assert about["difference"] <= PARITY and about["missing"] == "" and about["model"] == name
+        block = program.replace("bikes", name).replace("seed=0, index=3", f"seed={SEED}, index={INDEX}")
+        lines.append(f"{block}\nmade['{name}'] = video.detach().numpy()\nmade['{name} uint8'] = frames.numpy()")
+        lines.append("two = program(torch.cat([z, z]), [torch.cat([n, n]) for n in noise])\nassert len(two) == 2")
+        want[name], want[f"{name} uint8"] = sampled(made / f"{name}.pt", "--precision", "float32")  # type: ignore[operator]
+    assert "but for" in capsys.readouterr().out
+    theirs, _ = sampled(made / "theirs")  # type: ignore[operator]
+    assert (theirs == want["theirs"]).all()
+    if HAS_ONNX:
+        exported(made / "theirs", "--to", "onnx", "--out", tmp_path / "theirs.onnx")
+        assert "ONNX, opset 18, of " in capsys.readouterr().out
+        assert json.loads((tmp_path / "theirs.onnx.json").read_text())["opset"] == 18
+        lines.append(f"{onnx.replace('bikes', 'theirs')}\nmade['onnx'] = video")
+        want["onnx"] = want["theirs"]
+    lines.append("numpy.savez('made.npz', **made)")
+    without_source(tmp_path, "\n".join(lines))
+    got = np.load(tmp_path / "made.npz")
+    assert set(got) == set(want)
+    for name, video in want.items():
+        if name.endswith("uint8"):
+            assert (np.abs(got[name].astype(int) - video) <= 1).all() and (got[name] == video).mean() > 0.99, name
+        else:
+            assert video.std() > 0.1 and np.abs(got[name] - video).max() <= PARITY, name
+
+
+@pytest.mark.slow
+def test_registered_models_make_the_frames_of_sample_py_without_the_source(
+    made: Path, sampled: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the clip's patches, for which the clip travels too; and an image. A second export is a second version."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    real = ("--real", made / "clip.mp4")
+    there = ("--to", "mlflow", "--tracking-uri", uri)
+    exported(made / "patches.pt", *there, *real, "--name", "patches of mine")
+    exported(made / "singan.pt", *there)
+    exported(made / "singan.pt", *there, "--precision", "float32")
+    assert "models:/singan/2: registered in sqlite" in capsys.readouterr().out
+
+    client = MlflowClient(uri, registry_uri=uri)
+    version = client.get_model_version("patches of mine", "1")
+    assert version.tags["clip_id"] == "patches" and "The clip's frames are in it" in version.description
+    meta = Model.load(unquote(urlsplit(client.get_model_version_download_uri("patches of mine", "1")).path))
+    assert [spec.name for spec in meta.signature.inputs] == ["seed", "n", "size"]
+    assert meta.saved_input_example_info is not None
+    assert [logged.model_id for logged in client.search_logged_models(["1"])].count(meta.model_id) == 1
+
+    block = re.sub('sqlite:.*?(?=")', uri, page_blocks()[0])
+    script = textwrap.dedent("""
+        import sys, types
+        import numpy
+        sys.modules["model"] = types.ModuleType("model")  # of another program
+        made = {}
+        for name, number in (("patches of mine", 1), ("singan", 1), ("singan", 2)):
+            exec(BLOCK.replace("bikes-1b0f76-000000/1", f"{name}/{number}").replace('{"seed": 0, "n": 2}', ASKED))
+            made[f"{name} {number}"] = videos
+        singan = mlflow.pyfunc.load_model("models:/singan/1")
+        made["wide"] = singan.predict({"seed": 1, "size": "18x40"})
+        for wrong in ({"seed": -1}, {"n": 0}, {"size": "large"}, {"size": "9000x900000"}):
+            try:
+                singan.predict(wrong)
+            except Exception as error:
+                print(str(error).splitlines()[0])
+        assert not [name for name in sys.modules if name.split(".")[0] in ("infra", "jobs", "ray")]
+        numpy.savez("made.npz", **made)
+    """)
+    asked = json.dumps({"seed": SEED, "n": INDEX + 1})
+    script = f"BLOCK, ASKED = {block!r}, {asked!r}\n{script}"
+    printed = without_source(tmp_path, script).splitlines()
+    got = np.load(tmp_path / "made.npz")
+    for name, arguments in (("patches of mine 1", (made / "patches.pt", *real)), ("singan 1", (made / "singan.pt",))):
+        _, frames = sampled(*arguments)  # type: ignore[operator]
+        want = frames[0] if name.startswith("singan") else frames
+        assert got[name].shape == (INDEX + 1, *want.shape) and got[name].dtype == np.uint8
+        assert want.std() > 10 and (got[name][INDEX] == want).all(), name
+    assert (got["singan 2"] == got["singan 1"]).mean() > 0.9 and got["wide"].shape == (1, 18, 40, 3)
+    assert len(printed) == 4 and "seed=-1: from 0" in printed[0] and "size=large: write" in printed[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nothing.pt", "--to", "torch", "--out", "a.pt2"), "nothing.pt: no such file"),
+        (("clip.mp4", "--to", "torch", "--out", "a.pt2"), "clip.mp4: not a readable checkpoint"),
+        (("video.pt", "--to", "torch"), "--to torch: needs --out FILE.pt2"),
+        (("video.pt", "--to", "torch", "--out", "video.onnx"), "--to torch writes .pt2; give video.pt2"),
+        (("video.pt", "--to", "checkpoint", "--out", "theirs.pt"), "theirs.pt: is there already"),
+        (("video.pt", "--to", "checkpoint", "--out", "a.pt"), "video.pt is one already"),
+        (("video.pt", "--to", "torch", "--out", "a.pt2", "--name", "a"), "--name: is an option of --to mlflow"),
+        (("video.pt", "--to", "torch", "--out", "a.pt2", "--size", "9x9"), "--size 9x9: write frames"),
+        (("video.pt", "--to", "torch", "--out", "a.pt2", "--size", "14x40x40"), "14 frames cannot be divided"),
+        (("video.pt", "--to", "mlflow", "--out", "a"), "--out: a model for MLflow goes to its registry"),
+        (("video.pt", "--to", "mlflow", "--name", "a/b"), "--name a/b: 1 to 200 characters"),
+        (
+            ("video.pt", "--to", "mlflow", "--tracking-uri", "http://127.0.0.1:1"),
+            "http://127.0.0.1:1: MLflow cannot use",
+        ),
+        (("video.pt", "--to", "mlflow", "--tracking-uri", "file:/x"), "--tracking-uri file:/x: is a folder"),
+        (("patches.pt", "--to", "mlflow", "--tracking-uri", "sqlite:///a.db"), "the clip patches is needed"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    made: Path,
+    arguments: tuple[str, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(made)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    (made / "theirs.pt").touch()
+    before = {*made.iterdir()} | {made / name for name in ("a.db", "a.db.lock")}
+    assert export.main([*arguments]) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("error: ") and said in line
+    assert {*made.iterdir()} <= before
+
+
+def test_a_missing_package_of_onnx_is_one_line(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert export.main([str(made / "video.pt"), "--to", "onnx", "--out", str(made / "a.onnx")]) == 2
+    assert "needs onnx and onnxscript; pip install 'hp-vae-gan[export]'" in capsys.readouterr().out
+
+
+def test_a_program_of_a_model_with_patches_says_what_is_not_in_it(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exported(made / "patches.pt", "--to", "torch", "--out", tmp_path / "layout.pt2")
+    said, missing = capsys.readouterr().out.splitlines()
+    assert "videos of 4×12×16 (T×H×W); sample 0 of seed 0 is sample.py's but for 0" not in said
+    assert missing.startswith("missing: it makes layouts of 4×12×16 (T×H×W); the clip's patches")
+    about = json.loads((tmp_path / "layout.pt2.json").read_text())
+    assert about["video"]["shape"] == ["batch", 3, 4, 12, 16] and about["missing"]
