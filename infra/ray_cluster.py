@@ -145,21 +145,27 @@ class ClipShare:
     """What a clip may take of the cluster.
 
     Attributes:
-        gpus: where the cluster has any; 0.25 puts four clips on one.
+        gpus: where the cluster has any; 0.25 puts four clips on one; None: one.
         cpus: cores, where it has none; None: cores / clips, at least 1.
         max_gpus: how many a cluster grows to that starts a node when a task waits for it; None: it has what it has.
     """
 
-    gpus: float = 1.0
+    gpus: float | None = None
     cpus: int | None = None
     max_gpus: int | None = None
 
+    @property
+    def gpus_a_clip(self) -> float:
+        """What it takes of a cluster that has GPUs."""
+        return 1.0 if self.gpus is None else self.gpus
+
     def check(self) -> None:
         """Raises UsageError for what no cluster has."""
-        if self.gpus <= 0 or (self.gpus > 1 and self.gpus % 1):
-            raise UsageError(f"--gpus-per-clip {self.gpus:g}: above 0, and whole above 1")
-        if self.max_gpus is not None and self.max_gpus < self.gpus:
-            raise UsageError(f"--max-gpus {self.max_gpus}: at least --gpus-per-clip, which is {self.gpus:g}")
+        share = self.gpus_a_clip
+        if share <= 0 or (share > 1 and share % 1):
+            raise UsageError(f"--gpus-per-clip {share:g}: above 0, and whole above 1")
+        if self.max_gpus is not None and self.max_gpus < share:
+            raise UsageError(f"--max-gpus {self.max_gpus}: at least --gpus-per-clip, which is {share:g}")
         if self.cpus is not None and self.cpus < 1:
             raise UsageError(f"--cpus-per-clip {self.cpus}: at least 1")
 
@@ -178,16 +184,17 @@ class ClipShare:
             if not names_a_cluster():
                 cause = f"--max-gpus {self.max_gpus}: a Ray that starts on this machine gets no further GPU"
                 raise UsageError(f"{cause}; leave it out, or set RAY_ADDRESS")
-            return self._gpu_slots(self.max_gpus // self.gpus)
+            return self._gpu_slots(self.max_gpus // self.gpus_a_clip)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpus, cpus = ([node.get(name, 0) for node in nodes] for name in ("GPU", "CPU"))
         if max(gpus) > 0:
-            share = self.gpus
+            share = self.gpus_a_clip
             if share <= 0 or share > max(gpus) or (share > 1 and share % 1):
                 most = f"at most {max(gpus):g}, the most a node has"
                 raise UsageError(f"--gpus-per-clip {share:g}: above 0, {most}, and whole above 1")
             count = sum(min(gpu // share, cpu) for gpu, cpu in zip(gpus, cpus, strict=True))
             return self._gpu_slots(count)
+        self.check_without_gpu()
         if max(cpus) < 1:
             cause = "the cluster has no GPU and no core for a clip"
             raise UsageError(f"{cause}; if it starts nodes when clips wait, give --max-gpus N, the most that it starts")
@@ -196,8 +203,14 @@ class ClipShare:
             raise UsageError(f"--cpus-per-clip {cores}: at least 1, at most {max(cpus):g}, the most a node has")
         return Slots(OWN_PROCESS | {"num_cpus": cores}, max(1, int(sum(cpu // cores for cpu in cpus))))
 
+    def check_without_gpu(self) -> None:
+        """Raises UsageError if GPUs were asked for, where there are none: CPUs would take weeks in their place."""
+        if self.gpus is not None:
+            mend = "see to the driver and the nodes, or leave it out to train on CPU cores"
+            raise UsageError(f"--gpus-per-clip {self.gpus:g}: there is no GPU; {mend}")
+
     def _gpu_slots(self, count: float) -> Slots:
-        return Slots(OWN_PROCESS | {"num_gpus": self.gpus, "num_cpus": 1}, max(1, int(count)))
+        return Slots(OWN_PROCESS | {"num_gpus": self.gpus_a_clip, "num_cpus": 1}, max(1, int(count)))
 
 
 @dataclass

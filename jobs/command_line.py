@@ -257,9 +257,9 @@ def add_tracking_uri(parser: argparse.ArgumentParser) -> None:
 
 def add_share(parser: argparse.ArgumentParser, of: str = "clip") -> None:
     """--gpus-per-clip, --cpus-per-clip, --max-gpus: `share_of` reads them. of: what takes them, a clip or a trial."""
-    gpus = f"GPUs a {of}, where the cluster has any; 0.25: four on one"
+    gpus = f"GPUs a {of}; 0.25: four on one (default: 1 where the cluster has any, else none)"
     cpus = f"CPU cores a {of}, where it has no GPU (default: cores / {of}s, at least 1)"
-    parser.add_argument("--gpus-per-clip", type=float, default=ClipShare.gpus, help=gpus)
+    parser.add_argument("--gpus-per-clip", type=float, help=gpus)
     parser.add_argument("--cpus-per-clip", type=int, help=cpus)
     most = (
         "GPUs that the cluster grows to, where it starts a node when a task waits for one (default: those it has now)"

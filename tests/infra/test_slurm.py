@@ -27,7 +27,7 @@ STAND_INS = {
     # One process a task, each with its number; a signal goes to all, as srun forwards it.
     "srun": """#!/bin/bash
 while [[ $1 == -* ]]; do shift; done
-trap 'kill -TERM $(jobs -p)' TERM
+trap 'kill -TERM $(jobs -p) 2>/dev/null' TERM
 for ((task = 0; task < SLURM_NTASKS; task++)); do SLURM_PROCID=$task "$@" & done
 while [ -n "$(jobs -pr)" ]; do wait; done
 """,
@@ -83,7 +83,6 @@ class Slurm:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
 
     def refused(self, *arguments: str, **environment: str) -> str:
