@@ -36,8 +36,10 @@ def preview(request: TrainRequest) -> tuple[bool, Iterator[str]]:
 
 
 def check_share(share: ClipShare) -> None:
-    """Raises UsageError for more cores than this machine has, where the job would start Ray here."""
+    """Raises UsageError for a GPU or more cores than this machine has, where the job would start Ray here."""
     cores, device = share.cpus, best_device().type
+    if share.gpus is not None and device == "cpu" and cluster_address() is None:
+        share.check_without_gpu()
     if cores and cores > (os.cpu_count() or 1) and device == "cpu" and cluster_address() is None:
         raise UsageError(f"--cpus-per-clip {cores}: at most {os.cpu_count()}, which this machine has")
 
@@ -57,7 +59,7 @@ def _plan(request: TrainRequest, corpus: Corpus) -> Iterator[str]:
     total = sum(sum(settings.of(clip.dims).iterations) for clip in waiting)
     yield f"iterations in all: at most {total}, for {counted(len(waiting), 'clip')}"
     cores = share.cores(os.cpu_count() or 1, len(waiting))
-    yield f"resources a clip: {share.gpus} GPU where the cluster has GPUs, else {counted(cores, 'CPU core')}"
+    yield f"resources a clip: {share.gpus_a_clip:g} GPU where the cluster has GPUs, else {counted(cores, 'CPU core')}"
     yield from cost_lines([(clip, settings.of(clip.dims)) for clip in waiting], request.num_samples, cores)
 
 

@@ -124,6 +124,6 @@ def _with_chunks(settings: ModelSettings, args: argparse.Namespace) -> ModelSett
         settings = ModelSettings(replace(videos, stride=args.stride or videos.stride or videos.num_frames))
     elif args.stride is not None or (args.workers_per_video > 1 and settings.stride is None):
         raise UsageError("--workers-per-video and --stride are for long videos; add --long")
-    if args.workers_per_video > 1 and args.gpus_per_clip < 1:
+    if args.workers_per_video > 1 and args.gpus_per_clip is not None and args.gpus_per_clip < 1:
         raise UsageError(f"--gpus-per-clip {args.gpus_per_clip:g}: each of several workers needs a whole GPU; give 1")
     return settings

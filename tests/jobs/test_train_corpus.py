@@ -12,6 +12,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from infra.errors import printable
@@ -79,6 +80,18 @@ def test_a_dry_run_refuses_what_the_run_refuses(trained: Trained) -> None:
         assert plan.stdout.splitlines()[-1] == run.stdout.splitlines()[-1]
     plan = run_job("train_corpus.py", *trained.command, "--dry-run")
     assert plan.returncode == 0 and plan.stdout.count("  done\n") == 2 and "0 clips" in plan.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    """And no training on CPU cores, for which nobody has asked. A share that nobody gave is no demand."""
+    video = make_video(tmp_path / "one.mp4")
+    command = ("--corpus", video, *TINY, "--storage", tmp_path / "runs")
+    for dry in (("--dry-run",), ()):
+        done = run_job("train_corpus.py", *command, "--gpus-per-clip", "0.5", *dry)
+        assert done.returncode == 2 and "--gpus-per-clip 0.5: there is no GPU; see to" in done.stdout.splitlines()[-1]
+    plan = run_job("train_corpus.py", *command, "--dry-run")
+    assert plan.returncode == 0 and "resources a clip: 1 GPU where the cluster has GPUs, else" in plan.stdout
 
 
 def test_storage_holds_what_the_readme_says(trained: Trained) -> None:
