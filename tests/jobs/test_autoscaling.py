@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,14 +19,14 @@ from tests.ports import free_port, ray_head
 from .conftest import TINY, make_video, run_job, run_process
 
 SMALL = 100 * 2**20  # bytes of a node's object store
-CLUSTER = {
+CLUSTER: dict[str, Any] = {
     "cluster_name": "grows",
     "max_workers": 2,
     "upscaling_speed": 10,
     "idle_timeout_minutes": 5,
     "provider": {"type": "fake_multinode", "disable_node_updaters": True, "disable_launch_config_check": True},
     "available_node_types": {
-        "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
         "gpu": {
             "resources": {"CPU": 1, "GPU": 1, "object_store_memory": SMALL},
             "node_config": {},
@@ -33,7 +34,8 @@ CLUSTER = {
             "max_workers": 2,
         },
     },
-    "head_node_type": "head",
+    "head_node_type": "ray.head.default",
+    "cluster_synced_files": [],
     **{name: {} for name in ("auth", "docker", "file_mounts")},
     **{f"{name}_commands": [] for name in ("initialization", "setup", "head_setup", "worker_setup")},
     **{f"{name}_start_ray_commands": [] for name in ("head", "worker")},
@@ -54,8 +56,9 @@ def test_a_ray_that_starts_here_does_not_grow() -> None:
 @pytest.fixture
 def head(tmp_path: Path) -> Iterator[str]:
     """The address of a head without a slot, which starts up to two nodes with a GPU each (Ray is told so)."""
-    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(CLUSTER))
     port, client, ray = free_port(), free_port(), Path(sys.executable).parent / "ray"
+    provider = CLUSTER["provider"] | {"gcs_address": f"127.0.0.1:{port}"}
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(CLUSTER | {"provider": provider}))
     command = [ray, "start", "--head", "--block", "--port", port, "--ray-client-server-port", client, "--num-cpus", 0]
     command += ["--num-gpus", 0, "--include-dashboard", "false", "--object-store-memory", SMALL]
     command += [f"--autoscaling-config={tmp_path / 'cluster.yaml'}"]
