@@ -11,10 +11,11 @@ import torch
 
 from jobs import gpu_check
 from jobs.gpu import compiled, memory, parity, run, speed, workers
-from jobs.gpu.part import Found, NotPossible, Outcome, Part, Setting, outcome_of, table
+from jobs.gpu.part import NotPossible, Outcome, Part, Setting, outcome_of, table
 from model import timing
 from model.presets import paper
 from model.pyramid import ladder
+from tests.jobs.gpu_parts import absent, broken, fine, slow
 
 CONFIG = paper().with_overrides(run.QUICK)
 SETTING = Setting(device="cpu", config=CONFIG, sizes=ladder(CONFIG, 144, 256), seconds=0.01, quick=True)
@@ -23,23 +24,6 @@ SETTING = Setting(device="cpu", config=CONFIG, sizes=ladder(CONFIG, 144, 256), s
 def here(function, *arguments):
     """in_own_process without the process, which takes seconds to start."""
     return function(*arguments)
-
-
-def fine(setting: Setting) -> Found:
-    return Found(True, ["| a |"], {"number": 1})
-
-
-def slow(setting: Setting) -> Found:
-    time.sleep(300)
-    return Found(True, [])
-
-
-def broken(setting: Setting) -> Found:
-    raise ValueError("no\nsuch thing")
-
-
-def absent(setting: Setting) -> Found:
-    raise NotPossible("not on a CPU")
 
 
 def in_place(part: Part, setting: Setting, limit_s: float) -> Outcome:
@@ -108,14 +92,12 @@ def test_the_parts_of_one_process_pass_on_a_cpu(monkeypatch, capfd, tmp_path):
     assert parts["scales"]["clip_hours"] > 0
 
 
+@pytest.mark.slow
 def test_a_wrong_iteration_fails_parity(monkeypatch):
-    """A weight of a loss that is half of what it was."""
+    """Where the weight of one loss is half of what it is on the device."""
     monkeypatch.setattr(parity, "in_own_process", here)
-    wrong = parity.iteration
-    reference = parity.reference
-    monkeypatch.setattr(parity, "reference", partial(_with_half, reference))
-    setting = Setting(device="cpu", config=CONFIG, sizes=SETTING.sizes, seconds=0.01, quick=True)
-    assert not parity.parity(setting).passed and wrong is parity.iteration
+    monkeypatch.setattr(parity, "reference", partial(_with_half, parity.reference))
+    assert not parity.parity(SETTING).passed
 
 
 def _with_half(reference, config, sizes, n, path):
@@ -126,7 +108,7 @@ def _with_half(reference, config, sizes, n, path):
 def test_two_workers_over_gloo_hold_the_same_weights():
     found = workers.two_workers(SETTING)
     assert found.passed, found.lines
-    assert found.figures["gloo"]["equal"] and found.figures["gloo"]["apart"] <= workers.SAME
+    assert found.figures["gloo"]["equal"] and found.figures["gloo"]["apart"] < 1e-5  # measured: rounding
 
 
 @pytest.mark.slow
@@ -146,16 +128,19 @@ def test_clips_an_hour_of_processes_that_start_together(monkeypatch):
     assert found.passed and found.figures["rows"][0]["clips_an_hour"] > 0
 
 
+@pytest.mark.slow
 def test_compiled_generators_change_nothing(monkeypatch):
     """By the compiler's tracing alone: its code for a CPU takes a minute to make."""
     compile_ = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", partial(_compile_plainly, compile_))
+    calls = []
+
+    def traced(module, **options):
+        calls.append(module)
+        compile_(module, backend="eager", **options)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
     found = compiled.compiled(SETTING)
-    assert found.passed and all(row["gradient_error"] < 1e-5 for row in found.figures["rows"])
-
-
-def _compile_plainly(compile_, module, *arguments, **options):
-    compile_(module, *arguments, backend="eager", **options)
+    assert calls and found.passed and all(row["gradient_error"] < 1e-5 for row in found.figures["rows"])
 
 
 def test_a_table_is_aligned():
