@@ -95,7 +95,7 @@ class Services:
             with contextlib.suppress(psutil.NoSuchProcess):
                 family = [process, *process.children(recursive=True)]
                 process.terminate()
-                for member in psutil.wait_procs(family, timeout=10)[1]:
+                for member in psutil.wait_procs(family, timeout=3)[1]:
                     with contextlib.suppress(psutil.NoSuchProcess):
                         member.kill()
                 psutil.wait_procs(family, timeout=20)
