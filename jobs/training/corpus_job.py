@@ -160,9 +160,8 @@ def _train_missing(
         slots = request.share.slots(sum(workers if clip.num_chunks > 1 else 1 for clip in todo))
         if any(clip.num_chunks > 1 for clip in todo) and workers > slots.count:
             raise UsageError(f"--workers-per-video {workers}: the cluster has room for {slots.count}; take fewer")
-    todo = sorted(
-        todo, key=lambda clip: -clip.num_chunks
-    )  # longest first, so that none is left to run alone at the end
+    # Longest first, so that none is left to run alone at the end.
+    todo = sorted(todo, key=lambda clip: -clip.num_chunks)
     with ProgressDisplay(console, clips, clips - len(todo)) as display:
         for result in schedule.run(todo, task_of, slots, display):
             if result.status != "done" and experiment.results([result.clip_id]).get(result.clip_id) != result:
