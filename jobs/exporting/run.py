@@ -135,7 +135,7 @@ def _pyfunc(packed: Packed, loaded: LoadedModel, with_clip: bool) -> Pyfunc:
         code=packed.code,
         loader=packed.loader,
         data=packed.data,
-        requirements=[f"{name}=={version(name)}" for name in REQUIRED],
+        requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIRED],
         images=loaded.config.dims == 2,
         tags={"clip_id": printable(loaded.name), "checkpoint": about["checkpoint_sha256"], "method": about["method"]},
         description=text,
