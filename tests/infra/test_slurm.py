@@ -24,10 +24,11 @@ from tests.jobs.conftest import ROOT, TINY, make_video
 
 SCRIPT = ROOT / "infra" / "cluster" / "slurm" / "train_corpus.sbatch"
 STAND_INS = {
-    # One process a task, each with its number; a signal goes to all, as srun forwards it.
+    # One process a task, each with its number. USR2 goes to all, and TERM kills them, as with Slurm's own.
     "srun": """#!/bin/bash
 while [[ $1 == -* ]]; do shift; done
-trap 'kill -TERM $(jobs -p) 2>/dev/null' TERM
+trap 'kill -USR2 $(jobs -p) 2>/dev/null' USR2
+trap 'kill -KILL $(jobs -p) 2>/dev/null' TERM
 for ((task = 0; task < SLURM_NTASKS; task++)); do SLURM_PROCID=$task "$@" & done
 while [ -n "$(jobs -pr)" ]; do wait; done
 """,
