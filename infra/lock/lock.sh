@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../.."
 UV=${UV:-uv}
 command -v "$UV" >/dev/null || { echo "no $UV; run: make dev" >&2; exit 2; }
 FILES=(requirements-cuda.txt requirements-cpu.txt requirements-dev.txt)
-RUNTIME=(--extra s3 --extra gs --extra postgres --extra tune --extra export)
+RUNTIME=(--extra s3 --extra gs --extra postgres --extra server --extra tune --extra export)
 to=infra/lock
 options=()
 case "${1:-}" in
