@@ -22,6 +22,7 @@ from model.device import CONTEXT_BYTES, best_device, limit_memory, memory_bytes,
 from model.pyramid import ScaleSize
 from model.timing import in_own_process
 from model.training.loop import train_clip
+from model.training.memory import OutOfMemory
 from model.training.training_set import Pyramid
 
 BLOCK_BYTES = 64 * 2**20
@@ -133,6 +134,8 @@ def _attempt(task: ClipTask, sizes: Sequence[ScaleSize], path: Path, limit: int)
         for _ in train_clip(task.config, _noise(sizes), clip_id=task.clip_id, path=path, log=lambda progress: None):
             pass
     except Exception as error:
+        if device.type == "cpu" and "could not create a" in str(error):  # all that oneDNN says of memory that it lacks
+            return failure(task, OutOfMemory(str(error), task.config.micro_batch or 1))
         return failure(task, error)
     return None
 
