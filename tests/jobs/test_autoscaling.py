@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import yaml
 from infra.errors import UsageError
 from infra.ray_cluster import ClipShare
 from tests.ports import free_port, ray_head
+from tests.test_doors import listening
 
 from .conftest import TINY, make_video, run_job, run_process
 
@@ -63,7 +65,11 @@ def head(tmp_path: Path) -> Iterator[str]:
     command += ["--num-gpus", 0, "--include-dashboard", "false", "--object-store-memory", SMALL]
     command += [f"--autoscaling-config={tmp_path / 'cluster.yaml'}"]
     environment = os.environ | {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
-    with ray_head([*map(str, command)], environment, port):
+    with ray_head([*map(str, command)], environment, port) as pid:
+        deadline = time.monotonic() + 60
+        while "raylet" not in dict(listening(pid)):  # which a driver joins; the head's port answers before
+            assert time.monotonic() < deadline, "the head did not come up"
+            time.sleep(0.5)
         yield f"127.0.0.1:{port}"
 
 
