@@ -44,8 +44,8 @@ def machine(setting: Setting) -> Found:
 def _kernel(setting: Setting, device: torch.device) -> str:
     """Of a convolution in the middle of a generator, in bf16: torch's name of what computes it.
 
-    cuDNN 9.8 to 9.14 had slow or wrong bf16 kernels for 3D; torch from 2.9 on falls back on its own, which are slower
-    and take more memory (pytorch issues 166122 and 166643).
+    With cuDNN below 9.15 torch may take its own bf16 kernels for 3D, which are slower and take more memory (pytorch
+    issues 166122 and 166643).
     """
     c = setting.config.channels
     x = torch.empty((1, c, 4, 16, 16), dtype=torch.bfloat16, device=device)
