@@ -193,13 +193,13 @@ def test_a_preempted_corpus_is_queued_again_and_goes_on(slurm: Slurm) -> None:
 
 @pytest.mark.slow
 def test_a_cancelled_job_is_not_queued_again(slurm: Slurm) -> None:
-    """SIGTERM comes before Ray is up; it comes with a preemption, and with scancel."""
-    for state, calls in (("CANCELLED", ""), ("PREEMPTED", f"requeue {os.getpid()}\n")):
+    """SIGTERM comes before Ray is up; it comes with a preemption, and with scancel, when the job is COMPLETING."""
+    for state, calls in (("COMPLETING", ""), ("CANCELLED", ""), ("RUNNING", f"requeue {os.getpid()}\n")):
         process = slurm.start(*TINY, STATE=state)
         wait_for(slurm.token.exists, process)
         time.sleep(1)
         process.send_signal(signal.SIGTERM)
         told = process.communicate(timeout=100)[0]
-        assert (process.returncode, "cancelled; " in told) == (143 if not calls else 0, not calls), told
+        assert (process.returncode, "ended by Slurm; " in told) == (143 if not calls else 0, not calls), told
         assert (slurm.called.read_text() if slurm.called.exists() else "") == calls
         assert not slurm.token.exists()
