@@ -155,7 +155,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     )
     assert plan.returncode == 0, plan.stdout
     assert "4×32×43" in plan.stdout and "13×256×341" in plan.stdout  # 64×48 px: 4:3
-    assert "= 200000" in plan.stdout and "1.0 GPU" in plan.stdout
+    assert "= 200000" in plan.stdout and "resources a clip: 1 GPU where" in plan.stdout
     assert "35 frames" in plan.stdout  # 48 - 13
     assert "48×64 px (H×W)  13 frames from 0.00 s on  to train" in plan.stdout
     assert re.search(r"time: about \S.* of training a clip, .* on this machine's CPU", plan.stdout)
