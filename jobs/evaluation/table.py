@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from infra.errors import counted
+from infra.errors import counted, printable
 from jobs.reports.table import TextTable, markdown_table
 from model.metrics.scores import Score
 
@@ -76,12 +76,12 @@ def markdown(name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip])
 
 def print_scores(console: Console, name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip]) -> None:
     """The same for a terminal, in which the table is as wide as there is room for."""
-    heads, *cells = _cells(rows)
+    heads, *cells = [[printable(cell) for cell in row] for row in _cells(rows)]
     dropped_first = [head for ending in DROPPED_FIRST for head in heads if head.endswith(ending)]
-    console.print(f"{name}: {_settings_line(settings)}", soft_wrap=True)
+    console.print(f"{printable(name)}: {_settings_line(settings)}", soft_wrap=True)
     TextTable("", heads, cells, numbers=heads[1:], dropped_first=dropped_first).print(console)
     for line in _notes(rows):
-        console.print(line, soft_wrap=True)
+        console.print(printable(line), soft_wrap=True)
 
 
 def _settings_line(settings: Mapping[str, Any]) -> str:

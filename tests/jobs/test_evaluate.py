@@ -349,7 +349,9 @@ def test_names_that_are_no_text(foreign: Path, mixed_corpus: Path, capsys: pytes
     out = capsys.readouterr().out
     (line,) = complaints(out)
     assert "red" in line and "24×24×32" in line and "\x1b" not in out
-    (row,) = [line for line in out.splitlines() if line.startswith("| \\udcff")]
+    assert any(line.startswith("\\udcff|") for line in out.splitlines())
+    page = (folder / "evaluation" / "results.md").read_text()
+    (row,) = [line for line in page.splitlines() if line.startswith("| \\udcff")]
     assert "\\|" in row
     (figures,) = results(folder / "evaluation").values()
     assert figures["svfid_lite0"]["samples"] == 3
