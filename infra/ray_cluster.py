@@ -28,7 +28,8 @@ SPARE_TASKS = 2
 # Lines as of .gitignore, of which the last that fits counts; Ray does not look into a folder that is left out.
 ROOMS = ("infra", "pipeline", "model", "jobs")
 FOLDERS = [f"!/{room}{below}" for room in ROOMS for below in ("", "/**")]
-ONLY_CODE = ["*", *FOLDERS, "*.*", "!/.", *(f"!/{room}/**/*.py" for room in ROOMS)]
+NO_CODE = ("*.*", "Dockerfile")  # files of the rooms; their folders have no dot in their names
+ONLY_CODE = ["*", *FOLDERS, *NO_CODE, "!/.", *(f"!/{room}/**/*.py" for room in ROOMS)]
 SOCKET_BYTES = 103  # of a socket's path, which every system takes
 SHORT_FOLDER = "/tmp"
 SOCKET = "session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"  # the longest that Ray makes
