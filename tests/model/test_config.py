@@ -84,7 +84,10 @@ OFFICIAL = SHARED | {
     "adv_weight": 1.0,
     "grad_clip": 5.0,
 }
-HOW_IT_RUNS = {"micro_batch", "low_memory", "compile", "seed", "precision", "checkpoint_every", "log_every", "iters_per_scale"}
+HOW_IT_RUNS = {
+    *("micro_batch", "low_memory", "compile", "seed", "precision"),
+    *("checkpoint_every", "log_every", "iters_per_scale"),
+}
 
 
 @pytest.mark.parametrize(("preset", "table"), [(paper, PAPER), (official, OFFICIAL)], ids=["paper", "official"])
