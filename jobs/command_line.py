@@ -212,6 +212,12 @@ def with_method(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
     return of_method(config, method) if method else config
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The trained model that a command takes, as `args.model`."""
+    told = "folder or checkpoint.pt of a clip; or a folder of the authors' code; paths or URIs"
+    parser.add_argument("model", type=path, metavar="CLIP", help=told)
+
+
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """--precision and --z-frames: how videos are computed from a checkpoint."""
     precision = "of the convolutions (default: as in the training; float32 for the authors' checkpoints)"

@@ -38,8 +38,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
     parser = command_line.Parser("export.py", __doc__)
     add = parser.add_argument
-    model = "folder or checkpoint.pt of a clip; or a folder of the authors' code; paths or URIs"
-    add("model", type=command_line.path, metavar="CLIP", help=model)
+    command_line.add_model(parser)
     add("--to", choices=FORMS, required=True, help="what it becomes")
     add("--out", type=command_line.local_path, metavar="FILE", help="a new .pt2, .onnx or .pt; of mlflow none")
     size = "frames x height x width of a program's videos, such as 13x256x1024; HxW of images (default: the clip's)"

@@ -46,8 +46,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
     parser = command_line.Parser("sample.py", __doc__)
     add = parser.add_argument
-    model = "folder or checkpoint.pt of a clip; or a folder of the authors' code; paths or URIs"
-    add("model", type=command_line.path, metavar="CLIP", help=model)
+    command_line.add_model(parser)
     add("--n", type=int, help="number of videos or images (default: 10; of an application 1, of --fix-… 4)")
     add("--seed", type=int, default=0, help="0 or more")
     add("--only", metavar="I,…", help="these of the seed's results, by the numbers in their names, such as 3,7")

@@ -48,7 +48,7 @@ def evaluated(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Pat
     base = copied(trained, tmp_path_factory.mktemp("evaluated"))
     done = run_job("evaluate.py", base, "--n", "2", "--nn", "2", "--keep", *ALONE)
     assert done.returncode == 0, done.stdout
-    head, *_, table = done.stdout.partition("\n")
+    head, _, table = done.stdout.partition("\n")
     assert head == "mixed: n 2, seed 1, features lite0"
     page = (base / "evaluation" / "results.md").read_text().splitlines()
     assert set(page[-2:]) <= set(table.splitlines())  # the notes
