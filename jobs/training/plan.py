@@ -37,11 +37,11 @@ def preview(request: TrainRequest) -> tuple[bool, Iterator[str]]:
 
 def check_share(share: ClipShare) -> None:
     """Raises UsageError for a GPU or more cores than this machine has, where the job would start Ray here."""
-    cores, device = share.cpus, best_device().type
-    if share.gpus is not None and device == "cpu" and cluster_address() is None:
-        share.check_without_gpu()
-    if cores and cores > (os.cpu_count() or 1) and device == "cpu" and cluster_address() is None:
-        raise UsageError(f"--cpus-per-clip {cores}: at most {os.cpu_count()}, which this machine has")
+    if best_device().type != "cpu" or cluster_address() is not None:
+        return
+    share.check_without_gpu()
+    if share.cpus and share.cpus > (os.cpu_count() or 1):
+        raise UsageError(f"--cpus-per-clip {share.cpus}: at most {os.cpu_count()}, which this machine has")
 
 
 def _plan(request: TrainRequest, corpus: Corpus) -> Iterator[str]:
