@@ -14,10 +14,11 @@ LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 STARTS_HERE = ("", "local")  # values of RAY_ADDRESS that name no cluster: Ray is started on this machine
 _SETTINGS = {
     # Ray: no usage report; tasks without a GPU see none; a task that took too much memory is not started again as it
-    # was.
+    # was; its agent may take two minutes to start, on a machine with much else to do, before Ray ends.
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_task_oom_retries": "0",
+    "RAY_agent_register_timeout_ms": "120000",
     # Tune: our files are the log, our lines the display, Ctrl-C is the driver's.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",

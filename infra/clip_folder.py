@@ -46,7 +46,7 @@ OUTCOME = ".outcome.json"  # of a video that several workers train: how their la
 # In the store they may be seen in this order only: points before the checkpoint that counts them, and what says that
 # everything is there after everything.
 LAST = (LOG, CHECKPOINT, METRICS, RESULT, TRACKED)
-OF_AN_ATTEMPT = (ERROR, TRACKED)  # removed when a later attempt removes them, as samples are
+OF_AN_ATTEMPT = (ERROR, RESULT, TRACKED)  # removed when a later attempt removes them, as samples are
 MIRROR_S = 5.0  # seconds between two looks for what has changed in a scratch folder
 PATIENCE_S = (
     120.0  # how long a store that is away is tried again: what it does not take is lost with the scratch folder

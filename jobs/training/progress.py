@@ -129,5 +129,7 @@ def _load() -> str:
         return memory_in_use()
     there, free = ray.cluster_resources(), ray.available_resources()
     kind = "GPU" if there.get("GPU") else "CPU"
+    if not there.get(kind):  # with --max-gpus: a cluster that starts its nodes
+        return "no node yet, `ray status` says what the cluster starts"
     used = there.get(kind, 0) - free.get(kind, 0)
     return f"{kind} {used:g}/{there.get(kind, 0):g}, {memory_in_use()}"

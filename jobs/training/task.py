@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -99,6 +100,7 @@ def fit_in_folder(
             forwarding(task.run, task.clip_id, folder.path, RUN_SETTINGS),
         ):
             try:
+                _forget_failure(folder.path)
                 _warn_once(folder.path / clip_folder.WARNINGS, task.warning)
                 return fit_clip(
                     ClipFrames(task.clip_id, task.source, chunks, task.tags),
@@ -148,6 +150,14 @@ def failure(task: ClipTask, error: Exception) -> Result:
     else:
         return Result(task.clip_id, "failed", reason)
     return lacking if task.with_less_memory(lacking) else Result(task.clip_id, "failed", reason)
+
+
+def _forget_failure(folder: Path) -> None:
+    """Remove the result of an attempt that failed: the clip is in training again."""
+    path = folder / clip_folder.RESULT
+    with contextlib.suppress(FileNotFoundError):
+        if Result.from_json(path.read_bytes()).status == "failed":
+            path.unlink()
 
 
 def _warn_once(path: Path, line: str) -> None:

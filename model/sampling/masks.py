@@ -16,6 +16,7 @@ from skimage.transform import resize
 from infra.errors import counted
 from model.config import COLOURS
 from model.pyramid import ScaleSize
+from model.sampling.motion import carried
 
 EDITED, HARMONIZED, FEATHER = 20 / 250, 7 / 250, 5 / 250  # of the longer side
 SAME_ASPECT = 0.02  # ratio of two aspects that are still the same, beside 1: sides are rounded to pixels
@@ -151,7 +152,8 @@ def tracked(clip: np.ndarray, drawings: Mapping[int, np.ndarray]) -> tuple[np.nd
     """Drawings on some frames of a clip, carried to all of them.
 
     Paint is what is opaque and differs from the frame that it was drawn on. Between two drawings it moves from the
-    centre of one to that of the other, and fades from one to the other; before the first and after the last it stays.
+    centre of one to that of the other, and fades from one to the other. Before the first and after the last it follows
+    what it was painted on (`motion.carried`).
 
     Args:
         clip: uint8 (T, H, W, 3).
@@ -171,25 +173,27 @@ def tracked(clip: np.ndarray, drawings: Mapping[int, np.ndarray]) -> tuple[np.nd
         layer[..., 3] *= ndimage.binary_opening(differs, iterations=1) if min(differs.shape) > 16 else differs
         if layer[..., 3].max() < 128:
             raise ValueError(f"the drawing of frame {at} differs nowhere from the clip's frame; paint something on it")
-        painted[at] = layer
-    layers = np.stack([_between(painted, frame) for frame in range(size.frames)])
-    return _in_front(clip, layers)
+        painted[at] = _premultiplied(layer)
+    first, last = min(painted), max(painted)
+    layers = [
+        *carried(clip[first::-1], painted[first])[:0:-1],
+        *(_between(painted, frame) for frame in range(first, last)),
+        *carried(clip[last:], painted[last]),
+    ]
+    return _in_front(clip, _straight(np.stack(layers)))
 
 
 def _between(painted: Mapping[int, np.ndarray], frame: int) -> np.ndarray:
-    """The layer of a frame, float32 (H, W, 4)."""
-    before = max((at for at in painted if at <= frame), default=min(painted))
-    after = min((at for at in painted if at >= frame), default=max(painted))
-    if before >= after:
-        return painted[before]
+    """The layer of a frame before the last drawing, and not before the first: float32 (H, W, 4), premultiplied."""
+    before = max(at for at in painted if at <= frame)
+    after = min(at for at in painted if at > frame)
     share = (frame - before) / (after - before)
     centres = [np.array(ndimage.center_of_mass(painted[at][..., 3])) for at in (before, after)]
     centre = (1 - share) * centres[0] + share * centres[1]
     mixed = np.zeros_like(painted[before])
     for at, own, part in zip((before, after), centres, (1 - share, share)):
-        shift = (*(centre - own), 0)
-        mixed += np.float32(part) * ndimage.shift(_premultiplied(painted[at]), shift, order=1)
-    return _straight(mixed)
+        mixed += np.float32(part) * ndimage.shift(painted[at], (*(centre - own), 0), order=1)
+    return mixed
 
 
 def _at_size(layer: np.ndarray, size: ScaleSize) -> np.ndarray:
@@ -225,4 +229,4 @@ def _in_front(clip: np.ndarray, layers: np.ndarray) -> tuple[np.ndarray, np.ndar
     mask = alpha > 0.5
     if not mask.any():
         raise ValueError("what is laid over the clip is transparent everywhere; give something to see")
-    return composite(np.clip(layers[..., :3], 0, 255).astype(np.uint8), clip, alpha.astype(np.float32)), mask
+    return composite(np.rint(layers[..., :3]).clip(0, 255).astype(np.uint8), clip, alpha.astype(np.float32)), mask

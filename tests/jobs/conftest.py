@@ -136,7 +136,7 @@ def run_job(job: str, *arguments: str | Path, cwd: Path | None = None) -> subpro
     words, printed = [str(argument) for argument in arguments], io.StringIO()
     if job not in WITHOUT_RAY and "--dry-run" not in words and not ray.is_initialized():
         SHARED[0].enter_context(ray_session())
-    before = Path.cwd()
+    before, environment = Path.cwd(), dict(os.environ)
     os.chdir(cwd or before)
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
@@ -145,6 +145,8 @@ def run_job(job: str, *arguments: str | Path, cwd: Path | None = None) -> subpro
         code = error.code
     finally:
         os.chdir(before)
+        os.environ.clear()
+        os.environ.update(environment)
     return subprocess.CompletedProcess([job, *words], code, printed.getvalue())
 
 

@@ -15,10 +15,11 @@ import yaml
 
 from infra.errors import UsageError
 from infra.ray_cluster import ClipShare
+from infra.store import IN_RAY_JOB
 from tests.ports import free_port, ray_head
 from tests.test_doors import listening
 
-from .conftest import TINY, make_video, run_job, run_process
+from .conftest import ROOT, TINY, make_video, run_job, run_process
 
 SMALL = 100 * 2**20  # bytes of a node's object store
 CLUSTER: dict[str, Any] = {
@@ -64,7 +65,7 @@ def head(tmp_path: Path) -> Iterator[str]:
     command = [ray, "start", "--head", "--block", "--port", port, "--ray-client-server-port", client, "--num-cpus", 0]
     command += ["--num-gpus", 0, "--include-dashboard", "false", "--object-store-memory", SMALL]
     command += [f"--autoscaling-config={tmp_path / 'cluster.yaml'}"]
-    environment = os.environ | {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
+    environment = os.environ | {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", "PYTHONPATH": str(ROOT)}
     with ray_head([*map(str, command)], environment, port) as pid:
         deadline = time.monotonic() + 60
         while "raylet" not in dict(listening(pid)):  # which a driver joins; the head's port answers before
@@ -76,6 +77,9 @@ def head(tmp_path: Path) -> Iterator[str]:
 @pytest.mark.slow
 def test_the_cluster_grows_with_the_clips(head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", head)
+    # The code is not sent to the nodes: Ray unpacks it in one folder of the machine, where one node would remove it
+    # while a task of another runs from it.
+    monkeypatch.setenv(IN_RAY_JOB, "{}")
     for name in ("one", "two"):
         (tmp_path / "videos").mkdir(exist_ok=True)
         make_video(tmp_path / "videos" / f"{name}.mp4")

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from model.config import TrainConfig
 from model.networks.generators import GeneratorStack
@@ -239,6 +240,48 @@ def test_a_drawing_moves_from_one_key_frame_to_the_next() -> None:
         masks.tracked(clip, {13: drawings[2]})
     with pytest.raises(ValueError, match="frame 2 differs nowhere"):
         masks.tracked(clip, {2: np.dstack([clip[2], np.full((40, 60), 255, np.uint8)])})
+
+
+def moving_disc(start: float = 25.0) -> tuple[np.ndarray, list[tuple[float, float, float]]]:
+    """A textured disc that moves and grows in front of another texture, and its (y, x, size) in each frame."""
+    random = np.random.default_rng(0)
+    behind, disc = (ndimage.gaussian_filter(random.random((54, 96)), s) for s in (2.0, 1.5))
+    behind, disc = ((each - each.min()) / np.ptp(each) for each in (behind, disc))
+    y, x = np.mgrid[:54, :96]
+    clip, path = np.empty((13, 54, 96, 3), np.uint8), []
+    for frame in range(13):
+        at_y, at_x, size = 20 + 0.8 * frame, start + 2.3 * frame, 1 + 0.02 * frame
+        place = [(y - at_y) / size + 20, (x - at_x) / size + 20]
+        inside = np.hypot(y - at_y, x - at_x) < 11 * size
+        clip[frame] = 255 * np.where(inside, ndimage.map_coordinates(disc, place, order=1), behind)[..., None]
+        path.append((at_y, at_x, size))
+    return clip, path
+
+
+@pytest.mark.parametrize("at", [0, 6, 12])
+def test_a_drawing_follows_what_it_was_painted_on(at: int) -> None:
+    clip, path = moving_disc()
+    drawing = np.dstack([clip[at], np.full((54, 96), 255, np.uint8)])
+    y, x = np.mgrid[:54, :96]
+    drawing[np.hypot(y - path[at][0], x - path[at][1]) < 6, :3] = (250, 20, 20)
+    made, mask = masks.tracked(clip, {at: drawing})
+    for frame, (at_y, at_x, size) in enumerate(path):
+        assert math.dist(ndimage.center_of_mass(mask[frame]), (at_y, at_x)) < 0.6, frame
+        assert mask[frame].sum() / mask[at].sum() == pytest.approx((size / path[at][2]) ** 2, rel=0.12), frame
+    far = ndimage.binary_dilation(mask, iterations=2)
+    assert np.array_equal(made[~far], clip[~far])
+
+
+def test_a_drawing_leaves_with_its_object_and_does_not_follow_a_cut() -> None:
+    clip, path = moving_disc(78.0)
+    y, x = np.mgrid[:54, :96]
+    drawing = np.dstack([clip[0], np.full((54, 96), 255, np.uint8)])
+    drawing[np.hypot(y - path[0][0], x - path[0][1]) < 6, :3] = (250, 20, 20)
+    _, mask = masks.tracked(clip, {0: drawing})
+    assert mask[:7].any(axis=(1, 2)).all() and not mask[12].any()
+    clip[1:] = moving_disc()[0][0, ::-1]  # another picture, which stands still
+    _, mask = masks.tracked(clip, {0: drawing})
+    assert (mask == mask[0]).all()
 
 
 def test_a_painting_in_the_colours_of_the_clip() -> None:
