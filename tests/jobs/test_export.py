@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -124,7 +125,8 @@ def without_source(folder: Path, script: str) -> str:
     script = f"import importlib.util\nassert importlib.util.find_spec('model') is None, 'the source is here'\n{script}"
     (folder / "script.py").write_text(script)
     command = [str(folder / "venv" / "bin" / "python"), "-I", str(folder / "script.py")]
-    done = subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=500)
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # as here: others round otherwise
+    done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, timeout=500)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -223,12 +225,17 @@ def test_registered_models_make_the_frames_of_sample_py_without_the_source(
     script = f"BLOCK, ASKED = {block!r}, {asked!r}\n{script}"
     printed = without_source(tmp_path, script).splitlines()
     got = np.load(tmp_path / "made.npz")
-    for name, arguments in (("patches of mine 1", (made / "patches.pt", *real)), ("singan 1", (made / "singan.pt",))):
+    asked_of = {
+        "patches of mine 1": (made / "patches.pt", *real),
+        "singan 1": (made / "singan.pt",),
+        "singan 2": (made / "singan.pt", "--precision", "float32"),
+    }
+    for name, arguments in asked_of.items():
         _, frames = sampled(*arguments)  # type: ignore[operator]
         want = frames[0] if name.startswith("singan") else frames
         assert got[name].shape == (INDEX + 1, *want.shape) and got[name].dtype == np.uint8
         assert want.std() > 10 and (got[name][INDEX] == want).all(), name
-    assert (got["singan 2"] == got["singan 1"]).mean() > 0.9 and got["wide"].shape == (1, 18, 40, 3)
+    assert got["wide"].shape == (1, 18, 40, 3)
     assert len(printed) == 4 and "seed=-1: from 0" in printed[0] and "size=large: write" in printed[2]
 
 

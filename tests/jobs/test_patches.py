@@ -79,7 +79,8 @@ def test_evaluation_scores_the_samples_of_training_and_a_rival_beside(finished: 
     assert rival["figures"]["svfid_lite0"]["mean"] > 0 and set(table["rivals"]) == {"vgpnn"}
     assert table["corpus"]["svfid_lite0"]["mean"] == ours["figures"]["svfid_lite0"]["mean"]
     assert f"{ours['clip_id']} (vgpnn)" in done.stdout
-    one = run_job("evaluate.py", finished.clip / "checkpoint.pt", "--n", "2", "--nn", "0", "--out", tmp_path / "1")
+    alone_too = ("--n", "2", "--nn", "0", "--out", tmp_path / "1", *ALONE)  # other threads round otherwise
+    one = run_job("evaluate.py", finished.clip / "checkpoint.pt", *alone_too)
     assert one.returncode == 0, one.stdout
     alone = json.loads((tmp_path / "1" / "results.json").read_text())["clips"][0]["figures"]
     assert alone["svfid_lite0"]["mean"] == ours["figures"]["svfid_lite0"]["mean"]
