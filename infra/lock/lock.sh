@@ -11,11 +11,12 @@ command -v "$UV" >/dev/null || { echo "no $UV; run: make dev" >&2; exit 2; }
 FILES=(requirements-cuda.txt requirements-cpu.txt requirements-dev.txt)
 RUNTIME=(--extra s3 --extra gs --extra postgres --extra server --extra tune --extra export)
 to=infra/lock
-options=()
+options=(--generate-hashes)
 case "${1:-}" in
 "") ;;
---upgrade) options=(--upgrade) ;;
---check)
+--upgrade) options+=(--upgrade) ;;
+--check) # versions alone are compared: the hashes of all files would take as long again
+  options=()
   to=$(mktemp -d)
   trap 'rm -r "$to"' EXIT
   (cd infra/lock && cp "${FILES[@]}" "$to")
@@ -27,7 +28,7 @@ compile() { # FILE OPTION...
   local file=$1
   shift
   # Where packages come from is the user's own setting, and no part of a lock.
-  UV_CUSTOM_COMPILE_COMMAND="make lock" UV_PYTHON_DOWNLOADS=never "$UV" pip compile --quiet --universal --python-version 3.10 --generate-hashes \
+  UV_CUSTOM_COMPILE_COMMAND="make lock" UV_PYTHON_DOWNLOADS=never "$UV" pip compile --quiet --universal --python-version 3.10 \
     --no-annotate --no-emit-index-url --no-emit-find-links "${options[@]+"${options[@]}"}" "$@" \
     --output-file "$to/$file" setup.cfg >/dev/null
 }
@@ -40,8 +41,19 @@ versions() { # of a lock file: a line a package, without hashes, as new wheels o
   sed -n 's/ *\\$//; /^[a-z0-9]/p' "$1"
 }
 
-if ! (compile requirements-cuda.txt "${RUNTIME[@]}" &&
-  compile requirements-dev.txt "${RUNTIME[@]}" --extra dev --constraints "$to/requirements-cuda.txt") 2>"$to/uv.log"; then
+all() {
+  if [ ${#options[@]} = 0 ]; then # a check: the second begins from what the first should come out as, beside it
+    compile requirements-cuda.txt "${RUNTIME[@]}" &
+    compile requirements-dev.txt "${RUNTIME[@]}" --extra dev --constraints infra/lock/requirements-cuda.txt
+    local of_dev=$?
+    wait $! && return $of_dev
+  else
+    compile requirements-cuda.txt "${RUNTIME[@]}" &&
+      compile requirements-dev.txt "${RUNTIME[@]}" --extra dev --constraints "$to/requirements-cuda.txt"
+  fi
+}
+
+if ! all 2>"$to/uv.log"; then
   if [ "${1:-}" = --check ] && grep -qE "Failed to fetch|error sending request|Connection refused" "$to/uv.log"; then
     echo "the lock files are not checked: no package registry answers"
     exit 0

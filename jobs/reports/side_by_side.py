@@ -1,4 +1,4 @@
-"""One video of several: side by side, each under its label, enlarged so that what was computed is seen, in a loop."""
+"""One video of several: side by side, each under its label, enlarged so that what was computed is seen."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ HEADER, FONT_PX = 32, 20  # px of a row's labels
 PAPER, INK = (24, 24, 24), (255, 255, 255)
 
 
-def side_by_side_video(videos: Mapping[str, np.ndarray], *, fps: float = 24.0) -> np.ndarray:
+def side_by_side_video(videos: Mapping[str, np.ndarray]) -> np.ndarray:
     """Videos in a row, each under its label; in several rows where one would be wider than 4,096 px.
 
-    All are enlarged by the same whole factor, the least that makes the page 1,200 px wide. They play in a loop that
-    ends after whole rounds of the longest one, 4 s or later; a shorter one begins again by itself.
+    All are enlarged by the same whole factor, the least that makes the page 1,200 px wide. A shorter one begins again
+    until the longest one ends. As a file it should play in a loop, of LOOP_S at least.
 
-    Args:
-        videos: by label, uint8 (T, H, W, 3) RGB, of one height and width; T may differ.
-        fps: frames a second that it is shown at.
+    Args: videos: by label, uint8 (T, H, W, 3) RGB, of one height and width; T may differ.
 
-    Returns uint8 (T', H', W', 3) RGB; H' and W' are even, as H.264 needs them. T' is 1 where every T is.
+    Returns uint8 (T', H', W', 3) RGB; T' is the largest T; H' and W' are even, as H.264 needs them.
     Raises ValueError for no videos, or for videos of several heights or widths.
     """
     sizes = {video.shape[1:3] for video in videos.values()}
@@ -37,14 +35,13 @@ def side_by_side_video(videos: Mapping[str, np.ndarray], *, fps: float = 24.0) -
     cell_height, cell_width = height * zoom + HEADER + GAP, width * zoom + GAP
     page = _labels(list(videos), across, (rows * cell_height, across * cell_width + GAP), (cell_height, cell_width))
     longest = max(map(len, videos.values()))
-    round_ = np.broadcast_to(page, (longest, *page.shape)).copy()
+    frames = np.broadcast_to(page, (longest, *page.shape)).copy()
     for place, video in enumerate(videos.values()):
         row, column = divmod(place, across)
         top, left = row * cell_height + HEADER, column * cell_width + GAP
         large = video.repeat(zoom, axis=1).repeat(zoom, axis=2)
-        round_[:, top : top + height * zoom, left : left + width * zoom] = large[np.arange(longest) % len(video)]
-    rounds = 1 if longest == 1 else max(1, int(np.ceil(LOOP_S * fps / longest)))
-    return np.tile(round_, (rounds, 1, 1, 1))
+        frames[:, top : top + height * zoom, left : left + width * zoom] = large[np.arange(longest) % len(video)]
+    return frames
 
 
 def _zoom(height: int, width: int, across: int, rows: int) -> int:

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from skimage.transform import resize
 
 from infra.errors import counted
 from jobs.sampling.given import Given
 from jobs.sampling.request import ApplicationRequest
+from model.metrics.naturalness import has_room, naturalness_distance
 from model.pyramid import ScaleSize
 from model.sampling.applications import Applications
 from model.sampling.masks import HARMONIZED, masked
@@ -114,8 +116,18 @@ def _one(
             assert size is not None
             return applications.retarget(size, request.retarget, seed=own), ""
         case "enlarge":
-            return applications.enlarge(request.factor, given=given.video, seed=own), ""
+            frames = applications.enlarge(request.factor, given=given.video, seed=own)
+            return frames, _naturalness(index, frames, applications.clip() if given.video is None else given.video)
         case "fix_layout":
             return applications.recombined((seed, 0), (seed, index)), ""
         case _:
             return applications.recombined((seed, index), (seed, 0)), ""
+
+
+def _naturalness(index: int, frames: np.ndarray, small: np.ndarray) -> str:
+    """A line on what was enlarged, and on what a bicubic interpolation of it would be."""
+    if not has_room(small):
+        return ""
+    cubic = resize(small, frames.shape[:3], order=3, preserve_range=True).round().clip(0, 255).astype(np.uint8)
+    own, plain = naturalness_distance(frames, small), naturalness_distance(cubic, small)
+    return f"enlarge {index}: its local statistics are {own:.1f} from those of what was given; bicubic, {plain:.1f}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from infra.errors import UsageError, printable
 from jobs.reports.pictures import write_png
-from jobs.reports.side_by_side import side_by_side_video
+from jobs.reports.side_by_side import LOOP_S, side_by_side_video
 from pipeline import video
 from pipeline.sources import VIDEO_SUFFIXES
 
@@ -67,7 +67,7 @@ class Output:
 
     def comparison(self, name: str, videos: dict[str, np.ndarray], fps: float) -> None:
         """Videos side by side, by label, as an .mp4 in the folder."""
-        video.encode(side_by_side_video(videos, fps=fps), self.folder / f"{name}.mp4", fps=fps)
+        video.encode(side_by_side_video(videos), self.folder / f"{name}.mp4", fps=fps, least_s=LOOP_S)
 
     def __str__(self) -> str:
         return printable(self.file or self.folder)

@@ -23,7 +23,7 @@ from infra.files import append, write_json
 from infra.metrics_log import MetricsLog
 from jobs.experiment.result import Result, write_result
 from jobs.reports.pictures import SHOWN_SAMPLES, contact_sheet, field_sheet, sheet, spread_sheet, write_png
-from jobs.reports.side_by_side import side_by_side_video
+from jobs.reports.side_by_side import LOOP_S, side_by_side_video
 from model.config import TrainConfig
 from model.device import best_device, resolve
 from model.metrics.diversity import diversity_map, lightness
@@ -148,7 +148,8 @@ def fit_clip(
         write_png(picture, samples_dir / name)
     if config.dims == 3:
         check()
-        video.encode(_compared(real, reconstruction, videos, fps), samples_dir / COMPARED, fps=fps)
+        compared = _compared(real, reconstruction, videos)
+        video.encode(compared, samples_dir / COMPARED, fps=fps, least_s=LOOP_S)
     metrics = {
         **score(videos, real),
         **(score_of_novelty(nearest[1]) if nearest else {}),
@@ -240,11 +241,11 @@ def _pictures(
     return pictures
 
 
-def _compared(real: RealClip, reconstruction: torch.Tensor, samples: torch.Tensor, fps: float) -> np.ndarray:
+def _compared(real: RealClip, reconstruction: torch.Tensor, samples: torch.Tensor) -> np.ndarray:
     """One video of the clip, its reconstruction and the first samples, in a row: uint8 (T, H, W, 3)."""
     shown = {"real": np.asarray(real.video), "reconstruction": reconstruction.numpy()}
     shown |= {f"sample {i}": sample.numpy() for i, sample in enumerate(samples[:SHOWN_SAMPLES])}
-    return side_by_side_video({label: to_frames(each) for label, each in shown.items()}, fps=fps)
+    return side_by_side_video({label: to_frames(each) for label, each in shown.items()})
 
 
 def title_of(clip: ClipFrames, fps: float) -> str:

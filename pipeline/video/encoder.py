@@ -1,5 +1,6 @@
 """uint8 RGB arrays -> mp4 and gif files."""
 
+import math
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,21 +16,25 @@ from pipeline.video.errors import VideoError, telling_line, video_error
 from pipeline.video.ffmpeg import AnyPath
 
 
-def encode(frames_thwc: np.ndarray, path: AnyPath, fps: float = 24.0) -> None:
+def encode(frames_thwc: np.ndarray, path: AnyPath, fps: float = 24.0, *, least_s: float = 0.0) -> None:
     """Write frames as .mp4 (H.264 that browsers play) or .gif (looping, its own palette), by the suffix.
 
     Args:
         frames_thwc: (T, H, W, 3) uint8 RGB, T >= 1.
+        least_s: seconds that an mp4 of several frames plays at least: it has as many whole rounds of them.
 
     Everything else as `writing`.
     """
     _check(frames_thwc)
-    with writing(path, *frames_thwc.shape[1:3], fps=fps) as write:
+    rounds = math.ceil(least_s * fps / len(frames_thwc)) if len(frames_thwc) > 1 else 1
+    with writing(path, *frames_thwc.shape[1:3], fps=fps, rounds=rounds) as write:
         write(frames_thwc)
 
 
 @contextmanager
-def writing(path: AnyPath, height: int, width: int, *, fps: float = 24.0) -> Iterator[Callable[[np.ndarray], None]]:
+def writing(
+    path: AnyPath, height: int, width: int, *, fps: float = 24.0, rounds: int = 1
+) -> Iterator[Callable[[np.ndarray], None]]:
     """A function that takes the next frames of a .mp4 or .gif (by the suffix), (t, height, width, 3) uint8 RGB, t >= 1.
 
     >>> with writing("out.mp4", 256, 1024) as write:
@@ -39,6 +44,7 @@ def writing(path: AnyPath, height: int, width: int, *, fps: float = 24.0) -> Ite
     Args:
         height, width: px; odd sizes grow by one repeated edge line in mp4.
         fps: frames a second; a GIF counts in 0.01 s, so 24 becomes 25.
+        rounds: how often an mp4 has all its frames, one round behind the other; they are encoded once.
 
     An mp4 is encoded as it comes; a GIF's palette needs all frames, which ffmpeg keeps. The file appears under its name
     only when the block ends, and not if it raises. Raises: ValueError for anything else than the above; VideoError when
@@ -52,7 +58,7 @@ def writing(path: AnyPath, height: int, width: int, *, fps: float = 24.0) -> Ite
     odd_h, odd_w = (height % 2, width % 2) if path.suffix.lower() == ".mp4" else (0, 0)  # 4:2:0 wants even sizes
     written = False
     remove_leftovers(path)
-    with temporary_beside(path) as temporary:
+    with temporary_beside(path) as temporary, temporary_beside(path) as repeated:
         args = command.ffmpeg_args(temporary, _graph(path.suffix.lower(), height + odd_h, width + odd_w, fps))
         with command.Running(path, args, timeout_s=command.COMMAND_TIMEOUT_S, stdin=subprocess.PIPE) as running:
 
@@ -77,12 +83,26 @@ def writing(path: AnyPath, height: int, width: int, *, fps: float = 24.0) -> Ite
                 raise ValueError(f"{printable(path)}: no frames were given")
             if running.wait():
                 raise failed()
+        if rounds > 1 and path.suffix.lower() == ".mp4":
+            done = command.run(path, command.ffmpeg_args(repeated, _rounds(temporary, rounds)))
+            if done.returncode:
+                line = telling_line(repeated, done.stderr)
+                raise video_error(path, f"ffmpeg could not write it ({line})", "check folder and free space")
+            temporary = repeated
         commit(temporary, path)
 
 
 def _check(frames_thwc: np.ndarray) -> None:
     if frames_thwc.dtype != np.uint8 or frames_thwc.ndim != 4 or frames_thwc.shape[3] != 3 or not frames_thwc.size:
         raise ValueError(f"uint8 (T, H, W, 3) is needed, got {frames_thwc.dtype} {frames_thwc.shape}")
+
+
+def _rounds(path: Path, rounds: int) -> Any:
+    """An mp4 as it is, so many times."""
+    import ffmpeg
+
+    once = ffmpeg.input(command.url(path), f="mp4", stream_loop=rounds - 1)
+    return once.output(command.FILE, c="copy", format="mp4", movflags="+faststart")
 
 
 def _graph(suffix: str, height: int, width: int, fps: float) -> Any:

@@ -198,9 +198,11 @@ class Running:
         return True
 
     def wait(self) -> int:
-        """The exit status, once the command has ended by itself. Its stdin ends here."""
+        """The exit status, once the command has ended by itself. Its stdin ends here, its stdout has been read."""
         if self._process.stdin:
             self._process.stdin.close()
+        assert self._process.stdout is not None
+        self._await(self._process.stdout.fileno(), 0)  # until its end: `subprocess` alone looks at long intervals
         try:
             status = self._process.wait(max(self._left_s, 1.0))
         except subprocess.TimeoutExpired:
@@ -209,7 +211,10 @@ class Running:
         return status
 
     def _await(self, fd: int, event: int) -> None:
-        """Return when the command has something to read or room to write; VideoError when the time is up."""
+        """Return when the command has something to read or room to write, or has ended; VideoError when the time is up.
+
+        Args: event: of `select`; 0: only its end.
+        """
         poll = select.poll()
         poll.register(fd, event)
         started = time.monotonic()

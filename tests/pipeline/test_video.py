@@ -189,6 +189,18 @@ def test_pixel_formats_become_rgb(tools, tmp_path, lossless, name, args, least_d
     assert np.array_equal(frames, clip) if least_db == 99 else psnr(frames, clip) > least_db
 
 
+def test_an_mp4_plays_in_whole_rounds_until_it_is_long_enough(tools, tmp_path):
+    clip = smooth_clip()
+    video.encode(clip, tmp_path / "once.mp4")
+    video.encode(clip, tmp_path / "rounds.mp4", least_s=1.1)
+    once, rounds = decode(tmp_path / "once.mp4"), decode(tmp_path / "rounds.mp4", num_frames=39)
+    assert np.array_equal(rounds, np.tile(once, (3, 1, 1, 1)))
+    assert video.count_frames(video.probe(tmp_path / "rounds.mp4"), 24) == 39  # 1.1 s are 26.4 frames
+    video.encode(clip[:1], tmp_path / "still.mp4", least_s=1.1)
+    assert len(decode(tmp_path / "still.mp4", num_frames=1)) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"once.mp4", "rounds.mp4", "still.mp4"}
+
+
 def test_gray_becomes_three_equal_channels(tools, tmp_path, lossless):
     clip = smooth_clip()
     clip[..., :] = clip[..., :1]
