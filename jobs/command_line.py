@@ -280,6 +280,23 @@ def share_of(args: argparse.Namespace) -> ClipShare:
     return share
 
 
+def add_decode_tasks(parser: argparse.ArgumentParser) -> None:
+    """--decode-tasks: `decode_tasks_of` reads it."""
+    text = "videos decoded at once, each by a Ray task; 0: on the driver (default: the cluster's cores)"
+    parser.add_argument("--decode-tasks", type=int, metavar="N", help=text)
+
+
+def decode_tasks_of(args: argparse.Namespace) -> int | None:
+    """How many Ray tasks decode at once; None: as many as the cluster has cores; 0: the driver does.
+
+    Raises UsageError.
+    """
+    tasks: int | None = args.decode_tasks
+    if tasks is not None and tasks < 0:
+        raise UsageError(f"--decode-tasks {tasks}: 0, or how many decode at once")
+    return tasks
+
+
 def check_samples(count: int) -> None:
     """Raises UsageError for an --n that is too small."""
     if count < 2:

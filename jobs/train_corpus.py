@@ -45,12 +45,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser, "name of this corpus in storage and MLflow (default: corpus, preset, rival, ablation)"
     )
     add("--long", action="store_true", help="train each video whole: one model on all its chunks, losses summed")
-    add("--stride", type=int, help="with --long, frames from one chunk's start to the next (default: 13, no overlap)")
+    stride = "with --long, frames or seconds from one chunk's start to the next (default: 13 frames, no overlap)"
+    add("--stride", type=command_line.length, metavar="FRAMES", help=stride)
     add("--as-is", action="store_true", help="each picture of a file is one frame, whatever its rate: fps=none")
     add("--workers-per-video", type=int, default=1, help="with --long: as many train a video together, each as a clip")
     command_line.add_share(parser)
-    decoding = "videos decoded at once, each by a Ray task; 0: on the driver (default: the cluster's cores)"
-    add("--decode-tasks", type=int, metavar="N", help=decoding)
+    command_line.add_decode_tasks(parser)
     add("--n", type=int, default=10, help="samples a clip that are scored and kept, at least 2")
     resume = parser.add_mutually_exclusive_group()
     resume.add_argument("--resume", action="store_true", help="finish what is missing (the default)")

@@ -11,7 +11,7 @@ from pathlib import Path
 from infra.errors import UsageError, one_line
 from infra.ray_cluster import ClipShare
 from infra.remote import fetch
-from jobs.command_line import check_samples, rival_of, share_of, with_method
+from jobs.command_line import Length, check_samples, decode_tasks_of, rival_of, share_of, with_method
 from jobs.experiment.experiment import Experiment, clip_folders
 from jobs.experiment.names import experiment_name
 from jobs.experiment.settings import ModelSettings
@@ -53,8 +53,6 @@ class TrainRequest:
         if args.as_is:
             settings = settings.with_changes(fps=None)
         check_samples(args.n)
-        if args.decode_tasks is not None and args.decode_tasks < 0:
-            raise UsageError(f"--decode-tasks {args.decode_tasks}: 0, or how many decode at once")
         name = args.experiment or "-".join(
             filter(None, [experiment_name(args.corpus, preset), rival_of(args), args.ablation])
         )
@@ -68,7 +66,7 @@ class TrainRequest:
             workers=args.workers_per_video,
             share=share_of(args),
             fresh=args.fresh,
-            decode_tasks=args.decode_tasks,
+            decode_tasks=decode_tasks_of(args),
         )
 
     def check(self) -> None:
@@ -115,15 +113,28 @@ def _read_config(path: str) -> ModelSettings:
 
 def _with_chunks(settings: ModelSettings, args: argparse.Namespace) -> ModelSettings:
     """The settings with the stride between the chunks of a video, if there are to be any. Raises UsageError."""
-    if args.workers_per_video < 1 or (args.stride is not None and args.stride < 1):
-        raise UsageError("--workers-per-video and --stride must be 1 or more")
+    if args.workers_per_video < 1:
+        raise UsageError("--workers-per-video must be 1 or more")
     if args.long:
         videos = next((config for config in settings.kinds if config.dims == 3), None)
         if videos is None:
             raise UsageError("--long: an image has no length; leave it out, or give a preset of videos")
-        settings = ModelSettings(replace(videos, stride=args.stride or videos.stride or videos.num_frames))
+        settings = ModelSettings(replace(videos, stride=_stride(videos, args)))
     elif args.stride is not None or (args.workers_per_video > 1 and settings.stride is None):
         raise UsageError("--workers-per-video and --stride are for long videos; add --long")
     if args.workers_per_video > 1 and args.gpus_per_clip is not None and args.gpus_per_clip < 1:
         raise UsageError(f"--gpus-per-clip {args.gpus_per_clip:g}: each of several workers needs a whole GPU; give 1")
     return settings
+
+
+def _stride(videos: TrainConfig, args: argparse.Namespace) -> int:
+    """Frames from one chunk's start to the next. Raises UsageError."""
+    length: Length | None = args.stride
+    if length is None:
+        return videos.stride or videos.num_frames
+    if length.in_seconds and (args.as_is or videos.fps is None):
+        raise UsageError("--stride: pictures as they are have no rate; give it in frames")
+    stride = length.frames(videos.fps or 0)
+    if stride < 1:
+        raise UsageError(f"--stride: {stride} frames; 1 is the least")
+    return stride

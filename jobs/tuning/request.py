@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from infra.errors import UsageError
 from infra.ray_cluster import ClipShare
-from jobs.command_line import RIVALS, check_samples, config_of, rival_of, share_of
+from jobs.command_line import RIVALS, check_samples, config_of, decode_tasks_of, rival_of, share_of
 from jobs.experiment.experiment import Experiment, Trials
 from jobs.experiment.names import experiment_name
 from jobs.experiment.result import SIFID, SVFID
@@ -47,6 +47,7 @@ class SweepRequest:
         asha: whether trials are stopped that are among the worse half of their clip.
         restore: whether the sweep that is there goes on.
         tracking_uri: None: the environment's, else the default.
+        decode_tasks: how many Ray tasks decode at once; None: as many as the cluster has cores; 0: the driver does.
     """
 
     corpus: str
@@ -64,6 +65,7 @@ class SweepRequest:
     experiment: Experiment
     tracking_uri: str | None
     share: ClipShare
+    decode_tasks: int | None
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> SweepRequest:
@@ -107,6 +109,7 @@ class SweepRequest:
             experiment=Experiment.open(args.storage, name),
             tracking_uri=args.tracking_uri,
             share=share_of(args),
+            decode_tasks=decode_tasks_of(args),
         )
 
 

@@ -27,6 +27,7 @@ from jobs.invocation import start_of
 from jobs.reports.paper import differences
 from jobs.training import plan
 from jobs.training.corpus_job import GALLERY_CLIPS, find_clips, where_to_look, written_gallery
+from jobs.training.decoding import DecodeTasks
 from jobs.tuning import plot, study, summary, trials
 from jobs.tuning.axes import ABLATION, RIVAL, combinations, configured, trial_name
 from jobs.tuning.request import Sweep, SweepRequest
@@ -38,11 +39,16 @@ def run(request: SweepRequest, console: Console) -> bool:
     experiment = request.experiment
     _check_restore(experiment, request.restore)
     check_machine(experiment, request.tracking_uri)
-    with experiment.driver(console.print), driver_log(experiment, console):
+    with (
+        experiment.driver(console.print),
+        driver_log(experiment, console),
+        contextlib.ExitStack() as session,  # of Ray, as soon as it is needed
+    ):
         # -- 1. what there is to do
         tried = combinations(request.config, request.axes, request.rivals)
         configs = [configured(request.config, values) for values in tried]
-        corpus = find_clips(console, experiment, request.corpus, *configs)
+        tasks = DecodeTasks(experiment, request.corpus, request.decode_tasks, session)
+        corpus = find_clips(console, experiment, request.corpus, *configs, decode=tasks)
         clip_ids = [clip.clip_id for clip in corpus.clips]
         listed = _trials(tried, clip_ids)
         definition = _definition(request, clip_ids)

@@ -22,7 +22,7 @@ RATIOS = special.gamma(2 / SHAPES) ** 2 / (special.gamma(1 / SHAPES) * special.g
 def naturalness_distance(video: np.ndarray, clip: np.ndarray) -> float:
     """The distance of a video's local statistics to the clip's; 0 for the clip itself, and lower is more natural.
 
-    √(Δμᵀ ((Σ₁ + Σ₂) / 2)⁻¹ Δμ) of the 36 features of NIQE, of patches of 32 px in all frames, half of each over the next.
+    √(Δμᵀ ((Σ₁ + Σ₂) / 2)⁻¹ Δμ) of the 36 features of NIQE, of overlapping patches of 32 px in all frames.
 
     Args: video, clip: uint8 (T, H, W, 3) RGB, of any sizes from 32×32 px.
 

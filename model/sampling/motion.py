@@ -48,7 +48,7 @@ def _motion(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> SimilarityTransf
     """
     if not where.any():  # it has left the picture
         return None
-    rows, columns = (_span(where.any(axis=1 - axis)) for axis in (0, 1))
+    rows, columns = _span(where, axis=1), _span(where, axis=0)
     a, b, where = (each[rows, columns] for each in (a, b, where))
     if min(a.shape) <= 2 * WINDOW:
         return None
@@ -68,7 +68,7 @@ def _motion(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> SimilarityTransf
     return found
 
 
-def _span(filled: np.ndarray) -> slice:
-    """From the first to the last that is filled, and AROUND more on both sides."""
-    found = np.flatnonzero(filled)
-    return slice(max(0, found[0] - AROUND), min(len(filled), found[-1] + 1 + AROUND))
+def _span(where: np.ndarray, axis: int) -> slice:
+    """The rows (axis 1) or columns (axis 0) with paint, and AROUND more on both sides."""
+    found = np.flatnonzero(where.any(axis=axis))
+    return slice(max(0, found[0] - AROUND), min(where.shape[1 - axis], found[-1] + 1 + AROUND))

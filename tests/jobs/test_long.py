@@ -272,14 +272,16 @@ def test_options_for_long_videos_need_long(corpus, capsys) -> None:
     for words in (["--workers-per-video", "2"], ["--stride", "5"]):
         assert main(["--corpus", str(corpus), *words]) == 2
         assert "--workers-per-video and --stride are for long videos; add --long" in capsys.readouterr().out
-    assert main(["--corpus", str(corpus), "--long", "--stride", "0"]) == 2
-    capsys.readouterr()
+    for stride, line in (("0", "--stride: 0 frames; 1 is the least"), ("0.01s", "0 frames"), ("1s", "have no rate")):
+        as_is = ["--as-is"] if stride == "1s" else []
+        assert main(["--corpus", str(corpus), "--long", "--stride", stride, *as_is]) == 2
+        assert line in capsys.readouterr().out
     assert main(["--corpus", str(corpus), "--long", "--workers-per-video", "2", "--gpus-per-clip", "0.5"]) == 2
     assert "--gpus-per-clip 0.5: each of several workers needs a whole GPU; give 1" in capsys.readouterr().out
 
 
 def test_a_dry_run_counts_the_chunks_of_any_stride(corpus, tmp_path, capsys) -> None:
-    for stride, chunks in (("13", 3), ("5", 6), ("29", 2)):
+    for stride, chunks in (("13", 3), ("5", 6), ("29", 2), ("0.25s", 5)):
         words = ["--corpus", str(corpus), "--long", "--stride", stride, "--storage", str(tmp_path), "--dry-run"]
         assert main([*words, *TINY]) == 0
         printed = capsys.readouterr().out

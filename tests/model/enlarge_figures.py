@@ -22,10 +22,7 @@ from pipeline import image, video
 
 def read(path: str, frames: int, fps: float, height: int, width: int) -> np.ndarray:
     """uint8 (frames, height, width, 3) of the beginning of a video, or of an image."""
-    if image.is_image(path):
-        found = image.read(path)
-    else:
-        found = video.decode(path, num_frames=frames, fps=fps)
+    found = image.read(path) if image.is_image(path) else video.decode(path, num_frames=frames, fps=fps)
     return shrunk(found, height, width)
 
 
