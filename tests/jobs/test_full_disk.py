@@ -238,19 +238,19 @@ def test_a_clip_whose_folder_takes_nothing_fails_and_says_so(corpus: tracking.Pa
 
 def test_a_failed_clip_that_is_tried_again_has_no_result_meanwhile(corpus: tracking.ParentRun, tmp_path: Path) -> None:
     """Whoever watches sees it in training."""
-    write_result(tmp_path / CLIP_ID, Result(CLIP_ID, "failed", "the first time"))
+    write_result(tmp_path / "again", Result("again", "failed", "the first time"))
     there = []
 
     def report(progress: object) -> None:
-        there.append((tmp_path / CLIP_ID / "result.json").exists())
+        there.append((tmp_path / "again" / "result.json").exists())
         raise RuntimeError("the second time")
 
     frames = np.random.default_rng(0).integers(0, 256, (13, 48, 64, 3), np.uint8)
-    task = ClipTask(CLIP_ID, "clip.mp4", CONFIG, Experiment(Store(str(tmp_path))), corpus, 2)
+    task = ClipTask("again", "clip.mp4", CONFIG, Experiment(Store(str(tmp_path))), corpus, 2)
     result = fit_in_folder(task, [frames], report)
     assert there == [False]
     assert result.reason == "RuntimeError: the second time"
-    assert json.loads((tmp_path / CLIP_ID / "result.json").read_text())["reason"] == result.reason
+    assert json.loads((tmp_path / "again" / "result.json").read_text())["reason"] == result.reason
 
 
 def test_a_file_that_mlflow_has_no_room_for_is_named_and_there_when_there_is_room(
