@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
 
 from pipeline import video
@@ -165,9 +166,10 @@ def test_vgpnn_is_an_experiment_like_any_other(finished: Finished, tmp_path: Pat
 
 def test_a_sweep_has_both_methods_in_one_table(finished: Finished, tmp_path: Path, one_actor: None) -> None:
     sweep = ("--sweep", "method=hpvaegan,vgpnn", "--storage", tmp_path, "--experiment", "s")
-    done = run_job("tune.py", "--corpus", finished.source, *PATCHES, *sweep, *ALONE)
+    one_at_a_time = ("--cpus-per-clip", str(psutil.cpu_count()))
+    done = run_job("tune.py", "--corpus", finished.source, *PATCHES, *sweep, *one_at_a_time)
     assert done.returncode == 0, done.stdout
     results = {path.parent.name.partition("--")[2] for path in (tmp_path / "s").glob("*/result.json")}
     assert results == {"method-hpvaegan", "method-vgpnn"}
-    scored = run_job("evaluate.py", tmp_path / "s", "--n", "2", "--nn", "0", *ALONE)
+    scored = run_job("evaluate.py", tmp_path / "s", "--n", "2", "--nn", "0", *one_at_a_time)
     assert scored.returncode == 0, scored.stdout

@@ -78,7 +78,7 @@ def blue(png: bytes) -> np.ndarray:
 
 @pytest.fixture
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> int:
-    """CPUs that a trial takes when it is to be alone. It computes with one thread, whatever else the machine does."""
+    """CPUs that a trial takes when it is to be alone, in one process after the other. It computes with one thread."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return psutil.cpu_count() or 1
 
@@ -301,8 +301,11 @@ def test_a_killed_driver_costs_nothing_that_was_done(videos: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_optuna_draws_from_a_range_for_all_clips_and_goes_on_with_other_draws(videos: Path, tmp_path: Path) -> None:
-    arguments = command(videos, tmp_path, "--sweep", "lr=1e-4..1e-2", "--sweep", "vae_levels=1,2", "--trials")
+def test_optuna_draws_from_a_range_for_all_clips_and_goes_on_with_other_draws(
+    videos: Path, tmp_path: Path, one_at_a_time: int
+) -> None:
+    axes = ("--sweep", "lr=1e-4..1e-2", "--sweep", "vae_levels=1,2", "--trials")
+    arguments = command(videos, tmp_path, *axes, cpus=one_at_a_time)
     done = run_job("tune.py", *arguments, "2")
     assert done.returncode == 0, done.stdout
     before = times_of(tmp_path / "s")
@@ -319,11 +322,11 @@ def test_optuna_draws_from_a_range_for_all_clips_and_goes_on_with_other_draws(vi
 
 
 @pytest.mark.slow
-def test_a_draw_that_fails_before_it_begins_is_told(tmp_path: Path) -> None:
+def test_a_draw_that_fails_before_it_begins_is_told(tmp_path: Path, one_at_a_time: int) -> None:
     """12 px high the clip would be 6 px wide, and 8 are the least; 16 px high it is 8 px wide."""
     make_video(tmp_path / "narrow.mp4", size="48x96")
     axes = ("--sweep", "lr=1e-4..1e-2", "--sweep", "min_size=12,16", "--trials", "3", "--set", "ladder_side=height")
-    done = run_job("tune.py", *command(tmp_path / "narrow.mp4", tmp_path / "storage", *axes))
+    done = run_job("tune.py", *command(tmp_path / "narrow.mp4", tmp_path / "storage", *axes, cpus=one_at_a_time))
     assert done.returncode == 1 and "Traceback" not in done.stdout, done.stdout
     ends = [(name[-2:], result["status"]) for name, result in results_of(tmp_path / "storage" / "s").items()]
     assert set(ends) == {("12", "failed"), ("16", "done")} and len(ends) == 3
@@ -333,8 +336,10 @@ def test_a_draw_that_fails_before_it_begins_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_command_runs_the_ablations_and_tells_the_papers_words_beside(videos: Path, tmp_path: Path) -> None:
-    done = run_job("tune.py", *command(videos / "two.mp4", tmp_path, "--ablations"))
+def test_one_command_runs_the_ablations_and_tells_the_papers_words_beside(
+    videos: Path, tmp_path: Path, one_at_a_time: int
+) -> None:
+    done = run_job("tune.py", *command(videos / "two.mp4", tmp_path, "--ablations", cpus=one_at_a_time))
     assert done.returncode == 0, done.stdout
     results = results_of(tmp_path / "s")
     method = next(result for name, result in results.items() if name.endswith("-none"))
