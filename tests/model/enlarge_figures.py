@@ -20,12 +20,6 @@ from model.metrics.naturalness import naturalness_distance
 from pipeline import image, video
 
 
-def read(path: str, frames: int, fps: float, height: int, width: int) -> np.ndarray:
-    """uint8 (frames, height, width, 3) of the beginning of a video, or of an image."""
-    found = image.read(path) if image.is_image(path) else video.decode(path, num_frames=frames, fps=fps)
-    return shrunk(found, height, width)
-
-
 def shrunk(frames_thwc: np.ndarray, height: int, width: int) -> np.ndarray:
     size = (len(frames_thwc), height, width, 3)
     return resize(frames_thwc, size, order=1, anti_aliasing=True, preserve_range=True).round().astype(np.uint8)
@@ -40,11 +34,11 @@ def main() -> int:
     parser.add_argument("clip")
     parser.add_argument("truth")
     parser.add_argument("--factor", type=float, default=2.0)
-    parser.add_argument("--fps", type=float, default=24.0)
     args = parser.parse_args()
-    model = load(args.clip)
-    frames, height, width = model.applications.size
-    truth = read(args.truth, frames, args.fps, round(height * args.factor), round(width * args.factor))
+    source = image.read(args.truth) if image.is_image(args.truth) else video.decode(args.truth, num_frames=13, fps=24)
+    model = load(args.clip, source)
+    _, height, width = model.applications.size
+    truth = shrunk(source, round(height * args.factor), round(width * args.factor))
     low = shrunk(truth, height, width)
     cubic = resize(low, truth.shape, order=3, preserve_range=True).round().clip(0, 255).astype(np.uint8)
     ours = model.applications.enlarge(args.factor, given=low)
