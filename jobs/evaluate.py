@@ -60,6 +60,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--out", type=command_line.path, help="folder or URI for the results (default: evaluation/ in what is given)")
     add("--keep", action="store_true", help="keep the samples too, as mp4")
+    add(
+        "--dry-run", action="store_true", help="make the checks, print what is scored and how long it takes; do nothing"
+    )
     command_line.add_sampling(parser)
     command_line.add_tracking_uri(parser)
     command_line.add_share(parser)
@@ -101,6 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if args.samples and (args.method or args.precision or args.z_frames is not None):
             raise UsageError("--method, --precision and --z-frames are for experiments and checkpoints, not --samples")
+        if args.samples and args.dry_run:
+            raise UsageError("--dry-run: is of experiments and checkpoints, not of --samples; leave it out")
+        if args.dry_run:
+            from jobs.evaluation.plan import preview
+
+            return SOME_FAILED if preview(request, console) else DONE
         if args.samples:
             failed = evaluation.run_on_folder(request, args.samples, console)
         else:

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +25,11 @@ from jobs import command_line
 from jobs.command_line import BAD_ARGUMENTS, DONE, SOME_FAILED, Length
 
 if TYPE_CHECKING:
+    from pipeline.clips import ClipSpec
     from pipeline.prepare import Prepared
-    from pipeline.sources import Failure
+    from pipeline.sources import Failure, Note
+
+MEASURED = 8  # clips of the longest video that a dry run decodes
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -46,6 +52,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--max-height", type=_count, default=256, help="px; higher videos are shrunk")
     add("--max-image-height", type=_count, default=256, help="px; higher images are shrunk")
     add("--as-is", action="store_true", help="each picture of a file is one frame, whatever its rate (time lapses)")
+    add("--dry-run", action="store_true", help="print how many clips, how long and how much room; write nothing")
     args = parser.parse(argv)
     if args.as_is and (args.frames.in_seconds or args.stride.in_seconds):
         parser.error("--as-is: pictures as they are have no rate; give --frames and --stride in frames")
@@ -68,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipeline.shards import ShardError
 
     spec = ClipSpec(args.frames, None if args.as_is else args.fps, args.stride, args.max_height, args.max_image_height)
+    if args.dry_run:
+        return preview(args.sources, args.out, spec)
     sources, failures = fetch_all(args.sources, args.out / ".fetched")
     columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
@@ -86,21 +95,60 @@ def main(argv: Sequence[str] | None = None) -> int:
     return SOME_FAILED if failures else DONE
 
 
+def preview(given: Sequence[str], out: Path, spec: ClipSpec) -> int:
+    """Print what `main` would do; a few clips are decoded, to say how long it takes. Returns the exit code."""
+    from pipeline.clips import plan
+    from pipeline.prepare import fetch_all
+    from pipeline.shards import ShardError, missing, write
+
+    with tempfile.TemporaryDirectory() as nowhere:
+        sources, failures = fetch_all(given, Path(nowhere) / "fetched")
+        planned = plan(sources, spec)
+        failures += planned.failures
+        try:
+            todo = missing(planned.clips, out, max_height=spec.max_height, max_image_height=spec.max_image_height)
+            longest = max(Counter(clip.source for clip in todo).items(), key=lambda item: item[1], default=("", 0))[0]
+            some = [clip for clip in todo if clip.source == longest][:MEASURED]
+            begun = time.monotonic()
+            made = write(
+                some, Path(nowhere) / "shards", max_height=spec.max_height, max_image_height=spec.max_image_height
+            )
+            seconds = time.monotonic() - begun
+        except (ShardError, OSError) as error:
+            print(f"make_shards: {printable(str(error))}", file=sys.stderr)
+            return BAD_ARGUMENTS
+        costs = ""
+        if made.clip_ids:
+            each, room = len(todo) / len(some), sum(path.stat().st_size for path in made.shards)
+            costs = f": about {each * seconds:.0f} s, {each * room / 1e6:.0f} MB"
+    print(f"{'clips to write':<16}{len(todo):>6}  in {printable(out)}{costs}")
+    print(f"{'already there':<16}{len(planned.clips) - len(todo):>6}")
+    report_sources(planned.dropped, failures, planned.notes)
+    if not planned.clips:
+        return BAD_ARGUMENTS
+    return SOME_FAILED if failures else DONE
+
+
 def report(out: Path, prepared: Prepared, failures: Sequence[Failure]) -> None:
     """Print how many clips were written, were there, are dropped and failed."""
     written = prepared.written
     shards = f"in {counted(len(written.shards), 'new shard')} in {printable(out)}"
     print(f"{'clips written':<16}{len(written.clip_ids):>6}  {shards}")
     print(f"{'already there':<16}{written.skipped:>6}")
-    print(f"{'frames dropped':<16}{sum(prepared.dropped.values()):>6}")
-    for source, frames in prepared.dropped.items():
+    report_sources(prepared.dropped, failures, prepared.notes)
+
+
+def report_sources(dropped: Mapping[str, int], failures: Sequence[Failure], notes: Sequence[Note]) -> None:
+    """Print what no clip uses, what cannot be used, and what else is to be said."""
+    print(f"{'frames dropped':<16}{sum(dropped.values()):>6}")
+    for source, frames in dropped.items():
         print(f"{'':<16}{frames:>6}  {printable(source)}")
     print(f"{'failed':<16}{len(failures):>6}")
     for failure in failures:
         print(f"  {printable(failure.reason)}")
-    if prepared.notes:
-        print(f"{'notes':<16}{len(prepared.notes):>6}")
-    for note in prepared.notes:
+    if notes:
+        print(f"{'notes':<16}{len(notes):>6}")
+    for note in notes:
         print(f"  {printable(note.line)}")
 
 

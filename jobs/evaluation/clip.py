@@ -189,11 +189,8 @@ def _score(
             video.encode(frames, path, fps=fps)
             options.out.write(f"{name}/{path.name}", path.read_bytes())
 
-    nn = options.nn
-    if nn is None:
-        soon = len(real.chunks) * nn_seconds(*real.video.shape[1:]) <= NN_PATIENCE_S
-        size = real.video.shape[1:]
-        nn = NN_SAMPLES if soon and fits(size, patch_sides(size)) else 0
+    _, frames, height, width = real.video.shape
+    nn = searched(options.nn, len(real.chunks), ScaleSize(frames, height, width))
     measured = measure(samples, real, nn=nn, pictured=PICTURED, each=keep)
     for index, (each, chunk, field) in enumerate(measured.fields):
         files[f"nnf_{index:02d}.png"] = png_bytes(field_sheet(each.numpy(), np.asarray(chunk), field))
@@ -205,6 +202,14 @@ def _score(
     for file, content in files.items():
         options.out.write(f"{name}/{file}", content)
     return ScoredClip(printable(name), measured.scores, measured.complaints, tuple(files))
+
+
+def searched(asked: int | None, chunks: int, size: ScaleSize) -> int:
+    """How many samples are searched for nearest neighbours. asked: None for as many as are soon done."""
+    if asked is not None:
+        return asked
+    soon = chunks * nn_seconds(*size) <= NN_PATIENCE_S
+    return NN_SAMPLES if soon and fits(size, patch_sides(size)) else 0
 
 
 def _first_frames(real: str, count: int, of_image: bool) -> np.ndarray:

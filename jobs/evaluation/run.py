@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 from ray.exceptions import RayError
 from rich.console import Console
@@ -27,6 +28,22 @@ from pipeline import shards
 
 def run(request: EvaluationRequest, console: Console) -> bool:
     """Score what the request names. Returns whether anything could not be scored. Raises UsageError, StorageError."""
+    groups, failed = resolved(request, console)
+    settings = {"n": request.num_samples, "seed": request.seed, "features": request.features.name}
+    chosen = {"precision": request.precision, "z_frames": request.latent_frames}
+    settings |= {name: value for name, value in chosen.items() if value is not None}
+    for group, rows in zip(groups, score_all(request, groups, console), strict=True):
+        written = _write_tables(console, group.name, group.out, settings, rows)
+        _track(console, request, group, rows, written)
+        failed |= any(row.complaints for row in rows)
+    return failed
+
+
+def resolved(request: EvaluationRequest, console: Console) -> tuple[list[Group], bool]:
+    """What the request names, checked, and whether any of it cannot be used, which is printed.
+
+    Raises UsageError, StorageError.
+    """
     groups: list[Group] = []
     failed = False
     for given in request.given:
@@ -42,14 +59,7 @@ def run(request: EvaluationRequest, console: Console) -> bool:
     for group in groups:
         if group.experiment is not None:
             tracking_uri(group.experiment, request.tracking_uri)  # one that cannot work ends it here
-    settings = {"n": request.num_samples, "seed": request.seed, "features": request.features.name}
-    chosen = {"precision": request.precision, "z_frames": request.latent_frames}
-    settings |= {name: value for name, value in chosen.items() if value is not None}
-    for group, rows in zip(groups, score_all(request, groups, console), strict=True):
-        written = _write_tables(console, group.name, group.out, settings, rows)
-        _track(console, request, group, rows, written)
-        failed |= any(row.complaints for row in rows)
-    return failed
+    return [_with_rivals(group, request.method) for group in groups], failed
 
 
 def run_on_folder(request: EvaluationRequest, samples: str, console: Console) -> bool:
@@ -68,7 +78,6 @@ def run_on_folder(request: EvaluationRequest, samples: str, console: Console) ->
 
 def score_all(request: EvaluationRequest, groups: Sequence[Group], console: Console) -> list[list[ScoredClip]]:
     """The scores of each group, in the order of its clips: a Ray task a clip, as many at once as there is room for."""
-    groups = [_with_rivals(group, request.method) for group in groups]
     todo = [(group, task) for group in groups for task in group.tasks]
     rows = {(group.out, task.row): task.unscored(task.reason) for group, task in todo}
     waiting = iter([(group, task) for group, task in todo if not task.reason])
@@ -80,9 +89,8 @@ def score_all(request: EvaluationRequest, groups: Sequence[Group], console: Cons
         while True:
             while len(in_flight) < slots.count + SPARE_TASKS and (following := next(waiting, None)):
                 group, task = following
-                needed = task.chunks if task.all_chunks else chunks_to_score(task.chunks)
                 try:
-                    chunks = [shards.read_clip(entry).frames_thwc for entry in needed]
+                    chunks = frames_of(task)
                 except shards.ShardError as error:
                     rows[group.out, task.row] = task.unscored(one_line(error))
                     continue
@@ -98,6 +106,12 @@ def score_all(request: EvaluationRequest, groups: Sequence[Group], console: Cons
                     scored = task.unscored(f"its task died: {one_line(error)}")
                 rows[group.out, task.row] = scored
     return [[rows[group.out, task.row] for task in group.tasks] for group in groups]
+
+
+def frames_of(task: ScoringTask) -> list[np.ndarray]:
+    """The chunks that it needs, uint8 (T, H, W, 3) each; none where the task reads its own. Raises ShardError."""
+    needed = task.chunks if task.all_chunks else chunks_to_score(task.chunks)
+    return [shards.read_clip(entry).frames_thwc for entry in needed]
 
 
 def _with_rivals(group: Group, method: Method | None) -> Group:

@@ -2,7 +2,7 @@
 
 from pipeline.shards.batch import Batch, Decode, OnClip, Written, in_turn, write_batch
 from pipeline.shards.reader import ShardEntry, ShardError, StoredClip, index, is_corpus, read, read_clip, sidecars
-from pipeline.shards.writer import write
+from pipeline.shards.writer import missing, write
 
 __all__ = [
     "Batch",
@@ -15,6 +15,7 @@ __all__ = [
     "in_turn",
     "index",
     "is_corpus",
+    "missing",
     "read",
     "read_clip",
     "sidecars",

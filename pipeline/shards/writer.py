@@ -45,16 +45,15 @@ def write(
     a damaged shard or shards made with other settings, or cannot be written: finished shards are then as they
     were, and no half one is left; ValueError for numbers out of range; OSError for a source that is gone.
     """
-    if min(max_height, max_image_height, clips_per_shard) < 1:
-        given = f"{max_height}, {max_image_height}, {clips_per_shard}"
-        raise ValueError(f"max_height, max_image_height and clips_per_shard must be positive, got {given}")
+    if clips_per_shard < 1:
+        raise ValueError(f"clips_per_shard must be positive, got {clips_per_shard}")
     out_dir = Path(out_dir)
+    of_videos, of_images = _settings(max_height, max_image_height)
     with shard_errors(out_dir):
         out_dir.mkdir(parents=True, exist_ok=True)
     finished = sidecars(out_dir)
-    of_videos, of_images = {"max_height": max_height}, {"max_image_height": max_image_height}
-    missing = _missing(clips, finished, (of_videos, of_images))
-    wanted = set(missing)
+    todo = _missing(clips, finished, (of_videos, of_images))
+    wanted = set(todo)
     for clip in clips:
         if clip not in wanted:
             on_clip(clip.clip_id)
@@ -63,15 +62,30 @@ def write(
     batches = [
         Batch(group, out_dir, tuple(islice(free, -(-len(group) // clips_per_shard))), clips_per_shard, settings)
         for settings, are_images in ((of_videos, False), (of_images, True))
-        for group in _groups([clip for clip in missing if clip.is_image == are_images], clips_per_shard)
+        for group in _groups([clip for clip in todo if clip.is_image == are_images], clips_per_shard)
     ]
     parts = list(decode(batches, on_clip))
     return Written(
         tuple(shard for part in parts for shard in part.shards),
         tuple(clip_id for part in parts for clip_id in part.clip_ids),
         tuple(failure for part in parts for failure in part.failures),
-        len(clips) - len(missing),
+        len(clips) - len(todo),
     )
+
+
+def missing(
+    clips: Sequence[ClipPlan], out_dir: str | os.PathLike[str], *, max_height: int = 256, max_image_height: int = 256
+) -> list[ClipPlan]:
+    """The clips that `write` would decode. Raises as it does for what the folder holds, and for sizes out of range."""
+    finished = sidecars(Path(out_dir)) if os.path.isdir(out_dir) else {}
+    return _missing(clips, finished, _settings(max_height, max_image_height))
+
+
+def _settings(max_height: int, max_image_height: int) -> tuple[dict[str, int], dict[str, int]]:
+    """That the sidecars of videos keep, and those of images. Raises ValueError."""
+    if min(max_height, max_image_height) < 1:
+        raise ValueError(f"max_height and max_image_height must be positive, got {max_height}, {max_image_height}")
+    return {"max_height": max_height}, {"max_image_height": max_image_height}
 
 
 def _groups(clips: Sequence[ClipPlan], most: int) -> Iterator[tuple[ClipPlan, ...]]:

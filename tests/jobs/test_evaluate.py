@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,23 @@ def evaluated(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Pat
     words = {word for line in page if "good-" in line for word in line.split(" | ")[2].split()}
     assert words and words <= {word for line in table.splitlines() if "good-" in line for word in line.split()}
     return base
+
+
+@pytest.mark.slow
+def test_a_dry_run_says_what_would_be_scored_and_leaves_nothing(trained: Trained, tmp_path: Path) -> None:
+    base = copied(trained, tmp_path)
+    (base / trained.clips["good"].name / "result.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in base.rglob("*") if path.is_file()}
+    done = run_job("evaluate.py", base, "--n", "3", "--method", "vgpnn", "--dry-run", *ALONE)
+    assert done.returncode == 1, done.stdout
+    assert f"mixed: 2 rows of 3 samples, into {base}/evaluation\n" in done.stdout
+    assert f"not scored: {trained.clips['good'].name}: is not trained to its end; train it again\n" in done.stdout
+    assert re.search(
+        r"nearest neighbours: of 2 samples a row\ntime: about \d+:\d\d a row, \d+:\d\d in all", done.stdout
+    )
+    assert {path: path.stat().st_mtime_ns for path in base.rglob("*") if path.is_file()} == before
+    folder = run_job("evaluate.py", "--samples", tmp_path, "--real", "demo", "--dry-run")
+    assert folder.returncode == 2 and "--dry-run: is of experiments and checkpoints" in folder.stdout
 
 
 def results(folder: Path) -> dict[str, dict]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import time
@@ -43,6 +44,27 @@ def test_all_done_then_nothing_left_to_do(job, video_file, tmp_path, capsys):
     assert job.main([str(video_file), "--out", str(out)]) == 0
     assert capsys.readouterr().out.split("\n")[1].split() == ["already", "there", "2"]
     assert sorted((path, path.stat().st_mtime_ns) for path in out.iterdir()) == before
+
+
+def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(job, video_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    (tmp_path / "text.mp4").write_text("no video")
+    words = [str(video_file), str(tmp_path / "text.mp4"), "--out", str(out)]
+    assert job.main([*words, "--dry-run"]) == 1
+    table = capsys.readouterr().out.split("\n")
+    assert re.fullmatch(rf"clips to write +2  in {re.escape(str(out))}: about \d+ s, \d+ MB", table[0])
+    assert table[1].split() == ["already", "there", "0"] and table[2].split() == ["frames", "dropped", "4"]
+    assert not out.exists()
+    assert job.main(words) == 1
+    capsys.readouterr()
+    before = sorted(out.iterdir())
+    assert job.main([*words, "--dry-run"]) == 1
+    table = capsys.readouterr().out.split("\n")
+    assert table[0].split()[:4] == ["clips", "to", "write", "0"] and table[1].split() == ["already", "there", "2"]
+    assert sorted(out.iterdir()) == before
+    assert job.main([*words, "--max-height", "20", "--dry-run"]) == 2
+    assert "give the same settings or another --out" in capsys.readouterr().err
+    assert job.main([str(tmp_path / "text.mp4"), "--out", str(out), "--dry-run"]) == 2
 
 
 def test_options_reach_the_clips(job, video_file, tmp_path):
