@@ -26,7 +26,7 @@ def encode(frames_thwc: np.ndarray, path: AnyPath, fps: float = 24.0, *, least_s
     Everything else as `writing`.
     """
     _check(frames_thwc)
-    rounds = math.ceil(least_s * fps / len(frames_thwc)) if len(frames_thwc) > 1 else 1
+    rounds = max(1, math.ceil(least_s * fps / len(frames_thwc))) if len(frames_thwc) > 1 else 1
     with writing(path, *frames_thwc.shape[1:3], fps=fps, rounds=rounds) as write:
         write(frames_thwc)
 
