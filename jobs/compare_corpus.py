@@ -62,6 +62,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     command_line.add_set(parser)
     command_line.add_storage(parser, "name of the models in storage and MLflow (default: compare-NAME-PRESET)")
     command_line.add_share(parser)
+    add(
+        "--dry-run",
+        action="store_true",
+        help="make the checks, print how many videos and models, and how long; do nothing",
+    )
     return parser.parse(argv)
 
 
@@ -115,6 +120,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             workers=args.workers,
             training=training,
         )
+        if args.dry_run:
+            from jobs.comparison.plan import preview
+
+            return SOME_FAILED if preview(request, console) else DONE
         return SOME_FAILED if comparison.run(request, console) else DONE
 
     stopped = "stopped; the same command goes on from here"

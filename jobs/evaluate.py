@@ -37,7 +37,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     given = "folder of train_corpus.py or tune.py, of one clip, its checkpoint.pt, or a URI"
     add("given", nargs="*", type=command_line.path, metavar="EXPERIMENT|CLIP", help=given)
     add("--n", type=int, default=50, help="samples of each clip")
-    add("--seed", type=int, default=1, help="of the samples; 1 gives those that train_corpus.py scored")
+    seed = "of the samples; 1 gives those that train_corpus.py scored, with as many cores a clip"
+    add("--seed", type=int, default=1, help=seed)
     add(
         "--features",
         type=command_line.features,

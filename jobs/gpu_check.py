@@ -21,8 +21,8 @@ Exit code: 0 all passed, or not possible on this machine; 1 some failed; 2 bad a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,11 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"--only {args.only}: parts are {', '.join(PARTS)}" if unknown else "--minutes: above 0")
         if args.json:
             args.json.touch()  # now rather than after minutes
-        if args.device == "cpu":
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        from jobs.gpu.parity import without_gpu  # these import torch, which --help must not wait for
         from jobs.gpu.run import check
 
-        passed, report = check(args.device, args.quick, names, 60 * args.minutes, console)
+        with without_gpu() if args.device == "cpu" else contextlib.nullcontext():
+            passed, report = check(args.device, args.quick, names, 60 * args.minutes, console)
         if args.json:
             args.json.write_text(json.dumps(report, indent=2) + "\n")
         return DONE if passed else SOME_FAILED

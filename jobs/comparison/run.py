@@ -73,11 +73,7 @@ def run(request: ComparisonRequest, console: Console) -> bool:
         console.print(failures[-1])
 
     # -- 1. what there is
-    request.training.check()  # what is wrong ends it here, before hours of decoding
-    list_videos(request.samples)
-    train_set, test_set = (video_set(source, request.videos) for source in (request.train, request.test))
-    if IN_RAY_JOB in os.environ and not request.out.is_absolute():
-        raise UsageError(f"--out {request.out}: a Ray job's folder is thrown away; give an absolute path")
+    train_set, test_set = checked(request)  # what is wrong ends it here, before hours of decoding
     try:
         request.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -118,6 +114,16 @@ def run(request: ComparisonRequest, console: Console) -> bool:
     )
     console.print("\n" + comparison.write(request.stem))
     return bool(failures)
+
+
+def checked(request: ComparisonRequest) -> tuple[VideoSet, VideoSet]:
+    """The videos of training and test, after the checks that change nothing. Raises UsageError."""
+    request.training.check()
+    list_videos(request.samples)
+    train_set, test_set = (video_set(source, request.videos) for source in (request.train, request.test))
+    if IN_RAY_JOB in os.environ and not request.out.is_absolute():
+        raise UsageError(f"--out {request.out}: a Ray job's folder is thrown away; give an absolute path")
+    return train_set, test_set
 
 
 def _notes(request: ComparisonRequest, train: list[EmbeddedClip]) -> list[str]:

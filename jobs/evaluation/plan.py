@@ -15,8 +15,8 @@ from infra.store import Store
 from jobs.evaluation.clip import ScoringOptions, ScoringTask, score_clip, searched
 from jobs.evaluation.run import frames_of, resolved
 from jobs.evaluation.targets import EvaluationRequest
-from jobs.training.board import duration
-from jobs.training.plan import check_share
+from jobs.experiment.machine import check_share
+from jobs.reports.duration import duration
 from model.checkpoint import CheckpointError
 from model.device import best_device
 from model.loading import load

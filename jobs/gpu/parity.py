@@ -60,7 +60,7 @@ def parity(setting: Setting) -> Found:
     with tempfile.TemporaryDirectory() as folder:
         for n in sorted({0, config.vae_levels - 1, config.vae_levels}):
             path = Path(folder) / f"{n}.pt"
-            with _without_gpu():
+            with without_gpu():
                 in_own_process(reference, config, setting.sizes, n, path)
             saved = torch.load(path, weights_only=True)
             for precision, (loss_limit, gradient_limit) in LIMITS.items():
@@ -75,8 +75,8 @@ def parity(setting: Setting) -> Found:
 
 
 @contextlib.contextmanager
-def _without_gpu() -> Iterator[None]:
-    """Processes that begin inside see no GPU."""
+def without_gpu() -> Iterator[None]:
+    """This process, if it has not used one yet, and those that begin inside see no GPU."""
     name = "CUDA_VISIBLE_DEVICES"
     before = os.environ.get(name)
     os.environ[name] = ""

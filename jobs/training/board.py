@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from jobs.reports.duration import duration
 from model.config import TrainConfig
 from model.pyramid import ScaleSize
 from model.timing import needed_gflops
@@ -160,15 +161,6 @@ class Board:
                 cells += extra[: columns - 5]
             table.add_row(*cells)
         return Group(Text(self.headline, no_wrap=True, overflow="ellipsis"), table)
-
-
-def duration(seconds: float) -> str:
-    """1:02:03, or 2:03 below an hour; 3 d 4 h from two days on."""
-    whole = max(0, round(seconds))
-    if whole >= 2 * 86400:
-        return f"{whole // 86400} d {whole % 86400 // 3600} h"
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
 def memory_in_use() -> str:

@@ -7,11 +7,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from infra.errors import UsageError, counted, printable
-from infra.ray_address import cluster_address
-from infra.ray_cluster import ClipShare
+from infra.errors import counted, printable
 from jobs.experiment.corpus import Clip, Corpus, preview_corpus
-from jobs.training.board import duration
+from jobs.experiment.machine import check_share
+from jobs.reports.duration import duration
 from jobs.training.corpus_job import is_done, unused
 from jobs.training.request import TrainRequest
 from model.config import TrainConfig
@@ -33,15 +32,6 @@ def preview(request: TrainRequest) -> tuple[bool, Iterator[str]]:
     with tempfile.TemporaryDirectory() as nowhere:
         corpus = preview_corpus(request.corpus, Path(nowhere), *request.settings.kinds)
     return bool(corpus.clips), _plan(request, corpus)
-
-
-def check_share(share: ClipShare) -> None:
-    """Raises UsageError for a GPU or more cores than this machine has, where the job would start Ray here."""
-    if best_device().type != "cpu" or cluster_address() is not None:
-        return
-    share.check_without_gpu()
-    if share.cpus and share.cpus > (os.cpu_count() or 1):
-        raise UsageError(f"--cpus-per-clip {share.cpus}: at most {os.cpu_count()}, which this machine has")
 
 
 def _plan(request: TrainRequest, corpus: Corpus) -> Iterator[str]:

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.live import Live
 
 from infra.errors import counted
-from jobs.training.board import Board, ClipProgress, Work, duration, memory_in_use
+from jobs.reports.duration import duration
+from jobs.training.board import Board, ClipProgress, Work, memory_in_use
 from model.config import TrainConfig
 from model.pyramid import ladder
 

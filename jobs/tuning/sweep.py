@@ -22,7 +22,7 @@ from jobs.experiment import runs
 from jobs.experiment.corpus import Corpus, preview_corpus
 from jobs.experiment.driver_log import driver_log
 from jobs.experiment.experiment import SETTINGS, SWEEP, Experiment, Trials, Values, clip_folders
-from jobs.experiment.machine import check_machine
+from jobs.experiment.machine import check_machine, check_share
 from jobs.invocation import start_of
 from jobs.reports.paper import differences
 from jobs.training import plan
@@ -75,7 +75,7 @@ def preview(request: SweepRequest, console: Console) -> None:
     _check_restore(experiment, request.restore)
     check_machine(experiment, request.tracking_uri)
     runs.check_tracking(experiment, request.tracking_uri)
-    plan.check_share(request.share)
+    check_share(request.share)
     tried = combinations(request.config, request.axes, request.rivals)
     configs = [configured(request.config, values) for values in tried]
     with tempfile.TemporaryDirectory() as nowhere:

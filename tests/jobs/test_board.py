@@ -6,11 +6,14 @@ import io
 from pathlib import Path
 
 import pytest
+import ray
 from rich.cells import cell_len
 from rich.console import Console
 
+from jobs.reports.duration import duration
 from jobs.reports.table import TextTable
-from jobs.training.board import Board, ClipProgress, Work, duration
+from jobs.training import progress
+from jobs.training.board import Board, ClipProgress, Work
 from model.presets import demo
 from model.pyramid import ScaleSize
 from model.timing import needed_gflops
@@ -95,6 +98,18 @@ def test_the_board_is_a_line_a_clip(width: int) -> None:
 def test_a_line_of_a_log_has_counts_and_clips() -> None:
     line = Board(25, 3, clips={"bikes": clip(0.5, 60.0)}).line()
     assert "3/25 done" in line and "bikes scale 1/4 50 %" in line and "left" in line and "\n" not in line
+
+
+def test_a_cluster_without_a_node_says_where_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that starts its nodes, which may never come."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"memory": 1e9})
+    monkeypatch.setattr(ray, "available_resources", lambda: {"memory": 1e9})
+    output = io.StringIO()
+    monkeypatch.setattr(progress, "LINE_S", 0.0)
+    with progress.ProgressDisplay(Console(file=output), 2, 0) as display:
+        display.update({}, ["one", "two"])
+    assert output.getvalue() == "0/2 done; no node yet, `ray status` says what the cluster starts\n"
 
 
 def test_durations() -> None:

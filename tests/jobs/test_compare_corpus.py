@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -82,6 +83,22 @@ def ucf(tmp_path_factory: pytest.TempPathFactory) -> UcfSet:
         damage = f"scale=64:64,gblur=sigma={sigma},noise=alls=4:all_seed=1"
         cut(folder / "train" / f"{sample_of}.avi", folder / "samples" / f"{name}.avi", damage, start=start, frames=16)
     return UcfSet(folder)
+
+
+def test_a_dry_run_says_what_would_be_read_and_trained_and_leaves_nothing(ucf: UcfSet, tmp_path: Path) -> None:
+    words = [*ucf.arguments(), *TINY[:-2], "--out", str(tmp_path / "out"), "--limit", "2"]
+    done = run_job("compare_corpus.py", *words, "--storage", tmp_path / "runs", "--dry-run")
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    assert {"samples: 2 videos of 3", "training set: 6 videos of 4 sources", "test set: 4 videos"} <= set(lines)
+    assert f"models: at most 2, preset demo, into {tmp_path}/runs/compare-baseline-demo" in lines
+    assert re.search(r"^reading: at most \d+:\d\d a video, \d+:\d\d in all, by \d+ process", done.stdout, re.M)
+    assert re.search(r"^time: about \d+:\d\d of training a clip, \d+:\d\d in all", done.stdout, re.M)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "train").mkdir()
+    shutil.copy(ucf.folder / "train" / "Biking" / "v_Biking_g01_c01.avi", tmp_path / "train")
+    one = run_job("compare_corpus.py", *ucf.arguments(train=tmp_path / "train"), "--out", tmp_path / "out", "--dry-run")
+    assert one.returncode == 2 and "all its clips are of one source video" in one.stdout
 
 
 # -- nearest neighbours
