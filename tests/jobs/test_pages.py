@@ -48,9 +48,12 @@ def test_the_page_that_ui_names_lists_the_runs(chrome: webdriver.Chrome, server:
     port = int(server.rpartition(":")[2])
     (page,) = [line.split()[0] for line in ui.pages(str(trained.storage), port) if line.endswith("  mixed")]
     chrome.get(page)
-    said = text_of(chrome, "mixed", "Run Name", "score/svfid").split("Run Name")[1]
-    # A row for each clip, and for each file that is none.
-    assert {"good", "süß & spaced", "short.mp4", "audio.mp4"} <= set(said.splitlines())
+    text_of(chrome, "mixed", "Run Name", "score/svfid")
+    # A row for each clip, and for each file that is none; they come later than their heads.
+    rows = {"good", "süß & spaced", "short.mp4", "audio.mp4"}
+    WebDriverWait(chrome, PATIENCE_S).until(
+        lambda chrome: rows <= set(text_of(chrome, "Run Name").split("Run Name")[1].splitlines())
+    )
     keep_screenshot(chrome, "mlflow-runs")
     assert runs_page("1") in page or runs_page("2") in page
 
