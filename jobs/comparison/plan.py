@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.errors import UsageError, counted
+from infra.errors import counted
 from jobs.comparison.neighbours import source_of
-from jobs.comparison.run import ComparisonRequest, checked
+from jobs.comparison.run import ComparisonRequest, check_sources, checked
 from jobs.comparison.vectors import VectorCache, clip_vectors
 from jobs.evaluation.sample_folder import list_samples, list_videos
 from jobs.experiment.corpus import preview_corpus
@@ -34,8 +34,7 @@ def preview(request: ComparisonRequest, console: Console) -> bool:
     listed, failures = list_videos(request.samples)
     samples = min(request.limit, len(list_samples(listed)))
     sources = {source_of(video.path) for video in train.videos}
-    if len(sources) < 2:
-        raise UsageError(f"{request.train}: all its clips are of one source video, nn2 must be of another; give more")
+    check_sources(request, sources)
     lines = [
         f"samples: {counted(samples, 'video')} of {len(listed)}",
         f"training set: {counted(len(train.videos), 'video')} of {counted(len(sources), 'source')}",

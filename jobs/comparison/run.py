@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,8 +81,7 @@ def run(request: ComparisonRequest, console: Console) -> bool:
     drawn = _draw(request, fail)
     train = _embed(request, train_set, fail, console)
     sources = [source_of(clip.path) for clip in train]
-    if len(set(sources)) < 2:
-        raise UsageError(f"{request.train}: all its clips are of one source video, nn2 must be of another; give more")
+    check_sources(request, sources)
     test = _embed(request, test_set, fail, console)
 
     # -- 2. a model of every nn1, by the corpus job
@@ -124,6 +123,12 @@ def checked(request: ComparisonRequest) -> tuple[VideoSet, VideoSet]:
     if IN_RAY_JOB in os.environ and not request.out.is_absolute():
         raise UsageError(f"--out {request.out}: a Ray job's folder is thrown away; give an absolute path")
     return train_set, test_set
+
+
+def check_sources(request: ComparisonRequest, sources: Collection[str]) -> None:
+    """Raises UsageError if the clips of the training set have no two sources."""
+    if len(set(sources)) < 2:
+        raise UsageError(f"{request.train}: all its clips are of one source video, nn2 must be of another; give more")
 
 
 def _notes(request: ComparisonRequest, train: list[EmbeddedClip]) -> list[str]:

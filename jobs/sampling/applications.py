@@ -11,7 +11,7 @@ from skimage.transform import resize
 from infra.errors import counted
 from jobs.sampling.given import Given
 from jobs.sampling.request import ApplicationRequest
-from model.metrics.naturalness import has_room, naturalness_distance
+from model.metrics.naturalness import distance, has_room, statistics
 from model.pyramid import ScaleSize
 from model.sampling.applications import Applications
 from model.sampling.masks import HARMONIZED, masked
@@ -129,5 +129,6 @@ def _naturalness(index: int, frames: np.ndarray, small: np.ndarray) -> str:
     if not has_room(small):
         return ""
     cubic = resize(small, frames.shape[:3], order=3, preserve_range=True).round().clip(0, 255).astype(np.uint8)
-    own, plain = naturalness_distance(frames, small), naturalness_distance(cubic, small)
+    given = statistics(small)
+    own, plain = (distance(statistics(large), given) for large in (frames, cubic))
     return f"enlarge {index}: its local statistics are {own:.1f} from those of what was given; bicubic, {plain:.1f}"

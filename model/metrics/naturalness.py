@@ -16,6 +16,7 @@ SIGMA, RADIUS = 7 / 6, 3  # of the Gaussian window of 7×7 px
 SATURATION = 1.0  # of 255 levels, added to the deviation that pixels are divided by
 NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 SHAPES = np.arange(0.2, 10, 0.001)  # of a generalised Gaussian; 2 is a Gaussian
+Gaussian = tuple[np.ndarray, np.ndarray]  # mean, covariance
 RATIOS = special.gamma(2 / SHAPES) ** 2 / (special.gamma(1 / SHAPES) * special.gamma(3 / SHAPES))
 
 
@@ -28,7 +29,12 @@ def naturalness_distance(video: np.ndarray, clip: np.ndarray) -> float:
 
     Raises ValueError for smaller ones.
     """
-    (mean, covariance), (clip_mean, clip_covariance) = _fit(video), _fit(clip)
+    return distance(statistics(video), statistics(clip))
+
+
+def distance(one: Gaussian, other: Gaussian) -> float:
+    """That of `naturalness_distance`, of two `statistics`."""
+    (mean, covariance), (clip_mean, clip_covariance) = one, other
     apart = mean - clip_mean
     squared = apart @ np.linalg.pinv((covariance + clip_covariance) / 2) @ apart
     return float(np.sqrt(max(0.0, squared)))
@@ -39,8 +45,8 @@ def has_room(frames_thwc: np.ndarray) -> bool:
     return min(frames_thwc.shape[1:3]) >= PATCH
 
 
-def _fit(frames_thwc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of the features of all patches."""
+def statistics(frames_thwc: np.ndarray) -> Gaussian:
+    """Mean (36,), covariance (36, 36) of the features of all patches. Raises ValueError as `naturalness_distance`."""
     if not has_room(frames_thwc):
         raise ValueError(f"frames of {PATCH}×{PATCH} px or more are needed, got {frames_thwc.shape}")
     features = np.concatenate([_features(frame @ np.array([0.299, 0.587, 0.114])) for frame in frames_thwc])

@@ -64,9 +64,7 @@ def writing(
 
             def failed() -> VideoError:
                 running.wait()
-                line = telling_line(temporary, bytes(running.messages))
-                mend = "install an ffmpeg with libx264" if "Unknown encoder" in line else "check folder and free space"
-                return video_error(path, f"ffmpeg could not write it ({line})", mend)
+                return _unwritten(path, temporary, bytes(running.messages))
 
             def write(frames_thwc: np.ndarray) -> None:
                 nonlocal written
@@ -86,10 +84,16 @@ def writing(
         if rounds > 1 and path.suffix.lower() == ".mp4":
             done = command.run(path, command.ffmpeg_args(repeated, _rounds(temporary, rounds)))
             if done.returncode:
-                line = telling_line(repeated, done.stderr)
-                raise video_error(path, f"ffmpeg could not write it ({line})", "check folder and free space")
+                raise _unwritten(path, repeated, done.stderr)
             temporary = repeated
         commit(temporary, path)
+
+
+def _unwritten(path: Path, temporary: Path, messages: bytes) -> VideoError:
+    """What ffmpeg said when it could not write the file that was to become `path`."""
+    line = telling_line(temporary, messages)
+    mend = "install an ffmpeg with libx264" if "Unknown encoder" in line else "check folder and free space"
+    return video_error(path, f"ffmpeg could not write it ({line})", mend)
 
 
 def _check(frames_thwc: np.ndarray) -> None:
