@@ -64,7 +64,7 @@ def is_image(path: str | os.PathLike[str]) -> bool:
     suffix = Path(path).suffix.lower()
     if os.path.isdir(path):
         return False
-    if suffix in ("", ".gif", ".apng") or video.is_animated_png(path):
+    if suffix in ("", ".gif", ".apng") or video.is_animation(path):
         try:
             with _opened(path):
                 return True

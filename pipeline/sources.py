@@ -157,7 +157,7 @@ def _walk(top: Path, root: PurePosixPath) -> Iterator[Video | Still | Failure | 
         entries = [e for e in entries if e not in folders or not CLUTTER.fullmatch(e.name)]
         folders.intersection_update(entries)
         images = {e for e in entries if image.is_image(e)}
-        videos = {e for e in entries if e.suffix.lower() in VIDEO_SUFFIXES or video.is_animated_png(e)}
+        videos = {e for e in entries if e.suffix.lower() in VIDEO_SUFFIXES or video.is_animation(e)}
         videos -= folders | images
         frames, others = _frames(path, folders | videos)
         if frames:

@@ -4,6 +4,7 @@ Nothing outside this folder runs ffmpeg.
 """
 
 from infra.errors import printable
+from pipeline.video.animation import is_animation
 from pipeline.video.decoder import (
     MAX_CLIP_BYTES,
     Damaged,
@@ -16,7 +17,7 @@ from pipeline.video.decoder import (
 )
 from pipeline.video.encoder import encode, writing
 from pipeline.video.errors import VideoError, video_error
-from pipeline.video.ffmpeg import IMAGE_SUFFIXES, MAX_PIXELS, ffmpeg_exe, is_animated_png
+from pipeline.video.ffmpeg import IMAGE_SUFFIXES, MAX_PIXELS, ffmpeg_exe
 from pipeline.video.frames import frame_files, numbered_images
 from pipeline.video.info import MAX_FRAMES, VideoInfo, probe
 
@@ -36,7 +37,7 @@ __all__ = [
     "encode",
     "ffmpeg_exe",
     "frame_files",
-    "is_animated_png",
+    "is_animation",
     "notes",
     "numbered_images",
     "printable",

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.video import ffmpeg as command
+from pipeline.video.animation import readable
 from pipeline.video.errors import video_error
 from pipeline.video.ffmpeg import AnyPath
 
@@ -63,6 +64,7 @@ _readers: dict[int, command.Running] = {}  # by process: one that was forked has
 
 def _ask(path: AnyPath, question: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
     with _lock:
+        file = os.path.abspath(readable(path))
         reader = _readers.get(os.getpid())
         if reader is None:
             args = [sys.executable, "-c", _CODE, *sys.path]
@@ -72,7 +74,7 @@ def _ask(path: AnyPath, question: Mapping[str, Any]) -> tuple[dict[str, Any], np
         reader.renew(path, command.COMMAND_TIMEOUT_S)
         is_whole = False
         try:
-            asked = json.dumps({**question, "path": os.fsencode(os.path.abspath(path)).hex()}).encode() + b"\n"
+            asked = json.dumps({**question, "path": os.fsencode(file).hex()}).encode() + b"\n"
             reader.write(memoryview(asked))
             sizes = np.frombuffer(reader.read(16).ljust(16, b"\0"), np.int64)
             text, numbers = reader.read(int(sizes[0])), reader.read(8 * int(sizes[1]))

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipeline.video.animation import AnyPath, is_animation, readable
 from pipeline.video.errors import VideoError, video_error
 
 ANSWER_TIMEOUT_S = 60.0  # for what it can
@@ -33,8 +34,6 @@ FORMATS = (
     "h264,hevc,m4v,obu,ivf,nut,dv,rm,wtv,apng,mjpeg,vc1,h263,"  # and other plain containers and streams
     "png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,webp_pipe"  # images, where no name tells their kind
 )
-
-AnyPath = str | os.PathLike[str]
 
 # `ulimit` before `exec` limits the command alone and needs no code between fork and exec. -d counts the memory that
 # a process may write to, so that address space which threads only reserve is free. macOS takes it and does nothing.
@@ -92,20 +91,8 @@ FILE = url("FILE")  # the one file of a graph, read or written: `ffmpeg_args` pu
 
 
 def is_still(path: AnyPath) -> bool:
-    """Whether it is an image file by its name, and not one that moves (APNG)."""
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES and not is_animated_png(path)
-
-
-def is_animated_png(path: AnyPath) -> bool:
-    """Whether a .png holds an animation, which it says before its first picture; False if it cannot be read."""
-    if Path(path).suffix.lower() != ".png" or not os.path.isfile(path):  # opening a pipe would wait
-        return False
-    try:
-        with open(path, "rb") as file:
-            head = file.read(1 << 16)
-    except (OSError, ValueError):
-        return False
-    return head.startswith(b"\x89PNG") and b"acTL" in head.partition(b"IDAT")[0]
+    """Whether it is an image file by its name, and not one that moves."""
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES and not is_animation(path)
 
 
 def input_options(path: AnyPath) -> dict[str, str]:
@@ -128,7 +115,7 @@ def input_node(path: AnyPath, **more: Any) -> Any:
 
 def ffmpeg_args(path: AnyPath, node: Any, loglevel: str = "error") -> list[str]:
     """The command line of an ffmpeg-python graph whose FILE is `path`."""
-    args = [url(path) if word == FILE else word for word in node.get_args()]
+    args = [url(readable(path)) if word == FILE else word for word in node.get_args()]
     return [ffmpeg_exe(), "-hide_banner", "-nostdin", "-y", "-v", loglevel, *args]
 
 

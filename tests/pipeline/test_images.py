@@ -101,12 +101,49 @@ def test_what_may_move_is_an_image_if_it_does_not(tools, tmp_path):
     (tmp_path / "one.apng").write_bytes(raw[:33] + animation + frame + raw[33:])
     planned = of(tmp_path)
     found = {Path(clip.source).name: clip.num_frames for clip in planned.clips}
-    assert found == {"moving.gif": 13, "moving.png": 13, "one.apng": 1, "still.gif": 1, "still.png": 1}
+    moving = dict.fromkeys(("moving.gif", "moving.png", "webp.webp", "avif.avif"), 13)
+    assert found == {**moving, "one.apng": 1, "still.gif": 1, "still.png": 1} and not planned.failures
     assert is_like(image.read(tmp_path / "one.apng"), [[[24] * 3] * 2] * 2)
-    assert sorted(failure.reason for failure in planned.failures) == [
-        f"{tmp_path}/{s}.{s}: is an animation of 30 pictures, which is not read from {s.upper()}; convert it to mp4"
-        for s in ("avif", "webp")
-    ]
+
+
+@pytest.mark.parametrize("name", ["100% [a].webp", "a.avif"])
+def test_an_animation_is_a_video_with_the_times_of_its_pictures(tools, tmp_path, name):
+    levels, lasts_ms = [10, 60, 110, 160, 210, 210], [40, 200, 120, 5, 40, 140]  # 5 ms are 100, as in browsers
+    path = tmp_path / name
+    first, *rest = (Image.fromarray(np.full((32, 48, 3), level, np.uint8)) for level in levels)
+    options = {"lossless": True, "minimize_size": False} if path.suffix == ".webp" else {"quality": 100}
+    first.save(path, save_all=True, append_images=rest, duration=lasts_ms, **options)
+    shown_until = np.cumsum([40, 200, 120, 100, 40, 140])
+    wanted = [levels[np.searchsorted(shown_until, 40 * n, side="right")] for n in range(int(shown_until[-1]) // 40)]
+    info = video.probe(path)
+    assert (info.width, info.height, info.duration_s, info.path) == (48, 32, 0.64, str(path))
+    for frames in (video.decode(path, fps=25), video.decode(path, start_frame=3, num_frames=13, fps=25)):
+        assert np.ptp(frames, axis=(1, 2, 3)).max() <= 2
+        assert np.abs(frames[:, 0, 0, 0].astype(int) - wanted[-len(frames) :]).max() <= 2
+    whole = video.decode(path, fps=None)
+    assert np.abs(whole[:, 0, 0, 0].astype(int) - levels[: len(whole)]).max() <= 2 and len(whole) >= 5
+
+
+def test_an_animation_keeps_its_alpha(tools, tmp_path):
+    half = np.full((32, 48, 4), 90, np.uint8)
+    half[:, 24:, 3] = 0
+    first, second = Image.fromarray(half), Image.fromarray(half[:, ::-1].copy())
+    first.save(tmp_path / "a.webp", save_all=True, append_images=[second], duration=40, lossless=True)
+    frames = video.decode(tmp_path / "a.webp", fps=None, alpha=True)
+    assert np.array_equal(frames[..., 3], [half[..., 3], half[:, ::-1, 3]])
+    assert np.all(frames[frames[..., 3] > 0] == 90)  # what is transparent loses its colour when it is saved
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.avif"])
+def test_an_animation_that_is_cut_off_says_so(tmp_path, name):
+    noise = np.random.default_rng(0).integers(0, 256, (6, 32, 48, 3), np.uint8)
+    first, *rest = map(Image.fromarray, noise)
+    first.save(tmp_path / name, save_all=True, append_images=rest, duration=40)
+    raw = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(raw[: len(raw) * 2 // 3])
+    (failure,) = of(tmp_path / name).failures
+    assert failure.reason.startswith(f"{tmp_path / name}: is an animation that cannot be read to its end (")
+    assert failure.reason.endswith("); export it again")
 
 
 def test_pages_and_pictures(tmp_path):

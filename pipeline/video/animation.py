@@ -1,0 +1,132 @@
+"""Image files that move: which they are, and a copy as a video of those that ffmpeg cannot read in every version.
+
+ffmpeg reads GIF and APNG. Pillow reads WebP and AVIF, and their pictures go into a .mov without loss.
+"""
+
+import atexit
+import functools
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infra.errors import printable
+from pipeline.video.errors import VideoError, video_error
+
+AnyPath = str | os.PathLike[str]
+HEAD_BYTES = 1 << 16
+MAX_PIXELS = 1 << 34  # of all pictures together: 8,000 of 1920x1080, and 64 GiB to write at the most
+KEPT = 4  # copies of a process
+TICKS = 1000  # a second: both formats count thousandths
+BRIEF, USUAL = 10, 100  # ms: what lasts no longer than the first is shown for the second, as browsers do
+
+
+def is_animation(path: AnyPath) -> bool:
+    """Whether a .png, .webp or .avif says in its header that it moves; False if it cannot be read."""
+    moves = _MOVES.get(Path(path).suffix.lower())
+    if moves is None or not os.path.isfile(path):  # opening a pipe would wait
+        return False
+    try:
+        with open(path, "rb") as file:
+            return moves(file.read(HEAD_BYTES))
+    except (OSError, ValueError):
+        return False
+
+
+def readable(path: AnyPath) -> str:
+    """The file that ffmpeg reads in place of `path`: itself, or the copy of an animation. Raises: VideoError."""
+    if Path(path).suffix.lower() not in (".webp", ".avif") or not is_animation(path):
+        return os.fspath(path)
+    status = os.stat(path)
+    return str(_copy(os.path.abspath(path), status.st_mtime_ns, status.st_size))
+
+
+def _png_moves(head: bytes) -> bool:
+    return head.startswith(b"\x89PNG") and b"acTL" in head.partition(b"IDAT")[0]
+
+
+def _webp_moves(head: bytes) -> bool:
+    """By the flag of the extended header (WebP container specification)."""
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:21]) and bool(head[20] & 2)
+
+
+def _avif_moves(head: bytes) -> bool:
+    """By its brands (ISO/IEC 14496-12): "avis" is an image sequence."""
+    size = int.from_bytes(head[:4], "big")
+    return head[4:8] == b"ftyp" and b"avis" in (head[i : i + 4] for i in (8, *range(16, min(size, len(head)), 4)))
+
+
+_MOVES: dict[str, Callable[[bytes], bool]] = {".png": _png_moves, ".webp": _webp_moves, ".avif": _avif_moves}
+
+
+@functools.cache
+def _folder(process: int) -> Path:
+    """A folder for the copies of this process, which is removed at its end."""
+    folder = Path(tempfile.mkdtemp(prefix=f"hp-vae-gan-animations-{process}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+_copies: list[Path] = []  # those that are kept, the oldest first
+
+
+def _name(*parts: object) -> str:
+    said = repr(parts).encode("utf-8", "surrogateescape")
+    return hashlib.sha1(said, usedforsecurity=False).hexdigest()
+
+
+def _copy(path: str, mtime_ns: int, size: int) -> Path:
+    """The pictures of an animation, each with its duration, as PNG in a .mov."""
+    from PIL import Image
+
+    place = _folder(os.getpid()) / f"{_name(path, mtime_ns, size)}.mov"
+    if place.is_file():
+        return place
+    try:
+        with Image.open(path, formats=["WEBP", "AVIF"]) as image:
+            count = int(getattr(image, "n_frames", 1))
+            if image.width * image.height * count > MAX_PIXELS:
+                cause = f"is an animation of {count} pictures of {image.width}x{image.height} pixels"
+                raise video_error(path, f"{cause}, {MAX_PIXELS} pixels in all are the most", "cut it into parts")
+            _write(place, image, count)
+    except VideoError:
+        raise
+    except Exception as error:  # Pillow's readers raise of all kinds
+        place.unlink(missing_ok=True)
+        said = printable(" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
+        raise video_error(path, f"is an animation that cannot be read to its end ({said})", "export it again") from None
+    _copies.append(place)
+    if len(_copies) > KEPT:
+        _copies.pop(0).unlink(missing_ok=True)  # an ffmpeg that reads it has it open
+    return place
+
+
+def _write(place: Path, image: Any, count: int) -> None:
+    import av
+
+    has_alpha = image.has_transparency_data
+    with av.open(str(place), "w", format="mov") as container:
+        stream = container.add_stream("png", rate=Fraction(TICKS), options={"compression_level": "1"})
+        stream.width, stream.height = image.size
+        stream.pix_fmt = "rgba" if has_alpha else "rgb24"
+        stream.codec_context.time_base = stream.time_base = Fraction(1, TICKS)
+        now = 0
+        for number in range(count):
+            image.seek(number)
+            image.load()
+            lasts = round(image.info.get("duration") or 0)
+            lasts = lasts if lasts > BRIEF else USUAL
+            pixels = np.array(image.convert("RGBA" if has_alpha else "RGB"))
+            frame = av.VideoFrame.from_ndarray(pixels, stream.pix_fmt)
+            frame.pts, frame.time_base = now, Fraction(1, TICKS)
+            for packet in stream.encode(frame):
+                packet.duration = lasts
+                container.mux(packet)
+            now += lasts
+        container.mux(stream.encode(None))
