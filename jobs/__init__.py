@@ -1,3 +1,10 @@
 """What people run: `ls jobs/*.py` is the list of commands; the parts of a command lie in the folder of its noun."""
 
+import gc
+
 import infra as infra  # its environment comes before any import of Ray and MLflow
+
+# Imports make a million objects and no garbage: looking for it among them takes a quarter of a command's start.
+# A process that trains looks as often as usual again (`jobs.training.task.setup_process`).
+USUAL_GARBAGE_THRESHOLD = gc.get_threshold()
+gc.set_threshold(100_000, *USUAL_GARBAGE_THRESHOLD[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 
@@ -29,6 +30,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: -slow[item.path])  # long files first, so that none is left to run alone at the end
     config.stash[LEFT_OUT] |= Counter(item.nodeid.split("::")[0] for item in before if item not in kept)
     return result
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported stays, and need not be gone through for garbage again and again
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

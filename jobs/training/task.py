@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from infra.errors import TakenOver, one_line, without_secrets
 from infra.files import append
 from infra.tracking.forward import forwarding
 from infra.tracking.runs import ParentRun
+from jobs import USUAL_GARBAGE_THRESHOLD
 from jobs.experiment.experiment import Experiment
 from jobs.experiment.result import OutOfMemoryResult, Result, write_result
 from jobs.training.fit_clip import ClipFrames, fit_clip
@@ -133,6 +135,8 @@ def setup_process(config: TrainConfig) -> None:
         keep_freed_memory()
     skip_compiler_import()
     use_assigned_threads()
+    gc.freeze()  # what is imported stays
+    gc.set_threshold(*USUAL_GARBAGE_THRESHOLD)
     share = 1.0
     if ray.is_initialized() and (context := ray.get_runtime_context()).worker.mode == ray.WORKER_MODE:
         share = context.get_assigned_resources().get("GPU", 1)
