@@ -92,3 +92,16 @@ def carry(field: Tensor, below: Size, size: Size, keys_below: Grid, keys: Grid) 
         ratio = (keys.size[axis] - 1) / max(keys_below.size[axis] - 1, 1)
         moved.append((centre * ratio - half[axis]).round().long())
     return clamp(torch.stack(moved), keys)
+
+
+def share_in_place(field: Tensor, reach: int) -> float:
+    """How much of a video is a chunk of the clip where it was: the share of its patches that come from one chunk, and
+    from up to `reach` pixels beside their own place in the picture, at any time. The largest over the chunks.
+
+    Args: field: of a video as large as the clip.
+    """
+    chunk, _, y, x = field
+    rows = torch.arange(y.shape[1], device=y.device)[:, None]
+    columns = torch.arange(x.shape[2], device=x.device)
+    in_place = ((y - rows).abs() <= reach) & ((x - columns).abs() <= reach)
+    return float(torch.bincount(chunk[in_place], minlength=1).max()) / chunk.numel()

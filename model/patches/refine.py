@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -115,56 +116,77 @@ def enlarged(videos: Tensor, size: Size) -> Tensor:
     return F.interpolate(videos, size=tuple(size), mode="trilinear", align_corners=True)
 
 
-@torch.no_grad()
-def refine(
-    video: Tensor,
-    clip: ClipPatches,
-    steps: Sequence[Step],
-    how: Matching,
-    random: torch.Generator,
-    tick: Callable[[int], None] = lambda passes: None,
-    *,
-    after: Callable[[Tensor, Step], Tensor] = lambda made, step: made,
-    first_pairs: int = EXACT_PAIRS,
-) -> Tensor:
-    """The video, brought to the size of each step and made of the clip's patches there.
+@dataclass
+class Refinement:
+    """A video on its way through the scales.
 
-    Args:
+    Attributes:
         video: (1, 3, T, H, W) float32 in [-1, 1].
-        steps: coarsest first. Their sizes may differ from the clip's.
+        clip, how: what it is made of, and how.
         random: for the search; on the CPU.
         tick: called after every pass.
         after: what becomes of the video of every pass, at the step's size: for what must hold beside the patches.
         first_pairs: of queries and keys that are all compared in the first pass, which has no field to begin with.
-
-    Returns (1, 3, *steps[-1].size) float32 on the clip's device. Raises ValueError for a size that holds no patch.
+        found: (4, T', H', W'), the places of the patches that the last pass took; None before it.
     """
-    for size in [size for step in steps for size in (step.size, clip.sizes[step.n])]:
-        if not fits(size, how.patch):
-            raise ValueError(f"{_written(size)} is smaller than a patch of {_written(how.patch)} (T×H×W)")
-    found: Tensor | None = None  # the field of the pass before
-    x, before = video.to(clip.device), steps[0]
-    for step in steps:
-        grid = clip.grid(step.n, how.patch)
-        enlarges = tuple(x.shape[2:]) != tuple(step.size)
+
+    video: Tensor
+    clip: ClipPatches
+    how: Matching
+    random: torch.Generator
+    tick: Callable[[int], None] = lambda passes: None
+    after: Callable[[Tensor, Step], Tensor] = lambda made, step: made
+    first_pairs: int = EXACT_PAIRS
+    found: Tensor | None = None
+    _done: Step | None = None
+
+    @torch.no_grad()
+    def run(self, steps: Sequence[Step]) -> Tensor:
+        """The video after these steps, coarsest first: (1, 3, *steps[-1].size) on the clip's device.
+
+        Their sizes may differ from the clip's. Raises ValueError for a size that holds no patch.
+        """
+        patch = self.how.patch
+        for size in [size for step in steps for size in (step.size, self.clip.sizes[step.n])]:
+            if not fits(size, patch):
+                raise ValueError(f"{_written(size)} is smaller than a patch of {_written(patch)} (T×H×W)")
+        self.video = self.video.to(self.clip.device)
+        for step in steps:
+            self._run(step)
+        return self.video
+
+    def _run(self, step: Step) -> None:
+        clip, patch = self.clip, self.how.patch
+        grid = clip.grid(step.n, patch)
+        enlarges = tuple(self.video.shape[2:]) != tuple(step.size)
         if enlarges:
-            x = enlarged(x, step.size)
-        if found is not None:
-            found = carry(found, before.size, step.size, clip.grid(before.n, how.patch), grid)
+            self.video = enlarged(self.video, step.size)
+        if self.found is not None and self._done is not None:
+            self.found = carry(self.found, self._done.size, step.size, clip.grid(self._done.n, patch), grid)
         for turn in range(step.passes):
-            keys = clip.keys(step.n, how.patch, sharp=turn > 0 or not enlarges)
-            queries = keys.space.project(x)[0]
-            alpha = how.alpha * keys.space.values
-            most = first_pairs if found is None else EXACT_PAIRS
+            keys = clip.keys(step.n, patch, sharp=turn > 0 or not enlarges)
+            queries = keys.space.project(self.video)[0]
+            alpha = self.how.alpha * keys.space.values
+            most = self.first_pairs if self.found is None else EXACT_PAIRS
             if math.prod(queries.shape[:3]) * len(grid) <= most:
-                found = exact_field(queries, keys.vectors, grid, alpha)
+                self.found = exact_field(queries, keys.vectors, grid, alpha)
             else:
-                begun = scattered(queries.shape[:3], grid, random).to(x.device) if found is None else found
-                found = spread_field(queries, keys.vectors, grid, begun, alpha, random)
-            x = after(assemble(clip.values(step.n), found, step.size, how.patch), step)
-            tick(1)
-        before = step
-    return x
+                if self.found is None:
+                    self.found = scattered(queries.shape[:3], grid, self.random).to(queries.device)
+                self.found = spread_field(queries, keys.vectors, grid, self.found, alpha, self.random)
+            self.video = self.after(assemble(clip.values(step.n), self.found, step.size, patch), step)
+            self.tick(1)
+        self._done = step
+
+
+def refine(
+    video: Tensor, clip: ClipPatches, steps: Sequence[Step], how: Matching, random: torch.Generator, **more: Any
+) -> Tensor:
+    """The video, brought to the size of each step and made of the clip's patches there: a whole `Refinement`.
+
+    Args: more: `tick`, `after`, `first_pairs` of `Refinement`.
+    """
+    return Refinement(video, clip, how, random, **more).run(steps)
 
 
 def assemble(values: Tensor, found: Tensor, size: Size, patch: Patch) -> Tensor:

@@ -136,4 +136,4 @@ class Vgpnn:
             drawn = torch.randn((batch, 1 if method.grey else channels, *volume), generator=random)
             start = start + method.noise * drawn.to(start.device)
         steps = [Step(n, size, method.passes if n else method.coarsest_passes) for n, size in enumerate(sizes)]
-        return refine(start, self.patches, steps, method.how, random, tick)
+        return refine(start, self.patches, steps, method.how, random, tick=tick)

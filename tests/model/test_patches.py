@@ -19,7 +19,7 @@ from model.config import ConfigError, TrainConfig
 from model.loading import LoadedModel
 from model.metrics.nnf import coherence, nearest_neighbour_field
 from model.networks.generators import GeneratorStack
-from model.patches.field import Grid, carry, index, places
+from model.patches.field import Grid, carry, index, places, share_in_place
 from model.patches.match import exact_field, spread_field
 from model.patches.refine import ClipPatches, Matching, Step, assemble, enlarged, refine
 from model.patches.space import principal_components
@@ -296,6 +296,37 @@ def test_a_layout_that_is_the_clip_is_drawn_again(
     assert sampler.redrawn == min(copies, 4)
     assert sum(ticks) <= sampler.steps(stack.sizes)
     assert (video - torch.from_numpy(clip[0][3])[None]).abs().mean() > 0.1
+
+
+def test_the_share_in_place_is_of_one_chunk_and_of_steps_of_a_pixel() -> None:
+    chunk, t, y, x = identity(Grid(1, (5, 9, 12), (2, 3, 3)))
+    assert share_in_place(torch.stack([chunk, t.flip(0), y, x]), 1) == 1.0  # at any time
+    assert share_in_place(torch.stack([chunk, t, y - 1, x + 1]), 1) == 1.0
+    assert share_in_place(torch.stack([chunk, t, y, x + 2]), 1) == 0.0
+    assert share_in_place(torch.stack([chunk, t, y, x + 2]), 2) == 1.0
+    assert share_in_place(torch.stack([(x > 3).long(), t, y, x]), 1) == 0.6  # 6 of 10 columns come from chunk 1
+    assert share_in_place(torch.stack([chunk, t, y, torch.where(y > 4, 0, x)]), 1) == pytest.approx(5 / 7 + 2 / 7 * 0.2)
+
+
+@pytest.mark.parametrize(("moved", "redrawn"), [(0.5, 8), (4, 0)])
+def test_the_clip_moved_by_half_a_pixel_is_no_new_layout(
+    trained: ckpt.Checkpoint, monkeypatch: pytest.MonkeyPatch, moved: float, redrawn: int
+) -> None:
+    stack = trained.stack()
+    assert stack is not None
+    stack.config = replace(trained.config, patch_margin=0.0)
+    frames = ((smooth((13, 48, 64))[0] + 1) * 127.5).movedim(0, -1).to(torch.uint8).numpy()
+    clip = training_pyramids([frames], stack.config)
+    sampler = FinishedSampler(stack, clip)
+    own = torch.from_numpy(clip[0][1])[None]
+    columns = (torch.arange(own.shape[4]) + moved).clamp(max=own.shape[4] - 1)
+    left, part = columns.floor().long(), columns % 1
+    layout = own[..., left] * (1 - part) + own[..., (left + 1).clamp(max=own.shape[4] - 1)] * part
+    assert (layout - own).abs().mean() > 0.1 * own.std()  # to the eye of a mean difference it is none
+    monkeypatch.setattr(NetworkSampler, "parts", lambda *_: iter([layout]))
+    ticks: list[int] = []
+    list(sampler.parts(stack.sizes, 0, 0, ticks.append))
+    assert sampler.redrawn == redrawn and 0 < sum(ticks) <= sampler.steps(stack.sizes)
 
 
 def test_before_its_last_trained_scale_a_model_has_samples_of_its_networks(trained: ckpt.Checkpoint) -> None:
