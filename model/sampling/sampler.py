@@ -38,7 +38,7 @@ def _ignore(steps: int) -> None:
 # drawn again, up to so many layouts in all, of which the later half are cut out of larger ones. Of 224 layouts of 14
 # `demo` models of 7 clips 32 were closer than 0.03, 2 others than 0.1: of carphone 48 %, of airballoons 8 %, of bikes
 # and bigbuckbunny none.
-COPY, LAYOUTS = 0.1, 8
+COPY, LAYOUTS = 0.1, 16
 # It is a copy, too, if after so many scales of patches more than this share of them are within a pixel of their own
 # place: the clip, moved by less than that in the picture, or by a part of a frame in time. Of 210 samples of 21 `demo`
 # models of 7 clips the share was above 0.9 in 52 and below 0.7 in nearly all others, at the second scale as at the

@@ -50,7 +50,7 @@ def test_scales_that_patches_make_are_not_trained_and_the_finest_is_scored_and_s
     assert (info.height, info.width) == (24, 32)
     scores = json.loads((finished.clip / "metrics.json").read_text())
     assert scores["svfid_lite0"] < 5 * scores["svfid_lite0_blur"]  # of two iterations: the networks alone are noise
-    assert 0 <= scores["layouts_redrawn"] <= 14  # two samples, eight layouts each
+    assert 0 <= scores["layouts_redrawn"] <= 30  # two samples, sixteen layouts each
     assert 0 < scores["nnfdiv"] < 1 and 0 < scores["coherence"] < 1
     result = json.loads((finished.clip / "result.json").read_text())
     assert result["status"] == "done" and result["coherence"] == scores["coherence"]

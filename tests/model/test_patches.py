@@ -268,11 +268,11 @@ def test_the_clips_patches_make_the_other_scales_the_same_whatever_is_asked_for(
     assert sampler.reconstruction().shape == (1, 3, *stack.sizes[-1])
 
 
-@pytest.mark.parametrize("copies", [0, 2, 5, 100])
+@pytest.mark.parametrize("copies", [0, 2, 9, 100])
 def test_a_layout_that_is_the_clip_is_drawn_again(
     trained: ckpt.Checkpoint, monkeypatch: pytest.MonkeyPatch, copies: int
 ) -> None:
-    """After four of them layouts are parts of ones that are half as large again, and after eight there is no more."""
+    """After eight of them layouts are parts of ones that are half as large again, and after sixteen there is no more."""
     stack = trained.stack()
     assert stack is not None
     stack.config = replace(trained.config, patch_margin=0.5)
@@ -292,8 +292,8 @@ def test_a_layout_that_is_the_clip_is_drawn_again(
     t, h, w = stack.sizes[1]
     larger = ScaleSize(t, math.ceil(1.5 * h), math.ceil(1.5 * w))
     # an enlarged copy whose part is cut out is none
-    assert drawn == [stack.sizes[1]] * min(copies + 1, 4) + ([larger] if copies >= 4 else [])
-    assert sampler.redrawn == min(copies, 4)
+    assert drawn == [stack.sizes[1]] * min(copies + 1, 8) + ([larger] if copies >= 8 else [])
+    assert sampler.redrawn == min(copies, 8)
     assert sum(ticks) <= sampler.steps(stack.sizes)
     assert (video - torch.from_numpy(clip[0][3])[None]).abs().mean() > 0.1
 
@@ -308,7 +308,7 @@ def test_the_share_in_place_is_of_one_chunk_and_of_steps_of_a_pixel() -> None:
     assert share_in_place(torch.stack([chunk, t, y, torch.where(y > 4, 0, x)]), 1) == pytest.approx(5 / 7 + 2 / 7 * 0.2)
 
 
-@pytest.mark.parametrize(("moved", "redrawn"), [(0.5, 8), (4, 0)])
+@pytest.mark.parametrize(("moved", "redrawn"), [(0.5, 16), (4, 0)])
 def test_the_clip_moved_by_half_a_pixel_is_no_new_layout(
     trained: ckpt.Checkpoint, monkeypatch: pytest.MonkeyPatch, moved: float, redrawn: int
 ) -> None:
