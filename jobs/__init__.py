@@ -4,7 +4,7 @@ import gc
 
 import infra as infra  # its environment comes before any import of Ray and MLflow
 
-# Imports make a million objects and no garbage: looking for it among them takes a quarter of a command's start.
+# Imports make many objects and hardly any garbage: looking for it among them takes a fifth of a command's start.
 # A process that trains looks as often as usual again (`jobs.training.task.setup_process`).
 USUAL_GARBAGE_THRESHOLD = gc.get_threshold()
 gc.set_threshold(100_000, *USUAL_GARBAGE_THRESHOLD[1:])

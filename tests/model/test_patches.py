@@ -272,7 +272,7 @@ def test_the_clips_patches_make_the_other_scales_the_same_whatever_is_asked_for(
 def test_a_layout_that_is_the_clip_is_drawn_again(
     trained: ckpt.Checkpoint, monkeypatch: pytest.MonkeyPatch, copies: int
 ) -> None:
-    """After eight of them layouts are parts of ones that are half as large again, and after sixteen there is no more."""
+    """After eight of them layouts are parts of ones that are half as large again; after sixteen there is no more."""
     stack = trained.stack()
     assert stack is not None
     stack.config = replace(trained.config, patch_margin=0.5)
