@@ -16,7 +16,7 @@ from pipeline.video import ffmpeg as command
 from pipeline.video.errors import VideoError, read_failure, telling_line, video_error
 from pipeline.video.ffmpeg import AnyPath
 from pipeline.video.frames import frame_files
-from pipeline.video.orientation import UPRIGHT, Orientation, clean_aperture, of_image
+from pipeline.video.orientation import UPRIGHT, Orientation, clean_aperture, of_image, pixel_crop
 from pipeline.video.timeline import Timeline, timeline
 
 FOLDER_FPS = 24.0  # a folder of frames has no clock; the paper's rate is taken
@@ -84,7 +84,8 @@ def _info(path: AnyPath, head: dict[str, Any], packets: np.ndarray, messages: by
         why = f" ({telling_line(path, messages)})" if messages.strip() else ""
         raise video_error(path, f"does not tell its frame size{why}", "convert it to mp4")
     _check_size(path, width, height)
-    crop = clean_aperture(path, head["stream"], width, height) if head["format"].startswith("mov") else None
+    cropped = {"mov": clean_aperture, "matroska": pixel_crop}.get(head["format"].split(",")[0])
+    crop = cropped(path, head["stream"], width, height) if cropped else None
     orientation = of_image(path) if is_image else Orientation.of_matrix(head["display"])
     seen_width, seen_height = crop[:2] if crop else (width, height)
     size = (max(1, round_half_up(seen_width * Fraction(*head["sar"]))), seen_height)

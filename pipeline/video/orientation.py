@@ -112,3 +112,56 @@ def _child(file: BinaryIO, begin: int, end: int, kind: bytes | None, number: int
             number -= 1
         begin += size
     return end, end
+
+
+def pixel_crop(path: AnyPath, track: int, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """(width, height, left, top) of the part of a Matroska track's frames that is meant to be seen.
+
+    None where it does not say, or says what cannot be. RFC 9559, 5.1.4.1.28.8 to 5.1.4.1.28.11.
+    """
+    with open(path, "rb") as file:
+        begin, end = _element(file, 0, file.seek(0, 2), _SEGMENT)
+        begin, end = _element(file, begin, end, _TRACKS)
+        begin, end = _element(file, begin, end, _TRACK, track)
+        begin, end = _element(file, begin, end, _VIDEO)
+        cut = []
+        for name in _PIXEL_CROP:
+            first, last = _element(file, begin, end, name)
+            file.seek(first)
+            cut.append(int.from_bytes(file.read(min(last - first, 8)), "big"))
+    left, right, top, bottom = cut
+    crop = (width - left - right, height - top - bottom, left, top)
+    return crop if any(cut) and min(crop[:2]) >= 1 else None
+
+
+_SEGMENT, _TRACKS, _TRACK, _VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0xE0
+_PIXEL_CROP = (0x54CC, 0x54DD, 0x54BB, 0x54AA)  # left, right, top, bottom
+
+
+def _element(file: BinaryIO, begin: int, end: int, kind: int, number: int = 0) -> tuple[int, int]:
+    """Begin and end of the content of the EBML element of a kind (RFC 8794), as `_child` of a box."""
+    while begin < end:
+        file.seek(begin)
+        found, id_length = _number(file.read(8), keep_marker=True)
+        file.seek(begin + id_length)
+        size, length = _number(file.read(8), keep_marker=False)
+        if not (id_length and length):
+            break
+        begin += id_length + length
+        if size == (1 << 7 * length) - 1:  # unknown, as of a live stream: to the end
+            size = end - begin
+        if found == kind:
+            if number == 0:
+                return begin, min(begin + size, end)
+            number -= 1
+        begin += size
+    return end, end
+
+
+def _number(raw: bytes, *, keep_marker: bool) -> tuple[int, int]:
+    """A number of variable length, and how many bytes it takes; (0, 0) where there is none."""
+    length = 9 - raw[0].bit_length() if raw and raw[0] else 0
+    if not 0 < length <= len(raw):
+        return 0, 0
+    value = int.from_bytes(raw[:length], "big")
+    return value if keep_marker else value & ((1 << 7 * length) - 1), length

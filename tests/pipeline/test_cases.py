@@ -276,6 +276,35 @@ def test_a_clean_aperture_is_cropped_to(tools, make):
         assert np.abs(bars(frames) - BARS).max() < 12
 
 
+def with_elements(path, **values):
+    """Matroska's DisplayWidth and DisplayHeight become other elements of the track's Video: id in hex → value."""
+    raw = bytearray(path.read_bytes())
+    for old, (name, value) in zip((b"\x54\xb0", b"\x54\xba"), values.items(), strict=True):
+        begin = raw.index(old)
+        length = raw[begin + 2] & 0x7F
+        raw[begin : begin + 2] = bytes.fromhex(name.removeprefix("x"))
+        raw[begin + 3 : begin + 3 + length] = value.to_bytes(length, "big")
+    path.write_bytes(raw)
+
+
+def test_matroskas_pixel_crop_is_cropped_to(tools, make):
+    wide = np.full((20, 64, 128, 3), 99, np.uint8)
+    wide[:, :, 24:120] = numbered(20)
+    tall = np.full((20, 96, 96, 3), 99, np.uint8)
+    tall[:, 12:76] = numbered(20)
+    ffv1 = ("-c:v", "ffv1", "-vf", "setsar=2")  # whose frames say no aspect, unlike the container
+    both = {"wide.mkv": (wide, {"x54cc": 24, "x54dd": 8}), "tall.mkv": (tall, {"x54bb": 12, "x54aa": 20})}
+    for name, (stored, cut) in both.items():
+        path = make(name, stored, 24, *ffv1)
+        with_elements(path, **cut)
+        frames = video.decode(path, num_frames=13)
+        assert frames.shape == (13, 64, 96, 3) and read(frames) == list(range(13))
+        assert np.abs(bars(frames) - BARS).max() < 12
+    with_elements(make("none.mkv", wide, 24, *ffv1), x54cc=100, x54dd=90)  # more than there is
+    with pytest.raises(video.VideoError, match="none.mkv: is not a video that ffmpeg can read"):
+        video.probe(path.with_name("none.mkv"))
+
+
 @pytest.mark.parametrize("transfer", ["smpte2084", "arib-std-b67"])
 def test_hdr_becomes_sdr(tools, make, transfer):
     if not picture.can_tone_map():
