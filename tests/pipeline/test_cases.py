@@ -301,7 +301,7 @@ def test_matroskas_pixel_crop_is_cropped_to(tools, make):
         assert frames.shape == (13, 64, 96, 3) and read(frames) == list(range(13))
         assert np.abs(bars(frames) - BARS).max() < 12
     with_elements(make("none.mkv", wide, 24, *ffv1), x54cc=100, x54dd=90)  # more than there is
-    with pytest.raises(video.VideoError, match="none.mkv: is not a video that ffmpeg can read"):
+    with pytest.raises(video.VideoError, match=r"none\.mkv: is not a video that ffmpeg can read"):
         video.probe(path.with_name("none.mkv"))
 
 
