@@ -177,7 +177,7 @@ class FinishedSampler:
         """Whether nearly all of its patches are where they were: the clip, a pixel or a part of a frame away."""
         if tuple(layout.video.shape[2:]) not in self._patches.sizes or layout.found is None:
             return False
-        return share_in_place(layout.found, reach=1) > IN_PLACE
+        return share_in_place(layout.found, self._chunks, reach=1) > IN_PLACE
 
     def _steps(self, sizes: Sequence[ScaleSize]) -> tuple[list[Step], list[Step]]:
         return patch_steps(self.stack.config, sizes, self._first)

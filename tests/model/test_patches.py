@@ -300,12 +300,14 @@ def test_a_layout_that_is_the_clip_is_drawn_again(
 
 def test_the_share_in_place_is_of_one_chunk_and_of_steps_of_a_pixel() -> None:
     chunk, t, y, x = identity(Grid(1, (5, 9, 12), (2, 3, 3)))
-    assert share_in_place(torch.stack([chunk, t.flip(0), y, x]), 1) == 1.0  # at any time
-    assert share_in_place(torch.stack([chunk, t, y - 1, x + 1]), 1) == 1.0
-    assert share_in_place(torch.stack([chunk, t, y, x + 2]), 1) == 0.0
-    assert share_in_place(torch.stack([chunk, t, y, x + 2]), 2) == 1.0
-    assert share_in_place(torch.stack([(x > 3).long(), t, y, x]), 1) == 0.6  # 6 of 10 columns come from chunk 1
-    assert share_in_place(torch.stack([chunk, t, y, torch.where(y > 4, 0, x)]), 1) == pytest.approx(5 / 7 + 2 / 7 * 0.2)
+    assert share_in_place(torch.stack([chunk, t.flip(0), y, x]), 2, 1) == 1.0  # at any time
+    assert share_in_place(torch.stack([chunk, t, y - 1, x + 1]), 2, 1) == 1.0
+    assert share_in_place(torch.stack([chunk, t, y, x + 2]), 2, 1) == 0.0
+    assert share_in_place(torch.stack([chunk, t, y, x + 2]), 2, 2) == 1.0
+    assert share_in_place(torch.stack([(x > 3).long(), t, y, x]), 2, 1) == 0.6  # 6 of 10 columns come from chunk 1
+    assert share_in_place(torch.stack([chunk, t, y, torch.where(y > 4, 0, x)]), 2, 1) == pytest.approx(
+        5 / 7 + 2 / 7 * 0.2
+    )
 
 
 @pytest.mark.parametrize(("moved", "redrawn"), [(0.5, 16), (4, 0)])
