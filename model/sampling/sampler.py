@@ -147,6 +147,8 @@ class FinishedSampler:
                     break
             self.redrawn += 1
             tick = _ignore  # counted once
+        if layout.found is None:  # the last one too was the clip before any patch above was searched
+            layout.run(above[:TRIED])
         return layout
 
     def _cut_out(self, sizes: Sequence[ScaleSize], seed: int, index: int, attempt: int, tick: Tick) -> Tensor:
