@@ -1,13 +1,15 @@
 """How a stored frame is cropped, turned and mirrored to be seen, as its container or its EXIF says."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import BinaryIO
 
 from pipeline.video.ffmpeg import AnyPath
 
 EXIF_ORIENTATION = 0x0112
+Children = Iterator[tuple[bytes | int, tuple[int, int]]]  # kind, and where the content begins and ends
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,13 @@ def clean_aperture(path: AnyPath, track: int, width: int, height: int) -> tuple[
     None where it does not say, or says what cannot be. ISO/IEC 14496-12, 12.1.4 ("clap").
     """
     with open(path, "rb") as file:
-        begin, end = _child(file, 0, file.seek(0, 2), b"moov")
-        begin, end = _child(file, begin, end, b"trak", track)
+        size = file.seek(0, 2)
+        begin, end = _child(_boxes(file, 0, size), size, b"moov")
+        begin, end = _child(_boxes(file, begin, end), end, b"trak", track)
         for name in (b"mdia", b"minf", b"stbl", b"stsd"):
-            begin, end = _child(file, begin, end, name)
-        begin, end = _child(file, begin + 8, end, None)  # the first entry
-        begin, end = _child(file, begin + 78, end, b"clap")
+            begin, end = _child(_boxes(file, begin, end), end, name)
+        begin, end = _child(_boxes(file, begin + 8, end), end, None)  # the first entry
+        begin, end = _child(_boxes(file, begin + 78, end), end, b"clap")
         file.seek(begin)
         return _crop(struct.unpack(">8i", file.read(32)), width, height) if end - begin >= 32 else None
 
@@ -96,8 +99,8 @@ def _crop(numbers: Sequence[int], width: int, height: int) -> tuple[int, int, in
     return crop if fits and crop[:2] != (width, height) else None
 
 
-def _child(file: BinaryIO, begin: int, end: int, kind: bytes | None, number: int = 0) -> tuple[int, int]:
-    """Begin and end of the content of the box of a kind between two places of a file; (end, end) if it is not there."""
+def _boxes(file: BinaryIO, begin: int, end: int) -> Children:
+    """The boxes between two places of a file."""
     while begin + 8 <= end:
         file.seek(begin)
         size, found, header = *struct.unpack(">I4s", file.read(8)), 8
@@ -106,12 +109,13 @@ def _child(file: BinaryIO, begin: int, end: int, kind: bytes | None, number: int
         size = size or end - begin
         if size < header or begin + size > end:
             break
-        if kind in (None, found):
-            if number == 0:
-                return begin + header, begin + size
-            number -= 1
+        yield found, (begin + header, begin + size)
         begin += size
-    return end, end
+
+
+def _child(children: Children, end: int, kind: bytes | int | None, number: int = 0) -> tuple[int, int]:
+    """Begin and end of the content of child `number` of a kind, of any for None; (end, end) if it is not there."""
+    return next(islice((place for found, place in children if kind in (None, found)), number, None), (end, end))
 
 
 def pixel_crop(path: AnyPath, track: int, width: int, height: int) -> tuple[int, int, int, int] | None:
@@ -120,13 +124,14 @@ def pixel_crop(path: AnyPath, track: int, width: int, height: int) -> tuple[int,
     None where it does not say, or says what cannot be. RFC 9559, 5.1.4.1.28.8 to 5.1.4.1.28.11.
     """
     with open(path, "rb") as file:
-        begin, end = _element(file, 0, file.seek(0, 2), _SEGMENT)
-        begin, end = _element(file, begin, end, _TRACKS)
-        begin, end = _element(file, begin, end, _TRACK, track)
-        begin, end = _element(file, begin, end, _VIDEO)
+        size = file.seek(0, 2)
+        begin, end = _child(_elements(file, 0, size), size, _SEGMENT)
+        begin, end = _child(_elements(file, begin, end), end, _TRACKS)
+        begin, end = _child(_elements(file, begin, end), end, _TRACK, track)
+        begin, end = _child(_elements(file, begin, end), end, _VIDEO)
         cut = []
         for name in _PIXEL_CROP:
-            first, last = _element(file, begin, end, name)
+            first, last = _child(_elements(file, begin, end), end, name)
             file.seek(first)
             cut.append(int.from_bytes(file.read(min(last - first, 8)), "big"))
     left, right, top, bottom = cut
@@ -138,8 +143,8 @@ _SEGMENT, _TRACKS, _TRACK, _VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0xE0
 _PIXEL_CROP = (0x54CC, 0x54DD, 0x54BB, 0x54AA)  # left, right, top, bottom
 
 
-def _element(file: BinaryIO, begin: int, end: int, kind: int, number: int = 0) -> tuple[int, int]:
-    """Begin and end of the content of the EBML element of a kind (RFC 8794), as `_child` of a box."""
+def _elements(file: BinaryIO, begin: int, end: int) -> Children:
+    """The EBML elements between two places of a file (RFC 8794)."""
     while begin < end:
         file.seek(begin)
         found, id_length = _number(file.read(8), keep_marker=True)
@@ -150,12 +155,8 @@ def _element(file: BinaryIO, begin: int, end: int, kind: int, number: int = 0) -
         begin += id_length + length
         if size == (1 << 7 * length) - 1:  # unknown, as of a live stream: to the end
             size = end - begin
-        if found == kind:
-            if number == 0:
-                return begin, min(begin + size, end)
-            number -= 1
+        yield found, (begin, min(begin + size, end))
         begin += size
-    return end, end
 
 
 def _number(raw: bytes, *, keep_marker: bool) -> tuple[int, int]:
