@@ -19,21 +19,19 @@ import numpy as np
 import torch
 
 from model.config import Precision, TrainConfig
-from model.device import best_device
+from model.device import HOST, best_device
 from model.loading import LoadedModel
 from model.loading import load as load_file
 from model.metrics.diversity import lab_diversity
 from model.metrics.features import VideoFeatures
-from model.metrics.nnf import nearest_neighbour_distance
-from model.metrics.option import features_for
-from model.metrics.scores import score_of_blur
-from model.metrics.svfid import RealClip, svfid
+from model.metrics.scores import blur_distance, nn_distance, real_clip
+from model.metrics.svfid import svfid
 from model.patches.field import Size
 from model.patches.refine import Matching, Step, refine
 from model.pyramid import ScaleSize, to_frames, to_video, training_pyramids
 from model.sampling.applications import Applications
-from model.sampling.sample import stream_of
-from model.sampling.sampler import Sampler, clip_patches
+from model.sampling.sample import Draw, stream_of
+from model.sampling.sampler import Sampler, check_video, clip_patches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,45 +76,49 @@ class Model:
     @property
     def size(self) -> ScaleSize:
         """(T, H, W) of a sample as large as the clip."""
-        return self._made().size
+        return self._loaded.size
 
     def sample(self, count: int = 1, *, seed: int = 0, first: int = 0, size: Size | None = None) -> np.ndarray:
         """Random videos, or images, `first` … `first + count - 1` of a seed.
 
         Args: size: (T, H, W); None: the clip's.
 
-        Returns uint8 (count, T, H, W, 3) RGB. Raises ValueError, one line, for a size that cannot be, and for a model
-        that needs its clip and has none.
+        Returns uint8 (count, T, H, W, 3) RGB. Raises ValueError, one line, for a size that cannot be or does not fit
+        into memory, and for a model that needs its clip and has none.
         """
+        if count < 1:
+            raise ValueError(f"count={count}: 1 or more")
         sampler = self._made()
         sizes = sampler.ladder_to(size or sampler.size)
+        check_video(sizes[-1], sampler.needed_bytes(sizes), self._device if self._loaded.needs_clip else HOST)
         made = [torch.cat(list(sampler.parts(sizes, seed, index)), dim=2) for index in range(first, first + count)]
         return np.stack([to_frames(video[0].numpy()) for video in made])
 
     def reconstruct(self) -> np.ndarray:
         """The clip as the model gives it back: uint8 (T, H, W, 3). Raises ValueError without the clip."""
-        self._clip()
+        self._need_clip()
         return to_frames(self._made().reconstruction()[0].numpy())
 
     def score(self, samples: np.ndarray, features: VideoFeatures | None = None) -> SampleScores:
-        """Score samples of the clip's size, of this model or of anything else.
+        """Score samples of the clip's size, of this model or of anything else, as evaluate.py does.
 
         Args:
             samples: uint8 (N, T, H, W, 3) RGB, as `sample` gives them.
             features: None: Lite0; of a video's, those of its frames are taken for images.
 
-        Raises ValueError without the clip, and for samples of another size.
+        Raises ValueError without the clip, for samples of another size, and for a clip of one lightness.
         """
-        real = self._real(features)
+        self._need_clip()
+        real = real_clip(self._chunks, self.size, self.config, features)
         videos = [to_video(sample) for sample in samples]
         if not videos or any(video.shape != real.video.shape for video in videos):
             raise ValueError(f"{self.name}: samples of {ScaleSize(*real.video.shape[1:])} (T×H×W) are needed to score")
         return SampleScores(
             metric=real.metric,
             realism=svfid(real, videos).mean,
-            blur=next(iter(score_of_blur(real).values())),
+            blur=blur_distance(real),
             diversity=lab_diversity(videos, real.frames) if len(videos) > 1 else None,
-            nn_distance=float(np.mean([nearest_neighbour_distance(video, real.video) for video in videos])),
+            nn_distance=float(np.mean([nn_distance(video, real) for video in videos])),
             samples=len(videos),
         )
 
@@ -127,23 +129,25 @@ class Model:
             video: uint8 (T, H, W, 3) RGB, of any size that holds a patch.
             passes: how often every patch is replaced.
 
-        Returns uint8 (T, H, W, 3), as large as `video`. Raises ValueError without the clip.
+        Returns uint8 (T, H, W, 3), as large as `video`. Raises ValueError, one line, without the clip and for a video
+        that is smaller than a patch.
         """
-        config, clip = self.config, self._clip()
-        finest = list(self._loaded.sizes)[-1:]
-        patches = clip_patches(finest, [[pyramid[-1]] for pyramid in clip], self._device)
+        self._need_clip()
+        config, finest = self.config, list(self._loaded.sizes)[-1:]
+        clip = training_pyramids(self._chunks, config, finest)
+        patches = clip_patches(finest, clip, self._device)
         step, how = Step(0, video.shape[:3], passes), Matching(config.patch_size, config.patch_alpha)
-        made = refine(torch.from_numpy(to_video(video))[None], patches, [step], how, stream_of(seed, 0, 1))
+        made = refine(torch.from_numpy(to_video(video))[None], patches, [step], how, stream_of(seed, 0, Draw.PATCHES))
         return to_frames(made[0].cpu().numpy())
 
     @property
     def applications(self) -> Applications:
         """What it makes of a given video, or of its clip: `inject`, `fill`, `extend`, `loop`, `retarget`, `enlarge`,
-        `vary`, `between` (model/sampling/README.md). Raises ValueError, one line, for a model without its clip where
-        patches make its fine scales.
+        `vary`, `between`, `recombined` (model/sampling/README.md). Raises ValueError, one line, for a model without its
+        clip where patches make its fine scales.
         """
         if self._loaded.needs_clip:
-            self._clip()
+            self._need_clip()
         if self._applications is None:
             self._applications = self._loaded.applications(self._chunks, self._device)
         return self._applications
@@ -153,13 +157,9 @@ class Model:
             self._sampler = self._loaded.sampler(self._chunks, self._device)
         return self._sampler
 
-    def _clip(self) -> Sequence[Sequence[np.ndarray]]:
+    def _need_clip(self) -> None:
         if not self._chunks:
             raise ValueError(f"{self.name}: its clip is needed; give load its frames")
-        return training_pyramids(self._chunks, self.config, self._loaded.sizes)
-
-    def _real(self, features: VideoFeatures | None) -> RealClip:
-        return RealClip([pyramid[-1] for pyramid in self._clip()], features_for(self.config.dims, features))
 
 
 def load(
@@ -172,10 +172,9 @@ def load(
         frames: the clip it was trained on, uint8 (T, H, W, 3) RGB; of a long video all its chunks.
         precision: that samples are computed in; None: that of the training.
 
-    Raises CheckpointError for what cannot be read, ValueError for frames that cannot be those of its clip.
+    Raises CheckpointError for what cannot be read, ValueError, one line, for frames that cannot be those of its clip.
     """
     loaded = load_file(path, precision=precision)
     chunks = [] if frames is None else [frames] if isinstance(frames, np.ndarray) else list(frames)
-    if chunks:
-        loaded.check_size(chunks[0])
+    loaded.check_frames(chunks)
     return Model(loaded, chunks)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from infra.errors import counted
 from infra.remote import fetch
 from model import checkpoint, official, presets
 from model.config import Finish, Method, Precision, TrainConfig
@@ -52,13 +53,25 @@ class LoadedModel:
         config = replace(self.config, method=method, flip=False, crops=0)
         return replace(self, config=config, stack=None, examples=None, latent_frames=None)
 
-    def check_size(self, frames_thwc: np.ndarray) -> None:
-        """Raises ValueError, one line, for frames whose size cannot be that of its clip."""
-        _, height, width, _ = frames_thwc.shape
-        finest = ladder(self.config, height, width)[-1]
-        if any(abs(side - own) > 1 for side, own in zip(finest, self.sizes[-1], strict=True)):  # px that rounding makes
-            cause = f"frames of {height}×{width} px have a finest scale of {finest}, its clip {self.sizes[-1]}"
-            raise ValueError(f"{self.name}: {cause}: they are of another clip; give its own")
+    @property
+    def size(self) -> ScaleSize:
+        """(T, H, W) of a video as large as the clip: of the finest scale, or of the finest that is trained."""
+        return self.sizes[-1] if self.needs_clip or self.stack is None else self.sizes[self.stack.num_scales - 1]
+
+    def check_frames(self, chunks_thwc: Sequence[np.ndarray]) -> None:
+        """Raises ValueError, one line, for frames that cannot be those of its clip: their shape, number or size."""
+        for chunk in chunks_thwc:
+            if chunk.ndim != 4 or chunk.shape[3] != 3:
+                cause = f"frames of shape {chunk.shape}, uint8 (T, H, W, 3) are needed"
+                raise ValueError(f"{self.name}: {cause}; of one picture give picture[None]")
+            if len(chunk) != self.config.num_frames:
+                cause = f"{counted(len(chunk), 'frame')}, its clip has {self.config.num_frames}"
+                raise ValueError(f"{self.name}: {cause}; give as many, of a long video chunks of as many")
+            finest = ladder(self.config, *chunk.shape[1:3])[-1]
+            if any(abs(side - own) > 1 for side, own in zip(finest, self.sizes[-1], strict=True)):  # px of rounding
+                px = "×".join(map(str, chunk.shape[1:3]))
+                cause = f"frames of {px} px have a finest scale of {finest}, its clip {self.sizes[-1]}"
+                raise ValueError(f"{self.name}: {cause}: they are of another clip; give its own")
 
     def sampler(self, chunks_thwc: Sequence[np.ndarray], device: torch.device) -> Sampler:
         """What its videos come from, on a device.
@@ -81,7 +94,7 @@ class LoadedModel:
 
     def _clip(self, chunks_thwc: Sequence[np.ndarray]) -> list[Pyramid]:
         """What it was trained on. Raises ValueError, one line, for frames that cannot be those of its clip."""
-        self.check_size(chunks_thwc[0])
+        self.check_frames(chunks_thwc)
         clip = training_pyramids(chunks_thwc, self.config, self.sizes)
         if self.examples not in (None, len(clip)):
             cause = f"trained on {self.examples} chunks and copies of them, there are {len(clip)}"

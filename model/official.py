@@ -9,7 +9,7 @@ utils/images.py); none of its code. Saved after every scale, so an unfinished tr
 Their norms always use the statistics of the sample, so running_mean and running_var are not read, nor the biases of
 convolutions in front of a norm, which it subtracts again.
 Their eval_video.py draws z with the 13 frames of the finest scale, a length G⁰ was not trained at. Here z has the size
-of scale 0, as in their training, unless `load.load` is given latent_frames=13.
+of scale 0, as in their training, unless `loading.load` is given latent_frames=13.
 """
 
 from __future__ import annotations

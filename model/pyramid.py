@@ -19,7 +19,7 @@ CROP_SIDE = 0.9  # of the frame's height and width: the pyramid brings a crop to
 
 
 class ScaleSize(NamedTuple):
-    """ScaleSize of a video at one scale, (T, H, W)."""
+    """Size of a video at one scale, (T, H, W)."""
 
     frames: int
     height: int  # px
@@ -58,7 +58,7 @@ def ladder(config: TrainConfig, height: int, width: int) -> tuple[ScaleSize, ...
             )
         rate = config.frame_rates[int(n / last * (len(config.frame_rates) - 1)) if last else -1]
         sizes.append(ScaleSize((config.num_frames - 1) // rate + 1, scale_height, scale_width))
-    if config.made_of_patches and config.method == "hpvaegan":
+    if config.made_of_patches and config.method != "vgpnn":  # which has a ladder of its own
         for size in sizes[config.trained_scales - bool(config.patch_coarse_passes) :]:
             if any(side < part for side, part in zip(size, config.patch_size, strict=True)):
                 raise ValueError(
@@ -69,7 +69,7 @@ def ladder(config: TrainConfig, height: int, width: int) -> tuple[ScaleSize, ...
 
 
 def _along(config: TrainConfig, n: int) -> int:
-    """ScaleSize in px at scale n of the side that the ladder measures."""
+    """Size in px at scale n of the side that the ladder measures."""
     low, high, last = config.min_size, config.max_size, config.num_scales - 1
     if config.scale_factor is not None:
         return min(round(low * config.scale_factor**n), high)

@@ -25,7 +25,7 @@ from model.device import best_device, use_assigned_threads
 from model.loading import load
 from model.metrics.features import VideoFeatures
 from model.metrics.option import features_for
-from model.metrics.scores import chunks_to_score, measure, nn_seconds
+from model.metrics.scores import measure, nn_seconds, real_clip
 from model.metrics.svfid import RealClip
 from model.patches.field import fits
 from model.patches.search import patch_sides
@@ -94,8 +94,7 @@ def score_clip(
                 f"{task.checkpoint}: is of the clip {loaded.name}; give the folder of that clip, or --real"
             )
         sampler = loaded.sampler(chunks, best_device())
-        scored = [build(frames, [sampler.size], config.resizing)[0] for frames in chunks_to_score(chunks)]
-        real = RealClip(scored, features_for(config.dims, features))
+        real = real_clip(chunks, sampler.size, config, features)
 
         def make(index: int) -> Tensor:
             return random_videos(sampler, 1, options.seed, first=index)[0]

@@ -119,7 +119,7 @@ def _register(request: ExportRequest, loaded: LoadedModel, digest: str, folder: 
     chunks = []
     if loaded.needs_clip:
         chunks = frames_of_model(request.model, loaded.name, loaded.config, request.real)
-        loaded.check_size(chunks[0])
+        loaded.check_frames(chunks)
     packed = pack(loaded, chunks, digest, folder)
     made = registry.register(uri, storage, request.name or _name(loaded.name), _pyfunc(packed, loaded, bool(chunks)))
     return f"{made.uri}: registered in {printable(uri)}; mlflow.pyfunc.load_model loads it"

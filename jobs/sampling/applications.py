@@ -98,25 +98,24 @@ def _one(
     size: ScaleSize | None,
 ) -> tuple[np.ndarray, str]:
     """A result that only the seed makes another, and a note on it."""
-    own = seed + index  # each its own random numbers
     match request.application:
         case "fill":
             assert given.mask is not None
             grown = {} if request.grown is None else {"grown": request.grown}
-            return applications.fill(given.mask, given=given.video, seed=own, **grown), ""
+            return applications.fill(given.mask, given=given.video, seed=seed, index=index, **grown), ""
         case "extend":
             fps = frames_per_second(applications.config, applications.size.frames)
             behind, before = request.extend.frames(fps), request.extend_before.frames(fps)
-            return applications.extend(behind, before, seed=own), ""
+            return applications.extend(behind, before, seed=seed, index=index), ""
         case "loop":
-            frames, seam = applications.loop(given.video, seed=own)
+            frames, seam = applications.loop(given.video, seed=seed, index=index)
             change = f"{counted(len(frames), 'frame')}; at the seam they change by {seam.change:.1f} levels"
             return frames, f"loop {index}: {change}, the clip's own change is {seam.own:.1f}"
         case "retarget":
             assert size is not None
-            return applications.retarget(size, request.retarget, seed=own), ""
+            return applications.retarget(size, request.retarget, seed=seed, index=index), ""
         case "enlarge":
-            frames = applications.enlarge(request.factor, given=given.video, seed=own)
+            frames = applications.enlarge(request.factor, given=given.video, seed=seed, index=index)
             return frames, _naturalness(index, frames, applications.clip() if given.video is None else given.video)
         case "fix_layout":
             return applications.recombined((seed, 0), (seed, index)), ""

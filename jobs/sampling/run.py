@@ -28,9 +28,9 @@ from jobs.sampling.request import ApplicationRequest, SampleRequest
 from model.config import TrainConfig
 from model.device import HOST, best_device, keep_freed_memory
 from model.loading import LoadedModel, load
-from model.metrics.option import features_for
-from model.metrics.svfid import RealClip, svfid
-from model.pyramid import ScaleSize, build, to_frames, to_video, training_pyramids
+from model.metrics.scores import real_clip
+from model.metrics.svfid import svfid
+from model.pyramid import ScaleSize, build, to_frames, to_video
 from model.sampling.sample import frames_per_second
 from model.sampling.sampler import Sampler, check_video
 from model.sampling.variations import diverse
@@ -174,7 +174,7 @@ def _clip_and_reconstruction(
     out.check_comparison()
     if size != sampler.size:
         raise ValueError(f"--compare: shows samples beside the clip, which is of {sampler.size}; leave --size out")
-    loaded.check_size(chunks[0])
+    loaded.check_frames(chunks)
     clip = build(chunks[0], [size], loaded.config.resizing)[0]
     return {"original": to_frames(clip), "reconstruction": _frames(sampler.reconstruction())}
 
@@ -191,9 +191,8 @@ def _chosen(
     """Which samples --keep keeps, best first. sizes: of the sampler's ladder."""
     if sizes[-1] != loaded.sizes[-1]:
         raise ValueError(f"--keep: scores samples of {loaded.sizes[-1]}, these are of {sizes[-1]}; leave --size out")
-    loaded.check_size(chunks[0])
-    clip = training_pyramids(chunks, loaded.config, loaded.sizes)
-    real = RealClip([pyramid[-1] for pyramid in clip], features_for(loaded.config.dims))
+    loaded.check_frames(chunks)
+    real = real_clip(chunks, loaded.sizes[-1], loaded.config)
     videos = [_frames(torch.cat(list(sampler.parts(sizes, seed, index, tick)), dim=2)) for index in range(DRAWN * keep)]
     return diverse(videos, svfid(real, (to_video(video) for video in videos)).per_sample, keep)
 

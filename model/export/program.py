@@ -9,6 +9,7 @@ writes it down to the bit, and then takes minutes to load it.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import logging
 import warnings
@@ -84,10 +85,11 @@ class Program:
             raise CannotExport(
                 f"method={method}: has no networks, so there is no z to make a sample from; give --to mlflow"
             )
-        loaded.stack.config = replace(loaded.stack.config, precision="float32", low_memory=False)
-        sampler = NetworkSampler(loaded.stack, latent_frames=loaded.latent_frames)
+        stack = copy.copy(loaded.stack)
+        stack.config = replace(stack.config, precision="float32", low_memory=False)
+        sampler = NetworkSampler(stack, latent_frames=loaded.latent_frames)
         sizes = sampler.ladder_to(size or sampler.size)
-        module = Generators(loaded.stack, sizes)
+        module = Generators(stack, sizes)
         missing = ""
         if loaded.needs_clip:
             missing = (

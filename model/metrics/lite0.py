@@ -45,6 +45,7 @@ class Lite0Features:
     rank_deficient = False
     of_images = False
     height_px = 128
+    least_width_px = 24
     stride_px = 8
     dims = 80
     change_weight = 2.0
@@ -66,8 +67,8 @@ class Lite0Features:
             video_cthw: float RGB in [-1, 1], (3, T, H, W), T >= 2, any H and W.
 
         Returns:
-            float64 ((T - 1) * 16 * (width / 8), 80), ordered by frame, row, column: 40 features of frame t,
-            then their weighted change to frame t + 1. width is the resized width, `resized_width`.
+            float64 ((T - 1) * (h / 8) * (w / 8), 80), (h, w) of `resized`, ordered by frame, row, column: 40 features
+            of frame t, then their weighted change to frame t + 1.
 
         Raises:
             TypeError, ValueError: not such a video (see `checked_video`), or fewer than 2 frames.
@@ -75,9 +76,9 @@ class Lite0Features:
         video = checked_video(video_cthw, ndim=4)
         if video.shape[1] < 2:
             raise ValueError("lite0 features need at least 2 frames: they contain the change to the next frame")
-        maps = self.frame_maps(video)  # (T, 40, 16, width / 8)
+        maps = self.frame_maps(video)  # (T, 40, h / 8, w / 8)
         change = self.change_weight * (maps[1:] - maps[:-1])
-        joined = torch.cat([maps[:-1], change], dim=1)  # (T - 1, 80, 16, width / 8)
+        joined = torch.cat([maps[:-1], change], dim=1)  # (T - 1, 80, h / 8, w / 8)
         return joined.permute(0, 2, 3, 1).reshape(-1, self.dims).numpy()
 
     def frame_maps(self, video_cthw: torch.Tensor) -> torch.Tensor:
@@ -87,9 +88,9 @@ class Lite0Features:
             video_cthw: float32 RGB in [-1, 1], (3, T, H, W).
 
         Returns:
-            float64, (T, 40, 16, width / 8).
+            float64, (T, 40, h / 8, w / 8), (h, w) of `resized`.
         """
-        size = (self.height_px, self.resized_width(*video_cthw.shape[-2:]))
+        size = self.resized(*video_cthw.shape[-2:])
         batch = max(1, self.pixels_per_batch // (size[0] * size[1]))
         maps = []
         with torch.inference_mode(), torch.autocast("cpu", enabled=False), one_thread():
@@ -99,13 +100,17 @@ class Lite0Features:
                 maps.append(self._layers((rgb_255 - 127.0) / 128.0))
         return torch.cat(maps).to(torch.float64)
 
-    def resized_width(self, height_px: int, width_px: int) -> int:
-        """Width at 128 px height: aspect kept, then to the nearest multiple of 8 (at least 8).
+    def resized(self, height_px: int, width_px: int) -> tuple[int, int]:
+        """(height, width), px, that a frame is resized to: 128 px high, and as wide as its aspect says.
 
-        A multiple of 8 keeps every stride-2 layer on an even size, which the network's fixed padding is made
-        for.
+        Of a frame higher than 5.3 widths, 24 px wide and as high as its aspect says: one of 128 px would have too few
+        locations for a covariance of 40 channels. Sides are rounded to the nearest multiple of 8, which keeps every
+        stride-2 layer on an even size, as the network's fixed padding needs.
         """
-        return self.stride_px * max(1, round(width_px * self.height_px / (height_px * self.stride_px)))
+        height, width = self.height_px, width_px * self.height_px / height_px
+        if width < self.least_width_px:
+            height, width = round(self.least_width_px * height_px / width_px), self.least_width_px
+        return _to_multiple(height, self.stride_px), _to_multiple(width, self.stride_px)
 
 
 class Lite0FrameFeatures:
@@ -130,13 +135,17 @@ class Lite0FrameFeatures:
             video_cthw: float RGB in [-1, 1], (3, T, H, W), any T, H and W.
 
         Returns:
-            float64 (T * 16 * (width / 8), 40), ordered by frame, row, column; width is `Lite0Features.resized_width`.
+            float64 (T * (h / 8) * (w / 8), 40), (h, w) of `Lite0Features.resized`, ordered by frame, row, column.
 
         Raises:
             TypeError, ValueError: not such a video (see `checked_video`).
         """
-        maps = self._network.frame_maps(checked_video(video_cthw, ndim=4))  # (T, 40, 16, width / 8)
+        maps = self._network.frame_maps(checked_video(video_cthw, ndim=4))  # (T, 40, h / 8, w / 8)
         return maps.permute(0, 2, 3, 1).flatten(0, 2).numpy()
+
+
+def _to_multiple(side: float, of: int) -> int:
+    return of * max(1, round(side / of))
 
 
 def _lite0_to_stride_8() -> nn.Sequential:

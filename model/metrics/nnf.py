@@ -58,12 +58,15 @@ def nearest_neighbour_field(sample_cthw: Video, real_cthw: Video, step: int = 1)
             left over: enough for `nn_distance`, which is the same number with 1.
 
     Raises:
-        TypeError, ValueError: not such videos (see `checked_video`), a side below 3, or another step.
+        TypeError, ValueError: not such videos (see `checked_video`), a side below 3, another step, or an image and a
+            video.
     """
     if step not in (1, PATCH):
         raise ValueError(f"step must be 1 (every position) or {PATCH} (side by side), got {step}")
-    queries = patches_of(checked_video(sample_cthw, ndim=4).cpu(), step)
-    keys = patches_of(checked_video(real_cthw, ndim=4).cpu(), 1)
+    sample, real = checked_video(sample_cthw, ndim=4).cpu(), checked_video(real_cthw, ndim=4).cpu()
+    if (sample.shape[1] == 1) != (real.shape[1] == 1):
+        raise ValueError("an image and a video cannot be compared: one has no patches in time")
+    queries, keys = patches_of(sample, step), patches_of(real, 1)
     shape = queries.shape[:3]
     total = shape.numel()
     places, distances = torch.empty(3, total, dtype=torch.int32), torch.empty(total)

@@ -11,8 +11,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from model.config import TrainConfig
 from model.metrics.diversity import diversity_map, lab_diversity, relative_spread
-from model.metrics.features import Video
+from model.metrics.features import Video, VideoFeatures
 from model.metrics.names import diversity_name
 from model.metrics.nnf import (
     NearestNeighbourField,
@@ -21,8 +22,10 @@ from model.metrics.nnf import (
     nearest_neighbour_field,
     nnfdiv,
 )
+from model.metrics.option import features_for
 from model.metrics.svfid import RealClip, svfid
 from model.patches.search import PATCH, patch_sides
+from model.pyramid import ScaleSize, build
 
 T = TypeVar("T")
 BLUR_PX = 1.0  # sigma of the blurred clip that svfid is read against
@@ -39,6 +42,21 @@ def chunks_to_score(chunks: Sequence[T]) -> Sequence[T]:
     return [chunks[round(place)] for place in places]
 
 
+def real_clip(
+    chunks_thwc: Sequence[np.ndarray], size: ScaleSize, config: TrainConfig, features: VideoFeatures | None = None
+) -> RealClip:
+    """What the samples of a model are scored against: the clip, or its chunks to score, and no augmented copy of it.
+
+    Args:
+        chunks_thwc: uint8 (T, H, W, 3) each. size: of the samples. config: the model's.
+        features: None: Lite0; of a video's, those of its frames are taken for images.
+
+    Raises TypeError, ValueError: a clip that the features refuse.
+    """
+    scored = [build(frames, [size], config.resizing)[0] for frames in chunks_to_score(chunks_thwc)]
+    return RealClip(scored, features_for(config.dims, features))
+
+
 def score(samples: Tensor, real: RealClip) -> Mapping[str, float]:
     """`real.metric`, `diversity_name(N)` and nn_distance.
 
@@ -52,7 +70,7 @@ def score(samples: Tensor, real: RealClip) -> Mapping[str, float]:
     return {
         real.metric: svfid(real, samples).mean,
         diversity_name(len(samples)): lab_diversity(samples, real.frames),
-        "nn_distance": float(np.mean([_nn_distance(sample, real) for sample in searched])),
+        "nn_distance": float(np.mean([nn_distance(sample, real) for sample in searched])),
     }
 
 
@@ -72,15 +90,20 @@ def score_of_novelty(field: NearestNeighbourField) -> Mapping[str, float]:
     return {"nnfdiv": nnfdiv(field), "coherence": coherence(field)}
 
 
-def _nn_distance(sample: Tensor, real: RealClip) -> float:
-    """To the clip, or to the chunk that is nearest as a whole."""
+def nn_distance(sample: Video, real: RealClip) -> float:
+    """Of a sample to the clip, or to the chunk that is nearest as a whole, in [0, 2]; see `nnf`."""
     return min(nearest_neighbour_distance(sample, chunk) for chunk in real.chunks)
 
 
 def score_of_blur(real: RealClip) -> Mapping[str, float]:
-    """`real.metric`_blur: the clip, or each chunk, with frames blurred by a Gaussian of 1 px, against the clip."""
+    """`real.metric`_blur: `blur_distance`."""
+    return {f"{real.metric}_blur": blur_distance(real)}
+
+
+def blur_distance(real: RealClip) -> float:
+    """Of the clip, or the mean over its chunks, with frames blurred by a Gaussian of 1 px, to the clip."""
     blurred = [gaussian_filter(chunk, (0, 0, BLUR_PX, BLUR_PX), mode="nearest") for chunk in real.chunks]
-    return {f"{real.metric}_blur": svfid(real, blurred).mean}
+    return svfid(real, blurred).mean
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,7 +115,7 @@ def sifid(real_chw: Video, samples_nchw: Video | Iterable[Video], features: Vide
     Args:
         real_chw: float RGB in [-1, 1], (3, H, W).
         samples_nchw: (N, 3, H', W') of the same kind, N >= 1, or any iterable of (3, H', W').
-        features: given each image as a video of one frame, (3, 1, H, W); for example `features.Lite0FrameFeatures()`.
+        features: given each image as a video of one frame, (3, 1, H, W); for example `lite0.Lite0FrameFeatures()`.
 
     Raises:
         TypeError, ValueError: no sample, or not such images.

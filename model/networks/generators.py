@@ -1,4 +1,4 @@
-"""The networks: residual generators G⁰ … Gᴺ, patch critic D, and the stack of E and all generators (paper §3, A.1).
+"""The networks: residual generators G⁰ … Gᴺ, and the stack of E and all generators (paper §3, A.1).
 
 Legend, used everywhere in model/:
     B batch, C channels, T frames, H height, W width

@@ -1,7 +1,7 @@
 """The paper's alternatives to its patch-VAE (§4.2, Fig. 9, A.4): only what differs from the method.
 
 Which one a model is, its TrainConfig says, field by field ("ablations" there); `model/presets.py` names them.
-    no freezing     no code here: training/state.py chooses what learns
+    no freezing     no code here: `GeneratorStack.trained` chooses what learns
     r = 1           no code here: the kernel of the generators or of the encoder is 1
     PatchVAE        `PatchEncoder`: a Bernoulli map of where, one Gaussian vector of what
     GAN only        no code here: `encoder.FixedCode` in place of the encoder

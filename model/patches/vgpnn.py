@@ -39,9 +39,10 @@ class PatchMethod:
     passes: int
 
 
-# The authors' published code at its defaults (nivha/single_video_generation, 22c1e87: --downfactor, --min_size,
-# --J_start_from, --J); α is GPNN's, whose completeness that code leaves out. Theirs differs in the median of
-# overlapping patches in place of the mean, and in cubic enlarging.
+# The authors' published code at its defaults (nivha/single_video_generation, 22c1e87, run_generation.py: --downfactor,
+# --min_size, --J_start_from, --J, and noises_amps); α is GPNN's, whose completeness that code leaves out. Theirs also
+# makes half the frames (--sthw 0.5,1,1), searches by PatchMatch, takes the median of overlapping patches in place of
+# the mean, and enlarges by cubic interpolation.
 VGPNN = PatchMethod(Matching(patch=(3, 7, 7), alpha=0.005), 0.85, 3, 15, 5.0, False, 1, 5)
 # GPNN's own code is not published: the defaults of iyttor/GPNN (2266afc), whose images are in [0, 1]. That takes the
 # root of the squared distance, where this takes the mean square, as the text has it.

@@ -21,6 +21,7 @@ from model.sampling.motion import carried
 EDITED, HARMONIZED, FEATHER = 20 / 250, 7 / 250, 5 / 250  # of the longer side
 SAME_ASPECT = 0.02  # ratio of two aspects that are still the same, beside 1: sides are rounded to pixels
 PAINTED = 12  # levels of 255 by which a drawing differs from the frame that it was drawn on
+STROKE = 5  # px of a stroke, or more: fewer are noise, as of a drawing that was saved as jpg
 
 
 def as_drawn(mask: np.ndarray, size: ScaleSize) -> np.ndarray:
@@ -113,8 +114,10 @@ def masked(
 
 
 def quantised(painting: np.ndarray, clip: np.ndarray, colours: int = COLOURS, seed: int = 0) -> np.ndarray:
-    """A painting in the clip's main colours, as SinGAN's paint_train: means of the clip's pixels by k-means; those of
-    the painting's, which begin there, take their places.
+    """A painting in the clip's main colours, as SinGAN's colour quantisation.
+
+    Main colours are centres of k-means on the clip's pixels. k-means on the painting's pixels begins at these centres;
+    each painted pixel then gets the clip's centre of its cluster.
 
     Args: painting, clip: uint8 (T, H, W, 3). Returns uint8 like the painting.
     """
@@ -151,7 +154,8 @@ def overlaid(clip: np.ndarray, layer: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def tracked(clip: np.ndarray, drawings: Mapping[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Drawings on some frames of a clip, carried to all of them.
 
-    Paint is what is opaque and differs from the frame that it was drawn on. Between two drawings it moves from the
+    Paint is what is opaque and differs from the frame that it was drawn on, in at least STROKE px that hang together.
+    Between two drawings it moves from the
     centre of one to that of the other, and fades from one to the other. Before the first and after the last it follows
     what it was painted on (`motion.carried`).
 
@@ -170,7 +174,7 @@ def tracked(clip: np.ndarray, drawings: Mapping[int, np.ndarray]) -> tuple[np.nd
             raise ValueError(f"a drawing is for frame {at}, the video has frames 0 to {size.frames - 1}")
         layer = drawing.astype(np.float32)
         differs = np.abs(layer[..., :3] - clip[at]).max(axis=-1) > PAINTED
-        layer[..., 3] *= ndimage.binary_opening(differs, iterations=1) if min(differs.shape) > 16 else differs
+        layer[..., 3] *= _strokes(differs)
         if layer[..., 3].max() < 128:
             raise ValueError(f"the drawing of frame {at} differs nowhere from the clip's frame; paint something on it")
         painted[at] = _premultiplied(layer)
@@ -181,6 +185,14 @@ def tracked(clip: np.ndarray, drawings: Mapping[int, np.ndarray]) -> tuple[np.nd
         *carried(clip[last:], painted[last]),
     ]
     return _in_front(clip, _straight(np.stack(layers)))
+
+
+def _strokes(differs: np.ndarray) -> np.ndarray:
+    """What is painted of the pixels that differ, bool (H, W): those that hang together, STROKE px or more."""
+    parts, _ = ndimage.label(differs, np.ones((3, 3)))
+    areas = np.bincount(parts.ravel())
+    areas[0] = 0  # what does not differ
+    return areas[parts] >= STROKE
 
 
 def _between(painted: Mapping[int, np.ndarray], frame: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
+from enum import IntEnum
 
 import numpy as np
 import torch
@@ -22,6 +23,25 @@ from model.pyramid import ScaleSize
 from model.sampling import tiling
 
 VOLUMES = 3  # of the whole output that the host holds: what is below, its noise, the residual
+
+
+Tick = Callable[[int], None]  # called with how many steps were done since the last call
+
+
+def ignore(steps: int) -> None:
+    """A tick that nobody hears."""
+
+
+class Draw(IntEnum):
+    """What random numbers of a seed and an index are for, beside the z and the noise of a sample (`stream_of`)."""
+
+    PATCHES = 1  # the search
+    LAYOUT_AGAIN = 2  # and which attempt it is
+    ENTERING = 3
+    FILLING = 5
+    EXTENDING = 6
+    LOOPING = 7
+    ENLARGING = 8  # and which step it is
 
 
 def frames_per_second(config: TrainConfig, frames: int) -> float:
@@ -94,7 +114,10 @@ def count_convolutions(stack: GeneratorStack, sizes: Sequence[ScaleSize], limit:
 
 
 def stream_of(seed: int, index: int, *place: int) -> torch.Generator:
-    """The random numbers of one video, on the CPU; others for each place in its making."""
+    """The random numbers of one video, on the CPU.
+
+    Args: place: a `Draw` and what it counts; each has its own numbers. None: z and the noise of a sample.
+    """
     (state,) = np.random.SeedSequence([seed, index], spawn_key=place).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state))
 
@@ -107,7 +130,7 @@ def sample_in_parts(
     index: int,
     *place: int,
     limit: int = tiling.MAX_VOXELS,
-    tick: Callable[[int], None] = lambda convolutions: None,
+    tick: Tick = ignore,
 ) -> Iterator[Tensor]:
     """Random video `index` of a seed at the last of `sizes`, a run of frames after the other as it is made; eq. 9.
 
@@ -149,7 +172,7 @@ def run_level(
     n: int,
     noise: Tensor | None,
     limit: int = tiling.MAX_VOXELS,
-    tick: Callable[[int], None] = lambda convolutions: None,
+    tick: Tick = ignore,
 ) -> Iterator[Tensor]:
     """`stack.level`, in runs of frames: one on the stack's device, or several on the CPU.
 
@@ -168,20 +191,6 @@ def run_level(
         frames = None if base is None else base[:, :, start : start + residual.shape[2]]
         start += residual.shape[2]
         yield stack.join(frames, residual)
-
-
-@torch.no_grad()
-def sample(stack: GeneratorStack, count: int, seed: int, *, first: int = 0, last: int | None = None) -> Tensor:
-    """Random videos `first` … `first + count - 1` of a seed, of scale `last` (default: the finest trained).
-
-    Each is what `sample_in_parts` gives, computed by itself: neither `count` nor the batch changes it.
-
-    Returns (count, 3, T, H, W) float32 in [-1, 1] on the CPU.
-    """
-    sizes = stack.sizes[: (stack.num_scales if last is None else last + 1)]
-    return torch.cat(
-        [torch.cat(list(sample_in_parts(stack, sizes, seed, index)), dim=2) for index in range(first, first + count)]
-    )
 
 
 @torch.no_grad()

@@ -19,19 +19,17 @@ from model.patches.vgpnn import Vgpnn
 from model.pyramid import ScaleSize
 from model.sampling.sample import (
     VOLUMES,
+    Draw,
+    Tick,
     count_convolutions,
+    ignore,
     reconstruct,
     sample_in_parts,
     stream_of,
     stretched_ladder,
 )
 
-Tick = Callable[[int], None]
 Pyramids = Sequence[Sequence[np.ndarray]]  # of the clip or its chunks: float32 (3, T_n, H_n, W_n), coarsest first
-
-
-def _ignore(steps: int) -> None:
-    pass
 
 
 # A layout is a copy if its mean absolute difference to the clip is below so many standard deviations of the clip. It is
@@ -64,7 +62,7 @@ class Sampler(Protocol):
     def needed_bytes(self, sizes: Sequence[ScaleSize]) -> int:
         """Estimate of the memory that one video takes, on the host or the device."""
 
-    def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = _ignore) -> Iterator[Tensor]:
+    def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = ignore) -> Iterator[Tensor]:
         """Video `index` of a seed, a run of frames after the other: (1, 3, t, H, W) float32 in [-1, 1] on the CPU."""
 
     def reconstruction(self) -> Tensor:
@@ -98,11 +96,9 @@ class NetworkSampler:
         """See `Sampler`."""
         return VOLUMES * 4 * self.stack.carried * int(np.prod(sizes[-1]))  # float32
 
-    def parts(
-        self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = _ignore, *place: int
-    ) -> Iterator[Tensor]:
-        """See `Sampler`; place: of the random numbers, see `stream_of`."""
-        return sample_in_parts(self.stack, sizes, seed, index, *place, tick=tick)
+    def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = ignore) -> Iterator[Tensor]:
+        """See `Sampler`."""
+        return sample_in_parts(self.stack, sizes, seed, index, tick=tick)
 
     def reconstruction(self) -> Tensor:
         """See `Sampler`."""
@@ -123,7 +119,7 @@ class FinishedSampler:
         self._how = Matching(config.patch_size, config.patch_alpha)
         self._chunks = len(clip)
         self._patches = clip_patches(stack.sizes, clip, stack.device)
-        self.redrawn = 0  # layouts so far that were the clip itself
+        self.redrawn = 0  # layouts so far that were the clip itself, and were thrown away
 
     def ladder_to(self, size: Size) -> list[ScaleSize]:
         """See `Sampler`."""
@@ -134,21 +130,23 @@ class FinishedSampler:
         return sizes
 
     def _layout(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick) -> Refinement:
-        """A sample of the finest trained scale, made of the clip's patches there and at the next scales, that is not
-        the clip."""
+        """A sample of the finest trained scale, made of the clip's patches there and at the next scales. It is not the
+        clip, unless LAYOUTS in a row are."""
         at_its_size, above = self._steps(sizes)
         for attempt in range(LAYOUTS):
-            video = self._cut_out(sizes, seed, index, attempt, tick)
-            video = self._refined(video, at_its_size, stream_of(seed, index, 1, attempt), tick)
-            layout = Refinement(video, self._patches, self._how, stream_of(seed, index, 1), tick)
-            if not self._is_the_clip(layout.video):
+            own_tick = ignore if attempt else tick  # steps are counted once
+            video = self._cut_out(sizes, seed, index, attempt, own_tick)
+            video = self._refined(video, at_its_size, stream_of(seed, index, Draw.PATCHES, attempt), own_tick)
+            layout = Refinement(video, self._patches, self._how, stream_of(seed, index, Draw.PATCHES), ignore)
+            if not (is_clip := self._is_the_clip(layout.video)):
                 layout.run(above[:TRIED])
-                if not self._is_the_clip_in_place(layout):
-                    break
-            self.redrawn += 1
-            tick = _ignore  # counted once
+                is_clip = self._is_the_clip_in_place(layout)
+            if not is_clip:
+                break
+            self.redrawn += attempt < LAYOUTS - 1  # the last one is kept
         if layout.found is None:  # the last one too was the clip before any patch above was searched
             layout.run(above[:TRIED])
+        tick(sum(step.passes for step in above[:TRIED]))
         return layout
 
     def _cut_out(self, sizes: Sequence[ScaleSize], seed: int, index: int, attempt: int, tick: Tick) -> Tensor:
@@ -161,8 +159,8 @@ class FinishedSampler:
         larger = [
             ScaleSize(t, math.ceil(h * (1 + margin)), math.ceil(w * (1 + margin))) for t, h, w in sizes[: self._first]
         ]
-        place = (2, attempt) if attempt else ()
-        layout = torch.cat(list(self._coarse.parts(larger, seed, index, tick, *place)), dim=2)
+        place = (Draw.LAYOUT_AGAIN, attempt) if attempt else ()
+        layout = torch.cat(list(sample_in_parts(self.stack, larger, seed, index, *place, tick=tick)), dim=2)
         random = np.random.default_rng([seed, index, attempt])
         top = int(random.integers(layout.shape[3] - last.height, endpoint=True))
         left = int(random.integers(layout.shape[4] - last.width, endpoint=True))
@@ -193,7 +191,7 @@ class FinishedSampler:
         """See `Sampler`."""
         return needed_bytes(sizes, self.stack.sizes[self._first - 1 :], self._chunks)
 
-    def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = _ignore) -> Iterator[Tensor]:
+    def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = ignore) -> Iterator[Tensor]:
         """See `Sampler`; one run, as every patch may come from anywhere."""
         layout = self._layout(sizes, seed, index, tick)
         _, above = self._steps(sizes)
@@ -202,10 +200,10 @@ class FinishedSampler:
 
     def reconstruction(self) -> Tensor:
         """See `Sampler`."""
-        at_its_size, above = self._steps(self.stack.sizes)
-        return self._refined(self._coarse.reconstruction(), [*at_its_size, *above], stream_of(0, 0, 1), _ignore).cpu()
+        steps = [step for part in self._steps(self.stack.sizes) for step in part]
+        return self._refined(self._coarse.reconstruction(), steps, stream_of(0, 0, Draw.PATCHES)).cpu()
 
-    def _refined(self, video: Tensor, steps: Sequence[Step], random: torch.Generator, tick: Tick) -> Tensor:
+    def _refined(self, video: Tensor, steps: Sequence[Step], random: torch.Generator, tick: Tick = ignore) -> Tensor:
         return refine(video, self._patches, steps, self._how, random, tick=tick) if steps else video
 
 
@@ -233,13 +231,13 @@ class VgpnnSampler:
         """See `Sampler`."""
         return needed_bytes(sizes, self._vgpnn.sizes, self._chunks)
 
-    def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = _ignore) -> Iterator[Tensor]:
+    def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = ignore) -> Iterator[Tensor]:
         """See `Sampler`; one run."""
-        yield self._vgpnn.sample(sizes, stream_of(seed, index, 1), tick=tick).cpu()
+        yield self._vgpnn.sample(sizes, stream_of(seed, index, Draw.PATCHES), tick=tick).cpu()
 
     def reconstruction(self) -> Tensor:
         """What it makes of the clip itself, without noise."""
-        return self._vgpnn.sample(self._vgpnn.sizes, stream_of(0, 0, 1), noisy=False).cpu()
+        return self._vgpnn.sample(self._vgpnn.sizes, stream_of(0, 0, Draw.PATCHES), noisy=False).cpu()
 
 
 def is_finished(config: TrainConfig, stack: GeneratorStack | None) -> bool:

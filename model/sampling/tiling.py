@@ -11,6 +11,7 @@ the method's networks normalise a larger video by, and a checkpoint does not hav
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -32,6 +33,7 @@ SLACK = 1.1  # halos may cost this much more than they must, if that makes frame
 Box = tuple[slice, slice, slice]  # in T, H and W
 
 
+@functools.lru_cache  # asked for at every depth of a generator
 def cut(size: ScaleSize, halo: Halo, limit: int, *, padded: bool = True) -> list[list[Box]]:
     """Boxes that fill a volume of `size` without overlap, none with more than `limit` voxels with the halo around it.
 
@@ -163,7 +165,7 @@ class Moments:
 
     def __init__(self) -> None:
         self.count = 0
-        self.mean = torch.zeros(())  # (C,) float64 on the CPU, from the first `add` on
+        self.mean = torch.zeros(())  # (C,) float64 on the device of what is added, from the first `add` on
         self._squares = torch.zeros(())  # of the distances to the mean
 
     @property
@@ -173,7 +175,7 @@ class Moments:
 
     def add(self, y: Tensor) -> None:
         """y: (1, C, T, H, W), of any type and device."""
-        var, mean = (m.cpu().double() for m in torch.var_mean(y.float(), dim=(0, 2, 3, 4), correction=0))
+        var, mean = (m.double() for m in torch.var_mean(y.float(), dim=(0, 2, 3, 4), correction=0))
         count = y.numel() // y.shape[1]
         total = self.count + count
         apart = mean - self.mean

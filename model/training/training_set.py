@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from model.config import TrainConfig
-from model.device import on_device
+from model.device import memory_bytes, on_device
 from model.pyramid import ScaleSize
 from model.training.memory import largest_micro_batch
 from model.training.workers import Workers
 
 Pyramid = Sequence[np.ndarray]  # an example at every scale, float32 (3, T_n, H_n, W_n) in [-1, 1], coarsest first
-KEPT_BYTES = 1 << 30  # of examples on the device; what is beyond is built again each time
+KEPT_BYTES = 1 << 30  # of examples on the device, or KEPT_SHARE of a GPU; what is beyond is built again each time
+KEPT_SHARE = 1 / 8
 MEASURING = 0  # the "iteration" in which noise amplitudes are measured; those of training count from 1
 
 
@@ -116,6 +117,8 @@ class TrainingSet:
             raise ValueError(f"{cause}; every worker needs one, take fewer")
         self._pyramids = pyramids
         self._kept: dict[tuple[int, int], Tensor] = {}
+        on_gpu = workers.device.type == "cuda"
+        self._most_kept = max(KEPT_BYTES, KEPT_SHARE * memory_bytes(workers.device) if on_gpu else 0)
 
     @staticmethod
     def examples_per_iteration(examples: int, config: TrainConfig) -> int:
@@ -175,6 +178,6 @@ class TrainingSet:
         if n > 0 and any(scale not in (0, n) for scale, _ in kept):  # a scale needs itself and scale 0
             self._kept = kept = {key: real for key, real in kept.items() if key[0] in (0, n)}
         real = on_device(self._pyramids[number][n], self.workers.device)[None]
-        if sum(other.nbytes for other in kept.values()) + real.nbytes <= KEPT_BYTES:
+        if sum(other.nbytes for other in kept.values()) + real.nbytes <= self._most_kept:
             kept[n, number] = real
         return real

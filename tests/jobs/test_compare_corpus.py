@@ -26,7 +26,7 @@ from model.config import TrainConfig
 from model.metrics.lite0 import Lite0Features
 from model.metrics.svfid import RealClip, svfid
 from model.presets import official, paper, small
-from model.sampling.sample import sample
+from model.sampling.sampler import NetworkSampler, random_videos
 from pipeline import video
 from pipeline.clips import ClipSpec
 from pipeline.sources import demo_sources
@@ -442,7 +442,8 @@ def test_the_neighbours_are_those_the_samples_were_made_from(compared: Compared)
 def ours_of(compared: Compared) -> list[np.ndarray]:
     base = compared.storage / "compare-TGAN-demo"
     stacks = [checkpoint.load(base / row["model"] / "checkpoint.pt").stack() for row in compared.report["samples"]]
-    return [sample(stack, row["number"] + 1, 3)[-1].numpy() for stack, row in zip(stacks, compared.report["samples"])]
+    samples = zip(stacks, compared.report["samples"])
+    return [random_videos(NetworkSampler(stack), 1, 3, first=row["number"])[0].numpy() for stack, row in samples]
 
 
 @pytest.mark.slow

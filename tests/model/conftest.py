@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from model import checkpoint as ckpt
 from model import pyramid
 from model.presets import official, paper
+from model.sampling.sample import sample_in_parts
 from model.training.loop import train_clip
 from pipeline import sources, video
 
@@ -33,6 +34,13 @@ def synthetic_clip(height=48, width=64, frames=13):
     ramp = 0.6 * (np.cos(2 * t) * x + np.sin(2 * t) * y)
     video = np.stack([ramp + red, ramp + green - 0.2, 0.5 * np.sin(9 * x + 4 * t) * np.cos(5 * y) + 0 * ramp])
     return np.clip(video, -1, 1).astype(np.float32)
+
+
+def sample(stack, count, seed, *, first=0, last=None):
+    """Random videos `first` … of a seed, of scale `last` (None: the finest trained): (count, 3, T, H, W)."""
+    sizes = stack.sizes[: (stack.num_scales if last is None else last + 1)]
+    indices = range(first, first + count)
+    return torch.cat([torch.cat(list(sample_in_parts(stack, sizes, seed, index)), dim=2) for index in indices])
 
 
 def real_pyramid(sizes=SIZES, clip=None):

@@ -85,6 +85,22 @@ def test_applications_of_the_clip_and_of_a_given_image(of_image):
         _ = model.load(str(path)).applications
 
 
+def test_scores_are_of_the_clip_its_nearest_chunk_and_no_augmented_copy(tmp_path):
+    """As evaluate.py gives them: each chunk is as far from the clip as that is from itself."""
+    path = tmp_path / "model" / "checkpoint.pt"
+    chunks = list(np.random.default_rng(0).integers(0, 256, (2, 13, 24, 32, 3), dtype=np.uint8))
+    tiny = {"channels": 4, "latent_dim": 4, "max_size": 24, "num_scales": 3, "iters_per_scale": 1}
+    config = replace(small(), **tiny, stride=13, flip=True)
+    path.parent.mkdir()
+    for _ in train_clip(config, training_pyramids(chunks, config), clip_id="clip", path=path, log=lambda point: None):
+        pass
+    loaded = model.load(str(path), chunks)
+    scores, mirrored = loaded.score(np.stack(chunks)), loaded.score(np.stack(chunks)[:, :, :, ::-1])
+    assert scores.realism < 1e-3 * scores.blur and scores.nn_distance < 0.01
+    assert mirrored.realism > 10 and mirrored.nn_distance > 0.1
+    assert loaded.score(np.stack(chunks)) == scores
+
+
 def test_what_cannot_be_is_one_line(of_image):
     path, frames = of_image
     alone = model.load(str(path))
@@ -96,6 +112,15 @@ def test_what_cannot_be_is_one_line(of_image):
         model.load(str(path), frames[:, :, :30])
     with pytest.raises(ValueError, match=r"samples of 1×32×42 \(T×H×W\) are needed"):
         model.load(str(path), frames).score(frames[None])
+    assert alone.size == (1, 32, 42)
+    with pytest.raises(ValueError, match=r"uint8 \(T, H, W, 3\) are needed; of one picture give picture\[None\]"):
+        model.load(str(path), frames[0])
+    with pytest.raises(ValueError, match="2 frames, its clip has 1"):
+        model.load(str(path), np.repeat(frames, 2, axis=0))
+    with pytest.raises(ValueError, match="count=0: 1 or more"):
+        model.load(str(path), frames).sample(0)
+    with pytest.raises(ValueError, match=r"GiB of memory, \d+ are there"):
+        model.load(str(path), frames).sample(size=(1, 10**5, 10**5))
     with pytest.raises(model.checkpoint.CheckpointError, match="no such file"):
         model.load(str(path.parent / "none.pt"))
     with pytest.raises(AttributeError, match="no attribute 'sing'"):

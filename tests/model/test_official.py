@@ -23,7 +23,8 @@ from model.checkpoint import CheckpointError
 from model.loading import load as load_model
 from model.presets import official as preset
 from model.pyramid import ladder
-from model.sampling.sample import reconstruct, sample
+from model.sampling.sample import reconstruct
+from model.sampling.sampler import NetworkSampler, random_videos
 
 from .float64 import in_float64
 
@@ -210,7 +211,7 @@ def test_the_encoder_is_that_of_the_original(reference, folder):
 def test_sampling_needs_the_stack_only(folder):
     stack = imported(folder)
     assert not any(p.requires_grad for p in stack.parameters())
-    assert sample(stack, 2, seed=0).shape == (2, 3, *SIZES[-1])
+    assert random_videos(NetworkSampler(stack), 2, 0).shape == (2, 3, *SIZES[-1])
 
 
 def test_the_config_is_what_the_files_say(folder):

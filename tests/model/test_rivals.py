@@ -13,10 +13,10 @@ from model.networks.singan import ConsinganStack, SinganStack
 from model.networks.stacks import new_stack
 from model.presets import PRESETS, image_official, of_method, official
 from model.pyramid import ladder
-from model.sampling.sample import reconstruct, sample, sample_in_parts, stretched_ladder
+from model.sampling.sample import reconstruct, sample_in_parts, stretched_ladder
 
 from . import reference, rivals_reference
-from .conftest import one_thread, real_pyramid, train
+from .conftest import one_thread, real_pyramid, sample, train
 from .float64 import in_float64
 from .test_one_iteration import EXACT, moments_of
 

@@ -16,13 +16,12 @@ from model.sampling.sample import (
     count_convolutions,
     frames_per_second,
     reconstruct,
-    sample,
     sample_in_parts,
     stretched_ladder,
 )
 from model.training.loop import train_clip
 
-from .conftest import CLIP_ID, SIZES, ladder_16_9, one_thread, real_pyramid, tiny, train
+from .conftest import CLIP_ID, SIZES, ladder_16_9, one_thread, real_pyramid, sample, tiny, train
 
 
 @pytest.fixture(scope="module")

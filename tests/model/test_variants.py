@@ -15,9 +15,9 @@ from model.config import TrainConfig
 from model.networks.generators import GeneratorStack
 from model.networks.patchvae import PatchPosterior, kl_bernoulli, occupied_normal, relaxed_bernoulli
 from model.presets import ABLATIONS, PRESETS
-from model.sampling.sample import reconstruct, sample
+from model.sampling.sample import reconstruct
 
-from .conftest import SIZES, assert_same, one_thread, real_pyramid, tiny, train
+from .conftest import SIZES, assert_same, one_thread, real_pyramid, sample, tiny, train
 from .test_one_iteration import QUICK, check, trained_in_float64
 
 FALLING = "no_freezing, rates that fall by 0.2 a level"  # as the authors' --train-all; the ablation has equal ones

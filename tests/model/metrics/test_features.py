@@ -9,7 +9,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch.nn import functional as F
 
 from model.metrics.lite0 import Lite0Features, Lite0FrameFeatures
-from model.metrics.svfid import sifid
+from model.metrics.svfid import RealClip, sifid, svfid
 
 # ImageNet classes: 281–285 are the five domestic cats, 967 is espresso.
 PICTURES = {"chelsea": {281, 282, 283, 284, 285}, "coffee": {967}}
@@ -138,12 +138,25 @@ def test_callers_precision_grad_and_threads_change_nothing(features):
 
 @pytest.mark.parametrize(
     ("height", "width", "resized"),
-    [(144, 256, 224), (54, 96, 224), (128, 128, 128), (96, 226, 304), (64, 2, 8)],
+    [
+        (144, 256, (128, 224)),
+        (54, 96, (128, 224)),
+        (128, 128, (128, 128)),
+        (96, 226, (128, 304)),
+        (640, 80, (192, 24)),
+        (64, 2, (768, 24)),
+    ],
 )
 def test_any_size_is_brought_to_128_px_high_with_its_aspect(features, height, width, resized):
     video = torch.zeros(3, 2, height, width)
-    assert features.resized_width(height, width) == resized
-    assert features(video).shape == (16 * resized // 8, 80)
+    assert features.resized(height, width) == resized
+    assert features(video).shape == (resized[0] * resized[1] // 64, 80)
+
+
+def test_a_tall_image_has_a_covariance(features):
+    image = torch.rand(3, 1, 640, 80, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    real = RealClip([image], Lite0FrameFeatures())
+    assert svfid(real, [image]).mean == pytest.approx(0, abs=1e-3)
 
 
 def test_resizing_does_not_alias(features):

@@ -1,0 +1,183 @@
+"""A given video or image enters at a scale, in place of what the scales below would make; the rest runs on it.
+
+SinGAN's applications (Shaham et al. 2019, §4) and those of the paper's Fig. 8; here for videos too. What a scale is, a
+generator or the clip's patches, is that of the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.config import Retarget
+from model.patches.field import Grid, Size, fits
+from model.patches.refine import Matching, Step, enlarged, refine
+from model.pyramid import ScaleSize, to_video
+from model.sampling.sample import Draw, stream_of, stretched
+from model.sampling.scales import CannotApply
+from model.sampling.workbench import NEAREST, Workbench
+
+SEARCHED_PAIRS = 10**9  # of patches that are compared where a video enters: 2 s on two cores
+BACK_PROJECTIONS = 8  # of `enlarge`, a step: more change less than a level
+
+
+class Entering(Workbench):
+    """`inject`, and what it is for: `retarget`, `enlarge`."""
+
+    @torch.no_grad()
+    def inject(
+        self,
+        given: np.ndarray,
+        scale: int,
+        *,
+        seed: int = 0,
+        index: int = 0,
+        size: Size | None = None,
+        complete: bool = True,
+    ) -> np.ndarray:
+        """What the scales from `scale` on make of a given video.
+
+        Args:
+            given: uint8 (T, H, W, 3), of any height and width, and of the clip's frames or those of `size`.
+            scale: from 1 to the finest; the lower, the more is made anew.
+            size: (T, H, W) of the result; None: the clip's.
+            complete: whether patches ask for all of the clip (`Matching.alpha`). False for a clip that was edited in
+                part: what the edit hides would be asked for most, and come back in its place.
+
+        Returns uint8 (T, H, W, 3). Raises CannotApply, one line, for a scale that is none, and for a number of frames
+        that its scales cannot have; ValueError for a size that cannot be.
+        """
+        self._check_scale(scale)
+        sizes = self.ladder_to(size or self.size)
+        if len(given) != sizes[-1].frames:
+            raise CannotApply(f"{len(given)} frames enter a model of {sizes[-1].frames}; give as many")
+        self._check_memory(sizes[-1])
+        how = self._scales.how if complete else replace(self._scales.how, alpha=NEAREST)
+        random, at = stream_of(seed, index, Draw.ENTERING), partial(self._scales.given, given, sizes)
+        if scale < self._scales.patch_from:
+            return self._frames(self._rest(at(scale - 1), scale, sizes, how, random))
+        return self._frames(self._made_of_patches(at, scale, sizes, how, random))
+
+    def _check_scale(self, scale: int) -> None:
+        if len(self.sizes) == 1:
+            raise CannotApply("a model of one scale: nothing can enter above it; train more scales")
+        if not 1 <= scale < len(self.sizes):
+            raise CannotApply(f"--scale {scale}: a video enters at a scale from 1 to {len(self.sizes) - 1}, the finest")
+
+    def _rest(
+        self, x: Tensor, first: int, sizes: Sequence[ScaleSize], how: Matching, random: torch.Generator
+    ) -> Tensor:
+        """Generators from scale `first` on, then patches, if any: (1, 3, *sizes[first - 1]) → (1, 3, *sizes[-1])."""
+        stack, patch_from = stretched(self._networks_of("generators"), sizes), self._scales.patch_from
+        x = self._generators(x, range(first, patch_from), stack, lambda n: stack.noise(n, 1, random))
+        steps = [Step(n, sizes[n], self._scales.passes) for n in range(patch_from, len(sizes))]
+        return refine(x, self.patches(), steps, how, random) if steps else x
+
+    def _made_of_patches(
+        self,
+        at: Callable[[int], Tensor],
+        first: int,
+        sizes: Sequence[ScaleSize],
+        how: Matching,
+        random: torch.Generator,
+    ) -> Tensor:
+        """A given video, at every scale, made of patches from scale `first` on.
+
+        What is like it may be anywhere in the clip, so all patches are compared. Where they are too many, that is done
+        at a scale below, and the search goes on from there.
+        """
+        searched = self._searched(sizes[:first]) if self._pairs(sizes[first], first) > SEARCHED_PAIRS else []
+        steps = [*searched, *(Step(n, sizes[n], self._scales.passes) for n in range(first, len(sizes)))]
+
+        def given(made: Tensor, step: Step) -> Tensor:
+            return at(step.n).to(made.device) if step.n < first else made
+
+        x = at(searched[0].n if searched else first - 1)
+        return refine(x, self.patches(), steps, how, random, after=given, first_pairs=SEARCHED_PAIRS)
+
+    def _searched(self, below: Sequence[ScaleSize]) -> list[Step]:
+        """Of the scales of a video: from the last one on at which all pairs of patches can be compared.
+
+        None if there is no such scale: then the search begins at random.
+        """
+        patch = self._scales.how.patch
+        fit = [(n, size) for n, size in enumerate(below) if fits(size, patch) and fits(self.sizes[n], patch)]
+        begin = max((n for n, size in fit if self._pairs(size, n) <= SEARCHED_PAIRS), default=None)
+        return [] if begin is None else [Step(n, size, 1) for n, size in fit if n >= begin]
+
+    def _pairs(self, size: ScaleSize, n: int) -> int:
+        """Of patches of a video of `size`, and of the clip's at scale n."""
+        frames, height, width = self.sizes[n]
+        grid = Grid(len(self._chunks), (frames, height, width), self._scales.how.patch)
+        return math.prod(size) * len(grid)
+
+    def retarget(self, size: Size, keep: Retarget, *, seed: int = 0, index: int = 0) -> np.ndarray:
+        """The clip at another size and aspect.
+
+        Args:
+            size: (T, H, W).
+            keep: objects: they stay as large as they are, there are more or fewer of them; the clip enters at the
+                coarsest scale, where it is stretched. layout: all stays where it is and is stretched with the picture;
+                the clip enters at the finest scale, which gives it its detail.
+
+        Returns uint8 (T, H, W, 3). Raises CannotApply, one line, for another number of frames than the clip's, and what
+        `inject` raises.
+        """
+        scale = len(self.sizes) - 1 if keep == "layout" else 1
+        sizes = self.ladder_to(size)
+        if sizes[-1].frames != self.size.frames:
+            raise CannotApply(f"--retarget: keeps the clip's {self.size.frames} frames; see --extend for more")
+        return self.inject(self.clip(), scale, seed=seed, index=index, size=size)
+
+    @torch.no_grad()
+    def enlarge(self, factor: float, *, given: np.ndarray | None = None, seed: int = 0, index: int = 0) -> np.ndarray:
+        """A video `factor` times as high and wide, with the detail of the clip: SinGAN's super-resolution.
+
+        The finest scale is applied again and again, each time to a video larger by about the ladder's factor, so that
+        they come to `factor` in all. After each the result is corrected to shrink to the given video (back-projection,
+        Irani and Peleg 1991).
+
+        Args:
+            factor: above 1.
+            given: uint8 (T, H, W, 3) of any size; None: the clip.
+
+        Returns uint8 (T, factor · H, factor · W, 3). Raises CannotApply, one line, for another factor; ValueError for
+        what does not fit into memory.
+        """
+        if not 1 < factor < math.inf:
+            raise CannotApply(f"a factor of {factor:g}: larger means above 1; give 2 or 4")
+        base = self.clip() if given is None else given
+        frames, height, width = base.shape[:3]
+        self._check_memory(ScaleSize(frames, round(height * factor), round(width * factor)))
+        low = torch.from_numpy(to_video(base))[None].to(self.device)
+        x, count = low, self._enlargements(factor)
+        for k in range(1, count + 1):
+            share = factor ** (k / count)
+            size = ScaleSize(frames, round(height * share), round(width * share))
+            x = self._finest_scale(x, size, stream_of(seed, index, Draw.ENLARGING, k))
+            for _ in range(BACK_PROJECTIONS):
+                error = low - F.interpolate(x, size=low.shape[2:], mode="area")
+                x = (x + F.interpolate(error, size=tuple(size), mode="trilinear", align_corners=False)).clamp(-1, 1)
+        return self._frames(x)
+
+    def _enlargements(self, factor: float) -> int:
+        """How many of about the factor between the two finest scales come to `factor`."""
+        below = [size.height for size in self.sizes if size.height < self.size.height]
+        ratio = self.size.height / below[-1] if below else 4 / 3
+        return max(1, round(math.log(factor) / math.log(ratio)))
+
+    def _finest_scale(self, x: Tensor, size: ScaleSize, random: torch.Generator) -> Tensor:
+        """What the finest scale makes of a video, at a larger size: (1, 3, *size) on the device."""
+        last = len(self.sizes) - 1
+        if self.makes_patches:
+            how = replace(self._scales.how, alpha=NEAREST)
+            return refine(enlarged(x, size), self.patches(), [Step(last, size, 2)], how, random)
+        stack = stretched(self._networks_of("generators"), [*self.sizes[:last], size])
+        return self._generators(x.cpu(), range(last, last + 1), stack, lambda n: None).to(self.device)
