@@ -24,7 +24,7 @@ from model.loading import LoadedModel
 from model.loading import load as load_file
 from model.metrics.diversity import lab_diversity
 from model.metrics.features import VideoFeatures
-from model.metrics.scores import blur_distance, nn_distance, real_clip
+from model.metrics.scores import blur_distance, nn_distance
 from model.metrics.svfid import svfid
 from model.patches.field import Size
 from model.patches.refine import Matching, Step, refine
@@ -109,7 +109,7 @@ class Model:
         Raises ValueError without the clip, for samples of another size, and for a clip of one lightness.
         """
         self._need_clip()
-        real = real_clip(self._chunks, self.size, self.config, features)
+        real = self._loaded.real_clip(self._chunks, features)
         videos = [to_video(sample) for sample in samples]
         if not videos or any(video.shape != real.video.shape for video in videos):
             raise ValueError(f"{self.name}: samples of {ScaleSize(*real.video.shape[1:])} (T×H×W) are needed to score")

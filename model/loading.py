@@ -14,6 +14,10 @@ from infra.errors import counted
 from infra.remote import fetch
 from model import checkpoint, official, presets
 from model.config import Finish, Method, Precision, TrainConfig
+from model.metrics.features import VideoFeatures
+from model.metrics.option import features_for
+from model.metrics.scores import chunks_to_score
+from model.metrics.svfid import RealClip
 from model.networks.generators import GeneratorStack
 from model.pyramid import Pyramid, ScaleSize, build, ladder, training_pyramids
 from model.sampling.applications import Applications
@@ -72,6 +76,18 @@ class LoadedModel:
                 px = "×".join(map(str, chunk.shape[1:3]))
                 cause = f"frames of {px} px have a finest scale of {finest}, its clip {self.sizes[-1]}"
                 raise ValueError(f"{self.name}: {cause}: they are of another clip; give its own")
+
+    def real_clip(self, chunks_thwc: Sequence[np.ndarray], features: VideoFeatures | None = None) -> RealClip:
+        """What its samples are scored against: the clip, or its chunks to score, and no augmented copy of them.
+
+        Args:
+            chunks_thwc: uint8 (T, H, W, 3) each.
+            features: None: Lite0; of a video's, those of its frames are taken for images.
+
+        Raises TypeError, ValueError: a clip that the features refuse.
+        """
+        chunks = [build(frames, [self.size], self.config.resizing)[0] for frames in chunks_to_score(chunks_thwc)]
+        return RealClip(chunks, features_for(self.config.dims, features))
 
     def sampler(self, chunks_thwc: Sequence[np.ndarray], device: torch.device) -> Sampler:
         """What its videos come from, on a device.

@@ -25,7 +25,7 @@ from model.device import best_device, use_assigned_threads
 from model.loading import load
 from model.metrics.features import VideoFeatures
 from model.metrics.option import features_for
-from model.metrics.scores import measure, nn_seconds, real_clip
+from model.metrics.scores import measure, nn_seconds
 from model.metrics.svfid import RealClip
 from model.patches.field import fits
 from model.patches.search import patch_sides
@@ -94,7 +94,7 @@ def score_clip(
                 f"{task.checkpoint}: is of the clip {loaded.name}; give the folder of that clip, or --real"
             )
         sampler = loaded.sampler(chunks, best_device())
-        real = real_clip(chunks, sampler.size, config, features)
+        real = loaded.real_clip(chunks, features)
 
         def make(index: int) -> Tensor:
             return random_videos(sampler, 1, options.seed, first=index)[0]

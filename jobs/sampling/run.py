@@ -28,7 +28,6 @@ from jobs.sampling.request import ApplicationRequest, SampleRequest
 from model.config import TrainConfig
 from model.device import HOST, best_device, keep_freed_memory
 from model.loading import LoadedModel, load
-from model.metrics.scores import real_clip
 from model.metrics.svfid import svfid
 from model.pyramid import ScaleSize, build, to_frames, to_video
 from model.sampling.sample import frames_per_second
@@ -192,7 +191,7 @@ def _chosen(
     if sizes[-1] != loaded.sizes[-1]:
         raise ValueError(f"--keep: scores samples of {loaded.sizes[-1]}, these are of {sizes[-1]}; leave --size out")
     loaded.check_frames(chunks)
-    real = real_clip(chunks, loaded.sizes[-1], loaded.config)
+    real = loaded.real_clip(chunks)
     videos = [_frames(torch.cat(list(sampler.parts(sizes, seed, index, tick)), dim=2)) for index in range(DRAWN * keep)]
     return diverse(videos, svfid(real, (to_video(video) for video in videos)).per_sample, keep)
 

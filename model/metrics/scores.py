@@ -11,9 +11,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from model.config import TrainConfig
 from model.metrics.diversity import diversity_map, lab_diversity, relative_spread
-from model.metrics.features import Video, VideoFeatures
+from model.metrics.features import Video
 from model.metrics.names import diversity_name
 from model.metrics.nnf import (
     NearestNeighbourField,
@@ -22,10 +21,8 @@ from model.metrics.nnf import (
     nearest_neighbour_field,
     nnfdiv,
 )
-from model.metrics.option import features_for
 from model.metrics.svfid import RealClip, svfid
 from model.patches.search import PATCH, patch_sides
-from model.pyramid import ScaleSize, build
 
 T = TypeVar("T")
 BLUR_PX = 1.0  # sigma of the blurred clip that svfid is read against
@@ -40,21 +37,6 @@ def chunks_to_score(chunks: Sequence[T]) -> Sequence[T]:
         return []
     places = np.linspace(0, len(chunks) - 1, min(SCORED_CHUNKS, len(chunks)))
     return [chunks[round(place)] for place in places]
-
-
-def real_clip(
-    chunks_thwc: Sequence[np.ndarray], size: ScaleSize, config: TrainConfig, features: VideoFeatures | None = None
-) -> RealClip:
-    """What the samples of a model are scored against: the clip, or its chunks to score, and no augmented copy of it.
-
-    Args:
-        chunks_thwc: uint8 (T, H, W, 3) each. size: of the samples. config: the model's.
-        features: None: Lite0; of a video's, those of its frames are taken for images.
-
-    Raises TypeError, ValueError: a clip that the features refuse.
-    """
-    scored = [build(frames, [size], config.resizing)[0] for frames in chunks_to_score(chunks_thwc)]
-    return RealClip(scored, features_for(config.dims, features))
 
 
 def score(samples: Tensor, real: RealClip) -> Mapping[str, float]:
