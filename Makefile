@@ -25,7 +25,7 @@ dev: .venv/.dev  ## the same, and what the tests and linters need
 	@infra/lock/install.sh "$(PYTHON)" $(LOCK) dev
 	@touch .venv/.installed $@
 
-demo: setup  ## train three real clips through Ray and print the results table (about 4 minutes on two cores)
+demo: setup  ## train three real clips through Ray and print the results table (2 to 4 minutes on two cores)
 	$(BIN)/python jobs/train_corpus.py --corpus demo --preset demo --cpus-per-clip 2 --storage "$(STORAGE)"
 
 ui: setup  ## MLflow on 127.0.0.1 over what demo produced

@@ -1,7 +1,7 @@
 """What the work stands on, and what can be away or fail: files, stores, the cluster, MLflow.
 
-It knows no video and no network. Importing this package sets the environment that Ray, Ray Tune and MLflow read when
-they are imported.
+It knows nothing of videos or neural networks. Importing this package sets the environment that Ray, Ray Tune and MLflow
+read when they are imported.
 """
 
 import os

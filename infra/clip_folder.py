@@ -137,13 +137,13 @@ class ClipFolder:
         self.path = store.path / clip_id
 
     def __enter__(self) -> ClipFolder:
-        self._store.write(self._owner, self._token)
+        _patiently(lambda: self._store.write(self._owner, self._token))
         if not self._store.is_local:
             # Private to this process: another attempt on the same machine has its own.
             with contextlib.ExitStack() as unfinished:
                 scratch = tempfile.TemporaryDirectory(prefix="hp-vae-gan-", ignore_cleanup_errors=True)
                 self.path = Path(unfinished.enter_context(scratch)) / self._clip_id
-                self._store.pull(self._clip_id, self.path)
+                _patiently(lambda: self._store.pull(self._clip_id, self.path))
                 self._scratch = unfinished.pop_all()
             self._mirror = Mirror(self._store, self._clip_id, self.path)
             self._mirror.assume_sent()
@@ -162,8 +162,11 @@ class ClipFolder:
             if self._thread.ident is not None:
                 self._stop.set()
                 self._thread.join()
-                if self._is_owner():
-                    _patiently(self._mirror.sync)
+                _patiently(self._sync_if_owner)
+
+    def _sync_if_owner(self) -> None:
+        if self._is_owner():
+            self._mirror.sync()
 
     def _is_owner(self) -> bool:
         return self._store.read([self._owner]).get(self._owner) == self._token
@@ -180,7 +183,7 @@ class ClipFolder:
 
 
 def _patiently(action: Callable[[], None]) -> None:
-    """Try again while a store is away, for PATIENCE_S."""
+    """Try again while a store is away, for PATIENCE_S. Raises the last StorageError."""
     deadline = time.monotonic() + PATIENCE_S
     pause = 1.0
     while True:

@@ -21,16 +21,18 @@ class UsageError(Exception):
 
 
 class StorageError(OSError):
-    """A file that cannot be written; the message is one line: file, cause, mend."""
+    """A file that cannot be written, or a store that cannot be used; the message is one line: file, cause, mend."""
 
-    def __init__(self, path: Path | str, error: OSError) -> None:
-        mend = "see to its disk"
+    def __init__(
+        self, path: Path | str, error: OSError, what: str = "cannot be written", mend: str = "see to its disk"
+    ) -> None:
+        """mend: where the error's number does not say what it is."""
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             mend = "make room on its disk"
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             mend = "make its folder writable"
         cause = error.strerror or str(error)
-        super().__init__(f"{path}: cannot be written ({cause}); {mend}, then run the same command again")
+        super().__init__(f"{path}: {what} ({cause}); {mend}, then run the same command again")
 
 
 class TakenOver(RuntimeError):

@@ -41,6 +41,8 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
             with open(temporary, "xb") as file:
                 yield file
             commit(temporary, path, keep)
+    except StorageError:  # of what the body copies from
+        raise
     except OSError as error:
         raise StorageError(path, error) from error
 

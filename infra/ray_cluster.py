@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import shlex
 import shutil
@@ -74,7 +75,7 @@ def ray_session() -> Iterator[None]:
             what = (
                 f"RAY_ADDRESS {printable(address)}: Ray does not let it join" if address else "Ray does not start here"
             )
-            mend = "run it on a node of the cluster, by ray job submit" if address else "see to it, and run it again"
+            mend = "run it on a node of the cluster, by ray job submit" if address else "mend that, and run it again"
             raise UsageError(f"{what} ({one_line(error)}); {mend}") from error
         stack.callback(ray.shutdown)
         if threading.current_thread() is threading.main_thread():
@@ -147,7 +148,7 @@ class ClipShare:
 
     Attributes:
         gpus: where the cluster has any; 0.25 puts four clips on one; None: one.
-        cpus: cores, where it has none; None: cores / clips, at least 1.
+        cpus: cores, where it has none; None: all cores of the cluster / clips, at least 1, at most those of a node.
         max_gpus: how many a cluster grows to that starts a node when a task waits for it; None: it has what it has.
     """
 
@@ -185,7 +186,7 @@ class ClipShare:
             if not names_a_cluster():
                 cause = f"--max-gpus {self.max_gpus}: a Ray that starts on this machine gets no further GPU"
                 raise UsageError(f"{cause}; leave it out, or set RAY_ADDRESS")
-            return self._gpu_slots(self.max_gpus // self.gpus_a_clip)
+            return self._gpu_slots(_shares_of(self.max_gpus, self.gpus_a_clip))
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpus, cpus = ([node.get(name, 0) for node in nodes] for name in ("GPU", "CPU"))
         if max(gpus) > 0:
@@ -193,14 +194,17 @@ class ClipShare:
             if share <= 0 or share > max(gpus) or (share > 1 and share % 1):
                 most = f"at most {max(gpus):g}, the most a node has"
                 raise UsageError(f"--gpus-per-clip {share:g}: above 0, {most}, and whole above 1")
-            count = sum(min(gpu // share, cpu) for gpu, cpu in zip(gpus, cpus, strict=True))
+            count = sum(min(_shares_of(gpu, share), int(cpu)) for gpu, cpu in zip(gpus, cpus, strict=True))
+            if count < 1:
+                cause = "a clip takes a CPU core beside its GPU, and no node that has GPUs has a core"
+                raise UsageError(f"{cause}; start these nodes with --num-cpus 1 or more")
             return self._gpu_slots(count)
         self.check_without_gpu()
         if max(cpus) < 1:
             cause = "the cluster has no GPU and no core for a clip"
             raise UsageError(f"{cause}; if it starts nodes when clips wait, give --max-gpus N, the most that it starts")
-        cores = self.cores(int(max(cpus)), clips)
-        if cores < 1 or cores > max(cpus):
+        cores = self.cpus or min(int(max(cpus)), self.cores(int(sum(cpus)), clips))
+        if cores > max(cpus):
             raise UsageError(f"--cpus-per-clip {cores}: at least 1, at most {max(cpus):g}, the most a node has")
         return Slots(OWN_PROCESS | {"num_cpus": cores}, max(1, int(sum(cpu // cores for cpu in cpus))))
 
@@ -210,8 +214,13 @@ class ClipShare:
             mend = "see to the driver and the nodes, or leave it out to train on CPU cores"
             raise UsageError(f"--gpus-per-clip {self.gpus:g}: there is no GPU; {mend}")
 
-    def _gpu_slots(self, count: float) -> Slots:
-        return Slots(OWN_PROCESS | {"num_gpus": self.gpus_a_clip, "num_cpus": 1}, max(1, int(count)))
+    def _gpu_slots(self, count: int) -> Slots:
+        return Slots(OWN_PROCESS | {"num_gpus": self.gpus_a_clip, "num_cpus": 1}, count)
+
+
+def _shares_of(gpus: float, share: float) -> int:
+    """How many clips fit on so many GPUs: 5 of a fifth on one, which 1 // 0.2 takes for 4."""
+    return math.floor(gpus / share + 1e-6)
 
 
 @dataclass

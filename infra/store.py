@@ -7,6 +7,7 @@ store.write("experiment.json", content)  # atomic, on a path and in an object st
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -106,6 +107,10 @@ class Store:
         """Whether it is a path, and not an object store."""
         return "://" not in self.location
 
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        """What was worked out on this machine, such as `path`, stays here."""
+        return Store, (self.location,)
+
     @functools.cached_property
     def path(self) -> Path:
         """The folder itself; in front of an object store a scratch folder, the same one each time on a machine."""
@@ -164,20 +169,21 @@ class Store:
         return set()
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
-        """The files that are there, by name. From an object store they come side by side."""
+        """The files that are there, by name. From an object store they come side by side. Raises StorageError."""
         full = {self._full(name): name for name in names}
         if not full:
             return {}
         if self.is_local:
             contents = {}
             for path, name in full.items():
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                with storage_errors(self, name), contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     contents[name] = Path(path).read_bytes()
             return contents
-        found = self._fs.cat(list(full), on_error="return")
-        for error in found.values():
-            if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
-                raise StorageError(self.uri, OSError(one_line(error))) from error
+        with storage_errors(self, ""):
+            found = self._fs.cat(list(full), on_error="return")
+            for error in found.values():
+                if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
+                    raise error
         return {full[path]: content for path, content in found.items() if isinstance(content, bytes)}
 
     def write(self, name: str, content: bytes) -> None:
@@ -199,27 +205,38 @@ class Store:
         self.write(name, json.dumps(value, indent=2).encode() + b"\n")
 
     def remove(self, name: str) -> None:
-        """A file, or a folder and all that is in it; nothing where it is not there."""
-        with contextlib.suppress(FileNotFoundError):
+        """A file, or a folder and all that is in it; nothing where it is not there. Raises StorageError."""
+        with storage_errors(self, name), contextlib.suppress(FileNotFoundError):
             self._fs.rm(self._full(name), recursive=True)
         if not self.is_local:
             shutil.rmtree(self.path / name, ignore_errors=True)
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file or folder of this name."""
-        return bool(self._fs.exists(self._full(name)))
+        """Whether there is a file or folder of this name. Raises StorageError."""
+        with storage_errors(self, name):
+            return bool(self._fs.exists(self._full(name)))
 
     def copy(self, name: str, to: str) -> None:
-        """A file under a second name, within the store."""
-        self._fs.cp_file(self._full(name), self._full(to))
+        """A file under a second name, within the store. Raises StorageError."""
+        with storage_errors(self, to):
+            self._fs.cp_file(self._full(name), self._full(to))
 
     def put_file(self, local: Path, name: str) -> None:
         """A local file into the store. Raises FileNotFoundError if it is gone."""
         self._fs.put_file(str(local), self._full(name))
 
     def age_s(self, name: str, then: str) -> float:
-        """How much earlier `name` was written than `then`, in seconds, by the clock of the store."""
-        return float((self._fs.modified(self._full(then)) - self._fs.modified(self._full(name))).total_seconds())
+        """How much earlier `name` was written than `then`, in seconds, by the clock of the store.
+
+        Raises FileNotFoundError if one is gone, and StorageError.
+        """
+        try:
+            written = [self._fs.modified(self._full(each)) for each in (name, then)]
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each file system has errors of its own
+            raise _of_store(self, name, error) from error
+        return float((written[1] - written[0]).total_seconds())
 
     # -- whole folders of an object store
 
@@ -236,7 +253,7 @@ class Store:
                 if local.exists() and local.stat().st_size == info["size"] and local.suffix == ".tar":
                     continue  # shards never change
                 local.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(local) as file:
+                with replacing(local) as file, storage_errors(self, f"{folder}/{_inside(str(remote), root)}"):
                     self._fs.get_file(remote, file.name)
 
     def push(self, folder: str, names: Iterable[str]) -> None:
@@ -272,7 +289,15 @@ def storage_errors(store: Store, name: str) -> Iterator[None]:
     except (StorageError, UsageError, TakenOver):
         raise
     except Exception as error:  # botocore's, aiohttp's, google's …
-        raise StorageError(f"{store.uri}/{name}", OSError(one_line(error))) from error
+        raise _of_store(store, name, error) from error
+
+
+def _of_store(store: Store, name: str, error: Exception) -> StorageError:
+    where = f"{store.uri}/{name}".rstrip("/")
+    if isinstance(error, OSError) and (store.is_local or error.errno == errno.ENOSPC):
+        return StorageError(where, error, "cannot be read")
+    mend = "check the network and the credentials"
+    return StorageError(where, OSError(one_line(error)), "the storage does not take or give it", mend)
 
 
 def host() -> str:

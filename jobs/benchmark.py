@@ -64,6 +64,11 @@ def _numbers(flag: str, text: str, separator: str, count: int | None = None) -> 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code."""
     args = parse(argv)
+    return command_line.exit_code(lambda: run(args), command_line.console(), stopped="stopped")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure. Returns the exit code."""
     import torch
     from rich.console import Console
     from rich.table import Table

@@ -127,7 +127,7 @@ def exit_code(command: Callable[[], int], console: Console, *expected: type[Exce
     terminated = threading.Event()
 
     def terminate(*_: object) -> None:
-        terminated.set()  # Ray's calls raise an exception of their own in place of this one
+        terminated.set()  # Ray's calls raise a plain KeyboardInterrupt in place of any other, as for Ctrl-C
         raise KeyboardInterrupt
 
     one_liners: tuple[type[Exception], ...] = (UsageError, ConfigError, StorageError, *expected)
@@ -267,9 +267,7 @@ def add_share(parser: argparse.ArgumentParser, of: str = "clip") -> None:
     cpus = f"CPU cores a {of}, where it has no GPU (default: cores / {of}s, at least 1)"
     parser.add_argument("--gpus-per-clip", type=float, help=gpus)
     parser.add_argument("--cpus-per-clip", type=int, help=cpus)
-    most = (
-        "GPUs that the cluster grows to, where it starts a node when a task waits for one (default: those it has now)"
-    )
+    most = "how many GPUs a cluster that starts nodes by itself may grow to (default: those it has now)"
     parser.add_argument("--max-gpus", type=int, metavar="N", help=most)
 
 

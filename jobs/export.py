@@ -28,9 +28,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from infra.errors import UsageError
 from jobs import command_line
-from jobs.command_line import BAD_ARGUMENTS, DONE
+from jobs.command_line import DONE
 from jobs.exporting.request import FORMS, ExportRequest
 
 
@@ -55,15 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code."""
     args = parse(argv)
     console = command_line.console()
-    try:
+
+    def run() -> int:
         request = ExportRequest.from_args(args)
         from jobs.exporting import run  # imports torch, which --help and a bad command line must not wait for
 
         run.run(request, console)
-    except (ValueError, OSError, UsageError) as error:  # VideoError and ShardError are ValueErrors
-        command_line.print_error(console, error)
-        return BAD_ARGUMENTS
-    return DONE
+        return DONE
+
+    # VideoError and ShardError are ValueErrors
+    return command_line.exit_code(run, console, ValueError, OSError, stopped="stopped; nothing was written")
 
 
 if __name__ == "__main__":

@@ -67,6 +67,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code."""
     args = parse(argv)
+    stopped = "stopped; finished shards are kept, and the same command writes the rest"
+    return command_line.exit_code(lambda: run(args), command_line.console(), stopped=stopped)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the shards, or say what would be written. Returns the exit code."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -35,9 +35,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from infra.errors import UsageError
 from jobs import command_line
-from jobs.command_line import BAD_ARGUMENTS, DONE, SOME_FAILED
+from jobs.command_line import DONE, SOME_FAILED
 from jobs.sampling import request as requests
 from jobs.sampling.request import SampleRequest
 
@@ -73,14 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code."""
     args = parse(argv)
     console = command_line.console(live=True)
-    try:
+
+    def run() -> int:
         request = SampleRequest.from_args(args)
         from jobs.sampling import run  # imports torch, which --help and a bad command line must not wait for
 
         return SOME_FAILED if run.run(request, console) else DONE
-    except (ValueError, OSError, UsageError) as error:  # VideoError and ShardError are ValueErrors
-        command_line.print_error(console, error)
-        return BAD_ARGUMENTS
+
+    # VideoError, ShardError and CannotApply are ValueErrors
+    stopped = "stopped; what was written before is whole"
+    return command_line.exit_code(run, console, ValueError, OSError, stopped=stopped)
 
 
 if __name__ == "__main__":

@@ -48,10 +48,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     stride = "with --long, frames or seconds from one chunk's start to the next (default: 13 frames, no overlap)"
     add("--stride", type=command_line.length, metavar="FRAMES", help=stride)
     add("--as-is", action="store_true", help="each picture of a file is one frame, whatever its rate: fps=none")
-    add("--workers-per-video", type=int, default=1, help="with --long: as many train a video together, each as a clip")
+    together = "with --long: how many processes train one video together, each with the resources of a clip"
+    add("--workers-per-video", type=int, default=1, help=together)
     command_line.add_share(parser)
     command_line.add_decode_tasks(parser)
-    add("--n", type=int, default=10, help="samples a clip that are scored and kept, at least 2")
+    add("--n", type=int, default=10, help="samples to score and keep for each clip, at least 2")
     resume = parser.add_mutually_exclusive_group()
     resume.add_argument("--resume", action="store_true", help="finish what is missing (the default)")
     resume.add_argument("--fresh", action="store_true", help="forget these clips' earlier work and start again")

@@ -54,7 +54,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     command_line.add_storage(parser, "name of this sweep in storage and MLflow (default: corpus, preset and settings)")
     command_line.add_share(parser, of="trial")
     command_line.add_decode_tasks(parser)
-    add("--n", type=int, default=10, help="samples a trial that are scored and kept, at least 2")
+    add("--n", type=int, default=10, help="samples to score and keep for each trial, at least 2")
     add("--dry-run", action="store_true", help="make the run's checks, print clips, trials and iterations; do nothing")
     return command_line.with_start(parser.parse(argv))
 

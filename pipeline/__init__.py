@@ -1,1 +1,1 @@
-"""Video files in; 13-frame clips, shards and pyramids out. No networks, Ray or MLflow in this room."""
+"""Video and image files in; clips and shards out. No networks, Ray or MLflow in this room."""

@@ -94,7 +94,7 @@ def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
     notes: dict[str, Note] = {}  # by line
     owners: dict[str, Video | Still] = {}  # by clip id
     totals: dict[str, int] = {}
-    used: dict[str, set[int]] = {}
+    used: dict[str, list[range]] = {}  # frames of a source, a clip each
     for found in (item for source in sources for item in expand(source)):
         if isinstance(found, Failure):
             failures.append(found)
@@ -121,9 +121,19 @@ def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
             continue
         clips += cut
         for clip in cut:
-            used.setdefault(found.path, set()).update(range(clip.start_frame, clip.start_frame + clip.num_frames))
-    dropped = {path: totals[path] - len(frames) for path, frames in used.items() if len(frames) < totals[path]}
+            used.setdefault(found.path, []).append(range(clip.start_frame, clip.start_frame + clip.num_frames))
+    unused = {path: totals[path] - _covered(parts) for path, parts in used.items()}
+    dropped = {path: frames for path, frames in unused.items() if frames > 0}
     return Planned(tuple(clips), tuple(failures), dropped, tuple(notes.values()))
+
+
+def _covered(parts: Sequence[range]) -> int:
+    """How many numbers are in at least one of the ranges."""
+    count, end = 0, 0
+    for part in sorted(parts, key=lambda part: part.start):
+        count += max(0, part.stop - max(part.start, end))
+        end = max(end, part.stop)
+    return count
 
 
 def _image(found: Still, spec: ClipSpec) -> tuple[list[ClipPlan], int, list[str]]:

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, ErrorCode
 from mlflow.tracking.multimedia import compress_image_size
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from PIL import Image
@@ -119,13 +121,14 @@ class Forwarder:
                 break
 
     def _try(self, step: Callable[[], None]) -> bool:
-        """Whether `step` succeeded; one warning an outage."""
+        """Whether `step` succeeded; one warning an outage. This thread must live, whatever a file or a server holds."""
         try:
             step()
-        except (*ERRORS, ValueError) as error:  # ValueError: a file that is damaged
+        except Exception as error:
+            cause = one_line(error) if isinstance(error, ERRORS) else f"{type(error).__name__}: {one_line(error)}"
             if not self.error:
-                log.warning("%s: MLflow does not take it, will try again: %s", self._clip_id, one_line(error))
-            self.error = one_line(error)
+                log.warning("%s: MLflow does not take it, will try again: %s", self._clip_id, cause)
+            self.error = cause
             return False
         self.error = ""
         return True
@@ -268,12 +271,16 @@ class Forwarder:
         self._sent.add(path.name)
 
     def _send_checkpoint(self) -> None:
-        """As a logged model; of a clip from before config.json described its samples, as a file."""
+        """As a logged model; as a file of a clip from before config.json described its samples, and to a server of
+        MLflow 2, which has no such models."""
         path = self._folder / clip_folder.CHECKPOINT
         if self._about.get("sizes_thw") and path.exists():
-            self._call(log_checkpoint, self._client, self._run_id, path, self._about)
-        else:
-            self._send_file(path)
+            try:
+                return self._call(log_checkpoint, self._client, self._run_id, path, self._about)
+            except MlflowException as error:
+                if error.error_code != ErrorCode.Name(ENDPOINT_NOT_FOUND):
+                    raise
+        self._send_file(path)
 
     # -- when it has a result
 

@@ -182,8 +182,10 @@ def source_tags() -> dict[str, str]:
 
 def tracking_error(uri: str, error: Exception) -> ConnectionError:
     """The one line for a tracking URI that MLflow cannot use."""
-    shown, cause = printable(uri), one_line(error)
-    return ConnectionError(f"{shown}: MLflow cannot use it ({cause}); start it, or leave out --tracking-uri")
+    mend = "start it, or leave out --tracking-uri"
+    if sqlite_file(uri):
+        mend = "end other programs that use the file, see to its disk, and run the same command again"
+    return ConnectionError(f"{printable(uri)}: MLflow cannot use it ({one_line(error)}); {mend}")
 
 
 def close_parent(

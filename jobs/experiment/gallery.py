@@ -106,9 +106,10 @@ def _combinations(experiment: Experiment, clips: Sequence[str]) -> dict[str, dic
     """By combination, the trial of each clip: a trial's folder is named CLIP--COMBINATION."""
     found: dict[str, dict[str, str]] = {}
     for trial in sorted(clip_folders(experiment.names())):
-        for clip in clips:
-            if trial.startswith(f"{clip}--"):
-                found.setdefault(trial.removeprefix(f"{clip}--"), {})[clip] = trial
+        named = [clip for clip in clips if trial.startswith(f"{clip}--")]
+        if named:
+            clip = max(named, key=len)  # of `cat` and `cat--2`, clip--values of the latter begins as both
+            found.setdefault(trial.removeprefix(f"{clip}--"), {})[clip] = trial
     return found
 
 

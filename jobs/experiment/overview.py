@@ -18,10 +18,10 @@ CORPUS_PICTURE = "corpus.png"
 SHOWN_CLIPS = 8
 
 
-def corpus_picture(experiment: Experiment, clip_ids: Sequence[str]) -> bytes | None:
+def corpus_picture(experiment: Experiment, clip_ids: Sequence[str], done: int) -> bytes | None:
     """The sheets of the first clips below each other, as PNG, left in the experiment's folder; None where none has one.
 
-    Args: clip_ids: of clips that are done.
+    Args: clip_ids: the first clips that are done. done: how many there are.
     """
     names = {f"{clip_id}/{clip_folder.SAMPLES}/{clip_folder.SHEET}": clip_id for clip_id in clip_ids[:SHOWN_CLIPS]}
     sheets: dict[str, np.ndarray] = {}
@@ -31,7 +31,7 @@ def corpus_picture(experiment: Experiment, clip_ids: Sequence[str]) -> bytes | N
             sheets[names[name]] = np.asarray(picture.convert("RGB"))
     if not sheets:
         return None
-    more = len(clip_ids) - len(sheets)
+    more = done - len(sheets)
     picture = png_bytes(stacked(sheets, f"and {more} more" if more else ""))
     with contextlib.suppress(StorageError):
         experiment.write(CORPUS_PICTURE, picture)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from infra.clip_folder import ClipFolder
-from infra.errors import UsageError, one_line, printable
+from infra.errors import StorageError, UsageError, one_line, printable
 from infra.tracking import forward, runs, uri
 from infra.tracking.runs import ParentRun
 from jobs.experiment.experiment import Experiment, Submission
@@ -70,10 +70,14 @@ def forward_missing(
             if away:
                 missing[clip_id] = NO_ANSWER
                 continue
-            with ClipFolder(experiment.store, clip_id) as folder:
-                with forward.forwarding(parent, clip_id, folder.path, RUN_SETTINGS) as forwarder:
-                    pass
-                sent = forward.run_of(parent, folder.path)
+            try:
+                with ClipFolder(experiment.store, clip_id) as folder:
+                    with forward.forwarding(parent, clip_id, folder.path, RUN_SETTINGS) as forwarder:
+                        pass
+                    sent = forward.run_of(parent, folder.path)
+            except StorageError as error:  # of this clip's folder
+                missing[clip_id] = one_line(error)
+                continue
             if sent is None:
                 missing[clip_id] = forwarder.error or NO_ANSWER
                 away = not forwarder.answered
@@ -105,7 +109,6 @@ def close(
     """
     if NO_ANSWER in missing.values():
         return {TOTALS: NO_ANSWER}
-    done = summary.done_clips
     about = {
         "corpus": printable(submission.corpus),
         "preset": submission.preset,
@@ -113,7 +116,7 @@ def close(
         "command": submission.command,
     }
     try:
-        picture = corpus_picture(experiment, done)
+        picture = corpus_picture(experiment, summary.done_clips, summary.done)
         with tempfile.TemporaryDirectory() as folder:
             files = {CORPUS_PICTURE: picture} if picture else {}
             if MEDIA not in experiment.names():  # without that folder beside it the page would show nothing
@@ -123,7 +126,7 @@ def close(
             runs.log_failed_files(parent, submission.failures[:SHOWN_FAILURES])
             runs.close_parent(
                 parent,
-                failed=not done,
+                failed=not summary.done,
                 metrics=summary.metrics(),
                 table=summary.page(parent.link),
                 files=[Path(folder) / name for name in files],

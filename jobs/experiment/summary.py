@@ -20,12 +20,17 @@ SHOWN_ROWS = 200  # of the table; ten times as many lines below it
 
 
 class Summary:
-    """What many results add up to. It holds the sums, a record of results.csv each, and the rows of the table."""
+    """What many results add up to. It holds the sums, a record of results.csv each, and the rows of the table.
+
+    Attributes:
+        failed, done: how many. done_clips: the ids of the first ones that are done.
+    """
 
     def __init__(self) -> None:
         self.failed = 0
         self.done = 0
         self._values: dict[str, tuple[int, float]] = {}  # how many, their sum
+        self.done_clips: list[str] = []  # the first ones
         self._rows: list[Mapping[str, Any]] = []
         self._lines: list[str] = []
         self._records: list[Mapping[str, Any]] = []
@@ -36,6 +41,7 @@ class Summary:
         self._records.append(record)
         if result.status == "done":
             self.done += 1
+            self.done_clips += [result.clip_id] if self.done <= SHOWN_ROWS else []
             for name in columns(FIGURES, [record]):
                 if (value := record[name]) is not None:
                     count, total = self._values.get(name, (0, 0.0))
@@ -58,11 +64,6 @@ class Summary:
     def table(self) -> TextTable:
         """Of the first clips."""
         return results_table(self._rows)
-
-    @property
-    def done_clips(self) -> Sequence[str]:
-        """Those in the table."""
-        return [row["clip_id"] for row in self._rows if row["status"] == "done"]
 
     @property
     def runs(self) -> Mapping[str, str]:

@@ -101,7 +101,7 @@ class TextTable:
 
 def left_out_line(heads: Sequence[str]) -> list[str]:
     """The line, if any, on columns for which a terminal is too narrow."""
-    return [f"left out for want of room: {', '.join(heads)}"] if heads else []
+    return [f"columns that do not fit: {', '.join(heads)}"] if heads else []
 
 
 def _folded(head: str) -> str:

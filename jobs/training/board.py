@@ -134,7 +134,7 @@ class Board:
         return ", ".join(words) + (f"; {self.machine}" if self.machine else "")
 
     def line(self) -> str:
-        """The same with the first clips, for a log."""
+        """The summary and the first clips, one line, for a log."""
         some = [f"{clip_id} {clip.words}" for clip_id, clip in self.clips.items() if clip][:NAMED]
         return self.headline + (f"; {', '.join(some)}" if some else "")
 
@@ -165,6 +165,6 @@ class Board:
 
 
 def memory_in_use() -> str:
-    """Of this machine, in words."""
+    """How much memory of this machine is in use, in words."""
     memory = psutil.virtual_memory()
     return f"memory {(memory.total - memory.available) / GIB:.1f} of {memory.total / GIB:.0f} GiB"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.errors import UsageError, counted, one_line, printable, without_secrets
+from infra.errors import StorageError, UsageError, counted, one_line, printable, without_secrets
 from infra.lease import Lease
 from infra.ray_cluster import ray_session
 from infra.tracking.runs import COMPARED, ParentRun, forget_clips
@@ -116,9 +116,10 @@ def unused(corpus: Corpus) -> Iterator[str]:
     yield from corpus.notes
     longer = {Path(source).name: frames for source, frames in corpus.dropped.items() if frames}
     for name, frames in [*longer.items()][:SHOWN_UNUSED]:
-        yield f"{name}: {counted(frames, 'frame')} beside the clip {'is' if frames == 1 else 'are'} not used"
+        yield f"{name}: {counted(frames, 'frame')} outside the clip {'is' if frames == 1 else 'are'} not used"
     if rest := [*longer.values()][SHOWN_UNUSED:]:
-        yield f"and of {counted(len(rest), 'more video')} {counted(sum(rest), 'frame')}; --long uses all"
+        videos = counted(len(rest), "more video")
+        yield f"{counted(sum(rest), 'frame')} of {videos} are not used; --long uses all of them"
 
 
 def _open_tracking(request: TrainRequest, console: Console, submission: Submission, kept: Collection[str]) -> ParentRun:
@@ -164,9 +165,16 @@ def _train_missing(
     todo = sorted(todo, key=lambda clip: -clip.num_chunks)
     with ProgressDisplay(console, clips, clips - len(todo)) as display:
         for result in schedule.run(todo, task_of, slots, display):
-            if result.status != "done" and experiment.results([result.clip_id]).get(result.clip_id) != result:
+            if result.status != "done" and _stored(experiment, result.clip_id) != result:
                 unwritten[result.clip_id] = result
     return unwritten
+
+
+def _stored(experiment: Experiment, clip_id: str) -> Result | None:
+    """The result of a clip that is in the storage; None where it is not, or the storage is away for a moment."""
+    with contextlib.suppress(StorageError, UsageError):
+        return experiment.results([clip_id]).get(clip_id)
+    return None
 
 
 def _print_results(

@@ -48,12 +48,16 @@ class DecodeTasks:
         if self.limit == 0 or len(batches) < 2:
             return list(in_turn(batches, on_clip))
         self.session.enter_context(ray_session())
-        written = self._in_tasks(batches, on_clip, self.limit or max(1, int(ray.cluster_resources().get("CPU", 1))))
+        written = self._in_tasks(batches, on_clip)
         self.experiment.pull_shards()
         self._check_seen({shard.name for part in written for shard in part.shards})
         return written
 
-    def _in_tasks(self, batches: Sequence[Batch], on_clip: OnClip, at_once: int) -> list[Written]:
+    def _at_once(self) -> int:
+        """The limit, or the cores that the cluster has by now: it may grow when a task waits."""
+        return self.limit or max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+    def _in_tasks(self, batches: Sequence[Batch], on_clip: OnClip) -> list[Written]:
         # Nodes in turn: each has its own disk and network.
         body: Any = ray.remote(max_retries=MAX_RESTARTS, num_cpus=1, scheduling_strategy="SPREAD")(decode_on_node)
         longest_first = sorted(range(len(batches)), key=lambda place: -len(batches[place].clips))
@@ -62,7 +66,7 @@ class DecodeTasks:
         written: dict[int, Written] = {}
         try:
             while len(written) < len(batches):
-                while len(in_flight) < at_once and (place := next(waiting, None)) is not None:
+                while len(in_flight) < self._at_once() and (place := next(waiting, None)) is not None:
                     in_flight.items[body.remote(batches[place], self.experiment, self.corpus)] = place
                 for place, reference in in_flight.ended():
                     written[place] = _outcome(batches[place], reference)

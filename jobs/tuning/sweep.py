@@ -9,6 +9,7 @@ import shlex
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def run(request: SweepRequest, console: Console) -> bool:
         # -- 2. the trials
         console.print(_how_many(request, tried, clip_ids))
         with runs.killed_if_stopped(parent):
-            drawn = _train(sweep, corpus, definition)
+            drawn = _train(console, sweep, corpus, definition)
 
             # -- 3. what they add up to
             ended = sweep.listed or {**experiment.trials(), **drawn}  # one that failed early has no folder
@@ -168,7 +169,7 @@ def _forget(experiment: Experiment, ends: Collection[str]) -> None:
 # -- the trials
 
 
-def _train(sweep: Sweep, corpus: Corpus, definition: Mapping[str, Any]) -> Trials:
+def _train(console: Console, sweep: Sweep, corpus: Corpus, definition: Mapping[str, Any]) -> Trials:
     """Run what has no result, and what ASHA and Optuna must see again. The definition is kept before it starts.
 
     Returns the trials that Optuna drew.
@@ -187,7 +188,7 @@ def _train(sweep: Sweep, corpus: Corpus, definition: Mapping[str, Any]) -> Trial
         experiment.begin_sweep(definition)
         experiment.remove(trials.STATE)
         try:
-            return trials.run(sweep, frames, slots, earlier)
+            return trials.run(sweep, frames, slots, earlier, partial(console.print, soft_wrap=True))
         finally:
             with contextlib.suppress(OSError):
                 experiment.remove(trials.STATE)

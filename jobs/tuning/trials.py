@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -97,16 +97,20 @@ def _figures(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class TrialReporter(tune.Callback):
-    """Prints how trials come along; writes the result of one that could not: its process died, or ASHA stopped it."""
+    """Says how trials come along; writes the result of one that could not: its process died, or ASHA stopped it."""
 
-    def __init__(self, sweep: Sweep) -> None:
-        self._experiment = sweep.request.experiment
+    def __init__(self, sweep: Sweep, say: Callable[[str], None]) -> None:
+        self._experiment, self._say = sweep.request.experiment, say
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks, to go on with them in a way that is never taken here; a console has locks."""
+        return {}
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         """A trial has reported."""
         place = "done" if result[FINISHED] else f"after {counted(result[SCALES], 'scale')}"
         figures = "  ".join(f"{figure} {value:.4g}" for figure, value in result[NAMED].items())
-        print(f"{_name(trial)}  {place}  {figures}", flush=True)
+        self._say(f"{_name(trial)}  {place}  {figures}")
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial has ended, or ASHA has stopped it."""
@@ -129,8 +133,8 @@ class TrialReporter(tune.Callback):
             else:
                 self._experiment.store.write_json(f"{name}/{clip_folder.RESULT}", result.to_dict())
         except (StorageError, UsageError) as error:
-            print(one_line(error), flush=True)
-        print(f"{name}  {result.status}: {result.reason}", flush=True)
+            self._say(one_line(error))
+        self._say(f"{name}  {result.status}: {result.reason}")
 
 
 def _name(trial: Any) -> str:
@@ -138,11 +142,12 @@ def _name(trial: Any) -> str:
     return trial_name(*trial.config[TRIAL])
 
 
-def run(sweep: Sweep, frames: Frames, slots: Slots, earlier: Sequence[Values]) -> Trials:
+def run(sweep: Sweep, frames: Frames, slots: Slots, earlier: Sequence[Values], say: Callable[[str], None]) -> Trials:
     """Run trials to their end, each of which leaves its result. Ray must have been started.
 
     Args:
         earlier: the combinations that Optuna drew before.
+        say: is called with a line for each step of a trial.
 
     Returns those that Optuna drew.
     """
@@ -164,7 +169,7 @@ def run(sweep: Sweep, frames: Frames, slots: Slots, earlier: Sequence[Values]) -
             name=STATE,
             storage_path=sweep.request.experiment.store.location,
             verbose=0,
-            callbacks=[TrialReporter(sweep)],
+            callbacks=[TrialReporter(sweep, say)],
             failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
         ),
     )

@@ -1,6 +1,7 @@
 """One shard being written: NNNNNN.tar with webdataset, then its sidecar NNNNNN.json, which says that it is finished."""
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from infra.errors import cannot_write
-from infra.files import commit, sha256_of
+from infra.files import commit, remove_leftovers, sha256_of, temporary_beside
 from pipeline import video
 from pipeline.clips import ClipPlan
 from pipeline.shards.reader import ShardError
@@ -41,10 +42,11 @@ class ShardFile:
         self.sidecar = self.tar.with_suffix(".json")
         self.settings = dict(settings)
         self.clips: list[dict[str, Any]] = []
-        # A killed run's leftovers are overwritten.
-        self._temporaries = [path.with_name(f".{path.name}.tmp") for path in (self.tar, self.sidecar)]
+        self._names = contextlib.ExitStack()  # of files in the making
+        self._temporaries = [self._names.enter_context(temporary_beside(path)) for path in (self.tar, self.sidecar)]
         self._writer: Any = None
         self._file: Any = None
+        self._size_of = functools.cache(source_bytes)
 
     def add(self, clip: ClipPlan, frames_thwc: np.ndarray) -> None:
         header = io.BytesIO()
@@ -53,7 +55,7 @@ class ShardFile:
         meta = {
             "clip_id": clip.clip_id,
             "source": Path(clip.source).name,
-            "source_bytes": source_bytes(clip.source),
+            "source_bytes": self._size_of(clip.source),
             "start_frame": clip.start_frame,
             "num_frames": clip.num_frames,
             "fps": clip.fps,
@@ -71,6 +73,8 @@ class ShardFile:
     def _open(self) -> None:
         import webdataset
 
+        for path in (self.tar, self.sidecar):
+            remove_leftovers(path)
         self._file = open(self._temporaries[0], "wb", buffering=1 << 20)  # noqa: SIM115  closed by finish or discard
         self._writer = webdataset.TarWriter(self._file, mtime=0.0)  # equal clips make equal bytes
 
@@ -100,6 +104,4 @@ class ShardFile:
         for half_written in (self._writer, self._file):
             with contextlib.suppress(OSError):  # what could not be written cannot be flushed either
                 half_written.close()
-        for temporary in self._temporaries:
-            with contextlib.suppress(OSError):  # there only if something was raised, which says more
-                temporary.unlink(missing_ok=True)
+        self._names.close()

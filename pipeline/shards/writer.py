@@ -4,6 +4,7 @@ A shard is finished when its sidecar is there, which is written last; whatever e
 not count. Written here with webdataset, and readable by it; read by pipeline/shards/reader.py.
 """
 
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, groupby, islice
@@ -114,8 +115,9 @@ def _missing(
                 f"give the same settings or another --out"
             )
         there |= {clip["clip_id"]: tuple(clip.get(key) for key in _CUT_KEYS) for clip in content["clips"]}
+    size_of = functools.cache(source_bytes)  # that of a folder of frames is asked of each of them
     for clip in clips:
-        now = (clip.num_frames, clip.fps, clip.start_frame, clip.as_is or None, source_bytes(clip.source))
+        now = (clip.num_frames, clip.fps, clip.start_frame, clip.as_is or None, size_of(clip.source))
         if there.get(clip.clip_id, now) != now:
             changes = zip(_CUT_KEYS, there[clip.clip_id], now)
             changed = ", ".join(f"{key} {old} is now {new}" for key, old, new in changes if old != new)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import pickle
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
 import s3fs
 
@@ -40,6 +43,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     bucket = f"b{os.getpid()}-{time.monotonic_ns()}"
     s3fs.S3FileSystem(endpoint_url=address).mkdir(bucket)
     return Store.open(f"s3://{bucket}/runs", "--storage")
+
+
+def client_of(store: Store) -> Any:
+    """fsspec's client of an object store, which is one in a process."""
+    return fsspec.core.url_to_fs(store.location, use_listings_cache=False)[0]
 
 
 def test_small_files_come_back_by_name_and_what_is_not_there_is_left_out(store: Store) -> None:
@@ -162,6 +170,54 @@ def test_a_store_that_cannot_be_used_is_one_line(endpoint: str, monkeypatch: pyt
     with pytest.raises(StorageError, match="s3://no-such-bucket-here/runs/a") as failed:
         store.write("a", b"")
     assert "\n" not in str(failed.value)
+
+
+def test_another_machine_works_out_its_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store("s3://bucket/runs")
+    monkeypatch.setenv("HOME", "/home/driver")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert str(store.path).startswith("/home/driver/")
+    sent = pickle.dumps(store)
+    monkeypatch.setenv("HOME", "/home/worker")
+    there = pickle.loads(sent)
+    assert there == store and str(there.path).startswith("/home/worker/")
+
+
+def test_a_store_that_fails_once_when_a_clip_ends_gets_its_files(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3fs.S3FileSystem(endpoint_url=endpoint).mkdir("hiccup")
+    store = Store.open("s3://hiccup/runs", "--storage")
+    client, failures = client_of(store), []
+    plain = client.cat
+
+    def cat(*arguments: Any, **keywords: Any) -> Any:
+        if not failures:
+            failures.append("503")
+            raise OSError("slow down")
+        return plain(*arguments, **keywords)
+
+    with ClipFolder(store, "clip") as folder:
+        (folder.path / "result.json").write_text("1")
+        monkeypatch.setattr(client, "cat", cat)
+    assert failures and store.read(["clip/result.json"]) == {"clip/result.json": b"1"}
+
+
+@pytest.mark.parametrize("method", ["read", "exists", "remove", "names", "copy", "age_s"])
+def test_a_store_that_does_not_answer_is_one_line_whatever_is_asked(
+    method: str, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open("s3://bucket/runs", "--storage")
+    asked = {"read": [["a"]], "copy": ["a", "b"], "age_s": ["a", "b"]}.get(method, ["a"])
+
+    def away(*_: Any, **__: Any) -> None:
+        raise TimeoutError("no answer")
+
+    for name in ("cat", "exists", "rm", "ls", "cp_file", "modified"):
+        monkeypatch.setattr(client_of(store), name, away)
+    with pytest.raises(StorageError, match=r"no answer\); check the network and the credentials") as told:
+        getattr(store, method)(*asked)
+    assert "\n" not in str(told.value) and "s3://bucket/runs" in str(told.value)
 
 
 def test_mlflow_is_elsewhere_where_it_could_not_name_the_folder(

@@ -117,7 +117,7 @@ def test_a_killed_task_and_a_killed_driver_cost_nothing(corpus, wanted, tmp_path
     injected("a task that decodes is killed", wanted.items(), contents(experiment.shards).items())
 
     (experiment.shards / "000000.json").unlink()  # as if it had been killed before the first task was done
-    (experiment.shards / ".000000.tar.tmp").write_bytes(b"half")
+    (experiment.shards / ".000000.tar.0123abcd.tmp").write_bytes(b"half")
     assert len(found(corpus, experiment).clips) == 2
     injected("a driver is killed while tasks decode", wanted.items(), contents(experiment.shards).items())
 
@@ -158,8 +158,7 @@ def test_a_node_copies_what_it_lacks_and_says_what_it_cannot_see(corpus, wanted,
 @pytest.mark.slow
 def test_what_tasks_cannot_do_is_one_line_or_done_here(corpus, wanted, tmp_path, monkeypatch) -> None:
     experiment = Experiment.open(str(tmp_path), "films")
-    blocked = experiment.shards / ".000001.tar.tmp"
-    blocked.mkdir(parents=True)
+    (experiment.shards / "000001.tar").mkdir(parents=True)
     with pytest.raises(UsageError, match=r"^\S*/000001\.tar: cannot be written \(Is a directory\)[^\n]*$"):
         found(corpus, experiment)
 

@@ -525,5 +525,5 @@ def test_the_table_of_a_terminal_fits_it(width: int) -> None:
     for row in ("bikes-1b0f76-000000", "mean of 2 clips"):
         (line,) = [line for line in table if line.startswith(row)]
         assert "127.3 ± " in line
-    assert ("left out for want of room: samples, coherence" in text.getvalue()) == (width < 140)
+    assert ("columns that do not fit: samples, coherence" in text.getvalue()) == (width < 140)
     assert lines[-1] == "- bikes-1b0f76-000000: sample 3: NaN"

@@ -71,7 +71,7 @@ def test_each_is_trained_as_what_it_is_and_what_is_neither_costs_itself(mixed: M
         config = json.loads((mixed.clip(name) / "config.json").read_text())
         assert (config["config"]["dims"], config["clip_size_thw"][0]) == ((3, 13) if name == "film" else (2, 1))
         assert all(size[0] == 1 for size in config["sizes_thw"]) == (name != "film")
-    assert "left out for want of room: minutes, " in mixed.output
+    assert "columns that do not fit: minutes, " in mixed.output
     rows = list(csv.DictReader(io.StringIO((mixed.base / "results.csv").read_text())))
     filled = {row["clip_id"].split("-")[0]: bool(row["svfid_lite0"]) for row in rows if row["status"] == "done"}
     assert filled == {"film": True, "one": False, "two": False}

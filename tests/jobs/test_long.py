@@ -96,7 +96,7 @@ def clip_folder(base: Path, name: str) -> Path:
 @pytest.mark.faults
 def test_a_video_and_a_clip_are_trained_and_a_killed_worker_loses_nothing(trained, injected) -> None:
     base, output = trained
-    assert "film.mp4: 3 frames beside the clip are not used" in output
+    assert "film.mp4: 3 frames outside the clip are not used" in output
     assert {name: json.loads((clip_folder(base, name) / "result.json").read_text())["status"]
             for name in ("film", "short")} == {"film": "done", "short": "done"}  # fmt: skip
     points = [json.loads(line) for line in (clip_folder(base, "film") / "metrics.jsonl").read_text().splitlines()]

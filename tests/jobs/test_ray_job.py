@@ -92,7 +92,7 @@ def test_a_submitted_job_trains_each_clip_on_a_gpu(head: Head, tmp_path: Path) -
     assert done.returncode == 0, done.stdout
     results = [json.loads(path.read_text()) for path in storage.rglob("result.json")]
     assert [result["status"] for result in results] == ["done"] * 2
-    assert "left out for want of room" in done.stdout and "next:    python jobs/sample.py" in done.stdout
+    assert "columns that do not fit" in done.stdout and "next:    python jobs/sample.py" in done.stdout
     assert (storage / "mlflow.db").exists()
 
     # a client without the token is not let in

@@ -8,7 +8,7 @@ import json
 from dataclasses import replace
 
 from jobs.experiment.result import Result, columns
-from jobs.experiment.summary import Summary
+from jobs.experiment.summary import SHOWN_ROWS, Summary
 from jobs.tuning import plot, summary
 from jobs.tuning.axes import Axis
 from model.metrics.names import diversity_name, diversity_samples
@@ -43,6 +43,12 @@ def total_of(*results: Result) -> Summary:
         total.add(result, "")
     total.add_failure("/films/none.mp4", "cannot be read")
     return total
+
+
+def test_clips_that_are_done_are_known_also_where_the_table_shows_none_of_them() -> None:
+    failed = [replace(FAILED, clip_id=f"bad{i}") for i in range(SHOWN_ROWS)]
+    total = total_of(*failed, *(replace(DONE, clip_id=f"good{i}") for i in range(3)))
+    assert total.done_clips == ["good0", "good1", "good2"] and total.done == 3
 
 
 def test_each_number_of_samples_has_its_column_and_its_mean() -> None:

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
 from PIL import Image
 
 from infra.store import Store
@@ -260,6 +262,41 @@ def test_a_server_that_takes_calls_and_never_answers_is_given_up(
             corpus, Experiment(Store(str(tmp_path))), ["clip"]
         )  # MLflow itself would wait for minutes
     assert missing == {"clip": NO_ANSWER}
+
+
+def test_a_file_that_cannot_be_understood_is_named_and_the_server_not_blamed(tmp_path: Path, uri: str) -> None:
+    corpus = tracking.open_parent(uri, "damaged", tmp_path, {})
+    write_result(tmp_path / "clip", Result("clip", "failed", "some reason"))
+    (tmp_path / "clip" / "config.json").write_text("{}")
+    assert forward_missing(corpus, Experiment(Store(str(tmp_path))), ["clip"]) == {"clip": "KeyError: 'config'"}
+
+
+def test_a_server_without_logged_models_gets_the_checkpoint_as_a_file(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As MLflow 2 is."""
+
+    def search(*_: object, **__: object) -> None:
+        raise MlflowException("Not Found", ENDPOINT_NOT_FOUND)
+
+    monkeypatch.setattr(MlflowClient, "search_logged_models", search)
+    corpus, folder = tracking.open_parent(uri, "older", tmp_path, {}), tmp_path / "clip"
+    (folder / "samples").mkdir(parents=True)
+    about = {
+        "clip_id": "clip",
+        "source": "clip.mp4",
+        "precision_used": "float32",
+        "config": {},
+        "sizes_thw": [[1, 8, 8]],
+    }
+    for name, content in (("config.json", about), ("metrics.json", {})):
+        (folder / name).write_text(json.dumps(content))
+    (folder / "checkpoint.pt").write_bytes(b"weights")
+    write_result(folder, Result("clip", "done", "", minutes=1.0))
+    assert forward_missing(corpus, Experiment(Store(str(tmp_path))), ["clip"]) == {}
+    client, run_id = MlflowClient(uri), forwarding.run_of(corpus, folder) or ""
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert "checkpoint.pt" in {item.path for item in client.list_artifacts(run_id)}
 
 
 def test_a_run_made_twice_by_a_lost_answer_is_one_in_the_end(tmp_path: Path, uri: str) -> None:

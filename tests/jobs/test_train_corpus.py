@@ -50,7 +50,7 @@ def test_the_table_names_every_clip_with_its_figures_and_fits(trained: Trained) 
     for folder in trained.clips.values():
         (row,) = [line for line in table if line.startswith(f"{folder.name} ")]
         assert re.fullmatch(r"\S+ +done +\d+\.\d +\d+\.\d +\d+\.\d\d +\d\.\d\d\d +\d\.\d\d *", row) and len(row) <= 80
-    assert "left out for want of room: minutes, coherence" in table
+    assert "columns that do not fit: minutes, coherence" in table
     assert sum(bool(re.fullmatch(r".* failed *", line)) for line in table) == len(BAD)
 
 

@@ -115,6 +115,8 @@ def test_every_clip_is_trained_with_every_value(swept: Swept) -> None:
         assert about["config"]["vae_levels"] == int(value)
         assert (swept.base / name / "samples" / "sample_00.mp4").exists()
     assert not (swept.base / ".tune").exists()
+    log = (swept.base / "driver.log").read_text()
+    assert all(f"  {name}  done  " in log for name in results)
 
 
 @pytest.mark.slow
@@ -513,7 +515,7 @@ def test_a_dry_run_makes_the_checks_of_the_run_and_leaves_nothing(
     assert code == 0
     (tmp_path / "file").write_bytes(b"")
     code, (line,) = dry("--sweep", "vae_levels=0,1", "--storage", str(tmp_path / "file" / "runs"))
-    assert code == 2 and "cannot be written" in line
+    assert code == 2 and "cannot be read (Not a directory)" in line
     (tmp_path / "runs" / "s").mkdir(parents=True)
     (tmp_path / "runs" / "s" / "sweep.json").write_text("{}")
     code, (line,) = dry("--sweep", "vae_levels=0,1")
