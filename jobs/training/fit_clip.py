@@ -22,26 +22,23 @@ from infra.errors import printable
 from infra.files import append, write_json
 from infra.metrics_log import MetricsLog
 from jobs.experiment.result import Result, write_result
-from jobs.reports.pictures import SHOWN_SAMPLES, contact_sheet, field_sheet, sheet, spread_sheet, write_png
-from jobs.reports.side_by_side import LOOP_S, side_by_side_video
+from jobs.reports.pictures import SHOWN_SAMPLES, sheet, write_png
+from jobs.training.kept_samples import SCORED_SEED, KeptSamples, Trained
 from model.config import TrainConfig
 from model.device import best_device, resolve
-from model.metrics.diversity import diversity_map, lightness
-from model.metrics.features import Video
+from model.metrics.diversity import lightness
 from model.metrics.names import diversity_name
-from model.metrics.nnf import NearestNeighbourField
 from model.metrics.option import features_for, from_option
-from model.metrics.scores import chunks_to_score, nearest_chunk, score, score_of_blur, score_of_novelty
-from model.metrics.svfid import RealClip, svfid
-from model.pyramid import ladder, to_frames, training_pyramids
+from model.metrics.scores import chunks_to_score, score
+from model.metrics.svfid import RealClip
+from model.pyramid import ladder, training_pyramids
 from model.sampling.sample import frames_per_second
 from model.sampling.sampler import FinishedSampler, NetworkSampler, Sampler, check_memory, random_videos, sampler_of
 from model.training.loop import Progress, ScaleDone, train_clip
 from pipeline import video
 
-DIVERSITY_MAP, NEAREST_MAP, COMPARED = "diversity.png", "nnf_00.png", "side_by_side.mp4"  # of the samples
 START_FRAME = re.compile(r"-(\d{6})$")  # at the end of a clip's id
-SHOWN_SEED, SCORED_SEED = 0, 1  # the samples in the pictures, and those that are scored and kept as videos
+SHOWN_SEED = 0  # of the samples in the pictures of the scales
 
 
 @dataclass(frozen=True)
@@ -59,193 +56,140 @@ class ClipFrames:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def fit_clip(
-    clip: ClipFrames,
-    config: TrainConfig,
-    folder: Path,
-    *,
-    num_samples: int = 10,
-    features: str = "lite0",
-    check: Callable[[], None] = lambda: None,
-    report: Callable[[Progress], None] = lambda progress: None,
-    scored: Callable[[int, Mapping[str, float]], None] = lambda scale, scores: None,
-) -> Result:
-    """Train one clip in `folder`, going on from its checkpoint if there is one.
+@dataclass(frozen=True)
+class Scoring:
+    """What is scored at the end.
 
-    Args:
+    Attributes:
         num_samples: random videos that are scored and kept, at least 2.
-        features: that the samples are scored with too at the end, as --features names them.
-        check: called before each write; raises if another process has taken the folder over.
-        report: called with every logged point, for a progress display.
-        scored: called after each scale with the scores of a few of its samples, when they are in the folder.
+        features: that they are scored with too, as --features names them.
+    """
+
+    num_samples: int = 10
+    features: str = "lite0"
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What is called while a clip is trained.
+
+    Attributes:
+        check: before each write; raises if another process has taken the folder over.
+        report: with every logged point, for a progress display.
+        scored: after each scale, with the scores of a few of its samples, when they are in the folder.
+    """
+
+    check: Callable[[], None] = lambda: None
+    report: Callable[[Progress], None] = lambda progress: None
+    scored: Callable[[int, Mapping[str, float]], None] = lambda scale, scores: None
+
+
+def fit_clip(
+    clip: ClipFrames, config: TrainConfig, folder: Path, scoring: Scoring = Scoring(), hooks: Hooks = Hooks()
+) -> Result:
+    """Train one clip in `folder`, going on from its checkpoint if there is one, and keep and score its samples.
 
     Raises what training raises (NonFiniteLoss, CheckpointError, StorageError, MemoryError …): the caller decides what a
     failure is.
     """
     if config.dims == 3:
         video.ffmpeg_exe()  # without one its videos could not be written at the end
-    pyramids = training_pyramids(clip.chunks, config)
-    check_memory(config, ladder(config, *clip.chunks[0].shape[1:3]), len(pyramids), best_device())
-    samples_dir = folder / clip_folder.SAMPLES
-    samples_dir.mkdir(parents=True, exist_ok=True)
-    _write_config(folder / clip_folder.CONFIG, clip, config)
-    chunks = chunks_to_score(pyramids[:: len(pyramids) // len(clip.chunks)])  # and not their augmented copies
-    if all(lightness(torch.from_numpy(chunk[-1])).std() == 0 for chunk in chunks):
-        raise ValueError(
-            f"{clip.source}: every pixel has the same lightness, nothing can be learned; give another clip"
-        )
-    log, warnings = MetricsLog(folder / clip_folder.LOG), folder / clip_folder.WARNINGS
+    others = None
+    if scoring.features != "lite0":  # before minutes of training, so that a file that cannot be read is told now
+        others = features_for(config.dims, from_option(scoring.features))
 
-    def log_and_report(progress: Progress) -> None:
-        check()
-        log.append(progress.scale, progress.iteration, progress.metrics)
-        report(progress)
+    trained = _Training(clip, config, folder, hooks).run()
 
-    def warn(line: str) -> None:
-        append(warnings, line)  # kept there until the clip is done, which may be in another process
-
-    own = features_for(config.dims)
-    # before minutes of training, so that a file that cannot be read is told now
-    others = own if features == "lite0" else features_for(config.dims, from_option(features))
-
-    def show(sampler: Sampler, n: int) -> tuple[RealClip, torch.Tensor]:
-        """Score and picture a few samples of scale n. Returns the clip at that scale, and its reconstruction."""
-        samples = random_videos(sampler, SHOWN_SAMPLES, SHOWN_SEED)
-        real = RealClip([chunk[n] for chunk in chunks], own)
-        scores = score(samples, real)
-        check()
-        log.append(n, None, scores)
-        reconstruction = sampler.reconstruction()[0]
-        picture = sheet(np.asarray(real.video), reconstruction.numpy(), samples.numpy())
-        write_png(picture, samples_dir / f"scale_{n:02d}.png")
-        scored(n, scores)
-        return real, reconstruction
-
-    done: ScaleDone | None = None
-    checkpoint, last = folder / clip_folder.CHECKPOINT, config.num_scales - 1
-    real_zero = torch.from_numpy(chunks[0][0])[None]
-    for done in train_clip(config, pyramids, clip_id=clip.clip_id, path=checkpoint, log=log_and_report, warn=warn):
-        shown = show(NetworkSampler(done.stack, real_zero), done.n)
-    device = done.stack.device if done else best_device()
-    sampler = sampler_of(config, done.stack if done else None, pyramids, device)
-    if done is None or done.n < last:  # patches make the rest
-        shown = show(sampler, last)
-
-    # -- samples of the trained model, and their scores
-    real, reconstruction = shown
-    videos = random_videos(sampler, num_samples, SCORED_SEED)
-    fps = frames_per_second(config, sampler.size.frames)
-    shown_frames = _named_frames(real, reconstruction, videos, _plain(sampler, done))
-    for stale in {path for path in samples_dir.glob("sample_*") if path.stem not in shown_frames}:
-        check()
-        stale.unlink()  # of a submission that asked for more
-    for name, frames in shown_frames.items():
-        check()
-        write_clip(frames, samples_dir / name, fps)
-    nearest = nearest_chunk(videos[0], real)
-    for name, picture in _pictures(real, reconstruction, videos, nearest).items():
-        check()
-        write_png(picture, samples_dir / name)
-    if config.dims == 3:
-        check()
-        compared = _compared(real, reconstruction, videos)
-        video.encode(compared, samples_dir / COMPARED, fps=fps, least_s=LOOP_S)
-    metrics = {
-        **score(videos, real),
-        **(score_of_novelty(nearest[1]) if nearest else {}),
-        **score_of_blur(real),
-        f"{real.metric}_reconstruction": svfid(real, reconstruction[None]).mean,
-    }
-    scores_of_others = {}
-    if others is not own:
-        by_others = RealClip(real.chunks, others)
-        scores_of_others = {by_others.metric: svfid(by_others, videos).mean, **score_of_blur(by_others)}
-        metrics |= scores_of_others
-    if isinstance(sampler, FinishedSampler):
-        metrics["layouts_redrawn"] = sampler.redrawn
-    check()
-    how = {"num_samples": num_samples, "seed": SCORED_SEED, "time_ms": time.time_ns() // 1_000_000}
-    write_json(folder / clip_folder.METRICS, metrics | how)
+    samples = KeptSamples(trained, scoring.num_samples, hooks.check)
+    samples.write(folder / clip_folder.SAMPLES, frames_per_second(config, trained.sampler.size.frames))
+    by_others = samples.scores_by(others) if others else {}
+    scores = {**samples.scores(), **by_others}
+    if isinstance(trained.sampler, FinishedSampler):
+        scores["layouts_redrawn"] = trained.sampler.redrawn
+    hooks.check()
+    how = {"num_samples": scoring.num_samples, "seed": SCORED_SEED, "time_ms": time.time_ns() // 1_000_000}
+    write_json(folder / clip_folder.METRICS, scores | how)
     (folder / clip_folder.ERROR).unlink(missing_ok=True)  # of an earlier attempt
+    warnings = folder / clip_folder.WARNINGS
     result = Result(
         clip.clip_id,
         "done",
-        minutes=done.train_s / 60 if done else 0.0,
-        svfid_lite0=metrics.get("svfid_lite0"),
-        svfid_lite0_blur=metrics.get("svfid_lite0_blur"),
-        sifid_lite0_frames=metrics.get("sifid_lite0_frames"),
-        sifid_lite0_frames_blur=metrics.get("sifid_lite0_frames_blur"),
-        diversity=metrics[diversity_name(num_samples)],
-        diversity_n=num_samples,
-        nn_distance=metrics["nn_distance"],
-        nnfdiv=metrics.get("nnfdiv"),
-        coherence=metrics.get("coherence"),
-        others=scores_of_others,
+        minutes=trained.minutes,
+        svfid_lite0=scores.get("svfid_lite0"),
+        svfid_lite0_blur=scores.get("svfid_lite0_blur"),
+        sifid_lite0_frames=scores.get("sifid_lite0_frames"),
+        sifid_lite0_frames_blur=scores.get("sifid_lite0_frames_blur"),
+        diversity=scores[diversity_name(scoring.num_samples)],
+        diversity_n=scoring.num_samples,
+        nn_distance=scores["nn_distance"],
+        nnfdiv=scores.get("nnfdiv"),
+        coherence=scores.get("coherence"),
+        others=by_others,
         warning=warnings.read_text() if warnings.exists() else "",
     )
     write_result(folder, result)
     return result
 
 
-def write_clip(frames_thwc: np.ndarray, path: Path, fps: float) -> None:
-    """A video as mp4 and gif, an image, which has one frame, as png. path: without a suffix.
+class _Training:
+    """The scales of a clip, each scored and pictured when it is trained."""
 
-    Raises VideoError, StorageError.
-    """
-    if len(frames_thwc) == 1:
-        write_png(frames_thwc[0], path.with_name(f"{path.name}.png"))
-        return
-    for suffix in (".mp4", ".gif"):
-        video.encode(frames_thwc, path.with_name(f"{path.name}{suffix}"), fps=fps)
+    def __init__(self, clip: ClipFrames, config: TrainConfig, folder: Path, hooks: Hooks) -> None:
+        """Begins the folder. Raises ValueError for a clip that nothing can be learned of, or that does not fit."""
+        self._clip, self._config, self._folder, self._hooks = clip, config, folder, hooks
+        self._pyramids = training_pyramids(clip.chunks, config)
+        sizes = ladder(config, *clip.chunks[0].shape[1:3])
+        check_memory(config, sizes, len(self._pyramids), best_device())
+        (folder / clip_folder.SAMPLES).mkdir(parents=True, exist_ok=True)
+        _write_config(folder / clip_folder.CONFIG, clip, config)
+        copies = len(self._pyramids) // len(clip.chunks)  # augmented ones, which are not scored against
+        self._chunks = chunks_to_score(self._pyramids[::copies])
+        if all(lightness(torch.from_numpy(chunk[-1])).std() == 0 for chunk in self._chunks):
+            cause = "every pixel has the same lightness, nothing can be learned"
+            raise ValueError(f"{clip.source}: {cause}; give another clip")
+        self._log, self._features = MetricsLog(folder / clip_folder.LOG), features_for(config.dims)
 
+    def run(self) -> Trained:
+        """Train what is missing."""
+        config, last = self._config, self._config.num_scales - 1
+        real_zero = torch.from_numpy(self._chunks[0][0])[None]
+        done: ScaleDone | None = None
+        for done in train_clip(
+            config,
+            self._pyramids,
+            clip_id=self._clip.clip_id,
+            path=self._folder / clip_folder.CHECKPOINT,
+            log=self._log_and_report,
+            warn=self._warn,
+        ):
+            shown = self._show(NetworkSampler(done.stack, real_zero), done.n)
+        stack = done.stack if done else None
+        sampler = sampler_of(config, stack, self._pyramids, stack.device if stack else best_device())
+        if done is None or done.n < last:  # patches make the rest
+            shown = self._show(sampler, last)
+        real, reconstruction = shown
+        return Trained(sampler, stack, done.train_s / 60 if done else 0.0, real, reconstruction)
 
-def _plain(sampler: Sampler, done: ScaleDone | None) -> torch.Tensor | None:
-    """The first samples as the networks alone make them, of the finest size: of a model that patches finish.
+    def _show(self, sampler: Sampler, n: int) -> tuple[RealClip, torch.Tensor]:
+        """Score and picture a few samples of scale n. Returns the clip at that scale, and its reconstruction."""
+        samples = random_videos(sampler, SHOWN_SAMPLES, SHOWN_SEED)
+        real = RealClip([chunk[n] for chunk in self._chunks], self._features)
+        scores = score(samples, real)
+        self._hooks.check()
+        self._log.append(n, None, scores)
+        reconstruction = sampler.reconstruction()[0]
+        picture = sheet(np.asarray(real.video), reconstruction.numpy(), samples.numpy())
+        write_png(picture, self._folder / clip_folder.SAMPLES / f"scale_{n:02d}.png")
+        self._hooks.scored(n, scores)
+        return real, reconstruction
 
-    (SHOWN_SAMPLES, 3, T, H, W)
-    """
-    if done is None or not isinstance(sampler, FinishedSampler):
-        return None
-    coarse = random_videos(NetworkSampler(done.stack), SHOWN_SAMPLES, SCORED_SEED)
-    return torch.nn.functional.interpolate(coarse, size=tuple(sampler.size), mode="trilinear", align_corners=True)
+    def _log_and_report(self, progress: Progress) -> None:
+        self._hooks.check()
+        self._log.append(progress.scale, progress.iteration, progress.metrics)
+        self._hooks.report(progress)
 
-
-def _named_frames(
-    real: RealClip, reconstruction: torch.Tensor, samples: torch.Tensor, plain: torch.Tensor | None
-) -> dict[str, np.ndarray]:
-    """What is kept as videos or images, by name: uint8 (T, H, W, 3) each."""
-    named = {"real": torch.from_numpy(real.video), "reconstruction": reconstruction}
-    named |= {f"sample_{i:02d}": x for i, x in enumerate(samples)}
-    named |= {f"plain_{i:02d}": x for i, x in enumerate(() if plain is None else plain)}
-    return {name: to_frames(each.numpy()) for name, each in named.items()}
-
-
-def _pictures(
-    real: RealClip,
-    reconstruction: torch.Tensor,
-    samples: torch.Tensor,
-    nearest: tuple[Video, NearestNeighbourField] | None,
-) -> dict[str, np.ndarray]:
-    """By name: the sheet, where samples differ, where the patches of the first come from. uint8 (H, W, 3) each."""
-    clip = np.asarray(real.video)
-    some = [sample.numpy() for sample in samples[:SHOWN_SAMPLES]]
-    if clip.shape[1] == 1:
-        shown = {"real": real.video, "reconstruction": reconstruction}
-        shown |= {f"sample {i}": sample for i, sample in enumerate(samples)}
-        picture = contact_sheet({name: to_frames(np.asarray(each))[0] for name, each in shown.items()})
-    else:
-        picture = sheet(clip, reconstruction.numpy(), samples.numpy())
-    pictures = {clip_folder.SHEET: picture, DIVERSITY_MAP: spread_sheet(some, clip, diversity_map(samples))}
-    if nearest:
-        pictures[NEAREST_MAP] = field_sheet(some[0], np.asarray(nearest[0]), nearest[1])
-    return pictures
-
-
-def _compared(real: RealClip, reconstruction: torch.Tensor, samples: torch.Tensor) -> np.ndarray:
-    """One video of the clip, its reconstruction and the first samples, in a row: uint8 (T, H, W, 3)."""
-    shown = {"real": np.asarray(real.video), "reconstruction": reconstruction.numpy()}
-    shown |= {f"sample {i}": sample.numpy() for i, sample in enumerate(samples[:SHOWN_SAMPLES])}
-    return side_by_side_video({label: to_frames(each) for label, each in shown.items()})
+    def _warn(self, line: str) -> None:
+        append(self._folder / clip_folder.WARNINGS, line)  # kept there until the clip is done, by whatever process
 
 
 def title_of(clip: ClipFrames, fps: float) -> str:

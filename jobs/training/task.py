@@ -22,7 +22,7 @@ from infra.tracking.runs import ParentRun
 from jobs import USUAL_GARBAGE_THRESHOLD
 from jobs.experiment.experiment import Experiment
 from jobs.experiment.result import OutOfMemoryResult, Result, write_result
-from jobs.training.fit_clip import ClipFrames, fit_clip
+from jobs.training.fit_clip import ClipFrames, Hooks, Scoring, fit_clip
 from jobs.training.progress import reporter
 from model.config import RUN_SETTINGS, TrainConfig
 from model.device import keep_freed_memory, limit_memory, skip_compiler_import, use_assigned_threads
@@ -108,11 +108,8 @@ def fit_in_folder(
                     ClipFrames(task.clip_id, task.source, chunks, task.tags),
                     task.config,
                     folder.path,
-                    num_samples=task.num_samples,
-                    features=task.features,
-                    check=folder.check,
-                    report=report,
-                    scored=scored,
+                    Scoring(task.num_samples, task.features),
+                    Hooks(folder.check, report, scored),
                 )
             except (TakenOver, PeerLost):
                 raise

@@ -10,7 +10,7 @@ import torch
 
 from jobs.sample import main as sample_main
 from jobs.train_corpus import main
-from jobs.training.fit_clip import ClipFrames, fit_clip
+from jobs.training.fit_clip import ClipFrames, Scoring, fit_clip
 from model import checkpoint as ckpt
 from model.presets import ABLATIONS, demo
 from pipeline import video
@@ -32,7 +32,7 @@ def test_a_clip_is_trained_scored_kept_and_sampled_again(name: str, clip: Path, 
     config = ABLATIONS[name](CONFIG)
     frames = video.decode(clip, num_frames=13)
     folder = tmp_path / "clip"
-    result = fit_clip(ClipFrames(name, str(clip), [frames]), config, folder, num_samples=2)
+    result = fit_clip(ClipFrames(name, str(clip), [frames]), config, folder, Scoring(num_samples=2))
     assert result.status == "done" and result.svfid_lite0 is not None and result.diversity is not None
     assert result.svfid_lite0 > 0 and result.diversity > 0
     saved = ckpt.load(folder / "checkpoint.pt")

@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from infra.errors import TakenOver
-from jobs.training.fit_clip import ClipFrames, fit_clip
+from jobs.training.fit_clip import ClipFrames, Hooks, fit_clip
 from model import checkpoint
 from model.presets import demo
 from model.training.loop import Progress
@@ -202,7 +202,8 @@ def test_a_process_that_lost_its_clip_while_it_scored_a_scale_writes_nothing_mor
             raise TakenOver("another process trains it now")
 
     with pytest.raises(TakenOver):
-        fit_clip(ClipFrames("clip", "clip.mp4", [frames]), config, tmp_path / "f", check=check, report=reported.append)
+        hooks = Hooks(check=check, report=reported.append)
+        fit_clip(ClipFrames("clip", "clip.mp4", [frames]), config, tmp_path / "f", hooks=hooks)
     points = [json.loads(line) for line in (tmp_path / "f" / "metrics.jsonl").read_text().splitlines()]
     assert [point["iteration"] for point in points] == [progress.iteration for progress in reported]
     assert not list((tmp_path / "f" / "samples").iterdir())
