@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 
 LINE_CHARS = 500  # of an error in a table, a tag or a log
-# What a URI holds before its host: up to the last @ of the host's part; also a password with a / or ? in it, as
-# SQLAlchemy takes it, unless it is a port. And parameters that are passwords, keys or signatures by their names.
-_USER = re.compile(r"(?<=://)(?:[^\s/?#'\"]*@|[^\s/?#@:'\"]*:(?!\d+[/?#])[^\s@'\"]*@)")
+# What a URI holds before its host. It is there if an @ or a : that begins no port stands before the first / ? or #; it
+# ends at the last @ that no seconds follow, as those of clip.mp4@2.5: a password may hold @ / # and quotes. And
+# parameters that are passwords, keys or signatures by their names.
+_USER = re.compile(r"(?<=://)(?=[^\s/?#]*@|[^\s/?#@:]*:(?!\d+(?:[/?#'\"),;]|\s|$)))\S*@(?!\d+(?:\.\d+)?s?(?![\w.:/-]))")
 _PARAMETER = re.compile(
     r"(?<=[?&;])([^=&;\s?#'\"]*(?:passw|pwd|secret|token|key|sig|cred|auth)[^=&;\s'\"]*=)[^&;\s#'\"]+", re.IGNORECASE
 )
@@ -46,6 +47,12 @@ def without_secrets(text: str) -> str:
     store call it.
     """
     return _PARAMETER.sub(r"\1***", _USER.sub("***@", text))
+
+
+def user_part(uri: str) -> str:
+    """What of a URI is before the @ of its host, as `without_secrets` takes it; "" if nothing is."""
+    found = _USER.search(uri)
+    return found[0].removesuffix("@") if found else ""
 
 
 def one_line(error: BaseException | str) -> str:

@@ -71,6 +71,10 @@ def ray_session() -> Iterator[None]:
         try:
             with _folder_that_ray_can_name():
                 ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        except SystemExit:  # Ray's own handler of SIGTERM, which is there before ours is back
+            if callable(before):
+                before(signal.SIGTERM, None)
+            raise
         except Exception as error:  # Ray raises plain ones too
             what = (
                 f"RAY_ADDRESS {printable(address)}: Ray does not let it join" if address else "Ray does not start here"

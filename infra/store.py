@@ -11,6 +11,7 @@ import errno
 import functools
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -58,6 +59,8 @@ class Store:
         if given is None:
             return cls(str(default_folder()))
         named = f"{option} {printable(given)}"
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", given) or re.fullmatch(r"[A-Za-z0-9+.-]+://[/\s]*", given):
+            raise UsageError(f"{named}: is neither a path nor a URI; write s3://BUCKET/FOLDER, or ./ before a path")
         if "://" not in given:
             if in_ray_job() and not os.path.isabs(given):
                 cause = "a Ray job's folder is thrown away; give an absolute path or a URI"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 METHODS: tuple[str, ...] = get_args(Method)
 RIVALS = METHODS[1:]  # of the project's own method
 UNTRAINED = ("vgpnn",)  # without networks
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # that a URI begins with; one letter would be a drive
 DONE, SOME_FAILED, BAD_ARGUMENTS, STOPPED, TERMINATED = 0, 1, 2, 130, 143
 
 
@@ -52,6 +53,8 @@ def _no_option(word: str) -> str:
 def path(text: str) -> str:
     """type= of an argument that names a file, a folder or a URI: `~` and `~user` are home folders, which a shell leaves
     as they are in --storage=~/x."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; name a file, a folder or a URI")
     expanded = os.path.expanduser(text)
     if expanded.startswith("~") and not os.path.lexists(text):
         raise argparse.ArgumentTypeError(f"{printable(text)}: no user of that name has a home here; write the path out")
@@ -60,6 +63,8 @@ def path(text: str) -> str:
 
 def local_path(text: str) -> Path:
     """type= of an argument that names a file or folder of this machine, as `path`."""
+    if SCHEME.match(text):
+        raise argparse.ArgumentTypeError(f"{printable(text)}: is no path on this machine; give one")
     return Path(path(text))
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from infra.errors import UsageError, counted, printable
+from infra.files import MAX_NAME_BYTES
 from jobs import command_line
 from jobs.command_line import DONE, SOME_FAILED
 from jobs.experiment.experiment import Experiment
@@ -34,13 +35,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("given", nargs="+", type=command_line.path, metavar="EXPERIMENT", help=given)
     add("--storage", type=command_line.path, help="where names are looked up: a path or a URI (default: runs)")
     out = "the page (default: gallery.html in the folder of the first experiment)"
-    add("--out", type=command_line.local_path, metavar="FILE.html", help=out)
+    add("--out", type=command_line.path, metavar="FILE.html", help=out)
     return parser.parse(argv)
 
 
-def page_of(out: Path) -> Path:
+def page_of(given: str) -> Path:
     """--out as an absolute path. Raises UsageError for one that is no page on this machine."""
-    if "://" in str(out) or ":/" in str(out) or out.suffix != ".html" or out.is_dir():
+    out = Path(given)
+    if (
+        command_line.SCHEME.match(given)
+        or out.suffix != ".html"
+        or len(os.fsencode(out.name)) > MAX_NAME_BYTES
+        or out.is_dir()
+    ):
         raise UsageError(f"--out {printable(out)}: is no page on this machine; give a FILE.html")
     return Path(os.path.abspath(out))
 

@@ -59,7 +59,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "folder for sample_seedS_NNN.mp4 and, of the clip's size, .gif; of images .png; or the file of one result, "
         ".mp4 or .gif, of an image .png"
     )
-    add("--out", type=command_line.path, required=True, help=out)
+    add("--out", type=command_line.local_path, required=True, help=out)
     add("--keep", type=int, metavar="N", help="draw 4N samples, keep N: of the better half those that differ most")
     compare = "one more video: the clip, its reconstruction and the results side by side, enlarged, in a loop"
     add("--compare", action="store_true", help=compare)

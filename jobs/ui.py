@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from infra.store import Store
 from jobs import command_line
 
 SHOWN = 20  # experiments
+LAST_PORT = 65535
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -30,6 +32,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--storage", type=command_line.path, help="what the jobs filled (default: runs)")
     parser.add_argument("--port", type=int, default=5000, help="of 127.0.0.1")
     return parser.parse(argv)
+
+
+def check_port(port: int) -> None:
+    """Raises UsageError for a port that the server could not listen on."""
+    try:
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        cause = getattr(error, "strerror", None) or f"from 1 to {LAST_PORT}"
+        raise UsageError(f"--port {port}: cannot be listened on ({cause}); give another") from error
 
 
 def server_command(storage: str | None, port: int) -> list[str]:
@@ -74,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = command_line.console()
 
     def run() -> int:
+        check_port(args.port)
         command = server_command(args.storage, args.port)
         for line in pages(args.storage, args.port):
             print(line, flush=True)

@@ -315,7 +315,7 @@ def _parse(name: str, text: str) -> Any:
         return _typed(name, words[text.lower()])
     try:
         return _typed(name, ast.literal_eval(text))
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return _typed(name, text)  # a word, which some fields take
 
 

@@ -66,6 +66,7 @@ def prepare(
         on_clip=count,
         decode=decode,
     )
+    wanted -= written.changed
     entries = tuple(entry for entry in shards.index(folder) if entry.clip_id in wanted)
     return Prepared(entries, written, (*planned.failures, *written.failures), planned.dropped, planned.notes)
 

@@ -9,12 +9,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+import requests
 import sqlalchemy
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
-from infra.errors import UsageError, is_utf8, one_line, printable
+from infra.errors import UsageError, is_utf8, one_line, printable, user_part
 from infra.store import IN_RAY_JOB
 
 ARTIFACTS = "mlartifacts"  # beside the sqlite file: a folder an experiment
@@ -95,13 +96,33 @@ def _kind(uri: str) -> str:
 
 
 def check_connection(uri: str) -> None:
-    """Connect to a database once: MLflow itself tries for minutes. Raises SQLAlchemyError; nothing for other URIs."""
+    """Ask a database or a server once: MLflow itself tries for minutes.
+
+    Raises SQLAlchemyError, and ConnectionError for a server that does not answer; nothing for other URIs.
+    """
     kind = _kind(uri)
+    if kind in ("http", "https"):
+        try:
+            requests.get(f"{uri.partition('?')[0].rstrip('/')}/health", timeout=CONNECT_S, allow_redirects=False)
+        except requests.Timeout as error:
+            raise ConnectionError(f"no answer within {CONNECT_S} s") from error
+        except (requests.RequestException, ValueError) as error:
+            raise ConnectionError(_innermost(error)) from error
     if kind in DRIVERS:
         limit = {} if kind == "mssql" else {"connect_timeout": CONNECT_S}
         engine = sqlalchemy.create_engine(uri, poolclass=NullPool, connect_args=limit)
         with engine.connect():
             pass
+
+
+def _innermost(error: BaseException) -> str:
+    """What a failed request was about, such as "Connection refused": the text of an error is that of all its causes."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.strerror:
+            return str(found.strerror)
+        found = found.__cause__ or found.__context__
+    return one_line(error)
 
 
 def _unusable(uri: str, cause: str, mend: str) -> UsageError:
@@ -115,6 +136,9 @@ def _checked(uri: str) -> str:
     uri = f"{scheme.lower()}{separator}{rest}" if separator else uri
     if not uri.isprintable():  # which bytes that are no UTF-8 are not either
         raise _unusable(uri, "holds characters that no URI has", EXAMPLES)
+    user = user_part(uri)  # SQLAlchemy takes all but an @ in it, urllib none of these
+    if not {"/", "?", "#"}.isdisjoint(user) and ("@" in user or kind in ("http", "https")):
+        raise _unusable(uri, "holds a / ? or # in its password", "write them as %2F %3F %23, and @ as %40")
     if kind == "sqlite":
         return _checked_sqlite(uri)
     if kind in DRIVERS:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from infra.errors import UsageError, printable, without_secrets
 from infra.files import MAX_NAME_BYTES
 
+ARTIFACTS = "mlartifacts"  # beside MLflow's sqlite file, mlflow.db, in the folder of all experiments
 NAME_CHARS = 60  # of a corpus's name, as a URI writes it: MLflow's databases keep 200 of a whole path
 
 
@@ -18,6 +19,8 @@ def check_name(option: str, name: str) -> None:
     """Raises UsageError for a name that is none of a folder. option: what gave it."""
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UsageError(f"{option} {printable(name)}: letters, digits, '_', '-' and '.' only; it names a folder")
+    if name == "Default" or name.startswith((ARTIFACTS, "mlflow.db")):
+        raise UsageError(f"{option} {name}: is a name of MLflow's; give another")
     if len(name.encode()) > MAX_NAME_BYTES:
         cause = f"{len(name.encode())} bytes, a folder's name has at most {MAX_NAME_BYTES}"
         raise UsageError(f"{option} {name[:20]}…: {cause}; give a shorter one")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from infra.clip_folder import CHECKPOINT
-from infra.errors import UsageError, cannot_write, printable
+from infra.errors import UsageError, cannot_write, one_line, printable
 from infra.files import commit, sha256_of, temporary_beside, write_json
 from infra.remote import fetch
 from infra.store import Store, default_folder
@@ -102,6 +102,8 @@ def _writing(path: Path, write: Callable[[], object]) -> None:
         write()
     except OSError as error:
         raise UsageError(cannot_write(path, error)) from error
+    except RuntimeError as error:  # of torch's own writer of files
+        raise UsageError(f"{printable(path)}: cannot be written ({one_line(error)}); give another --out") from error
 
 
 # -- MLflow

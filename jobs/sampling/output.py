@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +34,9 @@ class Output:
     dims: int
 
     @classmethod
-    def named(cls, given: str, dims: int, results: int) -> Output:
+    def named(cls, path: Path, dims: int, results: int) -> Output:
         """--out, for so many results. Raises UsageError for a file that cannot hold them."""
-        path = Path(given)
-        suffix = path.suffix.lower()
+        given, suffix = path, path.suffix.lower()
         if path.is_dir() or suffix not in VIDEO_SUFFIXES | video.IMAGE_SUFFIXES:
             return cls(path, None, dims)
         if suffix not in WRITTEN[dims]:
@@ -46,6 +47,20 @@ class Output:
             mend = "give a folder, or --n 1"
             raise UsageError(f"--out {printable(given)}: is one file, and there are {results} results; {mend}")
         return cls(path.parent, path, dims)
+
+    def make_folder(self) -> None:
+        """Raises UsageError, one line, where it cannot be."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            cause = f"--out {printable(self.folder)}: cannot be made ({error.strerror})"
+            raise UsageError(f"{cause}; give a folder, or the name of one that is not there") from error
+
+    def check_apart(self, read: Iterable[str]) -> None:
+        """Raises UsageError if the file of the result is one of those that are read."""
+        for path in read:
+            if self.file is not None and os.path.exists(path) and self.file.exists() and self.file.samefile(path):
+                raise UsageError(f"--out {self}: is the file that is read; give another name")
 
     def paths(self, name: str, *, gif: bool = True) -> list[Path]:
         """The files of a result. gif: whether a video in the folder gets a .gif too."""

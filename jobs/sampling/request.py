@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from infra.errors import UsageError
@@ -75,6 +76,11 @@ class ApplicationRequest:
     seed_to: int
 
     @property
+    def files(self) -> list[str]:
+        """Those that are read."""
+        return [path for path in (self.given[1] if self.given else None, self.reference, self.mask) if path]
+
+    @property
     def name(self) -> str:
         """For labels."""
         return self.given[0] if self.given and self.application == "inject" else self.application
@@ -102,7 +108,7 @@ class SampleRequest:
 
     model: str
     real: str | None
-    out: str
+    out: Path
     seed: int
     indices: Sequence[int] | None
     keep: int | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -71,7 +72,7 @@ def size_from(text: str, config: TrainConfig) -> ScaleSize:
 
     Seconds become the nearest number of frames that the model's scales can divide.
     """
-    found = re.fullmatch("(?:([0-9.]{1,9}s|[0-9]{1,6})[x×])?([0-9]{1,6})[x×]([0-9]{1,6})", text)
+    found = re.fullmatch("(?:([0-9.]{1,13}s|[0-9]{1,6})[x×])?([0-9]{1,6})[x×]([0-9]{1,6})", text)
     if not found or (found[1] is None and config.dims == 3):
         raise ValueError(
             f"--size {text}: write "
@@ -84,7 +85,10 @@ def size_from(text: str, config: TrainConfig) -> ScaleSize:
     height, width = int(found[2]), int(found[3])
     if height * width > MAX_PIXELS:
         raise ValueError(f"--size {text}: more than {MAX_PIXELS:,} pixels a frame; make it smaller")
-    long = command_line.length(found[1] or "1")
+    try:
+        long = command_line.length(found[1] or "1")
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"--size {error}") from error
     return ScaleSize(_divisible(long, config) if long.in_seconds else int(long.value), height, width)
 
 
@@ -114,7 +118,7 @@ def _sample(request: SampleRequest, loaded: LoadedModel, asked: ScaleSize | None
     indices: Sequence[int] = range(PLAIN) if request.indices is None else request.indices
     out = Output.named(request.out, loaded.config.dims, request.keep or len(indices))
     compared = _clip_and_reconstruction(out, loaded, chunks, sampler, sizes[-1]) if request.compare else {}
-    out.folder.mkdir(parents=True, exist_ok=True)
+    out.make_folder()
     if sizes[-1] == sampler.size:
         keep_freed_memory()  # would nearly double the peak of a large video, whose tiles leave gaps
     what, images = "image" if out.dims == 2 else "video", {}
@@ -218,12 +222,13 @@ def _apply(
     out = Output.named(request.out, loaded.config.dims, total)
     if request.compare:
         out.check_comparison()
+    out.check_apart(application.files)
     made = results(application, applications, given, seed=request.seed, indices=indices, size=size)
     words = application.name.replace("_", " ")
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(words, total=total if total > 1 else None)
         first = next(made)  # what cannot be is found here, before anything is written
-        out.folder.mkdir(parents=True, exist_ok=True)
+        out.make_folder()
         shown = inputs.shown(application, applications, given, first.frames)
         with _writing():
             for result in chain([first], made):

@@ -40,7 +40,8 @@ class Watch:
         clips = {clip_id: self._progress(clip_id, points.get(clip_id, b"")) for clip_id in logs.values()}
         seconds = 60 * sum(self._done.values()) / len(self._done) if self._done else None
         done, failed = len(self._done) + ended.count("stopped"), ended.count("failed") + failures
-        return Board(len(clip_ids) + failures, done, failed, clips, clip_s=seconds, machine=self._driver())
+        machine = "" if done == len(clip_ids) + failures else self._driver()
+        return Board(len(clip_ids) + failures, done, failed, clips, clip_s=seconds, machine=machine)
 
     @property
     def is_running(self) -> bool:

@@ -147,7 +147,7 @@ def overlaid(clip: np.ndarray, layer: np.ndarray) -> tuple[np.ndarray, np.ndarra
         )
     check_aspect("the object", layer.shape[1:3], size)
     if (layer[..., 3] == 255).all():
-        raise ValueError("the object has no transparent pixel: it would hide the clip; give alpha, or a mask with it")
+        raise ValueError("the object has no transparent pixel: it would hide the clip; give one with alpha")
     return _in_front(clip, np.broadcast_to(_at_size(layer, size), (*size, 4)))
 
 

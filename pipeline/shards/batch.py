@@ -30,6 +30,7 @@ class Written:
     clip_ids: tuple[str, ...]  # the clips in them
     failures: tuple[Failure, ...]
     skipped: int = 0  # clips that finished shards held already
+    changed: frozenset[str] = frozenset()  # ids that they hold of another file
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pipeline.clips import ClipPlan
 from pipeline.shards.batch import Batch, Decode, OnClip, Written, in_turn
 from pipeline.shards.reader import ShardError, sidecars
 from pipeline.shards.shard_file import shard_errors, source_bytes
+from pipeline.sources import Failure
 
 _CUT_KEYS = ("num_frames", "fps", "start_frame", "as_is", "source_bytes")  # what an id stands for in a folder of shards
 
@@ -42,7 +43,8 @@ def write(
         on_clip: called with each clip's id when it is written, failed, or found to be there.
         decode: decodes the batches; it returns what became of each.
 
-    A clip that cannot be decoded is a Failure and the others go on. Raises: ShardError when the folder holds
+    A clip that cannot be decoded, or that finished shards hold of another file of the same name, is a Failure and the
+    others go on. Raises: ShardError when the folder holds
     a damaged shard or shards made with other settings, or cannot be written: finished shards are then as they
     were, and no half one is left; ValueError for numbers out of range; OSError for a source that is gone.
     """
@@ -53,7 +55,7 @@ def write(
     with shard_errors(out_dir):
         out_dir.mkdir(parents=True, exist_ok=True)
     finished = sidecars(out_dir)
-    todo = _missing(clips, finished, (of_videos, of_images))
+    todo, changed = _missing(clips, finished, (of_videos, of_images))
     wanted = set(todo)
     for clip in clips:
         if clip not in wanted:
@@ -69,8 +71,9 @@ def write(
     return Written(
         tuple(shard for part in parts for shard in part.shards),
         tuple(clip_id for part in parts for clip_id in part.clip_ids),
-        tuple(failure for part in parts for failure in part.failures),
-        len(clips) - len(todo),
+        (*changed.values(), *(failure for part in parts for failure in part.failures)),
+        len(clips) - len(todo) - len(changed),
+        frozenset(changed),
     )
 
 
@@ -79,7 +82,7 @@ def missing(
 ) -> list[ClipPlan]:
     """The clips that `write` would decode. Raises as it does for what the folder holds, and for sizes out of range."""
     finished = sidecars(Path(out_dir)) if os.path.isdir(out_dir) else {}
-    return _missing(clips, finished, _settings(max_height, max_image_height))
+    return _missing(clips, finished, _settings(max_height, max_image_height))[0]
 
 
 def _settings(max_height: int, max_image_height: int) -> tuple[dict[str, int], dict[str, int]]:
@@ -104,7 +107,11 @@ def _groups(clips: Sequence[ClipPlan], most: int) -> Iterator[tuple[ClipPlan, ..
 
 def _missing(
     clips: Sequence[ClipPlan], finished: Mapping[Path, Mapping[str, Any]], settings: Sequence[Mapping[str, Any]]
-) -> list[ClipPlan]:
+) -> tuple[list[ClipPlan], dict[str, Failure]]:
+    """The clips that are not there yet; and by id those that are there of another file, which has their name no more.
+
+    Raises ShardError for shards of other settings, and for clips that are there, cut otherwise.
+    """
     there: dict[str, tuple[Any, ...]] = {}
     for path, content in finished.items():
         made_with = content.get("settings")
@@ -115,11 +122,17 @@ def _missing(
                 f"give the same settings or another --out"
             )
         there |= {clip["clip_id"]: tuple(clip.get(key) for key in _CUT_KEYS) for clip in content["clips"]}
+    changed: dict[str, Failure] = {}
     size_of = functools.cache(source_bytes)  # that of a folder of frames is asked of each of them
     for clip in clips:
         now = (clip.num_frames, clip.fps, clip.start_frame, clip.as_is or None, size_of(clip.source))
-        if there.get(clip.clip_id, now) != now:
+        before = there.get(clip.clip_id, now)
+        if before[:-1] == now[:-1] and before[-1] != now[-1]:
+            cause = f"is another file than clip {clip.clip_id} was cut from ({before[-1]} bytes, now {now[-1]})"
+            reason = f"{printable(clip.source)}: {cause}; rename it, or use another experiment or folder for it"
+            changed[clip.clip_id] = Failure(clip.source, reason)
+        elif before != now:
             changes = zip(_CUT_KEYS, there[clip.clip_id], now)
-            changed = ", ".join(f"{key} {old} is now {new}" for key, old, new in changes if old != new)
-            raise ShardError(f"{clip.clip_id}: is there, cut otherwise ({changed}); use another name or folder for it")
-    return [clip for clip in clips if clip.clip_id not in there]
+            words = ", ".join(f"{key} {old} is now {new}" for key, old, new in changes if old != new)
+            raise ShardError(f"{clip.clip_id}: is there, cut otherwise ({words}); use another name or folder for it")
+    return [clip for clip in clips if clip.clip_id not in there], changed

@@ -293,13 +293,19 @@ def test_fresh_forgets_and_a_damaged_shard_costs_its_clip(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_another_video_under_a_used_name_is_not_taken_for_the_trained_one(tmp_path: Path) -> None:
-    command = ("--corpus", tmp_path / "a.mp4", *TINY, "--storage", tmp_path / "runs")
-    make_video(tmp_path / "a.mp4")
+    corpus = tmp_path / "films"
+    corpus.mkdir()
+    command = ("--corpus", corpus, *TINY, "--storage", tmp_path / "runs", "--experiment", "e")
+    make_video(corpus / "a.mp4")
     assert run_job("train_corpus.py", *command).returncode == 0
-    make_video(tmp_path / "a.mp4", source="mandelbrot")
-    refused = run_job("train_corpus.py", *command)
-    assert refused.returncode == 2
-    assert "source_bytes" in refused.stdout and "use another name" in refused.stdout
+    (model,) = (tmp_path / "runs" / "e").glob("*/checkpoint.pt")
+    before = model.read_bytes()
+    make_video(corpus / "a.mp4", source="mandelbrot")
+    make_video(corpus / "b.mp4")
+    told = run_job("train_corpus.py", *command)
+    assert told.returncode == 1  # the other one is trained
+    assert f"{corpus / 'a.mp4'}: is another file than clip " in told.stdout and "rename it, or use" in told.stdout
+    assert len(list((tmp_path / "runs" / "e").glob("b-*/checkpoint.pt"))) == 1 and model.read_bytes() == before
 
 
 def test_shards_of_another_length_fail_before_anything_is_trained(tmp_path: Path) -> None:
