@@ -85,13 +85,14 @@ def test_links_and_pictures_exist(page: str) -> None:
 
 @pytest.mark.slow
 def test_the_steps_for_own_videos(tmp_path: Path) -> None:
-    """ "Your own videos", as written but for the size of the networks; tests/model/test_api.py has its Python."""
+    """ "Your own videos", as written but for the size of the model and how many samples are scored; tests/model/test_api.py has its Python."""
     videos = tmp_path / "my_videos"
     videos.mkdir()
     make_video(videos / "clip.mp4")
     block = next(block.text for block in parts_of("README.md")[1] if "--dry-run" in block.text)
     plan, train, sample = (shlex.split(line, comments=True) for line in block.strip().splitlines())
-    tiny = [f"--set={s}" for s in ("channels=4", "latent_dim=4", "iters_per_scale=1", "max_size=24")]
+    sizes = ("channels=4", "latent_dim=4", "iters_per_scale=1", "num_scales=4", "max_size=16")
+    tiny = [*(f"--set={s}" for s in sizes), "--n=2"]
     assert run_job(Path(plan[1]).name, *plan[2:], *tiny, cwd=tmp_path).returncode == 0
     done = run_process(Path(train[1]).name, *train[2:], *tiny, cwd=tmp_path)
     assert done.returncode == 0, done.stdout

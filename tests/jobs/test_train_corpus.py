@@ -233,7 +233,7 @@ def test_nothing_usable_exits_2(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_manifest_with_a_bad_row_and_made_shards_train(tmp_path: Path) -> None:
     """Shards made from a manifest are what is trained; the bad row was told when they were made."""
-    make_video(tmp_path / "a.mp4", seconds=2)
+    make_video(tmp_path / "a.mp4", seconds=1.6)
     with open(tmp_path / "list.csv", "w", newline="") as file:
         rows = [
             ["clip_id", "path", "start_s"],
@@ -256,7 +256,7 @@ def test_a_manifest_with_a_bad_row_and_made_shards_train(tmp_path: Path) -> None
     sharded = run_job(*("train_corpus.py", "--corpus", shards, *TINY, "--storage", tmp_path / "sharded"))
     assert sharded.returncode == 0, sharded.stdout
     trained = {path.parent.name for path in (tmp_path / "sharded").rglob("result.json")}
-    assert trained == {"first-000000", "first-000013", "first-000026", "later"}  # every clip that was cut
+    assert trained == {"first-000000", "first-000013", "later"}  # every clip that was cut
     (one,) = (tmp_path / "direct").rglob("first/checkpoint.pt")
     (two,) = (tmp_path / "sharded").rglob("first-000000/checkpoint.pt")
     ours, theirs = checkpoint.load(one).generators, checkpoint.load(two).generators
