@@ -85,7 +85,8 @@ def test_links_and_pictures_exist(page: str) -> None:
 
 @pytest.mark.slow
 def test_the_steps_for_own_videos(tmp_path: Path) -> None:
-    """ "Your own videos", as written but for the size of the model and how many samples are scored; tests/model/test_api.py has its Python."""
+    """ "Your own videos", as written but for the size of the model, and with two samples to score; tests/model/test_api.py
+    has its Python."""
     videos = tmp_path / "my_videos"
     videos.mkdir()
     make_video(videos / "clip.mp4")
