@@ -233,7 +233,7 @@ def test_nothing_usable_exits_2(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_manifest_with_a_bad_row_and_made_shards_train(tmp_path: Path) -> None:
     """Shards made from a manifest are what is trained; the bad row was told when they were made."""
-    make_video(tmp_path / "a.mp4", seconds=1.6)
+    make_video(tmp_path / "a.mp4", seconds=1.6, size="48x48")
     with open(tmp_path / "list.csv", "w", newline="") as file:
         rows = [
             ["clip_id", "path", "start_s"],
@@ -265,8 +265,8 @@ def test_a_manifest_with_a_bad_row_and_made_shards_train(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_fresh_forgets_and_a_damaged_shard_costs_its_clip(tmp_path: Path) -> None:
-    make_video(tmp_path / "a.mp4")
-    make_video(tmp_path / "b.mp4", source="mandelbrot")
+    make_video(tmp_path / "a.mp4", size="48x48")
+    make_video(tmp_path / "b.mp4", source="mandelbrot", size="48x48")
     shards = tmp_path / "shards"
     assert (
         run_job("make_shards.py", tmp_path / "a.mp4", tmp_path / "b.mp4", "--out", shards, "--stride", "24").returncode
@@ -294,16 +294,16 @@ def test_fresh_forgets_and_a_damaged_shard_costs_its_clip(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_another_video_under_a_used_name_is_not_taken_for_the_trained_one(tmp_path: Path) -> None:
     command = ("--corpus", tmp_path / "a.mp4", *TINY, "--storage", tmp_path / "runs")
-    make_video(tmp_path / "a.mp4")
+    make_video(tmp_path / "a.mp4", size="48x48")
     assert run_job("train_corpus.py", *command).returncode == 0
-    make_video(tmp_path / "a.mp4", source="mandelbrot")
+    make_video(tmp_path / "a.mp4", source="mandelbrot", size="48x48")
     refused = run_job("train_corpus.py", *command)
     assert refused.returncode == 2
     assert "source_bytes" in refused.stdout and "use another name" in refused.stdout
 
 
 def test_shards_of_another_length_fail_before_anything_is_trained(tmp_path: Path) -> None:
-    make_video(tmp_path / "a.mp4")
+    make_video(tmp_path / "a.mp4", size="48x48")
     shards = tmp_path / "shards"
     assert run_job("make_shards.py", tmp_path / "a.mp4", "--out", shards, "--frames", "7").returncode == 0
     refused = run_job("train_corpus.py", "--corpus", shards, *TINY, "--storage", tmp_path / "runs")
@@ -315,7 +315,7 @@ def test_hostile_names_and_files_are_one_safe_line_each_and_touch_nothing_else(t
     corpus, storage = tmp_path / "corpus", tmp_path / "storage"
     corpus.mkdir()
     escape = "\x1b[31m\x1b]0;owned\x07\udcff"  # colours, renames the window; a byte that is no UTF-8
-    good = make_video(corpus / "plain.mp4", seconds=2)
+    good = make_video(corpus / "plain.mp4", seconds=2, size="48x48")
     good.rename(corpus / f"good\n{escape}.mp4")
     bad = [f"line\nend{escape}.mp4", "quote'\".mp4", "-y.mp4", "[red]http:a|b..mp4", "$(touch owned).mp4"]
     for name in bad:
