@@ -93,7 +93,7 @@ def features(text: str) -> str:
     first, comma, reference = file.rpartition(",")
     if comma and not os.path.exists(os.path.expanduser(file)):
         return f"{kind}:{path(first)},{path(reference)}"
-    return f"{kind}{separator}{path(file)}"
+    return f"{kind}:{path(file)}" if separator else text
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

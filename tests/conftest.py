@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 
@@ -17,6 +18,8 @@ LEFT_OUT = pytest.StashKey[dict[str, int]]()  # file → tests that -m deselecte
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[TABLE] = {}
     config.stash[LEFT_OUT] = {}
+    # Of processes that tests start, where Ray and torch would take all cores: threads of two that share a core spin.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if hasattr(config, "workerinput"):  # one of several processes, which share the cores
         torch.set_num_threads(1)
 

@@ -114,7 +114,7 @@ def test_the_corpus_job_executes_nothing(
     name: str, bomb: Bomb, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = tmp_path / "shards"
-    shards.write(clips.plan([str(make_video(tmp_path / "clip.mp4"))], ClipSpec()).clips, made)
+    shards.write(clips.plan([str(make_video(tmp_path / "clip.mp4", size="48x48"))], ClipSpec()).clips, made)
     (entry,) = shards.index(made)
     base = tmp_path / "storage" / "doors"
     hurt = {"sidecar": made / "000000.json", "result.json": base / entry.clip_id / name}.get(name, base / name)
@@ -134,7 +134,7 @@ def test_a_corpus_full_of_pickles_on_a_ray_that_only_this_machine_reaches(bomb: 
     """Both clips fail, each with its line, and neither is executed; nothing listens on another interface meanwhile."""
     (tmp_path / "videos").mkdir()
     for video in ("one", "two"):
-        make_video(tmp_path / "videos" / f"{video}.mp4")
+        make_video(tmp_path / "videos" / f"{video}.mp4", size="48x48")
     whole, hurt = bombed_shards(tmp_path / "shards", tmp_path / "videos", bomb)
     folder = tmp_path / "storage" / "doors" / whole
     folder.mkdir(parents=True)

@@ -6,7 +6,6 @@ A room's page has a table row for each of its modules, `| `store.py` | …`, rel
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import time
 import urllib.request
@@ -18,12 +17,7 @@ import pytest
 from infra.tracking import runs
 from infra.tracking.uri import default_uri
 from model.presets import ABLATIONS, PRESETS
-from tests.jobs.conftest import (  # noqa: F401  a Ray of these tests' own
-    _own_ray,
-    make_video,
-    run_job,
-    run_process,
-)
+from tests.jobs.conftest import _own_ray  # noqa: F401  a home of these tests' own
 from tests.pages import PAGES, ROOMS, ROOT, anchors_of, parts_of
 from tests.ports import free_port
 from tests.test_doors import LOOPBACK, listening
@@ -81,24 +75,6 @@ def test_links_and_pictures_exist(page: str) -> None:
         assert file.exists(), target
         if anchor:
             assert anchor in anchors_of(str(file.relative_to(ROOT))), target
-
-
-@pytest.mark.slow
-def test_the_steps_for_own_videos(tmp_path: Path) -> None:
-    """ "Your own videos", as written but for the size of the networks; tests/model/test_api.py has its Python."""
-    videos = tmp_path / "my_videos"
-    videos.mkdir()
-    make_video(videos / "clip.mp4")
-    block = next(block.text for block in parts_of("README.md")[1] if "--dry-run" in block.text)
-    plan, train, sample = (shlex.split(line, comments=True) for line in block.strip().splitlines())
-    tiny = [f"--set={s}" for s in ("channels=4", "latent_dim=4", "iters_per_scale=1", "max_size=24")]
-    assert run_job(Path(plan[1]).name, *plan[2:], *tiny, cwd=tmp_path).returncode == 0
-    done = run_process(Path(train[1]).name, *train[2:], *tiny, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout
-    (clip,) = (tmp_path / "runs" / "my_videos-small").glob("clip-*")
-    made = run_job(Path(sample[1]).name, *[word.replace("CLIP", clip.name) for word in sample[2:]], cwd=tmp_path)
-    assert made.returncode == 0, made.stdout
-    assert len(list((tmp_path / "samples").glob("sample_*.mp4"))) == 10
 
 
 @pytest.mark.slow

@@ -106,7 +106,7 @@ def test_a_corpus_by_the_wheel_alone(program: Path, tmp_path: Path) -> None:
     assert told.startswith("usage: hp-vae-gan train [-h] --corpus") and "python jobs/" not in told
     assert run(program, "study", "make", "--help", cwd=tmp_path).startswith("usage: hp-vae-gan study make [-h]")
 
-    make_video(tmp_path / "clip.mp4")
+    make_video(tmp_path / "clip.mp4", size="48x48")
     done = run(program, "train", "--corpus", "clip.mp4", *TINY, "--experiment", "wheel", cwd=tmp_path)
     (clip,) = (tmp_path / "runs" / "wheel").glob("clip-*")
     assert f"next:    hp-vae-gan sample {clip} --out samples/" in done

@@ -125,8 +125,9 @@ def _compute(paths: Sequence[str], cache: VectorCache) -> Iterator[_VideoVectors
     """The vectors of each path, in their order."""
     if not paths:
         return
-    # "spawn": a copy of a process that has used torch's threads may hang.
-    context = multiprocessing.get_context("spawn")
+    # A copy of a process that has used torch's threads may hang; a server that only imports is copied at once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     pool = ProcessPoolExecutor(min(cache.workers, len(paths)), context, initializer=_load, initargs=(cache.features,))
     try:
         yield from pool.map(functools.partial(_embed, cache.spec), paths)

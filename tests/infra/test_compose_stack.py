@@ -201,8 +201,8 @@ def assert_no_secret_is_shown(stack: Stack, printed: str) -> None:
 def test_two_clips_go_through_the_stack(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = tmp_path / "videos"
     videos.mkdir()
-    make_video(videos / "one.mp4")
-    make_video(videos / "two.mp4", source="mandelbrot")
+    make_video(videos / "one.mp4", size="48x48")
+    make_video(videos / "two.mp4", source="mandelbrot", size="48x48")
     train = ("python", "jobs/train_corpus.py", "--corpus", videos, *TINY, "--experiment", "two")
     done = submit(stack, *train, "--storage", "s3://hp-vae-gan/runs")
     print(done.stdout)  # `pytest -s` displays a session

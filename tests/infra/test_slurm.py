@@ -55,7 +55,7 @@ class Slurm:
         self.storage, self.corpus = folder / "runs", folder / "clips"
         for name in ("one", "two"):
             self.corpus.mkdir(exist_ok=True)
-            make_video(self.corpus / f"{name}.mp4")
+            make_video(self.corpus / f"{name}.mp4", size="48x48")
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_ENABLE", "RAY_AUTH"))}
         self.environment = plain | {
             "PATH": f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",

@@ -23,7 +23,7 @@ CONFIG = demo().with_overrides([word for word in SETTINGS if word != "--set"])
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_video(tmp_path_factory.mktemp("videos") / "clip.mp4")
+    return make_video(tmp_path_factory.mktemp("videos") / "clip.mp4", size="48x48")
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def test_the_cluster_grows_with_the_clips(head: str, tmp_path: Path, monkeypatch
     monkeypatch.setenv(IN_RAY_JOB, "{}")
     for name in ("one", "two"):
         (tmp_path / "videos").mkdir(exist_ok=True)
-        make_video(tmp_path / "videos" / f"{name}.mp4")
+        make_video(tmp_path / "videos" / f"{name}.mp4", size="48x48")
     train = ["--corpus", tmp_path / "videos", *TINY, "--storage", tmp_path / "runs"]
     none = run_process("train_corpus.py", *train)
     assert none.returncode == 2, none.stdout

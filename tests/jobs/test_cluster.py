@@ -106,7 +106,7 @@ def test_a_node_is_lost_and_its_clip_goes_on_elsewhere(
     videos = tmp_path / "videos"
     videos.mkdir()
     for number in range(NODES):
-        make_video(videos / f"clip{number}.mp4")
+        make_video(videos / f"clip{number}.mp4", size="48x48")
     command = (*TINY, *LONG, "--cpus-per-clip", "1", *tracking)
     store = Store.open(f"{bucket}/lost", "--storage")
     process = start(tmp_path, "--corpus", videos, *command, "--storage", bucket, "--experiment", "lost")
@@ -152,7 +152,7 @@ def test_a_node_is_lost_and_its_clip_goes_on_elsewhere(
 
 
 def test_a_driver_is_killed_and_another_goes_on_but_not_two_at_once(tmp_path: Path, injected: Injected) -> None:
-    make_video(tmp_path / "clip.mp4")
+    make_video(tmp_path / "clip.mp4", size="48x48")
     settings = (*TINY, "--set", "iters_per_scale=20,20,150,20", *OFTEN)
     corpus = ("--corpus", tmp_path / "clip.mp4", *settings, "--cpus-per-clip", "1", "--storage", tmp_path / "runs")
     assert run_job("train_corpus.py", *corpus, "--experiment", "whole").returncode == 0
@@ -213,7 +213,7 @@ def test_memory_that_runs_out_is_tried_once_more_with_less(
     folder = tmp_path / "videos"
     folder.mkdir()
     for name in ("once", "always"):
-        make_video(folder / f"{name}.mp4")
+        make_video(folder / f"{name}.mp4", size="48x48")
     run = schedule.run
     monkeypatch.setattr(schedule, "run", lambda *arguments: run(*arguments, hungry_task))
     monkeypatch.chdir(tmp_path)

@@ -229,7 +229,7 @@ def test_an_experiment_in_an_object_store(trained: Trained, bucket: str, tmp_pat
 
 @pytest.mark.slow
 def test_training_afresh_forgets_the_evaluation(tmp_path: Path) -> None:
-    make_video(tmp_path / "clip.mp4")
+    make_video(tmp_path / "clip.mp4", size="48x48")
     train = ("--corpus", tmp_path / "clip.mp4", *TINY, "--storage", tmp_path / "runs", "--experiment", "one")
     assert run_job("train_corpus.py", *train).returncode == 0
     base = tmp_path / "runs" / "one"

@@ -45,8 +45,8 @@ def wait_for(path: Path, process: subprocess.Popen[str], enough: int) -> None:
         time.sleep(0.05)
 
 
-def start(tmp_path: Path, storage: str) -> subprocess.Popen[str]:
-    arguments = [sys.executable, str(ROOT / "jobs" / "train_corpus.py"), *command(tmp_path, storage)]
+def start(tmp_path: Path, storage: str, *more: str) -> subprocess.Popen[str]:
+    arguments = [sys.executable, str(ROOT / "jobs" / "train_corpus.py"), *command(tmp_path, storage), *more]
     # SIGINT is ignored where the tests themselves run in the background of a shell
     return subprocess.Popen(
         arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -99,7 +99,7 @@ def lines_without_timings(clip: Path) -> list[str]:
 def test_interrupted_and_killed_runs_end_with_the_weights_of_an_undisturbed_one(
     tmp_path: Path, injected: Injected
 ) -> None:
-    make_video(tmp_path / "clip.mp4")
+    make_video(tmp_path / "clip.mp4", size="48x48")
     assert run_job("train_corpus.py", *command(tmp_path, "whole")).returncode == 0
     whole = the_clip(tmp_path, "whole")
 
@@ -141,7 +141,7 @@ def test_interrupted_and_killed_runs_end_with_the_weights_of_an_undisturbed_one(
 
 @pytest.mark.faults
 def test_a_clip_whose_loss_is_not_finite_fails_with_scale_iteration_and_term(tmp_path: Path) -> None:
-    make_video(tmp_path / "clip.mp4")
+    make_video(tmp_path / "clip.mp4", size="48x48")
     failed = run_job("train_corpus.py", *command(tmp_path, "nan"), "--set", "lr=1e30")
     assert failed.returncode == 1
     (line,) = [line for line in failed.stdout.splitlines() if line.startswith("failed  ")]
@@ -154,8 +154,9 @@ def test_a_clip_whose_loss_is_not_finite_fails_with_scale_iteration_and_term(tmp
 def test_sigterm_ends_it_as_ctrl_c_does_and_a_finished_clip_gets_as_many_samples_as_are_asked_for(
     tmp_path: Path,
 ) -> None:
-    make_video(tmp_path / "clip.mp4")
-    process = start(tmp_path, "stopped")
+    make_video(tmp_path / "clip.mp4", size="48x48")
+    soon = ("--set", "iters_per_scale=20,250,1,1")
+    process = start(tmp_path, "stopped", *soon)
     clip = the_clip(tmp_path, "stopped")
     wait_for(clip / "metrics.jsonl", process, IN_SCALE_1)
     process.terminate()
@@ -177,13 +178,13 @@ def test_sigterm_ends_it_as_ctrl_c_does_and_a_finished_clip_gets_as_many_samples
         return run.data.metrics[name]
 
     assert statuses() == {"corpus": "KILLED", "clip": "KILLED"}
-    assert run_job("train_corpus.py", *command(tmp_path, "stopped")).returncode == 0
+    assert run_job("train_corpus.py", *command(tmp_path, "stopped"), *soon).returncode == 0
     assert statuses() == {"corpus": "FINISHED", "clip": "FINISHED"}
 
     trained = (clip / "checkpoint.pt").read_bytes()
     first = (clip / "samples" / "sample_01.gif").read_bytes()
     for count in (3, 2):
-        done = run_job("train_corpus.py", *command(tmp_path, "stopped"), "--n", str(count))
+        done = run_job("train_corpus.py", *command(tmp_path, "stopped"), *soon, "--n", str(count))
         assert done.returncode == 0, done.stdout
         scores = json.loads((clip / "metrics.json").read_text())
         assert shown("score/svfid_lite0") == scores["svfid_lite0"] and f"diversity_n{count}" in scores
@@ -194,7 +195,7 @@ def test_sigterm_ends_it_as_ctrl_c_does_and_a_finished_clip_gets_as_many_samples
 
 def test_a_process_that_lost_its_clip_while_it_scored_a_scale_writes_nothing_more(tmp_path: Path) -> None:
     config = demo().with_overrides([word for word in TINY[2:-2] if word != "--set"])
-    frames = video.decode(make_video(tmp_path / "clip.mp4"), num_frames=13)
+    frames = video.decode(make_video(tmp_path / "clip.mp4", size="48x48"), num_frames=13)
     reported: list[Progress] = []
 
     def check() -> None:

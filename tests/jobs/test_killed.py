@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import resource
@@ -19,14 +18,12 @@ from infra.metrics_log import MetricsLog
 from model import checkpoint as ckpt
 from model.training.loop import Progress, train_clip
 from tests.conftest import Injected
+from tests.forked import FORK
 from tests.model.conftest import CLIP_ID, assert_same, contents, one_thread, real_pyramid, tiny
 
 pytestmark = pytest.mark.faults
 CONFIG = tiny(iters_per_scale=(16, 12, 12, 12, 12), checkpoint_every=2)  # scales 0 to 2 are VAEs, 3 and 4 are GANs
 RANDOM_KILLS = 12
-# A server that has imported everything forks the trainings: one starts in a moment, and no test's threads are in it.
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload([__name__])
 
 
 class Death(NamedTuple):

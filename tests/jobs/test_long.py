@@ -47,8 +47,8 @@ CONFIG = demo().with_overrides([*(word for word in TINY if "=" in word), *SETTIN
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video of three chunks and three frames more, and one of a single clip."""
     folder = tmp_path_factory.mktemp("films")
-    make_video(folder / "film.mp4", seconds=1.75)
-    make_video(folder / "short.mp4", seconds=0.6, source="mandelbrot")
+    make_video(folder / "film.mp4", seconds=1.75, size="48x48")
+    make_video(folder / "short.mp4", seconds=0.6, source="mandelbrot", size="48x48")
     return folder
 
 

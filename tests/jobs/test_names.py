@@ -42,7 +42,7 @@ def test_hard_names_train_and_go_on_where_the_storage_is_moved(tmp_path: Path, m
     corpus, cwd = tmp_path / f"-{LATIN} #1 100%?", tmp_path / "cwd"
     for folder in (corpus, cwd):
         folder.mkdir()
-    make_video(tmp_path / "video.mp4").rename(corpus / "-JfC9w_aBc0.mp4")
+    make_video(tmp_path / "video.mp4", size="48x48").rename(corpus / "-JfC9w_aBc0.mp4")
     done = run_job("train_corpus.py", f"--corpus={corpus}", *TINY, "--storage=~/a?b #c%d", cwd=cwd)
     assert done.returncode == 0, done.stdout
     first, moved = tmp_path / "home" / "a?b #c%d", tmp_path / "home" / "moved"
@@ -51,7 +51,7 @@ def test_hard_names_train_and_go_on_where_the_storage_is_moved(tmp_path: Path, m
     assert not list(cwd.iterdir())
 
     first.rename(moved)
-    make_video(tmp_path / "video.mp4").rename(corpus / CJK)
+    make_video(tmp_path / "video.mp4", size="48x48").rename(corpus / CJK)
     (corpus / CJK).with_name(f"{LATIN}.mp4").symlink_to(corpus / "-JfC9w_aBc0.mp4")
     again = run_job("train_corpus.py", f"--corpus={corpus}", *TINY, "--storage=~/moved", cwd=cwd)
     assert again.returncode == 0 and again.stdout.isascii() is not None, again.stdout
@@ -67,7 +67,7 @@ def test_a_file_whose_name_begins_with_a_dash_is_no_option(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("-JfC9w_aBc0.mp4", "--aBc0.mp4"):
-        make_video(tmp_path / "video.mp4").rename(tmp_path / name)
+        make_video(tmp_path / "video.mp4", size="48x48").rename(tmp_path / name)
         assert train_corpus.main(["--corpus", name, "--preset", "demo", "--dry-run"]) == 0
         assert "1 clip, preset demo" in capsys.readouterr().out
     assert make_shards.main(["-JfC9w_aBc0.mp4", "--out", "shards"]) == 0

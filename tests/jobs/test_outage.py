@@ -103,7 +103,7 @@ def test_a_server_that_is_away_in_mid_training(
 def test_a_clip_that_ends_while_the_server_is_away(
     server: Server, store: sqlite3.Connection, tmp_path: Path, injected: Injected
 ) -> None:
-    make_video(tmp_path / "clip.mp4")
+    make_video(tmp_path / "clip.mp4", size="48x48")
     storage = tmp_path / "with space"
     arguments = ["--corpus", str(tmp_path / "clip.mp4"), "--storage", str(storage), "--experiment", "away", *TINY]
     arguments += ["--set", "iters_per_scale=30", "--cpus-per-clip", "1", "--tracking-uri", server.uri]

@@ -167,7 +167,7 @@ def test_vgpnn_is_an_experiment_like_any_other(finished: Finished, tmp_path: Pat
 def test_a_sweep_has_both_methods_in_one_table(finished: Finished, tmp_path: Path, one_actor: None) -> None:
     sweep = ("--sweep", "method=hpvaegan,vgpnn", "--storage", tmp_path, "--experiment", "s")
     one_at_a_time = ("--cpus-per-clip", str(psutil.cpu_count()))
-    done = run_job("tune.py", "--corpus", finished.source, *PATCHES, *sweep, *one_at_a_time)
+    done = run_job("tune.py", "--corpus", finished.source, *PATCHES, "--set", "max_size=16", *sweep, *one_at_a_time)
     assert done.returncode == 0, done.stdout
     results = {path.parent.name.partition("--")[2] for path in (tmp_path / "s").glob("*/result.json")}
     assert results == {"method-hpvaegan", "method-vgpnn"}

@@ -85,7 +85,7 @@ def test_a_submitted_job_trains_each_clip_on_a_gpu(head: Head, tmp_path: Path) -
     videos = tmp_path / "videos"
     videos.mkdir()
     for name in ("one", "two"):
-        make_video(videos / f"{name}.mp4")
+        make_video(videos / f"{name}.mp4", size="48x48")
     storage = tmp_path / "storage"
     train = ("python", "jobs/train_corpus.py", "--corpus", videos, *TINY, "--storage")
     done = submit(head, *train, storage)

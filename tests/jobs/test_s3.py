@@ -28,8 +28,8 @@ def test_a_corpus_in_s3_is_trained_and_a_dry_run_of_it_leaves_nothing(bucket: st
     import s3fs
 
     store = s3fs.S3FileSystem(endpoint_url=os.environ["AWS_ENDPOINT_URL"])
-    store.put(str(make_video(tmp_path / "one.mp4")), "clips/set/one.mp4")
-    store.put(str(make_video(tmp_path / "two.mp4", source="mandelbrot")), "clips/set/deeper/two.mp4")
+    store.put(str(make_video(tmp_path / "one.mp4", size="48x48")), "clips/set/one.mp4")
+    store.put(str(make_video(tmp_path / "two.mp4", source="mandelbrot", size="48x48")), "clips/set/deeper/two.mp4")
     command = ("--corpus", f"{bucket}/set", *TINY, "--storage", tmp_path / "runs", "--experiment", "s3")
 
     plan = run_job("train_corpus.py", *command, "--dry-run")

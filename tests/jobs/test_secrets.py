@@ -53,7 +53,7 @@ class Guarded(SimpleHTTPRequestHandler):
 def guarded(tmp_path: Path) -> Iterator[str]:
     """The URI of a folder with a video, without a password."""
     (tmp_path / "served").mkdir()
-    make_video(tmp_path / "served" / "clip.mp4")
+    make_video(tmp_path / "served" / "clip.mp4", size="48x48")
     Guarded.folder = str(tmp_path / "served")
     with HTTPServer(("127.0.0.1", 0), Guarded) as server:
         Thread(target=server.serve_forever, daemon=True).start()

@@ -42,8 +42,8 @@ BLUE = (0x1F, 0x77, 0xB4)  # of matplotlib's first line
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
-    make_video(folder / "one.mp4")
-    make_video(folder / "two.mp4", source="mandelbrot")
+    make_video(folder / "one.mp4", size="48x48")
+    make_video(folder / "two.mp4", source="mandelbrot", size="48x48")
     return folder
 
 
@@ -172,7 +172,7 @@ def test_train_corpus_takes_the_best_configuration(
     argv = ["--corpus", str(videos), "--config", str(swept.base / "best.json"), "--storage", str(tmp_path)]
     assert train_corpus.main([*argv, "--dry-run"]) == 0
     told = capsys.readouterr().out
-    assert "1 + 1 + 1 + 1 = 4" in told and "13×16×21" in told
+    assert "1 + 1 + 1 + 1 = 4" in told and "13×16×16" in told
     assert train_corpus.main([*argv[:3], str(swept.base / "sweep.csv"), "--dry-run"]) == 2
     assert "sweep.csv: cannot be read" in capsys.readouterr().out.replace("\n", "")
 
@@ -202,7 +202,7 @@ def test_a_sweep_goes_on_with_more_clips_but_not_without_one_it_had(swept: Swept
     fewer = run_job("tune.py", *arguments)
     assert fewer.returncode == 2 and "two-" in fewer.stdout and "bring it back" in fewer.stdout.replace("\n", " ")
     (tmp_path / "two.mp4").rename(folder / "two.mp4")
-    make_video(folder / "three.mp4", source="smptebars")
+    make_video(folder / "three.mp4", source="smptebars", size="48x48")
     before = times_of(storage / "s")
     done = run_job("tune.py", *arguments)
     assert done.returncode == 0 and done.stdout.count("3/3") == 2, done.stdout
@@ -499,7 +499,7 @@ def test_a_dry_run_makes_the_checks_of_the_run_and_leaves_nothing(
     code, lines = dry("--sweep", "vae_levels=0,1", "--set", "iters_per_scale=3,2,2,1")
     assert code == 0 and not (tmp_path / "runs").exists()
     assert lines[:2] == [
-        f"{Path(clip).stem}-{lines[i].split('-')[1]}-000000  48×64 px (H×W)"
+        f"{Path(clip).stem}-{lines[i].split('-')[1]}-000000  48×48 px (H×W)"
         for i, clip in enumerate(("one.mp4", "two.mp4"))
     ]
     assert [line.split(": about ")[0] for line in lines[6:]] == ["time", "disk"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,64 +18,56 @@ from model.config import ConfigError
 from model.training.loop import train_clip
 from model.training.memory import OutOfMemory, activation_bytes, largest_micro_batch
 from model.training.training_set import TrainingSet
-from model.training.workers import Workers
+from model.training.workers import PeerLost, Workers
+from tests.forked import FORK
 from tests.ports import free_port
 
 from .conftest import SIZES, in_default_type, real_chunks, several_pyramids, tiny, train
 from .float64 import in_float64
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 QUICK = {"channels": 4, "iters_per_scale": 2}  # for float64
 EXACT = 1e-8  # of a tensor's moments, or of the learning rate; 1e-11 was seen
-# A process of several; the environment says which. Prints its checkpoint's place when it can be killed.
-WORKER = """
-import sys
-from pathlib import Path
-import torch
-from model.training.workers import PeerLost
-from model.training.loop import train_clip
-from tests.model.conftest import in_default_type, real_chunks, tiny
-from tests.model.float64 import in_float64
-
-torch.set_num_threads(1)
-torch.distributed.init_process_group("gloo")
-config = tiny(channels=4, iters_per_scale=int(sys.argv[2]), chunks_per_iter=eval(sys.argv[3]))
-try:
-    with in_float64():
-        chunks = in_default_type(real_chunks(5))
-        for scale in train_clip(config, chunks, clip_id="c", path=Path(sys.argv[1]), log=lambda _: None):
-            print(scale.n, flush=True)
-except PeerLost:
-    print("peer lost", flush=True)
-"""
 
 
-def start(folder: Path, rank: int, size: int, port: int, *argv: str) -> subprocess.Popen[str]:
-    environment = {
-        "RANK": rank,
+def work(folder: Path, iterations: int, chunks_per_iter: int | None, place: Mapping[str, object]) -> None:
+    """The body of a process of several, which `place` tells of. Its scales, and the loss of a peer, are in `said`."""
+    os.environ.update({name: str(value) for name, value in place.items()})
+    folder.mkdir()
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    config = tiny(channels=4, iters_per_scale=iterations, chunks_per_iter=chunks_per_iter)
+    path = folder / "checkpoint.pt"
+    with open(folder / "said", "w") as said:
+        try:
+            with in_float64():
+                chunks = in_default_type(real_chunks(5))
+                for scale in train_clip(config, chunks, clip_id="c", path=path, log=lambda _: None):
+                    print(scale.n, file=said)
+        except PeerLost:
+            print("peer lost", file=said)
+
+
+def start(folder: Path, size: int, iterations: int, chunks_per_iter: int | None = None) -> list[Any]:
+    """Processes that train together, each in its folder of_{rank}."""
+    shared = {
         "WORLD_SIZE": size,
-        "LOCAL_RANK": rank,
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
+        "MASTER_PORT": free_port(),
+        "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": 1,  # unset, accelerate takes all cores for each
     }
-    path = folder / f"of_{rank}" / "checkpoint.pt"
-    path.parent.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(path), *argv],
-        cwd=ROOT,
-        env=os.environ | {name: str(value) for name, value in environment.items()} | {"GLOO_SOCKET_IFNAME": "lo"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    workers = []
+    for rank in range(size):
+        place = {**shared, "RANK": rank, "LOCAL_RANK": rank}
+        workers.append(FORK.Process(target=work, args=(folder / f"of_{rank}", iterations, chunks_per_iter, place)))
+        workers[-1].start()
+    return workers
 
 
 def together(folder: Path, size: int, chunks_per_iter: int | None) -> ckpt.Checkpoint:
-    port = free_port()
-    workers = [start(folder, rank, size, port, "2", str(chunks_per_iter)) for rank in range(size)]
-    for worker in workers:
-        out, _ = worker.communicate(timeout=120)
-        assert worker.returncode == 0 and out.split() == list("01234")
+    for rank, worker in enumerate(start(folder, size, 2, chunks_per_iter)):
+        worker.join(120)
+        assert worker.exitcode == 0 and (folder / f"of_{rank}" / "said").read_text().split() == list("01234")
     assert not (folder / "of_1" / "checkpoint.pt").exists()  # only the first one writes
     return ckpt.load(folder / "of_0" / "checkpoint.pt")
 
@@ -113,17 +104,17 @@ def test_processes_that_share_the_samples_train_what_one_does(tmp_path, size, ch
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_whose_peer_dies_says_so(tmp_path, victim):
-    port = free_port()
-    workers = [start(tmp_path, rank, 2, port, "1000", "None") for rank in range(2)]
-    survivor = workers[1 - victim]
+    workers = start(tmp_path, 2, 1000)
     deadline = time.monotonic() + 60
     while not (tmp_path / "of_0" / "checkpoint.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    workers[victim].send_signal(signal.SIGKILL)
-    out, _ = survivor.communicate(timeout=60)
-    assert out.split("\n")[-2] == "peer lost" and survivor.returncode == 0
+    workers[victim].kill()
+    survivor = workers[1 - victim]
+    survivor.join(60)
+    assert survivor.exitcode == 0
+    assert (tmp_path / f"of_{1 - victim}" / "said").read_text().splitlines()[-1] == "peer lost"
     assert ckpt.load(tmp_path / "of_0" / "checkpoint.pt").samples == 5
-    workers[victim].wait()
+    workers[victim].join()
 
 
 @pytest.mark.slow
