@@ -65,7 +65,11 @@ def fit_together(task: ClipTask, chunks: Sequence[Any], actor: Any) -> Result:
         reason = f"its {task.workers} workers ended without a result: {died or 'Ray Train gives no reason'}"
         return keep_failure(task, None, Result(task.clip_id, "failed", reason))
     values = json.loads(found)
-    return OutOfMemoryResult(**values) if values["status"] == OUT_OF_MEMORY else Result(**values)
+    if values["status"] == OUT_OF_MEMORY:
+        return OutOfMemoryResult(**values)
+    result = Result(**values)
+    # A first worker that was slow to start has removed the failure that another had written already.
+    return result if result.status == "done" else keep_failure(task, None, result)
 
 
 def _work(given: dict[str, Any]) -> None:

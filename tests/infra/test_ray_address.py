@@ -16,14 +16,33 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from rich.console import Console
 
 from infra.errors import UsageError
 from infra.ray_address import ANSWER_S, cluster_address
-from infra.ray_cluster import ROOMS, ROOT, _session_folder
+from infra.ray_cluster import ROOMS, ROOT, _session_folder, ray_session
 from jobs import train_corpus
+from jobs.command_line import TERMINATED, exit_code
 from tests.ports import free_port, ray_head
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+
+
+def test_sigterm_while_ray_starts_ends_as_sigterm_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray sets a handler of its own, which ends the process, before it has started."""
+
+    def init(**_: object) -> None:
+        raise SystemExit(15)
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # by tests before this one
+    monkeypatch.setattr("ray.init", init)
+
+    def run() -> int:
+        with ray_session():
+            return 0
+
+    assert exit_code(run, Console(quiet=True), stopped="stopped") == TERMINATED
 
 
 @pytest.fixture(scope="module")

@@ -77,6 +77,11 @@ def test_samples_that_one_likes_come_again_beside_those_of_another_seed(alone: P
         ),
         (("--only", "1", "--n", "1", "--out", "o"), "--n and --only: --n 3 is --only 0,1,2; leave out one of them"),
         (("--only", "1", "--keep", "1", "--out", "o"), "--keep and --n or --only: --keep N draws 4N; leave out the"),
+        (
+            ("--n", "1", "--out", "/proc/none/x"),
+            "--out /proc/none/x: cannot be made (No such file or directory); give a",
+        ),
+        (("--n", "1", "--size", "1.2.3sx30x40", "--out", "o"), "--size 1.2.3s: write frames, such as 48, or seconds"),
         (("--only", "1", "--strength", "--out", "o"), "--only: --strength has as many results as steps or scales"),
     ],
 )

@@ -244,9 +244,22 @@ def test_only_the_runs_of_the_clips_named_are_forgotten(
 
 
 def test_an_unreachable_server_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConnectionError, match=r"http://127\.0\.0\.1:9") as caught:
+    told = r"http://127\.0\.0\.1:9: MLflow cannot use it \(Connection refused\); start it, or"
+    with pytest.raises(ConnectionError, match=told) as caught:
         tracking.open_parent("http://127.0.0.1:9", "none", tmp_path, {})
     assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_never_answers_is_one_line_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.tracking.uri.CONNECT_S", 1)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        address = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        with pytest.raises(ConnectionError, match=r"MLflow cannot use it \(no answer within 1 s\); start it"):
+            tracking.open_parent(address, "none", tmp_path, {})
 
 
 def test_a_server_that_takes_calls_and_never_answers_is_given_up(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,19 @@ def test_it_serves_a_folder_of_every_name_where_it_is_now(tmp_path: Path) -> Non
     ui.server_command(str(new), 5001)
     artifacts = runs.client_of(default_uri(new)).get_run(parent.run_id).info.artifact_uri
     assert artifacts.startswith(new.as_uri()) and not old.exists()
+
+
+@pytest.mark.parametrize("port", [None, 99999, -1])
+def test_a_port_that_cannot_be_listened_on_is_one_line(
+    port: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = taken.getsockname()[1] if port is None else port
+        assert ui.main(["--storage", str(tmp_path), "--port", str(number)]) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"error: --port {number}: cannot be listened on (") and line.endswith("give another")
 
 
 @pytest.mark.parametrize("storage", ["nothing", "~no-such-user", "file"])

@@ -226,6 +226,7 @@ def test_a_value_of_another_kind_says_what_to_write(given, told):
         "channels=none",
         "channels=3,4",
         "lr=fast",
+        "lr={[]:1}",
         "lr=none",
         "lr=nan",
         "lr=true",
