@@ -117,7 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed = evaluation.run(request, console)
         return SOME_FAILED if failed else DONE
 
-    return command_line.exit_code(run, console, FeaturesError, stopped="stopped; the tables are not written")
+    return command_line.exit_code(
+        run, console, FeaturesError, stopped="stopped; the same command goes on with the clips that are not scored"
+    )
 
 
 if __name__ == "__main__":

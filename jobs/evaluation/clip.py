@@ -15,6 +15,7 @@ from torch import Tensor
 
 from infra.errors import UsageError, counted, one_line, printable
 from infra.store import Store
+from jobs.evaluation import kept_scores
 from jobs.evaluation.sample_folder import list_images, list_samples, read_whole
 from jobs.evaluation.table import ScoredClip
 from jobs.experiment.corpus import FPS
@@ -36,6 +37,7 @@ from pipeline import image, sources, video
 from pipeline.shards import ShardEntry
 
 NN_SAMPLES, NN_PATIENCE_S = 2, 120.0
+NOWHERE = Store("")
 PICTURED = 3  # samples in diversity.png
 
 
@@ -77,7 +79,7 @@ class ScoringTask:
 def score_clip(
     task: ScoringTask, chunks: Sequence[np.ndarray], features: VideoFeatures, options: ScoringOptions
 ) -> ScoredClip:
-    """The body of a Ray task; whatever goes wrong becomes the row's complaint.
+    """The body of a Ray task; whatever goes wrong becomes the row's complaint. What was scored before is read.
 
     Args: chunks: of `task.chunks`, uint8 (T, H, W, 3) each; none to read `task.real`.
     """
@@ -93,6 +95,9 @@ def score_clip(
             raise ValueError(
                 f"{task.checkpoint}: is of the clip {loaded.name}; give the folder of that clip, or --real"
             )
+        digest = kept_scores.made_of(loaded, chunks, f"{features.name} {replace(options, out=NOWHERE)}")
+        if not options.keep and (kept := kept_scores.read(options.out, task.row, digest)):
+            return kept
         sampler = loaded.sampler(chunks, best_device())
         real = loaded.real_clip(chunks, features)
 
@@ -103,6 +108,7 @@ def score_clip(
         row = _score(task.row, samples, real, options, frames_per_second(config, sampler.size.frames))
         row = replace(row, clip_id=printable(task.clip_id), method=task.method or "")
         if row.scores or not row.complaints:
+            kept_scores.write(options.out, task.row, digest, row)
             return row
         return replace(
             row, complaints=[f"none of {counted(options.num_samples, 'sample')} can be scored: {row.complaints[0]}"]

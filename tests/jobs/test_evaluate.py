@@ -130,7 +130,7 @@ def test_the_tables_agree_and_hold_mean_and_deviation(evaluated: Path) -> None:
 def test_pictures_and_samples_are_beside_the_tables(evaluated: Path, tmp_path: Path) -> None:
     for clip in clips_of(evaluated).values():
         made = evaluated / "evaluation" / clip.name
-        names = {"diversity.png", "nnf_00.png", "nnf_01.png", "sample_00.mp4", "sample_01.mp4"}
+        names = {"diversity.png", "nnf_00.png", "nnf_01.png", "sample_00.mp4", "sample_01.mp4", "scores.json"}
         assert {path.name for path in made.iterdir()} == names
         kept, before = (video.decode(folder / "sample_01.mp4") for folder in (made, clip / "samples"))
         assert (kept == before).all()
@@ -225,6 +225,35 @@ def test_an_experiment_in_an_object_store(trained: Trained, bucket: str, tmp_pat
     for clip in trained.clips.values():
         assert figures[clip.name]["svfid_lite0"]["mean"] == logged(clip)["svfid_lite0"]
         assert store.exists(f"{bucket}/runs/mixed/evaluation/{clip.name}/diversity.png")
+
+
+def test_what_is_scored_is_not_scored_again_but_of_other_weights_or_options(trained: Trained, tmp_path: Path) -> None:
+    """A run that is stopped leaves the scores of the clips that were done; here one has another figure, to be known."""
+
+    def evaluated_again(*options: str) -> float:
+        done = run_job("evaluate.py", model, "--nn", "0", "--cpus-per-clip", "1", "--out", out, *options)
+        assert done.returncode == 0, done.stdout
+        (row,) = json.loads((out / "results.json").read_text())["clips"]
+        return float(row["figures"]["svfid_lite0"]["mean"])
+
+    model, out = tmp_path / trained.clips["good"].name, tmp_path / "scores"
+    shutil.copytree(trained.clips["good"], model)
+    real = ("--real", str(trained.clips["good"]))
+    first = evaluated_again("--n", "2", *real)
+    (kept,) = out.glob("*/scores.json")
+    content = kept.read_text()
+    marked = json.loads(content)
+    marked["scores"]["svfid_lite0"]["values"] = [1.0, 3.0]
+    kept.write_text(json.dumps(marked))
+    assert evaluated_again("--n", "2", *real) == 2.0
+    assert evaluated_again("--n", "3", *real) > 2.0 and kept.read_text() != content
+    assert evaluated_again("--n", "2", *real) == first and kept.read_text() == content
+    kept.write_text(json.dumps(marked))
+    saved = checkpoint.load(model / "checkpoint.pt")
+    for weights in saved.generators.values():
+        weights.mul_(2)
+    checkpoint.save(saved, model / "checkpoint.pt")
+    assert evaluated_again("--n", "2", *real) not in (2.0, first)
 
 
 @pytest.mark.slow
