@@ -84,8 +84,9 @@ class LoadedModel:
             chunks_thwc: uint8 (T, H, W, 3) each.
             features: None: Lite0; of a video's, those of its frames are taken for images.
 
-        Raises TypeError, ValueError: a clip that the features refuse.
+        Raises TypeError, ValueError: frames that cannot be those of its clip, or that the features refuse.
         """
+        self.check_frames(chunks_thwc)
         chunks = [build(frames, [self.size], self.config.resizing)[0] for frames in chunks_to_score(chunks_thwc)]
         return RealClip(chunks, features_for(self.config.dims, features))
 

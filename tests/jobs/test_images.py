@@ -186,6 +186,7 @@ def test_evaluating_images_and_videos_together(mixed: Mixed, tmp_path: Path) -> 
         "nnf_00.png",
         "sample_00.png",
         "sample_01.png",
+        "scores.json",
     }
     videos_only = run_job("evaluate.py", mixed.clip("one") / "checkpoint.pt", "--features", "c3d:none.npz")
     assert videos_only.returncode == 2
