@@ -25,13 +25,6 @@ import infra
 from jobs import command_line, invocation
 
 
-def commands() -> dict[str, str]:
-    """The module in jobs/ of each command, by the command's name. A module with a `parse` of its own is one."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    modules = [file.stem for file in files if "\ndef parse(" in file.read_text() and file != Path(__file__)]
-    return dict(sorted((invocation.command_name(module), module) for module in modules))
-
-
 def first_sentence(module: str) -> str:
     """Of a module's docstring, read and not imported."""
     docstring = ast.get_docstring(ast.parse((Path(__file__).parent / f"{module}.py").read_text())) or ""
@@ -41,7 +34,7 @@ def first_sentence(module: str) -> str:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
-    found = commands()
+    found = {command: job for job, command in invocation.COMMANDS.items()}
     column, width = max(map(len, found)) + 4, shutil.get_terminal_size().columns - 2
     rows = [
         textwrap.fill(

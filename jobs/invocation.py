@@ -10,13 +10,25 @@ import sys
 from pathlib import Path
 
 PROGRAM = "hp-vae-gan"  # the script that setup.cfg has pip make
-SHORT = {"train_corpus": "train", "make_shards": "shards", "compare_corpus": "compare"}
+# What hp-vae-gan calls each job, by the job's file in jobs/.
+COMMANDS = {
+    "benchmark": "benchmark",
+    "compare_corpus": "compare",
+    "evaluate": "evaluate",
+    "export": "export",
+    "gallery": "gallery",
+    "gpu_check": "gpu-check",
+    "sample": "sample",
+    "make_shards": "shards",
+    "simulate_scale": "simulate-scale",
+    "study": "study",
+    "train_corpus": "train",
+    "tune": "tune",
+    "ui": "ui",
+    "upload": "upload",
+    "watch": "watch",
+}
 OF_SOURCE = re.compile(r"python jobs/(\w+)\.py")
-
-
-def command_name(job: str) -> str:
-    """What hp-vae-gan calls a job: train for train_corpus, simulate-scale for simulate_scale."""
-    return SHORT.get(job, job.replace("_", "-"))
 
 
 def by_program() -> bool:
@@ -26,7 +38,7 @@ def by_program() -> bool:
 
 def start_of(job: str) -> list[str]:
     """The first words of a command line for a job, as this process was started itself. job: sample, train_corpus, …"""
-    return [PROGRAM, command_name(job)] if by_program() else ["python", f"jobs/{job}.py"]
+    return [PROGRAM, COMMANDS.get(job, job)] if by_program() else ["python", f"jobs/{job}.py"]
 
 
 def own_words() -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import infra
-from jobs.hp_vae_gan import commands
+from jobs.invocation import COMMANDS
 from tests.jobs.conftest import ROOT, TINY, _own_ray, make_video  # noqa: F401  a Ray of these tests' own
 
 LOCK = ROOT / "infra" / "lock"
@@ -95,11 +95,17 @@ def metadata_folder(names: set[str]) -> str:
     return next(name.split("/")[0] for name in names if ".dist-info/" in name)
 
 
+def test_each_job_is_a_command() -> None:
+    shared = {"__init__", "command_line", "hp_vae_gan", "invocation"}
+    assert set(COMMANDS) == {file.stem for file in (ROOT / "jobs").glob("*.py")} - shared
+    assert len(set(COMMANDS.values())) == len(COMMANDS)
+
+
 @pytest.mark.slow
 def test_a_corpus_by_the_wheel_alone(program: Path, tmp_path: Path) -> None:
     """Ray's workers import the wheel, the gallery finds its template, and the lines say hp-vae-gan."""
     listed = run(program, "--help", cwd=tmp_path)
-    for name in commands():
+    for name in COMMANDS.values():
         assert re.search(rf"^  {name} ", listed, re.MULTILINE), name
     assert run(program, "--version", cwd=tmp_path) == f"hp-vae-gan {infra.__version__}\n"
     told = run(program, "train", "--help", cwd=tmp_path)
