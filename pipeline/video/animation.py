@@ -30,13 +30,18 @@ BRIEF, USUAL = 10, 100  # ms: what lasts no longer than the first is shown for t
 def is_animation(path: AnyPath) -> bool:
     """Whether a .png, .webp or .avif says in its header that it moves; False if it cannot be read."""
     moves = _MOVES.get(Path(path).suffix.lower())
-    if moves is None or not os.path.isfile(path):  # opening a pipe would wait
-        return False
+    return moves is not None and moves(head(path, HEAD_BYTES))
+
+
+def head(path: AnyPath, size: int) -> bytes:
+    """The first `size` bytes of a file; b"" if it is no file or cannot be read."""
+    if not os.path.isfile(path):  # opening a pipe would wait
+        return b""
     try:
         with open(path, "rb") as file:
-            return moves(file.read(HEAD_BYTES))
+            return file.read(size)
     except (OSError, ValueError):
-        return False
+        return b""
 
 
 def readable(path: AnyPath) -> str:
@@ -47,19 +52,19 @@ def readable(path: AnyPath) -> str:
     return str(_copy(os.path.abspath(path), status.st_mtime_ns, status.st_size))
 
 
-def _png_moves(head: bytes) -> bool:
-    return head.startswith(b"\x89PNG") and b"acTL" in head.partition(b"IDAT")[0]
+def _png_moves(begin: bytes) -> bool:
+    return begin.startswith(b"\x89PNG") and b"acTL" in begin.partition(b"IDAT")[0]
 
 
-def _webp_moves(head: bytes) -> bool:
+def _webp_moves(begin: bytes) -> bool:
     """By the flag of the extended header (WebP container specification)."""
-    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:21]) and bool(head[20] & 2)
+    return begin[:4] == b"RIFF" and begin[8:16] == b"WEBPVP8X" and bool(begin[20:21]) and bool(begin[20] & 2)
 
 
-def _avif_moves(head: bytes) -> bool:
+def _avif_moves(begin: bytes) -> bool:
     """By its brands (ISO/IEC 14496-12): "avis" is an image sequence."""
-    size = int.from_bytes(head[:4], "big")
-    return head[4:8] == b"ftyp" and b"avis" in (head[i : i + 4] for i in (8, *range(16, min(size, len(head)), 4)))
+    size = int.from_bytes(begin[:4], "big")
+    return begin[4:8] == b"ftyp" and b"avis" in (begin[i : i + 4] for i in (8, *range(16, min(size, len(begin)), 4)))
 
 
 _MOVES: dict[str, Callable[[bytes], bool]] = {".png": _png_moves, ".webp": _webp_moves, ".avif": _avif_moves}

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.video.animation import AnyPath, is_animation, readable
+from pipeline.video.animation import AnyPath, head, is_animation, readable
 from pipeline.video.errors import VideoError, video_error
 
 ANSWER_TIMEOUT_S = 60.0  # for what it can
@@ -34,6 +34,9 @@ FORMATS = (
     "h264,hevc,m4v,obu,ivf,nut,dv,rm,wtv,apng,mjpeg,vc1,h263,"  # and other plain containers and streams
     "png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,webp_pipe"  # images, where no name tells their kind
 )
+
+# How an image file begins, and what decodes it.
+_STILLS = {b"\x89PNG": "png", b"\xff\xd8": "mjpeg", b"RIFF": "webp", b"II*\0": "tiff", b"MM\0*": "tiff", b"BM": "bmp"}
 
 # `ulimit` before `exec` limits the command alone and needs no code between fork and exec. -d counts the memory that
 # a process may write to, so that address space which threads only reserve is free. macOS takes it and does nothing.
@@ -100,6 +103,8 @@ def input_options(path: AnyPath) -> dict[str, str]:
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
     if is_still(path):
         options |= {"f": "image2", "pattern_type": "none"}  # else '%' in the name is read as a number pattern
+        if decoder := next((name for begin, name in _STILLS.items() if head(path, 4).startswith(begin)), None):
+            options["c:v"] = decoder  # else by the suffix, which may be wrong
     return options
 
 

@@ -395,6 +395,14 @@ def test_frames_are_found_beside_what_else_lies_there(tools, tmp_path):
         assert line == f"{top / name}: {said} to train each as an image"
 
 
+@pytest.mark.parametrize(("suffix", "form"), [("jpg", "PNG"), ("jpg", "WEBP"), ("png", "JPEG"), ("webp", "BMP")])
+def test_frames_whose_suffix_is_another_formats(tools, tmp_path, suffix, form):
+    for number, frame in enumerate(numbered(14)):
+        Image.fromarray(frame).save(tmp_path / f"{number:05d}.{suffix}", format=form, quality=95)
+    found, said, _ = clips_of(tmp_path)
+    assert [read(clip) for clip in found] == [list(range(13))] and not said
+
+
 def test_sequences_and_gaps_are_told(tmp_path):
     images(tmp_path / "stereo", [f"left_{n:03d}.png" for n in range(14)])
     images(tmp_path / "stereo", [f"right_{n:03d}.png" for n in range(13)])
