@@ -8,6 +8,7 @@ import io
 import os
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,6 +118,8 @@ def read_rgba(path: str | os.PathLike[str], max_height: int | None = None) -> np
 def _seen(path: str | os.PathLike[str]) -> Image.Image:
     """An image as it is seen: sRGB, upright, of mode RGB, or RGBA if it may be transparent. Raises: VideoError."""
     with _opened(path) as image:
+        if image.format == "PNG":
+            _check_sums(path)
         orientation = 1 if image.format == "TIFF" else _orientation(image)
         try:
             image.load()
@@ -182,6 +185,22 @@ def _formats() -> tuple[str, ...]:
     Image.init()
     pillow_heif.register_heif_opener()
     return _FORMATS
+
+
+def _check_sums(path: str | os.PathLike[str]) -> None:
+    """Raises: VideoError for a PNG one of whose critical chunks is not as its checksum says. Pillow looks at few."""
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(begin := file.read(8)) == 8:
+            left, kind = struct.unpack(">I4s", begin)
+            found = zlib.crc32(kind)
+            while left and (part := file.read(min(left, 1 << 20))):
+                left, found = left - len(part), zlib.crc32(part, found)
+            said = file.read(4)
+            if kind.isupper() and len(said) == 4 and found != int.from_bytes(said, "big"):
+                raise video_error(path, "is a damaged image (a checksum is wrong)", "copy or export it again")
+            if kind == b"IEND":
+                break
 
 
 def _check_size(path: str | os.PathLike[str], width: int, height: int) -> None:

@@ -105,6 +105,8 @@ def input_options(path: AnyPath) -> dict[str, str]:
         options |= {"f": "image2", "pattern_type": "none"}  # else '%' in the name is read as a number pattern
         if decoder := next((name for begin, name in _STILLS.items() if head(path, 4).startswith(begin)), None):
             options["c:v"] = decoder  # else by the suffix, which may be wrong
+        if options.get("c:v") == "png":
+            options["err_detect"] = "crccheck+explode"  # else checksums are not looked at
     return options
 
 

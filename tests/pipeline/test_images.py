@@ -397,6 +397,20 @@ def test_cut_off(tmp_path, name):
     assert not written.entries and len(written.failures) == 1
 
 
+def test_a_png_whose_pixels_are_not_as_its_checksum_says(tools, tmp_path):
+    """It is not packed, so that another bit gives another colour and no error."""
+    folder, alone = tmp_path / "frames", tmp_path / "a.png"
+    save(folder, *(f"{n}.png" for n in range(14)))
+    Image.fromarray(blocks()).save(alone, compress_level=0)
+    raw = bytearray(alone.read_bytes())
+    raw[raw.index(b"IDAT") + 2000] ^= 64
+    for path in (alone, folder / "7.png"):
+        path.write_bytes(raw)
+    assert refusal(alone) == f"{alone}: is a damaged image (a checksum is wrong); copy or export it again"
+    with pytest.raises(video.VideoError, match=r"7\.png: is an image that ffmpeg cannot read to its end"):
+        video.decode(folder)
+
+
 def test_no_permission(tmp_path):
     path = tmp_path / "locked.png"
     Image.fromarray(blocks()).save(path)
