@@ -32,8 +32,12 @@ OTHER_SUFFIXES = frozenset(
     {".swf", ".braw", ".r3d", ".ari", ".crm", ".bik", ".smk", ".insv", ".lrv", ".amv", ".roq", ".mvi", ".nsv", ".ismv"}
     | {".m3u8", ".mpd", ".f4m", ".vdr", ".cine", ".viv", ".fli", ".flc", ".wrf"}
 )
-# Folders that systems and programs make beside a user's own, for themselves.
-CLUTTER = re.compile(r"[@#$~].*|__MACOSX|lost\+found|System Volume Information|RECYCLER", re.IGNORECASE)
+# Folders that systems and programs make beside a user's own, for themselves. A user's own may begin with @ or #, too.
+CLUTTER = re.compile(
+    r"@(eaDir|tmp|Recycle|Recently-Snapshot|sharebin|SynoResource)|[#~]snapshot|#recycle|\$RECYCLE\.BIN|RECYCLER"
+    r"|System Volume Information|__MACOSX|lost\+found|Network Trash Folder|Temporary Items",
+    re.IGNORECASE,
+)
 SMALL_COPIES = re.compile(r"\.?(thumb|thumbnail|preview|prox[iy]e?)s?", re.IGNORECASE)  # of what lies beside the folder
 # What players and shops put beside a video: its cover, by its own name, after the video's name, or with a number.
 COVER = re.compile(

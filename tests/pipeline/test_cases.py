@@ -403,6 +403,16 @@ def test_frames_whose_suffix_is_another_formats(tools, tmp_path, suffix, form):
     assert [read(clip) for clip in found] == [list(range(13))] and not said
 
 
+def test_folders_that_systems_make_are_skipped_and_no_others(tmp_path):
+    own = ("#1 trip", "$5", "@nasa", "snapshot", "~old")
+    made = ("#recycle", "#snapshot", "$RECYCLE.BIN", "@eaDir", "@Recycle", "@Recently-Snapshot", "@tmp", "__MACOSX")
+    for name in (*own, *made, ".@__thumb", "System Volume Information", "lost+found", "~snapshot"):
+        images(tmp_path / name, ["a.png"])
+    planned = plan([str(tmp_path)], ClipSpec())
+    assert tuple(Path(clip.source).parent.name for clip in planned.clips) == own
+    assert not planned.failures and not planned.notes
+
+
 def test_sequences_and_gaps_are_told(tmp_path):
     images(tmp_path / "stereo", [f"left_{n:03d}.png" for n in range(14)])
     images(tmp_path / "stereo", [f"right_{n:03d}.png" for n in range(13)])
