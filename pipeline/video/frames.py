@@ -75,9 +75,20 @@ def numbered_images(folder: AnyPath) -> tuple[list[Path], list[Path]]:
     for file in images:
         if re.search(r"\d", file.stem):
             sequences[re.sub(r"\d+", "#", file.stem)].append(file)
-    frames = max((part for same in sequences.values() for part in _parted(same)), key=len, default=[])
+    parts = (part for same in sequences.values() for one in _by_suffix(same) for part in _parted(one))
+    frames = max(parts, key=len, default=[])
     chosen = set(frames)
     return frames, [file for file in images if file not in chosen]
+
+
+def _by_suffix(files: Sequence[Path]) -> list[list[Path]]:
+    """Names of one pattern as sequences: 1.jpg and 1.png are of two, the jpgs before their masks."""
+    if len({natural_key(file.stem) for file in files}) == len(files):
+        return [list(files)]
+    same: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(files, key=lambda file: file.suffix.lower() not in (".jpg", ".jpeg")):
+        same[file.suffix.lower()].append(file)
+    return list(same.values())
 
 
 def _parted(files: Sequence[Path]) -> list[list[Path]]:

@@ -413,6 +413,16 @@ def test_folders_that_systems_make_are_skipped_and_no_others(tmp_path):
     assert not planned.failures and not planned.notes
 
 
+@pytest.mark.parametrize("every", [1, 7])
+def test_masks_of_the_same_names_beside_frames(tmp_path, every):
+    images(tmp_path, [f"{n:05d}.jpg" for n in range(14)])
+    images(tmp_path, [f"{n:05d}.png" for n in range(0, 14, every)], 255 - numbered(14))
+    found, said, planned = clips_of(tmp_path)
+    assert [read(clip) for clip in found] == [list(range(13))] and not said
+    (note,) = planned.notes
+    assert ".png" in note.line and "left out, the 14 frames 00000.jpg to 00013.jpg are one clip's" in note.line
+
+
 def test_sequences_and_gaps_are_told(tmp_path):
     images(tmp_path / "stereo", [f"left_{n:03d}.png" for n in range(14)])
     images(tmp_path / "stereo", [f"right_{n:03d}.png" for n in range(13)])
