@@ -25,7 +25,7 @@ from pipeline import video
 from pipeline.video.errors import VideoError, video_error
 from pipeline.video.info import MAX_SIDE_PX, check_file, is_text, round_half_up
 
-IMAGE_SUFFIXES = video.IMAGE_SUFFIXES | {".jfif", ".jpe", ".ppm", ".pgm", ".pbm", ".heic", ".heif", ".hif", ".avif"}
+IMAGE_SUFFIXES = video.IMAGE_SUFFIXES
 # What is an image to other programs and is not read here: drawings, projects, and what cameras' sensors saw.
 OTHER_SUFFIXES = frozenset(
     {".svg", ".svgz", ".eps", ".psd", ".xcf", ".jp2", ".j2k", ".jxl", ".jxr", ".tga", ".exr", ".hdr", ".pfm", ".dds"}

@@ -1,12 +1,14 @@
 """Image files that move: which they are, and a copy as a video of those that ffmpeg cannot read in every version.
 
-ffmpeg reads GIF and APNG. Pillow reads WebP and AVIF, and their pictures go into a .mov without loss.
+ffmpeg reads GIF and APNG. Pillow reads WebP and AVIF, and their pictures go into a .mov without loss. So does the one
+picture of a HEIC, an AVIF or a PPM that is a frame of a folder.
 """
 
 import atexit
 import functools
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -33,6 +35,13 @@ def is_animation(path: AnyPath) -> bool:
     return moves is not None and moves(head(path, HEAD_BYTES))
 
 
+def is_foreign(path: AnyPath) -> bool:
+    """Whether it is a still image, by its header, that not every ffmpeg can read."""
+    begin = head(path, HEAD_BYTES)
+    is_heif = begin[4:8] == b"ftyp" and begin[8:12] in _HEIF and not _avif_moves(begin)
+    return is_heif or bool(re.match(rb"P[1-6]\s", begin))
+
+
 def head(path: AnyPath, size: int) -> bytes:
     """The first `size` bytes of a file; b"" if it is no file or cannot be read."""
     if not os.path.isfile(path):  # opening a pipe would wait
@@ -45,8 +54,9 @@ def head(path: AnyPath, size: int) -> bytes:
 
 
 def readable(path: AnyPath) -> str:
-    """The file that ffmpeg reads in place of `path`: itself, or the copy of an animation. Raises: VideoError."""
-    if Path(path).suffix.lower() not in (".webp", ".avif") or not is_animation(path):
+    """The file that ffmpeg reads in place of `path`: itself, or a copy of its pictures. Raises: VideoError."""
+    is_moving = Path(path).suffix.lower() in (".webp", ".avif") and is_animation(path)
+    if not is_moving and not is_foreign(path):
         return os.fspath(path)
     status = os.stat(path)
     return str(_copy(os.path.abspath(path), status.st_mtime_ns, status.st_size))
@@ -67,6 +77,7 @@ def _avif_moves(begin: bytes) -> bool:
     return begin[4:8] == b"ftyp" and b"avis" in (begin[i : i + 4] for i in (8, *range(16, min(size, len(begin)), 4)))
 
 
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"avif")  # brands of stills (ISO/IEC 23008-12)
 _MOVES: dict[str, Callable[[bytes], bool]] = {".png": _png_moves, ".webp": _webp_moves, ".avif": _avif_moves}
 
 
@@ -87,13 +98,18 @@ def _name(*parts: object) -> str:
 
 
 def _copy(path: str, mtime_ns: int, size: int) -> Path:
-    """The pictures of an animation, each with its duration, as PNG in a .mov."""
+    """The pictures of an image file, each with its duration, as PNG in a .mov."""
     from PIL import Image
+
+    from pipeline import image as still
 
     place = _folder(os.getpid()) / f"{_name(path, mtime_ns, size)}.mov"
     if place.is_file():
         return place
     try:
+        if is_foreign(path):
+            _write(place, Image.fromarray(still.read_rgba(path)[0]), 1)
+            return _kept(place)
         with Image.open(path, formats=["WEBP", "AVIF"]) as image:
             count = int(getattr(image, "n_frames", 1))
             if image.width * image.height * count > MAX_PIXELS:
@@ -106,6 +122,10 @@ def _copy(path: str, mtime_ns: int, size: int) -> Path:
         place.unlink(missing_ok=True)
         said = printable(" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
         raise video_error(path, f"is an animation that cannot be read to its end ({said})", "export it again") from None
+    return _kept(place)
+
+
+def _kept(place: Path) -> Path:
     _copies.append(place)
     if len(_copies) > KEPT:
         _copies.pop(0).unlink(missing_ok=True)  # an ffmpeg that reads it has it open

@@ -11,6 +11,7 @@ from infra.errors import printable
 from pipeline.video.errors import video_error
 from pipeline.video.ffmpeg import IMAGE_SUFFIXES, AnyPath
 
+FRAME_SUFFIXES = IMAGE_SUFFIXES | {".gif"}
 NAMED = 3  # files that are left out and named one by one
 
 
@@ -70,7 +71,7 @@ def files_of(folder: AnyPath, suffixes: Collection[str]) -> list[Path]:
 
 def numbered_images(folder: AnyPath) -> tuple[list[Path], list[Path]]:
     """The longest sequence of numbered images of a folder, and its other images. Raises: VideoError."""
-    images = files_of(folder, IMAGE_SUFFIXES)
+    images = files_of(folder, FRAME_SUFFIXES)
     sequences: dict[str, list[Path]] = defaultdict(list)
     for file in images:
         if re.search(r"\d", file.stem):

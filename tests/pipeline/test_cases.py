@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from orientations import STORED
 from PIL import Image
@@ -14,6 +15,7 @@ from pipeline import shards, video
 from pipeline.clips import ClipSpec, plan
 from pipeline.video import decoder, picture
 
+pillow_heif.register_heif_opener()
 BARS = [[235, 235, 235], [235, 235, 16], [16, 235, 235], [16, 235, 16], [235, 16, 235], [235, 16, 16], [16, 16, 235]]
 BARS = np.array([*BARS, [16, 16, 16]], np.uint8)
 X264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", 10, "-g", 12)
@@ -411,6 +413,33 @@ def test_folders_that_systems_make_are_skipped_and_no_others(tmp_path):
     planned = plan([str(tmp_path)], ClipSpec())
     assert tuple(Path(clip.source).parent.name for clip in planned.clips) == own
     assert not planned.failures and not planned.notes
+
+
+@pytest.mark.parametrize("suffix", ["ppm", "pgm", "jfif", "jpe", "gif", "avif", "heic"])
+def test_frames_of_every_format_of_images(tools, tmp_path, suffix):
+    for number, frame in enumerate(numbered(14)):
+        one = Image.fromarray(frame[..., 0] if suffix == "pgm" else frame)
+        one.save(tmp_path / f"{number:04d}.{suffix}", **({} if suffix in ("ppm", "pgm", "gif") else {"quality": 95}))
+    found, said, planned = clips_of(tmp_path)
+    assert [read(clip) for clip in found] == [list(range(13))] and not said
+    assert np.abs(bars(found[0]) - (BARS[:, :1] if suffix == "pgm" else BARS)).max() <= 12
+    assert "are the frames of one clip" in planned.notes[0].line
+
+
+def test_a_frame_that_is_cut_off_says_so(tools, tmp_path):
+    for number, frame in enumerate(numbered(14)):
+        Image.fromarray(frame).save(tmp_path / f"{number:04d}.ppm")
+    (tmp_path / "0007.ppm").write_bytes((tmp_path / "0006.ppm").read_bytes()[:9000])
+    found, said, _ = clips_of(tmp_path)
+    assert not found and f"{tmp_path / '0007.ppm'}: is an image that cannot be read to its end" in said[0]
+
+
+def test_gifs_that_move_are_no_frames(tools, tmp_path):
+    clip = [Image.fromarray(frame) for frame in numbered(14)]
+    for number in range(14):
+        clip[0].save(tmp_path / f"{number}.gif", save_all=True, append_images=clip[1:], duration=40)
+    planned = plan([str(tmp_path)], ClipSpec())
+    assert len(planned.clips) == 14 and {cut.num_frames for cut in planned.clips} == {13}
 
 
 @pytest.mark.parametrize("every", [1, 7])
