@@ -12,6 +12,7 @@ from pipeline.video.errors import video_error
 from pipeline.video.ffmpeg import IMAGE_SUFFIXES, AnyPath
 
 FRAME_SUFFIXES = IMAGE_SUFFIXES | {".gif"}
+TIME = re.compile(r"\d{10}|(?<!\d)([01]\d|2[0-3])[-_.:h ][0-5]\d[-_.:m ][0-5]\d(?!\d)")  # in a name: a second
 NAMED = 3  # files that are left out and named one by one
 
 
@@ -99,9 +100,23 @@ def _parted(files: Sequence[Path]) -> list[list[Path]]:
         by_beginning[re.sub(r"\d+(?=\D*$)", "#", file.stem)].append(file)
     parts = [part for part in by_beginning.values() if len(part) > 1]
     last = [{re.findall(r"\d+", file.stem)[-1] for file in part} for part in parts]
-    if len(parts) > 1 and any(not one.isdisjoint(other) for one, other in pairwise(last)):
+    if len(parts) > 1 and any(not one.isdisjoint(other) for one, other in pairwise(last)) and not _are_seconds(parts):
         return parts
     return [list(files)]
+
+
+def _are_seconds(parts: Sequence[Sequence[Path]]) -> bool:
+    """Whether parts are the seconds of one clip, by names that are times: shot_00_00_01_040, 1305031102.175304.
+
+    Where the last numbers count 0, 1, 2, it takes more: one second after the other, as in 20230101101501-02.
+    """
+    names = [part[0].stem for part in parts]
+    counts = [[int(re.findall(r"\d+", file.stem)[-1]) for file in part] for part in parts]
+    if any(after - before != 1 for count in counts for before, after in pairwise(count)):
+        return bool(TIME.search(names[0]))
+    seconds = [int(found[0]) for name in names if (found := re.findall(r"\d{14}", name))]
+    steps = [after - before for before, after in pairwise(seconds)]
+    return len(seconds) == len(names) and 2 * steps.count(1) > len(steps)
 
 
 def _numbers(files: Sequence[Path]) -> list[int]:

@@ -442,6 +442,29 @@ def test_gifs_that_move_are_no_frames(tools, tmp_path):
     assert len(planned.clips) == 14 and {cut.num_frames for cut in planned.clips} == {13}
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"shot_00_00_{n // 5:02d}_{n % 5 * 200:03d}.png" for n in range(14)],  # mpv
+        [f"01-2023010110{15 + n // 8}{n % 8 // 2 + 56}-{n % 2:02d}.png" for n in range(14)],  # Motion
+        [f"{1305031100 + n // 10}.{n % 10 * 100000:06d}.png" for n in range(14)],
+    ],
+)
+def test_frames_named_by_times_are_one_clip(tmp_path, names):
+    images(tmp_path, names)
+    (clip,) = plan([str(tmp_path)], ClipSpec()).clips
+    assert video.frame_files(clip.source) == [tmp_path / name for name in names]
+
+
+@pytest.mark.parametrize(
+    "name", ["2023010110{one}500_{n:03d}", "8176120715{one}4_{n:03d}", "cam{one}_{n}0", "s01e0{one}_{n}"]
+)
+def test_clips_of_their_own_are_not_joined(tmp_path, name):
+    images(tmp_path, [name.format(one=one, n=n) + ".png" for one in (1, 3) for n in range(13)], numbered(26))
+    (clip,) = plan([str(tmp_path)], ClipSpec()).clips
+    assert video.frame_files(clip.source) == [tmp_path / (name.format(one=1, n=n) + ".png") for n in range(13)]
+
+
 @pytest.mark.parametrize("every", [1, 7])
 def test_masks_of_the_same_names_beside_frames(tmp_path, every):
     images(tmp_path, [f"{n:05d}.jpg" for n in range(14)])
