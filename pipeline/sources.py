@@ -189,9 +189,11 @@ def _frames(folder: Path, beside: set[Path]) -> tuple[list[Path], list[Path]]:
     """The images of a folder that are the frames of one clip, and its others; both empty if each is an image.
 
     Frames are at least FEW, numbered alike, most of the folder's images, and of one size, by a few of their headers.
+    Images with their numbers, such as masks, are not counted, in however many sequences they are.
     """
     frames, others = video.numbered_images(folder)
-    if len(frames) < max(FEW, len(others) - 1):
+    numbers = {_last_number(frame) for frame in frames}
+    if len(frames) < max(FEW, sum(_last_number(other) not in numbers for other in others) - 1):
         return [], []
     if not {frame.stem for frame in frames}.isdisjoint(other.stem for other in beside):
         return [], []  # an image with a video's name is its cover
@@ -201,6 +203,11 @@ def _frames(folder: Path, beside: set[Path]) -> tuple[list[Path], list[Path]]:
             info = image.probe(frame)
             sizes.add((info.width, info.height))
     return (frames, others) if len(sizes) <= 1 else ([], [])
+
+
+def _last_number(picture: Path) -> str:
+    """As it stands in a name; "" for none."""
+    return next(iter(re.findall(r"\d+", picture.stem)[-1:]), "")
 
 
 def _frames_note(folder: Path, frames: list[Path]) -> Note:

@@ -445,6 +445,23 @@ def test_gifs_that_move_are_no_frames(tools, tmp_path):
 @pytest.mark.parametrize(
     "names",
     [
+        ("{n:04d}", "{n:04d}_mask", "{n:04d}_edge", "{n:04d}_flow"),
+        ("S01E01_{n:03d}", "S01E02_{n:03d}", "S01E03_{n:03d}"),
+    ],
+)
+def test_several_sequences_beside_frames(tmp_path, names):
+    for name in names:
+        images(tmp_path, [name.format(n=n) + ".png" for n in range(14)])
+    planned = plan([str(tmp_path)], ClipSpec())
+    (clip,) = planned.clips
+    assert video.frame_files(clip.source) == [tmp_path / (names[0].format(n=n) + ".png") for n in range(14)]
+    (note,) = planned.notes
+    assert f"and {14 * (len(names) - 1) - 3} more left out, the 14 frames" in note.line
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
         [f"shot_00_00_{n // 5:02d}_{n % 5 * 200:03d}.png" for n in range(14)],  # mpv
         [f"01-2023010110{15 + n // 8}{n % 8 // 2 + 56}-{n % 2:02d}.png" for n in range(14)],  # Motion
         [f"{1305031100 + n // 10}.{n % 10 * 100000:06d}.png" for n in range(14)],
