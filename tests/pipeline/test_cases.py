@@ -426,6 +426,16 @@ def test_frames_of_every_format_of_images(tools, tmp_path, suffix):
     assert "are the frames of one clip" in planned.notes[0].line
 
 
+def test_a_frame_of_another_size_costs_its_clips_alone(tools, tmp_path):
+    images(tmp_path, [f"{n:04d}.png" for n in range(60)], numbered(60))
+    images(tmp_path, ["0017.png"], numbered(1, 48, 32))
+    found, said, _ = clips_of(tmp_path, ClipSpec(num_frames=5, stride=1))
+    assert [read(clip)[0] for clip in found] == [*range(13), *range(18, 56)]
+    assert said == [
+        f"{tmp_path / '0017.png'}: is 48x32 but the first frame is 96x64; give all frames of a folder the same size"
+    ]
+
+
 def test_a_frame_that_is_cut_off_says_so(tools, tmp_path):
     for number, frame in enumerate(numbered(14)):
         Image.fromarray(frame).save(tmp_path / f"{number:04d}.ppm")
