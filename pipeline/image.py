@@ -65,7 +65,7 @@ def is_image(path: str | os.PathLike[str]) -> bool:
     suffix = Path(path).suffix.lower()
     if os.path.isdir(path):
         return False
-    if suffix in ("", ".gif", ".apng") or video.is_animation(path):
+    if suffix in ("", ".gif", ".apng") or (suffix in IMAGE_SUFFIXES and video.is_animation(path)):
         try:
             with _opened(path):
                 return True

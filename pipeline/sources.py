@@ -161,7 +161,8 @@ def _walk(top: Path, root: PurePosixPath) -> Iterator[Video | Still | Failure | 
         entries = [e for e in entries if e not in folders or not CLUTTER.fullmatch(e.name)]
         folders.intersection_update(entries)
         images = {e for e in entries if image.is_image(e)}
-        videos = {e for e in entries if e.suffix.lower() in VIDEO_SUFFIXES or video.is_animation(e)}
+        moving = {e for e in entries if e.suffix.lower() in image.IMAGE_SUFFIXES and video.is_animation(e)}
+        videos = {e for e in entries if e.suffix.lower() in VIDEO_SUFFIXES} | moving
         videos -= folders | images
         frames, others = _frames(path, folders | videos)
         if frames:

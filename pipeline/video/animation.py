@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,9 @@ BRIEF, USUAL = 10, 100  # ms: what lasts no longer than the first is shown for t
 
 
 def is_animation(path: AnyPath) -> bool:
-    """Whether a .png, .webp or .avif says in its header that it moves; False if it cannot be read."""
-    moves = _MOVES.get(Path(path).suffix.lower())
-    return moves is not None and moves(head(path, HEAD_BYTES))
+    """Whether it is a PNG, WebP or AVIF, by its content, whose header says that it moves; False if it is unreadable."""
+    begin = head(path, HEAD_BYTES)
+    return _png_moves(begin) or _webp_moves(begin) or _avif_moves(begin)
 
 
 def is_foreign(path: AnyPath) -> bool:
@@ -55,8 +54,8 @@ def head(path: AnyPath, size: int) -> bytes:
 
 def readable(path: AnyPath) -> str:
     """The file that ffmpeg reads in place of `path`: itself, or a copy of its pictures. Raises: VideoError."""
-    is_moving = Path(path).suffix.lower() in (".webp", ".avif") and is_animation(path)
-    if not is_moving and not is_foreign(path):
+    begin = head(path, HEAD_BYTES)
+    if not (_webp_moves(begin) or _avif_moves(begin) or is_foreign(path)):
         return os.fspath(path)
     status = os.stat(path)
     return str(_copy(os.path.abspath(path), status.st_mtime_ns, status.st_size))
@@ -78,7 +77,6 @@ def _avif_moves(begin: bytes) -> bool:
 
 
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"avif")  # brands of stills (ISO/IEC 23008-12)
-_MOVES: dict[str, Callable[[bytes], bool]] = {".png": _png_moves, ".webp": _webp_moves, ".avif": _avif_moves}
 
 
 @functools.cache

@@ -124,6 +124,19 @@ def test_an_animation_is_a_video_with_the_times_of_its_pictures(tools, tmp_path,
     assert np.abs(whole[:, 0, 0, 0].astype(int) - levels[: len(whole)]).max() <= 2 and len(whole) >= 5
 
 
+def test_an_animation_is_known_by_what_is_in_it(tools, tmp_path, numbered, levels_of):
+    first, *rest = (Image.fromarray(frame) for frame in numbered(14))
+    forms = {"WEBP": ("gif", "mp4", "png"), "AVIF": ("gif", "mp4", "webp"), "PNG": ("gif", "jpg", "mp4")}
+    options = {"save_all": True, "append_images": rest, "duration": 42, "lossless": True, "quality": 100}
+    for form, suffixes in forms.items():
+        for suffix in suffixes:
+            first.save(tmp_path / f"{form}.{suffix}", form, **options)
+    planned = of(tmp_path)
+    assert len(planned.clips) == 9 and not planned.failures and {clip.num_frames for clip in planned.clips} == {13}
+    for clip in planned.clips:
+        assert levels_of(video.decode(clip.source, fps=None), 14) == list(range(14)), clip.source
+
+
 def test_an_animation_keeps_its_alpha(tools, tmp_path):
     half = np.full((32, 48, 4), 90, np.uint8)
     half[:, 24:, 3] = 0
