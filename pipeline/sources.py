@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from infra.errors import printable
 from pipeline import image, video
+from pipeline.video.animation import head
 from pipeline.video.frames import listed
 
 DEMO_CLIPS = ("bikes", "bigbuckbunny", "carphone_pristine")
@@ -26,11 +27,16 @@ VIDEO_SUFFIXES = frozenset(
     | {".3g2", ".asf", ".f4v", ".divx", ".xvid", ".qt", ".ogm", ".ogx", ".nut", ".ivf", ".obu", ".dv", ".rm", ".rmvb"}
     | {".m1v", ".m2v", ".mpv", ".mpe", ".m2p", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".vc1", ".mjpeg"}
     | {".mjpg", ".m2t", ".tp", ".trp", ".tod", ".mod", ".evo", ".wtv", ".dvr-ms", ".mk3d", ".apng", ".f4p", ".m4p"}
+    | {".3gpp", ".3gpp2", ".mp4v", ".mpg4", ".mqv", ".movie", ".mj2", ".mpeg2", ".mpg2", ".mpv2", ".vro", ".mpegts"}
+    | {".ssif", ".h263", ".av1", ".mjp"}
 )
+# Videos if they begin as MPEG program or transport streams, VCD or MP4 do. Else they are data, PostScript and the like.
+MAYBE_SUFFIXES = frozenset({".dat", ".ps", ".rec", ".m4s"})
+_STREAM = re.compile(rb"\x00\x00\x01[\xb3\xba]|G.{187}G|RIFF.{4}CDXA|.{4}[fs]typ", re.DOTALL)
 # What is a video to other programs and is not read here: formats of their own, and lists of other files.
 OTHER_SUFFIXES = frozenset(
     {".swf", ".braw", ".r3d", ".ari", ".crm", ".bik", ".smk", ".insv", ".lrv", ".amv", ".roq", ".mvi", ".nsv", ".ismv"}
-    | {".m3u8", ".mpd", ".f4m", ".vdr", ".cine", ".viv", ".fli", ".flc", ".wrf"}
+    | {".m3u8", ".mpd", ".f4m", ".vdr", ".cine", ".viv", ".fli", ".flc", ".wrf", ".gxf"}
 )
 # Folders that systems and programs make beside a user's own, for themselves. A user's own may begin with @ or #, too.
 CLUTTER = re.compile(
@@ -162,7 +168,7 @@ def _walk(top: Path, root: PurePosixPath) -> Iterator[Video | Still | Failure | 
         folders.intersection_update(entries)
         images = {e for e in entries if image.is_image(e)}
         moving = {e for e in entries if e.suffix.lower() in image.IMAGE_SUFFIXES and video.is_animation(e)}
-        videos = {e for e in entries if e.suffix.lower() in VIDEO_SUFFIXES} | moving
+        videos = {e for e in entries if e.suffix.lower() in VIDEO_SUFFIXES or _is_stream(e)} | moving
         videos -= folders | images
         frames, others = _frames(path, folders | videos)
         if frames:
@@ -178,6 +184,10 @@ def _walk(top: Path, root: PurePosixPath) -> Iterator[Video | Still | Failure | 
         yield from (_left_out(entry, entry in folders) for entry in sorted(left_out))
         used = (folders - left_out) | videos | (images - covers)
         stack += [(e, relative / e.name) for e in reversed(entries) if e in used]
+
+
+def _is_stream(path: Path) -> bool:
+    return path.suffix.lower() in MAYBE_SUFFIXES and bool(_STREAM.match(head(path, 192)))
 
 
 def _left_out(path: Path, is_folder: bool) -> Note:

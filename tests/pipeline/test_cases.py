@@ -540,15 +540,30 @@ def test_rarer_endings(tools, make, ffmpeg, tmp_path):
         "tod": ("-c:v", "mpeg2video", "-f", "mpeg"),
         "apng": ("-f", "apng"),
         "png": ("-f", "apng"),
+        "3gpp": ("-c", "copy", "-f", "3gp"),
+        "mp4v": ("-c", "copy", "-f", "mp4"),
+        "m4s": ("-c", "copy", "-f", "mp4"),
+        "MOVIE": ("-c", "copy", "-f", "mov"),
+        "mpeg2": ("-c:v", "mpeg2video", "-f", "vob"),
+        "mpv2": ("-c:v", "mpeg2video", "-f", "mpeg2video"),
+        "vro": ("-c:v", "mpeg2video", "-f", "vob"),
+        "ps": ("-c:v", "mpeg2video", "-f", "vob"),
+        "DAT": ("-c:v", "mpeg1video", "-f", "vcd"),
+        "mpegts": ("-c", "copy", "-f", "mpegts"),
+        "rec": ("-c", "copy", "-f", "mpegts"),
+        "mjp": ("-c:v", "mjpeg", "-f", "mjpeg"),
     }
     for ending, args in endings.items():
         ffmpeg("-i", base, *args, folder / f"v.{ending}")
     (folder / "old.swf").write_bytes(b"FWS" + bytes(100))
+    (folder / "table.dat").write_bytes(bytes(1000))
+    (folder / "page.ps").write_bytes(b"%!PS-Adobe-3.0")
     found, said, planned = clips_of(folder, ClipSpec())
     assert not said and {Path(clip.source).suffix[1:] for clip in planned.clips} == set(endings)
     shown = {Path(plan.source).suffix[1:]: read(clip) for plan, clip in zip(planned.clips, found, strict=True)}
-    assert shown.pop("mjpeg")[:12] == list(range(12))  # which says no rate: 25 is taken
-    assert list(shown.values()) == [list(range(13))] * (len(endings) - 1)
+    for ending in ("mjpeg", "mjp"):
+        assert shown.pop(ending)[:12] == list(range(12))  # which says no rate: 25 is taken
+    assert shown == {ending: list(range(13)) for ending in shown}
     (note,) = planned.notes
     assert "old.swf: is in no video format that is read here; convert it to mp4" in note.line
 
