@@ -45,9 +45,12 @@ CLUTTER = re.compile(
     re.IGNORECASE,
 )
 SMALL_COPIES = re.compile(r"\.?(thumb|thumbnail|preview|prox[iy]e?)s?", re.IGNORECASE)  # of what lies beside the folder
-# What players and shops put beside a video: its cover, by its own name, after the video's name, or with a number.
+# What players and shops put beside a video: its cover, by its own name, after the video's name, or with a number. Media
+# servers add their artwork, also that of a season.
 COVER = re.compile(
-    r"(cover|folder|poster|front|back|thumb|thumbnail|preview|banner|fanart|landscape|albumart\w*)s?[-_ ]?\d*",
+    r"(season[-_ ]?(\d+|all|specials?)[-_ ])?"
+    r"(cover|folder|poster|front|back|thumb|thumbnail|preview|banner|(extra)?fanart|landscape|albumart\w*"
+    r"|(clear)?logo|clearart|disc(art)?|backdrop|keyart|characterart)s?[-_ ]?\d*",
     re.IGNORECASE,
 )
 FEW = 8  # numbered images; fewer are no frames of one clip

@@ -494,6 +494,32 @@ def test_images_beside_videos(tmp_path, lavfi):
     assert "thumbs: left out as small copies" in thumbs and not planned.failures
 
 
+def test_artwork_of_media_servers_beside_videos(tmp_path, lavfi):
+    art = (
+        "backdrop.jpg",
+        "characterart.png",
+        "clearart.png",
+        "clearlogo.png",
+        "disc.png",
+        "discart.png",
+        "fanart1.jpg",
+    )
+    art += (
+        "extrafanart.jpg",
+        "keyart.jpg",
+        "logo.png",
+        "season01-poster.jpg",
+        "season-all-banner.jpg",
+        "a-clearlogo.png",
+    )
+    save(tmp_path / "in", *art, "season.jpg", "logos at night.png", "season01.jpg")
+    lavfi(tmp_path / "in" / "a.mkv", "testsrc=s=64x48:r=24", 13)
+    planned = of(tmp_path / "in")
+    assert names_of(planned) == [("a.mkv", 13), ("logos at night.png", 1), ("season.jpg", 1), ("season01.jpg", 1)]
+    (note,) = planned.notes
+    assert f"and {len(art) - 3} more left out as covers of what lies beside them" in note.line
+
+
 def test_ids_have_no_frame_number(tmp_path):
     import hashlib
 
