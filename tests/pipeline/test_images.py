@@ -332,6 +332,29 @@ def test_colour_profiles_become_srgb(tmp_path):
         assert is_like(image.read(tmp_path / name), CORNERS, 1), name
 
 
+def test_hdr_images_are_told_of(tmp_path):
+    for transfer in (13, 16, 18):  # sRGB, PQ and HLG
+        nclx = {
+            "color_primaries": 9,
+            "transfer_characteristics": transfer,
+            "matrix_coefficients": 9,
+            "full_range_flag": 1,
+        }
+        pillow_heif.from_pillow(Image.fromarray(blocks())).save(str(tmp_path / f"{transfer}.heic"), **nclx)
+        Image.fromarray(blocks()).save(tmp_path / "a.png")
+        raw = (tmp_path / "a.png").read_bytes()
+        (tmp_path / f"{transfer}.png").write_bytes(raw[:33] + packed(b"cICP", bytes([9, transfer, 0, 1])) + raw[33:])
+        Image.fromarray(blocks()).save(tmp_path / "a.avif")
+        raw = (tmp_path / "a.avif").read_bytes()
+        at = raw.index(b"colrnclx") + 8
+        (tmp_path / f"{transfer}.avif").write_bytes(raw[: at + 2] + bytes([0, transfer]) + raw[at + 4 :])
+    planned = of(tmp_path)
+    assert len(planned.clips) == 11 and not planned.failures
+    names = [f"{transfer}.{suffix}" for transfer in (16, 18) for suffix in ("avif", "heic", "png")]
+    said = "is an HDR image, which is not turned into SDR: its colours will be pale; export it in SDR"
+    assert [note.line for note in planned.notes] == [f"{tmp_path / name}: {said}" for name in names]
+
+
 # ---- what is refused
 
 
