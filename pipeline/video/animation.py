@@ -1,7 +1,7 @@
 """Image files that move: which they are, and a copy as a video of those that ffmpeg cannot read in every version.
 
 ffmpeg reads GIF and APNG. Pillow reads WebP and AVIF, and their pictures go into a .mov without loss. So does the one
-picture of a HEIC, an AVIF or a PPM that is a frame of a folder.
+picture of a HEIC, an AVIF, a PPM or a TIFF of rare packing that is a frame of a folder.
 """
 
 import atexit
@@ -37,8 +37,22 @@ def is_animation(path: AnyPath) -> bool:
 def is_foreign(path: AnyPath) -> bool:
     """Whether it is a still image, by its header, that not every ffmpeg can read."""
     begin = head(path, HEAD_BYTES)
+    if begin[:4] in (b"II*\0", b"MM\0*"):
+        return _is_foreign_tiff(path)
     is_heif = begin[4:8] == b"ftyp" and begin[8:12] in _HEIF and not _avif_moves(begin)
     return is_heif or bool(re.match(rb"P[1-6]\s", begin))
+
+
+def _is_foreign_tiff(path: AnyPath) -> bool:
+    """By how it is packed; ffmpeg gives black for JPEG. What has more than 8 bits is ffmpeg's in any case."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["TIFF"]) as image:
+            bits = image.tag_v2.get(_BITS, (1,))
+            return image.info.get("compression") in _PACKINGS and max(bits) <= 8
+    except Exception:  # Pillow's readers raise of all kinds
+        return False
 
 
 def head(path: AnyPath, size: int) -> bytes:
@@ -76,6 +90,8 @@ def _avif_moves(begin: bytes) -> bool:
     return begin[4:8] == b"ftyp" and b"avis" in (begin[i : i + 4] for i in (8, *range(16, min(size, len(begin)), 4)))
 
 
+_PACKINGS = ("jpeg", "tiff_jpeg", "lzma", "webp", "zstd")  # Pillow's names
+_BITS = 258  # tag of TIFF 6.0
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"avif")  # brands of stills (ISO/IEC 23008-12)
 
 

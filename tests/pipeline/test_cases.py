@@ -426,6 +426,20 @@ def test_frames_of_every_format_of_images(tools, tmp_path, suffix):
     assert "are the frames of one clip" in planned.notes[0].line
 
 
+@pytest.mark.parametrize("packing", ["jpeg", "zstd", "lzma", "tiff_lzw"])
+def test_frames_of_tiff_are_read_however_they_are_packed(tools, tmp_path, packing):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number, frame in enumerate(numbered(14)):
+        turned = Image.fromarray(np.ascontiguousarray(STORED[6](frame)))
+        turned.save(
+            tmp_path / f"{number}.tif", compression=packing, exif=exif, **({"quality": 95} if packing == "jpeg" else {})
+        )
+    found, said, _ = clips_of(tmp_path)
+    assert [read(clip) for clip in found] == [list(range(13))] and not said
+    assert np.abs(bars(found[0]) - BARS).max() <= 12
+
+
 def test_a_frame_of_another_size_costs_its_clips_alone(tools, tmp_path):
     images(tmp_path, [f"{n:04d}.png" for n in range(60)], numbered(60))
     images(tmp_path, ["0017.png"], numbered(1, 48, 32))
