@@ -1,7 +1,7 @@
 """Image files that move: which they are, and a copy as a video of those that ffmpeg cannot read in every version.
 
 ffmpeg reads GIF and APNG. Pillow reads WebP and AVIF, and their pictures go into a .mov without loss. So does the one
-picture of a HEIC, an AVIF, a PPM or a TIFF of rare packing that is a frame of a folder.
+picture of a frame that ffmpeg does not read as it is seen, such as a HEIC or one with an ICC profile.
 """
 
 import atexit
@@ -35,22 +35,25 @@ def is_animation(path: AnyPath) -> bool:
 
 
 def is_foreign(path: AnyPath) -> bool:
-    """Whether it is a still image, by its header, that not every ffmpeg can read."""
+    """Whether it is a still image, by its content, that not every ffmpeg reads, or reads with the colours of its ICC
+    profile."""
     begin = head(path, HEAD_BYTES)
-    if begin[:4] in (b"II*\0", b"MM\0*"):
-        return _is_foreign_tiff(path)
+    if begin.startswith(_USUAL):
+        return _is_beyond_ffmpeg(path)
     is_heif = begin[4:8] == b"ftyp" and begin[8:12] in _HEIF and not _avif_moves(begin)
     return is_heif or bool(re.match(rb"P[1-6]\s", begin))
 
 
-def _is_foreign_tiff(path: AnyPath) -> bool:
-    """By how it is packed; ffmpeg gives black for JPEG. What has more than 8 bits is ffmpeg's in any case."""
+def _is_beyond_ffmpeg(path: AnyPath) -> bool:
+    """By an ICC profile, or how a TIFF is packed: ffmpeg gives black for JPEG. Of more than 8 bits a TIFF is ffmpeg's
+    in any case."""
     from PIL import Image
 
     try:
-        with Image.open(path, formats=["TIFF"]) as image:
-            bits = image.tag_v2.get(_BITS, (1,))
-            return image.info.get("compression") in _PACKINGS and max(bits) <= 8
+        with Image.open(path, formats=["PNG", "JPEG", "WEBP", "TIFF"]) as image:
+            is_deep = max(getattr(image, "tag_v2", {}).get(_BITS, (1,))) > 8
+            is_hard = image.info.get("icc_profile") or image.info.get("compression") in _PACKINGS
+            return bool(is_hard) and not is_deep and not is_animation(path)
     except Exception:  # Pillow's readers raise of all kinds
         return False
 
@@ -92,6 +95,7 @@ def _avif_moves(begin: bytes) -> bool:
 
 _PACKINGS = ("jpeg", "tiff_jpeg", "lzma", "webp", "zstd")  # Pillow's names
 _BITS = 258  # tag of TIFF 6.0
+_USUAL = (b"\x89PNG", b"\xff\xd8", b"RIFF", b"II*\0", b"MM\0*")  # how files begin that ffmpeg reads, as a rule
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"avif")  # brands of stills (ISO/IEC 23008-12)
 
 
@@ -122,7 +126,9 @@ def _copy(path: str, mtime_ns: int, size: int) -> Path:
         return place
     try:
         if is_foreign(path):
-            _write(place, Image.fromarray(still.read_rgba(path)[0]), 1)
+            (picture,) = still.read_rgba(path)
+            is_opaque = bool((picture[..., 3] == 255).all())
+            _write(place, Image.fromarray(picture[..., :3] if is_opaque else picture), 1)
             return _kept(place)
         with Image.open(path, formats=["WEBP", "AVIF"]) as image:
             count = int(getattr(image, "n_frames", 1))
@@ -151,7 +157,9 @@ def _write(place: Path, image: Any, count: int) -> None:
 
     has_alpha = image.has_transparency_data
     with av.open(str(place), "w", format="mov") as container:
-        stream = container.add_stream("png", rate=Fraction(TICKS), options={"compression_level": "1"})
+        stream = container.add_stream(
+            "png", rate=Fraction(TICKS), options={"compression_level": "1" if count > 1 else "0"}
+        )
         stream.width, stream.height = image.size
         stream.pix_fmt = "rgba" if has_alpha else "rgb24"
         stream.codec_context.time_base = stream.time_base = Fraction(1, TICKS)

@@ -355,6 +355,16 @@ def test_hdr_images_are_told_of(tmp_path):
     assert [note.line for note in planned.notes] == [f"{tmp_path / name}: {said}" for name in names]
 
 
+def test_frames_have_the_colours_of_their_profile(tools, tmp_path):
+    linear, shown = profile(SRGB_XYZ, 1.0), encoded(CORNERS / 255)
+    for name, options in {"png": {}, "tif": {}, "webp": {"lossless": True}, "jpg": {"quality": 98}}.items():
+        for number in range(2):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(blocks()).save(tmp_path / name / f"{number}.{name}", icc_profile=linear, **options)
+        frames = video.decode(tmp_path / name)
+        assert frames.shape == (2, 32, 48, 3) and is_like(frames[1:], shown, 12 if name == "jpg" else 2), name
+
+
 # ---- what is refused
 
 
