@@ -146,6 +146,7 @@ def _copy(path: str, mtime_ns: int, size: int) -> Path:
 
 
 def _kept(place: Path) -> Path:
+    """The same copy; the oldest one goes if there are too many."""
     _copies.append(place)
     if len(_copies) > KEPT:
         _copies.pop(0).unlink(missing_ok=True)  # an ffmpeg that reads it has it open

@@ -12,7 +12,8 @@ from pipeline.video.errors import video_error
 from pipeline.video.ffmpeg import IMAGE_SUFFIXES, AnyPath
 
 FRAME_SUFFIXES = IMAGE_SUFFIXES | {".gif"}
-TIME = re.compile(r"\d{10}|(?<!\d)([01]\d|2[0-3])[-_.:h ][0-5]\d[-_.:m ][0-5]\d(?!\d)")  # in a name: a second
+# In a name, a second of the day, or one since 1970.
+TIME = re.compile(r"(?<!\d)(([01]\d|2[0-3])[-_.:h ][0-5]\d[-_.:m ][0-5]\d|1\d{9})(?!\d)")
 NAMED = 3  # files that are left out and named one by one
 
 
@@ -108,15 +109,16 @@ def _parted(files: Sequence[Path]) -> list[list[Path]]:
 def _are_seconds(parts: Sequence[Sequence[Path]]) -> bool:
     """Whether parts are the seconds of one clip, by names that are times: shot_00_00_01_040, 1305031102.175304.
 
-    Where the last numbers count 0, 1, 2, it takes more: one second after the other, as in 20230101101501-02.
+    With a date, as in 20230101101501-02, one second has to follow the other; without, the last numbers may not count.
     """
     names = [part[0].stem for part in parts]
-    counts = [[int(re.findall(r"\d+", file.stem)[-1]) for file in part] for part in parts]
-    if any(after - before != 1 for count in counts for before, after in pairwise(count)):
-        return bool(TIME.search(names[0]))
     seconds = [int(found[0]) for name in names if (found := re.findall(r"\d{14}", name))]
-    steps = [after - before for before, after in pairwise(seconds)]
-    return len(seconds) == len(names) and 2 * steps.count(1) > len(steps)
+    if len(seconds) == len(names):
+        steps = [after - before for before, after in pairwise(seconds)]
+        return 2 * steps.count(1) > len(steps)
+    counts = [[int(re.findall(r"\d+", file.stem)[-1]) for file in part] for part in parts]
+    is_counted = all(after - before == 1 for count in counts for before, after in pairwise(count))
+    return not is_counted and bool(TIME.search(names[0]))
 
 
 def _numbers(files: Sequence[Path]) -> list[int]:

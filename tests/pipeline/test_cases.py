@@ -450,6 +450,13 @@ def test_a_frame_of_another_size_costs_its_clips_alone(tools, tmp_path):
     ]
 
 
+def test_frames_of_ppm_in_text(tools, tmp_path):
+    for number, frame in enumerate(numbered(14)):
+        (tmp_path / f"{number}.ppm").write_text("P3\n96 64\n255\n" + " ".join(map(str, frame.ravel())))
+    found, said, _ = clips_of(tmp_path)
+    assert [read(clip) for clip in found] == [list(range(13))] and not said
+
+
 def test_a_frame_that_is_cut_off_says_so(tools, tmp_path):
     for number, frame in enumerate(numbered(14)):
         Image.fromarray(frame).save(tmp_path / f"{number:04d}.ppm")
@@ -504,6 +511,15 @@ def test_clips_of_their_own_are_not_joined(tmp_path, name):
     images(tmp_path, [name.format(one=one, n=n) + ".png" for one in (1, 3) for n in range(13)], numbered(26))
     (clip,) = plan([str(tmp_path)], ClipSpec()).clips
     assert video.frame_files(clip.source) == [tmp_path / (name.format(one=1, n=n) + ".png") for n in range(13)]
+
+
+def test_recordings_that_lack_a_frame_are_not_joined(tmp_path):
+    for name in ("8176120715{one}4_{n:03d}.png", "2023010110{one}500_{n:03d}.png"):
+        folder = tmp_path / name[:4]
+        images(folder, [name.format(one=one, n=n) for one in (10, 13) for n in range(14) if n != 5], numbered(26))
+        assert [file.name for file in video.frame_files(folder)] == [
+            name.format(one=10, n=n) for n in range(14) if n != 5
+        ]
 
 
 @pytest.mark.parametrize("every", [1, 7])
