@@ -144,6 +144,9 @@ def _image(found: Still, spec: ClipSpec) -> tuple[list[ClipPlan], int, list[str]
     if info.pictures > 1:
         cause = f"holds {info.pictures} pictures, and the first or main one is taken"
         lines.append(str(video.video_error(found.path, cause, "save each as a file of its own to train it")))
+    if info.is_hdr:
+        cause = "is an HDR image, which is not turned into SDR: its colours will be pale"
+        lines.append(str(video.video_error(found.path, cause, "export it in SDR")))
     return [ClipPlan(found.clip_id, found.path, 0, 1, FPS)], 1, lines
 
 

@@ -6,8 +6,10 @@ Pillow decodes them, here and nowhere else. What it would read wrongly, of TIFF 
 import functools
 import io
 import os
+import re
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +23,11 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from infra.errors import counted
 from pipeline import video
+from pipeline.video import animation
 from pipeline.video.errors import VideoError, video_error
 from pipeline.video.info import MAX_SIDE_PX, check_file, is_text, round_half_up
 
-IMAGE_SUFFIXES = video.IMAGE_SUFFIXES | {".jfif", ".jpe", ".ppm", ".pgm", ".pbm", ".heic", ".heif", ".hif", ".avif"}
+IMAGE_SUFFIXES = video.IMAGE_SUFFIXES
 # What is an image to other programs and is not read here: drawings, projects, and what cameras' sensors saw.
 OTHER_SUFFIXES = frozenset(
     {".svg", ".svgz", ".eps", ".psd", ".xcf", ".jp2", ".j2k", ".jxl", ".jxr", ".tga", ".exr", ".hdr", ".pfm", ".dds"}
@@ -34,6 +37,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "AVIF", "
 _MOVING = ("PNG", "WEBP", "GIF", "AVIF")  # those that may hold an animation
 _ORIENTATION, _PROFILE = 0x0112, 0x8773  # tags of EXIF and TIFF
 _BITS, _PHOTOMETRIC, _PLANAR, _SAMPLES = 258, 262, 284, 339  # tags of TIFF 6.0
+_HDR = re.compile(rb"colrnclx..\x00[\x10\x12]|cICP.[\x10\x12]", re.DOTALL)  # transfer 16 or 18 of ITU-T H.273
 _UPRIGHT = {  # EXIF 2.3, tag Orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -57,6 +61,7 @@ class ImageInfo:
     width: int
     height: int
     pictures: int = 1  # pages of a TIFF, pictures of a HEIC; the first or main one is the image
+    is_hdr: bool = False  # whether it says that its colours are PQ or HLG, which are read as if they were SDR's
 
 
 def is_image(path: str | os.PathLike[str]) -> bool:
@@ -64,7 +69,7 @@ def is_image(path: str | os.PathLike[str]) -> bool:
     suffix = Path(path).suffix.lower()
     if os.path.isdir(path):
         return False
-    if suffix in ("", ".gif", ".apng") or video.is_animation(path):
+    if suffix in ("", ".gif", ".apng") or (suffix in IMAGE_SUFFIXES and video.is_animation(path)):
         try:
             with _opened(path):
                 return True
@@ -84,7 +89,8 @@ def probe(path: str | os.PathLike[str]) -> ImageInfo:
         if image.format != "TIFF" and _orientation(image) >= 5:  # of a TIFF, Pillow tells and gives it upright
             width, height = height, width
         pictures = getattr(image, "n_frames", 1) if image.format in ("TIFF", "HEIF") else 1
-        return ImageInfo(os.fspath(path), width, height, pictures)
+        is_hdr = image.format in ("PNG", "HEIF", "AVIF") and _is_hdr(path)
+        return ImageInfo(os.fspath(path), width, height, pictures, is_hdr)
 
 
 def read(path: str | os.PathLike[str], max_height: int | None = None) -> np.ndarray:
@@ -117,6 +123,8 @@ def read_rgba(path: str | os.PathLike[str], max_height: int | None = None) -> np
 def _seen(path: str | os.PathLike[str]) -> Image.Image:
     """An image as it is seen: sRGB, upright, of mode RGB, or RGBA if it may be transparent. Raises: VideoError."""
     with _opened(path) as image:
+        if image.format == "PNG":
+            _check_sums(path)
         orientation = 1 if image.format == "TIFF" else _orientation(image)
         try:
             image.load()
@@ -182,6 +190,29 @@ def _formats() -> tuple[str, ...]:
     Image.init()
     pillow_heif.register_heif_opener()
     return _FORMATS
+
+
+def _is_hdr(path: str | os.PathLike[str]) -> bool:
+    """By the first colours in the header of a HEIC, an AVIF or a PNG; what comes later is of its gain map."""
+    begin = animation.head(path, animation.HEAD_BYTES).partition(b"IDAT")[0]
+    first = re.search(b"colr|cICP", begin)
+    return first is not None and bool(_HDR.match(begin, first.start()))
+
+
+def _check_sums(path: str | os.PathLike[str]) -> None:
+    """Raises: VideoError for a PNG one of whose critical chunks is not as its checksum says. Pillow looks at few."""
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(begin := file.read(8)) == 8:
+            left, kind = struct.unpack(">I4s", begin)
+            found = zlib.crc32(kind)
+            while left and (part := file.read(min(left, 1 << 20))):
+                left, found = left - len(part), zlib.crc32(part, found)
+            said = file.read(4)
+            if kind.isupper() and len(said) == 4 and found != int.from_bytes(said, "big"):
+                raise video_error(path, "is a damaged image (a checksum is wrong)", "copy or export it again")
+            if kind == b"IEND":
+                break
 
 
 def _check_size(path: str | os.PathLike[str], width: int, height: int) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from infra.errors import printable
 from pipeline import image, video
+from pipeline.video.animation import head
 from pipeline.video.frames import listed
 
 DEMO_CLIPS = ("bikes", "bigbuckbunny", "carphone_pristine")
@@ -26,18 +27,30 @@ VIDEO_SUFFIXES = frozenset(
     | {".3g2", ".asf", ".f4v", ".divx", ".xvid", ".qt", ".ogm", ".ogx", ".nut", ".ivf", ".obu", ".dv", ".rm", ".rmvb"}
     | {".m1v", ".m2v", ".mpv", ".mpe", ".m2p", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".vc1", ".mjpeg"}
     | {".mjpg", ".m2t", ".tp", ".trp", ".tod", ".mod", ".evo", ".wtv", ".dvr-ms", ".mk3d", ".apng", ".f4p", ".m4p"}
+    | {".3gpp", ".3gpp2", ".mp4v", ".mpg4", ".mqv", ".movie", ".mj2", ".mpeg2", ".mpg2", ".mpv2", ".vro", ".mpegts"}
+    | {".ssif", ".h263", ".av1", ".mjp"}
 )
+# Videos if they begin as MPEG program or transport streams, VCD or MP4 do. Else they are data, PostScript and the like.
+MAYBE_SUFFIXES = frozenset({".dat", ".ps", ".rec", ".m4s"})
+_STREAM = re.compile(rb"\x00\x00\x01[\xb3\xba]|G.{187}G|RIFF.{4}CDXA|.{4}[fs]typ", re.DOTALL)
 # What is a video to other programs and is not read here: formats of their own, and lists of other files.
 OTHER_SUFFIXES = frozenset(
     {".swf", ".braw", ".r3d", ".ari", ".crm", ".bik", ".smk", ".insv", ".lrv", ".amv", ".roq", ".mvi", ".nsv", ".ismv"}
-    | {".m3u8", ".mpd", ".f4m", ".vdr", ".cine", ".viv", ".fli", ".flc", ".wrf"}
+    | {".m3u8", ".mpd", ".f4m", ".vdr", ".cine", ".viv", ".fli", ".flc", ".wrf", ".gxf"}
 )
-# Folders that systems and programs make beside a user's own, for themselves.
-CLUTTER = re.compile(r"[@#$~].*|__MACOSX|lost\+found|System Volume Information|RECYCLER", re.IGNORECASE)
+# Folders that systems and programs make beside a user's own, for themselves. A user's own may begin with @ or #, too.
+CLUTTER = re.compile(
+    r"@(eaDir|tmp|Recycle|Recently-Snapshot|sharebin|SynoResource)|[#~]snapshot|#recycle|\$RECYCLE\.BIN|RECYCLER"
+    r"|System Volume Information|__MACOSX|lost\+found|Network Trash Folder|Temporary Items",
+    re.IGNORECASE,
+)
 SMALL_COPIES = re.compile(r"\.?(thumb|thumbnail|preview|prox[iy]e?)s?", re.IGNORECASE)  # of what lies beside the folder
-# What players and shops put beside a video: its cover, by its own name, after the video's name, or with a number.
+# What players and shops put beside a video: its cover, by its own name, after the video's name, or with a number. Media
+# servers add their artwork, also that of a season.
 COVER = re.compile(
-    r"(cover|folder|poster|front|back|thumb|thumbnail|preview|banner|fanart|landscape|albumart\w*)s?[-_ ]?\d*",
+    r"(season[-_ ]?(\d+|all|specials?)[-_ ])?"
+    r"(cover|folder|poster|front|back|thumb|thumbnail|preview|banner|(extra)?fanart|landscape|albumart\w*"
+    r"|(clear)?logo|clearart|disc(art)?|backdrop|keyart|characterart)s?[-_ ]?\d*",
     re.IGNORECASE,
 )
 FEW = 8  # numbered images; fewer are no frames of one clip
@@ -157,7 +170,8 @@ def _walk(top: Path, root: PurePosixPath) -> Iterator[Video | Still | Failure | 
         entries = [e for e in entries if e not in folders or not CLUTTER.fullmatch(e.name)]
         folders.intersection_update(entries)
         images = {e for e in entries if image.is_image(e)}
-        videos = {e for e in entries if e.suffix.lower() in VIDEO_SUFFIXES or video.is_animation(e)}
+        moving = {e for e in entries if e.suffix.lower() in image.IMAGE_SUFFIXES and video.is_animation(e)}
+        videos = {e for e in entries if e.suffix.lower() in VIDEO_SUFFIXES or _is_stream(e)} | moving
         videos -= folders | images
         frames, others = _frames(path, folders | videos)
         if frames:
@@ -175,6 +189,10 @@ def _walk(top: Path, root: PurePosixPath) -> Iterator[Video | Still | Failure | 
         stack += [(e, relative / e.name) for e in reversed(entries) if e in used]
 
 
+def _is_stream(path: Path) -> bool:
+    return path.suffix.lower() in MAYBE_SUFFIXES and bool(_STREAM.match(head(path, 192)))
+
+
 def _left_out(path: Path, is_folder: bool) -> Note:
     why = "left out as small copies of what lies beside it" if is_folder else "is in no video format that is read here"
     mend = "rename it if it is not" if is_folder else "convert it to mp4"
@@ -185,9 +203,11 @@ def _frames(folder: Path, beside: set[Path]) -> tuple[list[Path], list[Path]]:
     """The images of a folder that are the frames of one clip, and its others; both empty if each is an image.
 
     Frames are at least FEW, numbered alike, most of the folder's images, and of one size, by a few of their headers.
+    Images with their numbers, such as masks, are not counted, in however many sequences they are.
     """
     frames, others = video.numbered_images(folder)
-    if len(frames) < max(FEW, len(others) - 1):
+    numbers = {_last_number(frame) for frame in frames}
+    if len(frames) < max(FEW, sum(_last_number(other) not in numbers for other in others) - 1):
         return [], []
     if not {frame.stem for frame in frames}.isdisjoint(other.stem for other in beside):
         return [], []  # an image with a video's name is its cover
@@ -197,6 +217,11 @@ def _frames(folder: Path, beside: set[Path]) -> tuple[list[Path], list[Path]]:
             info = image.probe(frame)
             sizes.add((info.width, info.height))
     return (frames, others) if len(sizes) <= 1 else ([], [])
+
+
+def _last_number(picture: Path) -> str:
+    """As it stands in a name; "" for none."""
+    return next(iter(re.findall(r"\d+", picture.stem)[-1:]), "")
 
 
 def _frames_note(folder: Path, frames: list[Path]) -> Note:

@@ -4,6 +4,7 @@
 shards are the same, to the byte.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -95,11 +96,11 @@ def write_batch(batch: Batch, on_clip: OnClip = lambda clip_id: None) -> Written
 
 
 def _first_of_many(failures: Sequence[Failure]) -> Iterator[Failure]:
-    """Of a video with more than MANY clips that cannot be decoded, the first and a line on the others."""
+    """Each reason once. Of a video with more than MANY, the first and a line on the others."""
     for source, group in groupby(failures, lambda failure: failure.source):
         of_video = list(group)
-        if len(of_video) <= MANY:
-            yield from of_video
+        if len(reasons := dict.fromkeys(of_video)) <= MANY:
+            yield from reasons
         else:
             yield of_video[0]
             yield Failure(source, f"{printable(source)}: nor can {len(of_video) - 1} later clips of it be decoded")
@@ -123,8 +124,18 @@ def _videos(clips: Sequence[ClipPlan], max_height: int) -> Iterator[tuple[ClipPl
     ):
         batch = sorted(group, key=lambda clip: clip.start_frame)
         starts = [clip.start_frame for clip in batch]
-        decoded = video.decode_each(source, starts, num_frames=num_frames, fps=fps, max_height=max_height)
+        decoded = _decoded(source, starts, num_frames=num_frames, fps=fps, max_height=max_height)
         yield from zip(batch, decoded, strict=True)
+
+
+def _decoded(source: str, starts: Sequence[int], **how: Any) -> Iterator["np.ndarray | video.VideoError"]:
+    """The clips that begin at `starts`. In a folder, a frame that is of no use costs only the clips that it is in."""
+    while starts:
+        for frames in video.decode_each(source, starts, **how):
+            starts = starts[1:]
+            yield frames
+            if isinstance(frames, video.VideoError) and os.path.isdir(source):
+                break  # and begin anew behind it
 
 
 def _images(clips: Sequence[ClipPlan], max_height: int) -> Iterator[tuple[ClipPlan, "np.ndarray | video.VideoError"]]:

@@ -1,15 +1,16 @@
 """Image files that move: which they are, and a copy as a video of those that ffmpeg cannot read in every version.
 
-ffmpeg reads GIF and APNG. Pillow reads WebP and AVIF, and their pictures go into a .mov without loss.
+ffmpeg reads GIF and APNG. Pillow reads WebP and AVIF, and their pictures go into a .mov without loss. So does the one
+picture of a frame that ffmpeg does not read as it is seen, such as a HEIC or one with an ICC profile.
 """
 
 import atexit
 import functools
 import hashlib
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -28,41 +29,74 @@ BRIEF, USUAL = 10, 100  # ms: what lasts no longer than the first is shown for t
 
 
 def is_animation(path: AnyPath) -> bool:
-    """Whether a .png, .webp or .avif says in its header that it moves; False if it cannot be read."""
-    moves = _MOVES.get(Path(path).suffix.lower())
-    if moves is None or not os.path.isfile(path):  # opening a pipe would wait
+    """Whether it is a PNG, WebP or AVIF, by its content, whose header says that it moves; False if it is unreadable."""
+    begin = head(path, HEAD_BYTES)
+    return _png_moves(begin) or _webp_moves(begin) or _avif_moves(begin)
+
+
+def is_foreign(path: AnyPath) -> bool:
+    """Whether it is a still image, by its content, that not every ffmpeg reads, or reads with the colours of its ICC
+    profile."""
+    begin = head(path, HEAD_BYTES)
+    if begin.startswith(_USUAL):
+        return _is_beyond_ffmpeg(path)
+    is_heif = begin[4:8] == b"ftyp" and begin[8:12] in _HEIF and not _avif_moves(begin)
+    return is_heif or bool(re.match(rb"P[1-6]\s", begin))
+
+
+def _is_beyond_ffmpeg(path: AnyPath) -> bool:
+    """By an ICC profile, or how a TIFF is packed: ffmpeg gives black for JPEG. Of more than 8 bits a TIFF is ffmpeg's
+    in any case."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["PNG", "JPEG", "WEBP", "TIFF"]) as image:
+            is_deep = max(getattr(image, "tag_v2", {}).get(_BITS, (1,))) > 8
+            is_hard = image.info.get("icc_profile") or image.info.get("compression") in _PACKINGS
+            return bool(is_hard) and not is_deep and not is_animation(path)
+    except Exception:  # Pillow's readers raise of all kinds
         return False
+
+
+def head(path: AnyPath, size: int) -> bytes:
+    """The first `size` bytes of a file; b"" if it is no file or cannot be read."""
+    if not os.path.isfile(path):  # opening a pipe would wait
+        return b""
     try:
         with open(path, "rb") as file:
-            return moves(file.read(HEAD_BYTES))
+            return file.read(size)
     except (OSError, ValueError):
-        return False
+        return b""
 
 
 def readable(path: AnyPath) -> str:
-    """The file that ffmpeg reads in place of `path`: itself, or the copy of an animation. Raises: VideoError."""
-    if Path(path).suffix.lower() not in (".webp", ".avif") or not is_animation(path):
+    """The file that ffmpeg reads in place of `path`: itself, or a copy of its pictures. Raises: VideoError."""
+    begin = head(path, HEAD_BYTES)
+    if not (_webp_moves(begin) or _avif_moves(begin) or is_foreign(path)):
         return os.fspath(path)
     status = os.stat(path)
     return str(_copy(os.path.abspath(path), status.st_mtime_ns, status.st_size))
 
 
-def _png_moves(head: bytes) -> bool:
-    return head.startswith(b"\x89PNG") and b"acTL" in head.partition(b"IDAT")[0]
+def _png_moves(begin: bytes) -> bool:
+    return begin.startswith(b"\x89PNG") and b"acTL" in begin.partition(b"IDAT")[0]
 
 
-def _webp_moves(head: bytes) -> bool:
+def _webp_moves(begin: bytes) -> bool:
     """By the flag of the extended header (WebP container specification)."""
-    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:21]) and bool(head[20] & 2)
+    return begin[:4] == b"RIFF" and begin[8:16] == b"WEBPVP8X" and bool(begin[20:21]) and bool(begin[20] & 2)
 
 
-def _avif_moves(head: bytes) -> bool:
+def _avif_moves(begin: bytes) -> bool:
     """By its brands (ISO/IEC 14496-12): "avis" is an image sequence."""
-    size = int.from_bytes(head[:4], "big")
-    return head[4:8] == b"ftyp" and b"avis" in (head[i : i + 4] for i in (8, *range(16, min(size, len(head)), 4)))
+    size = int.from_bytes(begin[:4], "big")
+    return begin[4:8] == b"ftyp" and b"avis" in (begin[i : i + 4] for i in (8, *range(16, min(size, len(begin)), 4)))
 
 
-_MOVES: dict[str, Callable[[bytes], bool]] = {".png": _png_moves, ".webp": _webp_moves, ".avif": _avif_moves}
+_PACKINGS = ("jpeg", "tiff_jpeg", "lzma", "webp", "zstd")  # Pillow's names
+_BITS = 258  # tag of TIFF 6.0
+_USUAL = (b"\x89PNG", b"\xff\xd8", b"RIFF", b"II*\0", b"MM\0*")  # how files begin that ffmpeg reads, as a rule
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"avif")  # brands of stills (ISO/IEC 23008-12)
 
 
 @functools.cache
@@ -82,13 +116,20 @@ def _name(*parts: object) -> str:
 
 
 def _copy(path: str, mtime_ns: int, size: int) -> Path:
-    """The pictures of an animation, each with its duration, as PNG in a .mov."""
+    """The pictures of an image file, each with its duration, as PNG in a .mov."""
     from PIL import Image
+
+    from pipeline import image as still
 
     place = _folder(os.getpid()) / f"{_name(path, mtime_ns, size)}.mov"
     if place.is_file():
         return place
     try:
+        if is_foreign(path):
+            (picture,) = still.read_rgba(path)
+            is_opaque = bool((picture[..., 3] == 255).all())
+            _write(place, Image.fromarray(picture[..., :3] if is_opaque else picture), 1)
+            return _kept(place)
         with Image.open(path, formats=["WEBP", "AVIF"]) as image:
             count = int(getattr(image, "n_frames", 1))
             if image.width * image.height * count > MAX_PIXELS:
@@ -101,6 +142,11 @@ def _copy(path: str, mtime_ns: int, size: int) -> Path:
         place.unlink(missing_ok=True)
         said = printable(" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
         raise video_error(path, f"is an animation that cannot be read to its end ({said})", "export it again") from None
+    return _kept(place)
+
+
+def _kept(place: Path) -> Path:
+    """The same copy; the oldest one goes if there are too many."""
     _copies.append(place)
     if len(_copies) > KEPT:
         _copies.pop(0).unlink(missing_ok=True)  # an ffmpeg that reads it has it open
@@ -112,7 +158,9 @@ def _write(place: Path, image: Any, count: int) -> None:
 
     has_alpha = image.has_transparency_data
     with av.open(str(place), "w", format="mov") as container:
-        stream = container.add_stream("png", rate=Fraction(TICKS), options={"compression_level": "1"})
+        stream = container.add_stream(
+            "png", rate=Fraction(TICKS), options={"compression_level": "1" if count > 1 else "0"}
+        )
         stream.width, stream.height = image.size
         stream.pix_fmt = "rgba" if has_alpha else "rgb24"
         stream.codec_context.time_base = stream.time_base = Fraction(1, TICKS)

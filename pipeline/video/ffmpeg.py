@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.video.animation import AnyPath, is_animation, readable
+from pipeline.video.animation import AnyPath, head, is_animation, is_foreign, readable
 from pipeline.video.errors import VideoError, video_error
 
 ANSWER_TIMEOUT_S = 60.0  # for what it can
@@ -28,12 +28,18 @@ MAX_PIXELS = 1 << 26  # of one frame, 8192 x 8192; also of frames that turn out 
 PIPE_BYTES = 1 << 20  # between a command and this process: fewer, larger reads
 MAX_MESSAGES_BYTES = 1 << 20  # kept of what a command prints to stderr; the rest is read and dropped
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"}
+    | {".heic", ".heif", ".hif", ".avif"}
+)
 FORMATS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,gif,yuv4mpegpipe,mxf,image2,"  # what the suffixes stand for
     "h264,hevc,m4v,obu,ivf,nut,dv,rm,wtv,apng,mjpeg,vc1,h263,"  # and other plain containers and streams
     "png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,webp_pipe"  # images, where no name tells their kind
 )
+
+# How an image file begins, and what decodes it.
+_STILLS = {b"\x89PNG": "png", b"\xff\xd8": "mjpeg", b"RIFF": "webp", b"II*\0": "tiff", b"MM\0*": "tiff", b"BM": "bmp"}
 
 # `ulimit` before `exec` limits the command alone and needs no code between fork and exec. -d counts the memory that
 # a process may write to, so that address space which threads only reserve is free. macOS takes it and does nothing.
@@ -91,8 +97,8 @@ FILE = url("FILE")  # the one file of a graph, read or written: `ffmpeg_args` pu
 
 
 def is_still(path: AnyPath) -> bool:
-    """Whether it is an image file by its name, and not one that moves."""
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES and not is_animation(path)
+    """Whether ffmpeg reads it as an image: it is one by its name, does not move, and is not read from a copy."""
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES and not is_animation(path) and not is_foreign(path)
 
 
 def input_options(path: AnyPath) -> dict[str, str]:
@@ -100,6 +106,10 @@ def input_options(path: AnyPath) -> dict[str, str]:
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
     if is_still(path):
         options |= {"f": "image2", "pattern_type": "none"}  # else '%' in the name is read as a number pattern
+        if decoder := next((name for begin, name in _STILLS.items() if head(path, 4).startswith(begin)), None):
+            options["c:v"] = decoder  # else by the suffix, which may be wrong
+        if options.get("c:v") == "png":
+            options["err_detect"] = "crccheck+explode"  # else checksums are not looked at
     return options
 
 

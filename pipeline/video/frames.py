@@ -11,6 +11,9 @@ from infra.errors import printable
 from pipeline.video.errors import video_error
 from pipeline.video.ffmpeg import IMAGE_SUFFIXES, AnyPath
 
+FRAME_SUFFIXES = IMAGE_SUFFIXES | {".gif"}
+# In a name, a second of the day, or one since 1970.
+TIME = re.compile(r"(?<!\d)(([01]\d|2[0-3])[-_.:h ][0-5]\d[-_.:m ][0-5]\d|1\d{9})(?!\d)")
 NAMED = 3  # files that are left out and named one by one
 
 
@@ -70,14 +73,25 @@ def files_of(folder: AnyPath, suffixes: Collection[str]) -> list[Path]:
 
 def numbered_images(folder: AnyPath) -> tuple[list[Path], list[Path]]:
     """The longest sequence of numbered images of a folder, and its other images. Raises: VideoError."""
-    images = files_of(folder, IMAGE_SUFFIXES)
+    images = files_of(folder, FRAME_SUFFIXES)
     sequences: dict[str, list[Path]] = defaultdict(list)
     for file in images:
         if re.search(r"\d", file.stem):
             sequences[re.sub(r"\d+", "#", file.stem)].append(file)
-    frames = max((part for same in sequences.values() for part in _parted(same)), key=len, default=[])
+    parts = (part for same in sequences.values() for one in _by_suffix(same) for part in _parted(one))
+    frames = max(parts, key=len, default=[])
     chosen = set(frames)
     return frames, [file for file in images if file not in chosen]
+
+
+def _by_suffix(files: Sequence[Path]) -> list[list[Path]]:
+    """Names of one pattern as sequences: 1.jpg and 1.png are of two, the jpgs before their masks."""
+    if len({natural_key(file.stem) for file in files}) == len(files):
+        return [list(files)]
+    same: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(files, key=lambda file: file.suffix.lower() not in (".jpg", ".jpeg")):
+        same[file.suffix.lower()].append(file)
+    return list(same.values())
 
 
 def _parted(files: Sequence[Path]) -> list[list[Path]]:
@@ -87,9 +101,24 @@ def _parted(files: Sequence[Path]) -> list[list[Path]]:
         by_beginning[re.sub(r"\d+(?=\D*$)", "#", file.stem)].append(file)
     parts = [part for part in by_beginning.values() if len(part) > 1]
     last = [{re.findall(r"\d+", file.stem)[-1] for file in part} for part in parts]
-    if len(parts) > 1 and any(not one.isdisjoint(other) for one, other in pairwise(last)):
+    if len(parts) > 1 and any(not one.isdisjoint(other) for one, other in pairwise(last)) and not _are_seconds(parts):
         return parts
     return [list(files)]
+
+
+def _are_seconds(parts: Sequence[Sequence[Path]]) -> bool:
+    """Whether parts are the seconds of one clip, by names that are times: shot_00_00_01_040, 1305031102.175304.
+
+    With a date, as in 20230101101501-02, one second has to follow the other; without, the last numbers may not count.
+    """
+    names = [part[0].stem for part in parts]
+    seconds = [int(found[0]) for name in names if (found := re.findall(r"\d{14}", name))]
+    if len(seconds) == len(names):
+        steps = [after - before for before, after in pairwise(seconds)]
+        return 2 * steps.count(1) > len(steps)
+    counts = [[int(re.findall(r"\d+", file.stem)[-1]) for file in part] for part in parts]
+    is_counted = all(after - before == 1 for count in counts for before, after in pairwise(count))
+    return not is_counted and bool(TIME.search(names[0]))
 
 
 def _numbers(files: Sequence[Path]) -> list[int]:

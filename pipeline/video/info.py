@@ -63,7 +63,8 @@ def probe(path: AnyPath) -> VideoInfo:
         frames = Timeline(Fraction(1, 24), each, each, 0 * each, each, count, [], frozenset())
         first = probe(files[0])
         return replace(first, path=os.fspath(path), fps=FOLDER_FPS, duration_s=count / FOLDER_FPS, timeline=frames)
-    if is_text(check_file(path, "a video")):  # ffmpeg takes text for speech, subtitles or playlists
+    # ffmpeg takes text for speech, subtitles or playlists. A PPM may be text, too.
+    if is_text(check_file(path, "a video")) and not command.is_foreign(path):
         raise video_error(path, "is a text file, not a video", "give a video file")
     head, packets = container.read(path)
     messages = "\n".join(head["messages"]).encode()

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from orientations import STORED
 from PIL import Image
@@ -14,6 +15,7 @@ from pipeline import shards, video
 from pipeline.clips import ClipSpec, plan
 from pipeline.video import decoder, picture
 
+pillow_heif.register_heif_opener()
 BARS = [[235, 235, 235], [235, 235, 16], [16, 235, 235], [16, 235, 16], [235, 16, 235], [235, 16, 16], [16, 16, 235]]
 BARS = np.array([*BARS, [16, 16, 16]], np.uint8)
 X264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", 10, "-g", 12)
@@ -395,6 +397,141 @@ def test_frames_are_found_beside_what_else_lies_there(tools, tmp_path):
         assert line == f"{top / name}: {said} to train each as an image"
 
 
+@pytest.mark.parametrize(("suffix", "form"), [("jpg", "PNG"), ("jpg", "WEBP"), ("png", "JPEG"), ("webp", "BMP")])
+def test_frames_whose_suffix_is_another_formats(tools, tmp_path, suffix, form):
+    for number, frame in enumerate(numbered(14)):
+        Image.fromarray(frame).save(tmp_path / f"{number:05d}.{suffix}", format=form, quality=95)
+    found, said, _ = clips_of(tmp_path)
+    assert [read(clip) for clip in found] == [list(range(13))] and not said
+
+
+def test_folders_that_systems_make_are_skipped_and_no_others(tmp_path):
+    own = ("#1 trip", "$5", "@nasa", "snapshot", "~old")
+    made = ("#recycle", "#snapshot", "$RECYCLE.BIN", "@eaDir", "@Recycle", "@Recently-Snapshot", "@tmp", "__MACOSX")
+    for name in (*own, *made, ".@__thumb", "System Volume Information", "lost+found", "~snapshot"):
+        images(tmp_path / name, ["a.png"])
+    planned = plan([str(tmp_path)], ClipSpec())
+    assert tuple(Path(clip.source).parent.name for clip in planned.clips) == own
+    assert not planned.failures and not planned.notes
+
+
+@pytest.mark.parametrize("suffix", ["ppm", "pgm", "jfif", "jpe", "gif", "avif", "heic"])
+def test_frames_of_every_format_of_images(tools, tmp_path, suffix):
+    for number, frame in enumerate(numbered(14)):
+        one = Image.fromarray(frame[..., 0] if suffix == "pgm" else frame)
+        one.save(tmp_path / f"{number:04d}.{suffix}", **({} if suffix in ("ppm", "pgm", "gif") else {"quality": 95}))
+    found, said, planned = clips_of(tmp_path)
+    assert [read(clip) for clip in found] == [list(range(13))] and not said
+    assert np.abs(bars(found[0]) - (BARS[:, :1] if suffix == "pgm" else BARS)).max() <= 12
+    assert "are the frames of one clip" in planned.notes[0].line
+
+
+@pytest.mark.parametrize("packing", ["jpeg", "zstd", "lzma", "tiff_lzw"])
+def test_frames_of_tiff_are_read_however_they_are_packed(tools, tmp_path, packing):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number, frame in enumerate(numbered(14)):
+        turned = Image.fromarray(np.ascontiguousarray(STORED[6](frame)))
+        turned.save(
+            tmp_path / f"{number}.tif", compression=packing, exif=exif, **({"quality": 95} if packing == "jpeg" else {})
+        )
+    found, said, _ = clips_of(tmp_path)
+    assert [read(clip) for clip in found] == [list(range(13))] and not said
+    assert np.abs(bars(found[0]) - BARS).max() <= 12
+
+
+def test_a_frame_of_another_size_costs_its_clips_alone(tools, tmp_path):
+    images(tmp_path, [f"{n:04d}.png" for n in range(60)], numbered(60))
+    images(tmp_path, ["0017.png"], numbered(1, 48, 32))
+    found, said, _ = clips_of(tmp_path, ClipSpec(num_frames=5, stride=1))
+    assert [read(clip)[0] for clip in found] == [*range(13), *range(18, 56)]
+    assert said == [
+        f"{tmp_path / '0017.png'}: is 48x32 but the first frame is 96x64; give all frames of a folder the same size"
+    ]
+
+
+def test_frames_of_ppm_in_text(tools, tmp_path):
+    for number, frame in enumerate(numbered(14)):
+        (tmp_path / f"{number}.ppm").write_text("P3\n96 64\n255\n" + " ".join(map(str, frame.ravel())))
+    found, said, _ = clips_of(tmp_path)
+    assert [read(clip) for clip in found] == [list(range(13))] and not said
+
+
+def test_a_frame_that_is_cut_off_says_so(tools, tmp_path):
+    for number, frame in enumerate(numbered(14)):
+        Image.fromarray(frame).save(tmp_path / f"{number:04d}.ppm")
+    (tmp_path / "0007.ppm").write_bytes((tmp_path / "0006.ppm").read_bytes()[:9000])
+    found, said, _ = clips_of(tmp_path)
+    assert not found and f"{tmp_path / '0007.ppm'}: is an image that cannot be read to its end" in said[0]
+
+
+def test_gifs_that_move_are_no_frames(tools, tmp_path):
+    clip = [Image.fromarray(frame) for frame in numbered(14)]
+    for number in range(14):
+        clip[0].save(tmp_path / f"{number}.gif", save_all=True, append_images=clip[1:], duration=40)
+    planned = plan([str(tmp_path)], ClipSpec())
+    assert len(planned.clips) == 14 and {cut.num_frames for cut in planned.clips} == {13}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("{n:04d}", "{n:04d}_mask", "{n:04d}_edge", "{n:04d}_flow"),
+        ("S01E01_{n:03d}", "S01E02_{n:03d}", "S01E03_{n:03d}"),
+    ],
+)
+def test_several_sequences_beside_frames(tmp_path, names):
+    for name in names:
+        images(tmp_path, [name.format(n=n) + ".png" for n in range(14)])
+    planned = plan([str(tmp_path)], ClipSpec())
+    (clip,) = planned.clips
+    assert video.frame_files(clip.source) == [tmp_path / (names[0].format(n=n) + ".png") for n in range(14)]
+    (note,) = planned.notes
+    assert f"and {14 * (len(names) - 1) - 3} more left out, the 14 frames" in note.line
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"shot_00_00_{n // 5:02d}_{n % 5 * 200:03d}.png" for n in range(14)],  # mpv
+        [f"01-2023010110{15 + n // 8}{n % 8 // 2 + 56}-{n % 2:02d}.png" for n in range(14)],  # Motion
+        [f"{1305031100 + n // 10}.{n % 10 * 100000:06d}.png" for n in range(14)],
+    ],
+)
+def test_frames_named_by_times_are_one_clip(tmp_path, names):
+    images(tmp_path, names)
+    (clip,) = plan([str(tmp_path)], ClipSpec()).clips
+    assert video.frame_files(clip.source) == [tmp_path / name for name in names]
+
+
+@pytest.mark.parametrize(
+    "name", ["2023010110{one}500_{n:03d}", "8176120715{one}4_{n:03d}", "cam{one}_{n}0", "s01e0{one}_{n}"]
+)
+def test_clips_of_their_own_are_not_joined(tmp_path, name):
+    images(tmp_path, [name.format(one=one, n=n) + ".png" for one in (1, 3) for n in range(13)], numbered(26))
+    (clip,) = plan([str(tmp_path)], ClipSpec()).clips
+    assert video.frame_files(clip.source) == [tmp_path / (name.format(one=1, n=n) + ".png") for n in range(13)]
+
+
+def test_recordings_that_lack_a_frame_are_not_joined(tmp_path):
+    for name in ("8176120715{one}4_{n:03d}.png", "2023010110{one}500_{n:03d}.png"):
+        folder = tmp_path / name[:4]
+        images(folder, [name.format(one=one, n=n) for one in (10, 13) for n in range(14) if n != 5], numbered(26))
+        assert [file.name for file in video.frame_files(folder)] == [
+            name.format(one=10, n=n) for n in range(14) if n != 5
+        ]
+
+
+@pytest.mark.parametrize("every", [1, 7])
+def test_masks_of_the_same_names_beside_frames(tmp_path, every):
+    images(tmp_path, [f"{n:05d}.jpg" for n in range(14)])
+    images(tmp_path, [f"{n:05d}.png" for n in range(0, 14, every)], 255 - numbered(14))
+    found, said, planned = clips_of(tmp_path)
+    assert [read(clip) for clip in found] == [list(range(13))] and not said
+    (note,) = planned.notes
+    assert ".png" in note.line and "left out, the 14 frames 00000.jpg to 00013.jpg are one clip's" in note.line
+
+
 def test_sequences_and_gaps_are_told(tmp_path):
     images(tmp_path / "stereo", [f"left_{n:03d}.png" for n in range(14)])
     images(tmp_path / "stereo", [f"right_{n:03d}.png" for n in range(13)])
@@ -433,15 +570,30 @@ def test_rarer_endings(tools, make, ffmpeg, tmp_path):
         "tod": ("-c:v", "mpeg2video", "-f", "mpeg"),
         "apng": ("-f", "apng"),
         "png": ("-f", "apng"),
+        "3gpp": ("-c", "copy", "-f", "3gp"),
+        "mp4v": ("-c", "copy", "-f", "mp4"),
+        "m4s": ("-c", "copy", "-f", "mp4"),
+        "MOVIE": ("-c", "copy", "-f", "mov"),
+        "mpeg2": ("-c:v", "mpeg2video", "-f", "vob"),
+        "mpv2": ("-c:v", "mpeg2video", "-f", "mpeg2video"),
+        "vro": ("-c:v", "mpeg2video", "-f", "vob"),
+        "ps": ("-c:v", "mpeg2video", "-f", "vob"),
+        "DAT": ("-c:v", "mpeg1video", "-f", "vcd"),
+        "mpegts": ("-c", "copy", "-f", "mpegts"),
+        "rec": ("-c", "copy", "-f", "mpegts"),
+        "mjp": ("-c:v", "mjpeg", "-f", "mjpeg"),
     }
     for ending, args in endings.items():
         ffmpeg("-i", base, *args, folder / f"v.{ending}")
     (folder / "old.swf").write_bytes(b"FWS" + bytes(100))
+    (folder / "table.dat").write_bytes(bytes(1000))
+    (folder / "page.ps").write_bytes(b"%!PS-Adobe-3.0")
     found, said, planned = clips_of(folder, ClipSpec())
     assert not said and {Path(clip.source).suffix[1:] for clip in planned.clips} == set(endings)
     shown = {Path(plan.source).suffix[1:]: read(clip) for plan, clip in zip(planned.clips, found, strict=True)}
-    assert shown.pop("mjpeg")[:12] == list(range(12))  # which says no rate: 25 is taken
-    assert list(shown.values()) == [list(range(13))] * (len(endings) - 1)
+    for ending in ("mjpeg", "mjp"):
+        assert shown.pop(ending)[:12] == list(range(12))  # which says no rate: 25 is taken
+    assert shown == {ending: list(range(13)) for ending in shown}
     (note,) = planned.notes
     assert "old.swf: is in no video format that is read here; convert it to mp4" in note.line
 

@@ -124,6 +124,19 @@ def test_an_animation_is_a_video_with_the_times_of_its_pictures(tools, tmp_path,
     assert np.abs(whole[:, 0, 0, 0].astype(int) - levels[: len(whole)]).max() <= 2 and len(whole) >= 5
 
 
+def test_an_animation_is_known_by_what_is_in_it(tools, tmp_path, numbered, levels_of):
+    first, *rest = (Image.fromarray(frame) for frame in numbered(14))
+    forms = {"WEBP": ("gif", "mp4", "png"), "AVIF": ("gif", "mp4", "webp"), "PNG": ("gif", "jpg", "mp4")}
+    options = {"save_all": True, "append_images": rest, "duration": 42, "lossless": True, "quality": 100}
+    for form, suffixes in forms.items():
+        for suffix in suffixes:
+            first.save(tmp_path / f"{form}.{suffix}", form, **options)
+    planned = of(tmp_path)
+    assert len(planned.clips) == 9 and not planned.failures and {clip.num_frames for clip in planned.clips} == {13}
+    for clip in planned.clips:
+        assert levels_of(video.decode(clip.source, fps=None), 14) == list(range(14)), clip.source
+
+
 def test_an_animation_keeps_its_alpha(tools, tmp_path):
     half = np.full((32, 48, 4), 90, np.uint8)
     half[:, 24:, 3] = 0
@@ -319,6 +332,39 @@ def test_colour_profiles_become_srgb(tmp_path):
         assert is_like(image.read(tmp_path / name), CORNERS, 1), name
 
 
+def test_hdr_images_are_told_of(tmp_path):
+    for transfer in (13, 16, 18):  # sRGB, PQ and HLG
+        nclx = {
+            "color_primaries": 9,
+            "transfer_characteristics": transfer,
+            "matrix_coefficients": 9,
+            "full_range_flag": 1,
+        }
+        pillow_heif.from_pillow(Image.fromarray(blocks())).save(str(tmp_path / f"{transfer}.heic"), **nclx)
+        Image.fromarray(blocks()).save(tmp_path / "a.png")
+        raw = (tmp_path / "a.png").read_bytes()
+        (tmp_path / f"{transfer}.png").write_bytes(raw[:33] + packed(b"cICP", bytes([9, transfer, 0, 1])) + raw[33:])
+        Image.fromarray(blocks()).save(tmp_path / "a.avif")
+        raw = (tmp_path / "a.avif").read_bytes()
+        at = raw.index(b"colrnclx") + 8
+        (tmp_path / f"{transfer}.avif").write_bytes(raw[: at + 2] + bytes([0, transfer]) + raw[at + 4 :])
+    planned = of(tmp_path)
+    assert len(planned.clips) == 11 and not planned.failures
+    names = [f"{transfer}.{suffix}" for transfer in (16, 18) for suffix in ("avif", "heic", "png")]
+    said = "is an HDR image, which is not turned into SDR: its colours will be pale; export it in SDR"
+    assert [note.line for note in planned.notes] == [f"{tmp_path / name}: {said}" for name in names]
+
+
+def test_frames_have_the_colours_of_their_profile(tools, tmp_path):
+    linear, shown = profile(SRGB_XYZ, 1.0), encoded(CORNERS / 255)
+    for name, options in {"png": {}, "tif": {}, "webp": {"lossless": True}, "jpg": {"quality": 98}}.items():
+        for number in range(2):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(blocks()).save(tmp_path / name / f"{number}.{name}", icc_profile=linear, **options)
+        frames = video.decode(tmp_path / name)
+        assert frames.shape == (2, 32, 48, 3) and is_like(frames[1:], shown, 12 if name == "jpg" else 2), name
+
+
 # ---- what is refused
 
 
@@ -397,6 +443,20 @@ def test_cut_off(tmp_path, name):
     assert not written.entries and len(written.failures) == 1
 
 
+def test_a_png_whose_pixels_are_not_as_its_checksum_says(tools, tmp_path):
+    """It is not packed, so that another bit gives another colour and no error."""
+    folder, alone = tmp_path / "frames", tmp_path / "a.png"
+    save(folder, *(f"{n}.png" for n in range(14)))
+    Image.fromarray(blocks()).save(alone, compress_level=0)
+    raw = bytearray(alone.read_bytes())
+    raw[raw.index(b"IDAT") + 2000] ^= 64
+    for path in (alone, folder / "7.png"):
+        path.write_bytes(raw)
+    assert refusal(alone) == f"{alone}: is a damaged image (a checksum is wrong); copy or export it again"
+    with pytest.raises(video.VideoError, match=r"7\.png: is an image that ffmpeg cannot read to its end"):
+        video.decode(folder)
+
+
 def test_no_permission(tmp_path):
     path = tmp_path / "locked.png"
     Image.fromarray(blocks()).save(path)
@@ -465,6 +525,32 @@ def test_images_beside_videos(tmp_path, lavfi):
         f"{tmp_path / 'in'}: AlbumArtSmall.jpg, Folder.jpg, a-poster.jpg and 2 more left out as cov"
     )
     assert "thumbs: left out as small copies" in thumbs and not planned.failures
+
+
+def test_artwork_of_media_servers_beside_videos(tmp_path, lavfi):
+    art = (
+        "backdrop.jpg",
+        "characterart.png",
+        "clearart.png",
+        "clearlogo.png",
+        "disc.png",
+        "discart.png",
+        "fanart1.jpg",
+    )
+    art += (
+        "extrafanart.jpg",
+        "keyart.jpg",
+        "logo.png",
+        "season01-poster.jpg",
+        "season-all-banner.jpg",
+        "a-clearlogo.png",
+    )
+    save(tmp_path / "in", *art, "season.jpg", "logos at night.png", "season01.jpg")
+    lavfi(tmp_path / "in" / "a.mkv", "testsrc=s=64x48:r=24", 13)
+    planned = of(tmp_path / "in")
+    assert names_of(planned) == [("a.mkv", 13), ("logos at night.png", 1), ("season.jpg", 1), ("season01.jpg", 1)]
+    (note,) = planned.notes
+    assert f"and {len(art) - 3} more left out as covers of what lies beside them" in note.line
 
 
 def test_ids_have_no_frame_number(tmp_path):
