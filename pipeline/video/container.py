@@ -109,7 +109,7 @@ def serve() -> None:
                     if question["ask"] == "read"
                     else _decode(path, question["stream"], question["first"], question["stop"], logs)
                 )
-            except (av.error.FFmpegError, OSError, ValueError, MemoryError, OverflowError) as error:
+            except (av.error.FFmpegError, OSError, LookupError, ValueError, MemoryError, OverflowError) as error:
                 said = [text.strip() for level, _, text in logs if level <= av.logging.ERROR]
                 last = "Cannot allocate memory" if isinstance(error, MemoryError) else getattr(error, "strerror", "")
                 head, values = {"error": True, "messages": [*said[:50], last or type(error).__name__]}, np.zeros(0)
@@ -144,7 +144,8 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
         rows: list[list[int]] = []
         complaints: list[int] = []
         frame = None
-        for packet in container.demux(stream):
+        end = 0
+        for packet in _packets(container, stream):
             if (
                 frame is None
                 and len(rows) < FIRST_FRAME_PACKETS
@@ -156,6 +157,7 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
             said = len(logs)
             if not packet.size:
                 continue
+            end = max(end, (packet.pos or 0) + packet.size)
             times = [NO_TIME if time is None else time for time in (packet.pts, packet.dts, packet.duration)]
             late = index[packet.pos] - times[1] if packet.pos in index and times[1] != NO_TIME else 0
             unseen = packet.is_discard or (context.name == "vp8" and not memoryview(packet)[0] & 0x10)
@@ -168,10 +170,17 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
             lost = [entry.timestamp for entry in stream.index_entries[len(rows) :]]
             rows += [[time + late, time, 0, LOST, 0] for time in lost]
         head |= _header(container, stream, frame, colors)
+        head["unused"] = max(0.0, 1 - end / container.size) if head["format"] == "mpegts" and end else 0.0
         # What is said of a header is no damage of packets. Where there is no header, the first packets are read for it.
         is_hurt = complaints or (head["jumps"] and any(name == container.format.name for _, name, _ in logs))
         head["complaints"] = complaints if is_hurt else None
         return head, np.array(rows, np.int64).reshape(-1, 5).T
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """The packets of a stream. Behind the last one PyAV may fail, where another stream first appeared on the way."""
+    with contextlib.suppress(IndexError):
+        yield from container.demux(stream)
 
 
 def _main_stream(container: Any) -> Any:
@@ -266,7 +275,7 @@ def _decode(
         if units := _NO_PICTURE.get(context.name):
             strip = av.bitstream.BitStreamFilterContext(f"filter_units=remove_types={units}", stream)
         number = -1
-        for packet in container.demux(stream):
+        for packet in _packets(container, stream):
             number += bool(packet.size)
             if packet.size and not first <= number < stop:
                 if number < stop:

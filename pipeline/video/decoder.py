@@ -30,6 +30,7 @@ FRAME_TIMEOUT_S = 0.2  # what decoding may take for each frame, those before the
 MAX_CLIP_BYTES = 2 << 30  # in memory; 13 frames of 8K RGB have 1.2 GiB
 AHEAD = 64  # pictures that ffmpeg may have begun, and complained of, before those that it has given
 MISSING_S = 1.0  # by which a video may be shorter than it says
+MAX_UNUSED = 0.1  # of a recording's bytes, behind its last picture
 LAG_S = 60.0  # from a frame to the line that ffmpeg has printed before it
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # by the codec's name: the one that gives alpha
 MARGIN_S = 2.0  # before the first wanted picture, by which ffmpeg's clock may differ from the container's
@@ -54,6 +55,9 @@ def notes(info: VideoInfo) -> Iterator[str]:
     if info.announced_s > info.duration_s + MISSING_S and not info.timeline.part[-1:].any():
         there = f"says that it lasts {info.announced_s:.1f} s, and {info.duration_s:.1f} s can be decoded"
         yield str(video_error(info.path, there, "copy it again if it is cut off"))
+    if info.unused > MAX_UNUSED:
+        cause = f"holds no picture of the stream that is used in its last {100 * info.unused:.0f} %"
+        yield str(video_error(info.path, cause, "cut recordings that were joined, and give each as a file of its own"))
     if picture.is_hdr(info) and not picture.can_tone_map():
         cause = "is HDR, and this ffmpeg cannot turn its colours into those of SDR"
         yield str(video_error(info.path, f"{cause}: they will be pale", "use an ffmpeg with zscale (libzimg)"))

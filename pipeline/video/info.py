@@ -42,6 +42,7 @@ class VideoInfo:
     timeline: Timeline = field(repr=False, compare=False)
     stream: int = 0  # the one of the file's that is decoded
     announced_s: float = 0.0  # how long its header says that it lasts; 0: nothing
+    unused: float = 0.0  # the part of a transport stream's bytes that lies behind the last packet of this stream
     has_sure_times: bool = False  # whether every reader of its format gives a picture the same time
     crop: tuple[int, int, int, int] | None = None  # width, height, left, top of what is meant to be seen
     orientation: Orientation = UPRIGHT
@@ -95,7 +96,10 @@ def _info(path: AnyPath, head: dict[str, Any], packets: np.ndarray, messages: by
     frames = timeline(packets, tick_s, fps, may_jump=head["jumps"], complaints=head["complaints"])
     same = {
         name: head[name]
-        for name in ("pix_fmt", "codec", "has_alpha", "stream", "announced_s", "interlaced", "field_order", *COLORS)
+        for name in (
+            *("pix_fmt", "codec", "has_alpha", "stream", "announced_s", "unused", "interlaced", "field_order"),
+            *COLORS,
+        )
     }
     return VideoInfo(
         path=os.fspath(path),
