@@ -343,7 +343,7 @@ def _frames(
             while not is_given:  # the pictures that were decoded and are not wanted come before it
                 expected = matching.next
                 stamp_s, is_given = running.next_decoded()
-                number = matching.match(stamp_s)
+                number = matching.match(stamp_s, running.complaints > 0)
                 if number is not None and number > expected:
                     soundness.gone(range(expected, number))
             if running.complaints > complaints:
@@ -393,15 +393,17 @@ class _Matching:
         self._stamp_s = timeline.stamp * float(timeline.tick_s)
         steps = np.diff(self._stamp_s)
         self._near_s = 0.4 * float(np.min(steps, where=steps > 0, initial=0.04))
+        self._is_counted = info.is_counted
         self._late_s: float | None = None  # how far ffmpeg's clock is ahead of the container's
 
-    def match(self, stamp_s: float | None) -> int | None:
-        number = self._number(stamp_s)
+    def match(self, stamp_s: float | None, is_suspect: bool) -> int | None:
+        """Args: is_suspect: whether something was complained of, so that the first picture may be another one."""
+        number = self._number(stamp_s, is_suspect)
         if number is not None:
             self.next = number + 1
         return number
 
-    def _number(self, stamp_s: float | None) -> int | None:
+    def _number(self, stamp_s: float | None, is_suspect: bool) -> int | None:
         left = len(self._part) - self.next
         if stamp_s is None or left <= 0:
             return None
@@ -409,7 +411,8 @@ class _Matching:
             return self.next
         if self._late_s is None:  # the first: of a video that has it under another time, how much later that is
             late_s = stamp_s - float(self._stamp_s[0])
-            is_known = bool((np.abs(self._stamp_s - stamp_s) < self._near_s).any())
+            is_sure = is_suspect or not self._is_counted
+            is_known = is_sure and bool((np.abs(self._stamp_s - stamp_s) < self._near_s).any())
             self._late_s = 0.0 if is_known or abs(late_s) > MARGIN_S / 2 else late_s
         stamp_s -= self._late_s
         if abs(self._stamp_s[self.next] - stamp_s) < self._near_s:

@@ -44,6 +44,7 @@ class VideoInfo:
     announced_s: float = 0.0  # how long its header says that it lasts; 0: nothing
     unused: float = 0.0  # the part of a transport stream's bytes that lies behind the last packet of this stream
     has_sure_times: bool = False  # whether every reader of its format gives a picture the same time
+    is_counted: bool = False  # whether its container counts packets and tells no picture's time
     crop: tuple[int, int, int, int] | None = None  # width, height, left, top of what is meant to be seen
     orientation: Orientation = UPRIGHT
     interlaced: bool = False  # as its frames say
@@ -111,6 +112,7 @@ def _info(path: AnyPath, head: dict[str, Any], packets: np.ndarray, messages: by
         has_audio=head["audio"],
         timeline=frames,
         has_sure_times=head["format"].startswith(("mov", "matroska")),
+        is_counted=head["format"] == "avi",
         crop=crop,
         orientation=orientation,
         **same,

@@ -82,6 +82,7 @@ def every(count, start=0):
         ("a.vob", ("-c:v", "mpeg2video", "-q:v", 4, "-bf", 2, "-g", 12, "-f", "vob")),
         ("a.mpg", ("-c:v", "mpeg1video", "-q:v", 4, "-bf", 2, "-g", 12)),
         ("a.avi", ("-c:v", "mpeg4", "-bf", 2, "-q:v", 4)),
+        ("h.avi", (*X264, "-bf", 3)),
         ("a.m2v", ("-c:v", "mpeg2video", "-q:v", 4, "-bf", 2)),
     ],
 )
