@@ -328,8 +328,9 @@ def _frames(
         return
     given = _Given(info, max_height, alpha)
     matching = _Matching(info)
-    node = command.input_node(info.path, noautorotate=None, copyts=None, **given.decoder())[f"{info.stream}"]
-    node = node.filter("select", _selected(info, due, first, fps))
+    options = given.decoder() | ({"reinit_filter": 0} if picture.may_be_interlaced(info) else {})
+    node = command.input_node(info.path, noautorotate=None, copyts=None, **options)[f"{info.stream}"]
+    node = picture.progressive(node, info).filter("select", _selected(info, due, first, fps))
     node = given.output(node, fps_mode="passthrough")
     timeout_s = command.COMMAND_TIMEOUT_S + FRAME_TIMEOUT_S * stop
     last, at = None, first

@@ -202,6 +202,15 @@ def test_a_size_that_changes_in_mid_stream_is_scaled(tools, make, tmp_path):
     assert {clip.shape[1:3] for clip in found} == {(64, 96)}
 
 
+def test_no_interlaced_frame_is_lost_where_the_size_changes(tools, make, tmp_path):
+    args = (*X264, "-flags", "+ilme+ildct", "-vf", "setfield=tff", "-muxdelay", 0)
+    small = make("a.ts", numbered(20), 24, *args)
+    large = make("b.ts", numbered(30, 128, 96, 20), 24, *args, "-output_ts_offset", 20 / 24)
+    (tmp_path / "both.ts").write_bytes(small.read_bytes() + large.read_bytes())
+    found, said, _ = clips_of(tmp_path / "both.ts", ClipSpec(stride=13, fps=None))
+    assert [read(clip) for clip in found] == every(50) and not said
+
+
 def test_files_that_are_cut_off_say_so(tools, make, ffmpeg, tmp_path):
     whole = make("whole.mp4", numbered(78), 24, *X264, "-movflags", "+faststart")
     ffmpeg("-i", whole, "-c", "copy", tmp_path / "whole.mkv")
@@ -375,6 +384,50 @@ def test_interlaced_frames_are_made_whole(tools, make):
     assert np.median(combs) < 130
     plain = make("p.mkv", fields, 48, "-c:v", "mpeg2video", "-q:v", 2, "-pix_fmt", "yuv420p", *woven[:2], "-vf", "null")
     assert not video.probe(plain).interlaced and video.probe(path).interlaced
+
+
+@pytest.mark.parametrize("codec", ["mpeg2video", "libx264"])
+def test_interlaced_frames_behind_progressive_ones_are_made_whole(tools, make, tmp_path, codec):
+    fields = np.zeros((52, 64, 96, 3), np.uint8)
+    for number, field in enumerate(fields):
+        left = 8 * (number % 10)
+        field[16:48, left : left + 16] = 255
+    args = ("-c:v", codec, "-q:v", 2, "-pix_fmt", "yuv420p", "-muxdelay", 0)
+    one = make("one.ts", fields[:1].repeat(26, 0), 24, *args, "-vf", "setfield=prog")
+    woven = ("-vf", "tinterlace=interleave_top,setfield=tff", "-flags", "+ilme+ildct", "-output_ts_offset", 26 / 24)
+    other = make("other.ts", fields, 48, *args, *woven)
+    (tmp_path / "both.ts").write_bytes(one.read_bytes() + other.read_bytes())
+    frames = video.decode(tmp_path / "both.ts").astype(int)
+    combs = np.abs(frames[:, 20:44:2] - frames[:, 21:45:2]).max((1, 2, 3))
+    assert len(frames) >= 51 and np.median(combs[26:]) < 130
+    assert not video.probe(tmp_path / "both.ts").interlaced
+
+
+def test_progressive_frames_are_not_touched(tools, make):
+    """Pixel by pixel as ffmpeg alone gives them."""
+    for name, args in (
+        ("a.mp4", X264),
+        ("b.mkv", ("-c:v", "ffv1", "-pix_fmt", "yuv422p")),
+        ("c.avi", ("-c:v", "mpeg4")),
+    ):
+        path = make(name, numbered(26), 24, *args)
+        scale = "scale=96:64:flags=bicubic+accurate_rnd+full_chroma_int:in_color_matrix=bt601"
+        alone = [
+            video.ffmpeg_exe(),
+            "-v",
+            "error",
+            "-i",
+            path,
+            "-vf",
+            scale,
+            "-f",
+            "rawvideo",
+            "-pix_fmt",
+            "rgb24",
+            "-",
+        ]
+        raw = subprocess.run(list(map(str, alone)), capture_output=True, check=True).stdout
+        np.testing.assert_array_equal(video.decode(path), np.frombuffer(raw, np.uint8).reshape(26, 64, 96, 3))
 
 
 # ---- which stream, which files
