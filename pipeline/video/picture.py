@@ -9,6 +9,7 @@ from pipeline.video.info import VideoInfo, round_half_up
 
 HD_LINES = 720  # from which on a video that does not name its colours has those of HDTV
 PQ, HLG = 16, 18  # transfer characteristics of HDR, by ITU-T H.273
+BT2020 = 9  # matrix, by the same
 _MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020"}  # by the same
 WHITE_NITS = 203  # of HDR's graphics white, which becomes SDR's (ITU-R BT.2408)
 PEAK = 1000 / WHITE_NITS  # what becomes the brightest; above `KNEE` it is compressed
@@ -61,6 +62,9 @@ def filtered(node: Any, info: VideoInfo, max_height: int | None, *, alpha: bool 
         in the colours of a shrunk frame.
     """
     width, height = size(info, max_height)
+    transfer = "arib-std-b67" if info.transfer == HLG else "smpte2084"
+    if is_hdr(info) and info.matrix == BT2020:  # the frames may not say it, which the container does
+        node = node.filter("setparams", colorspace="bt2020nc", color_primaries="bt2020", color_trc=transfer)
     if info.crop:  # a newer ffmpeg has done it already
         wide, high, left, top = info.crop
         node = node.filter(
@@ -78,7 +82,7 @@ def filtered(node: Any, info: VideoInfo, max_height: int | None, *, alpha: bool 
     for name, *arguments in info.orientation.filters():
         node = node.filter(name, *arguments)
     if is_hdr(info) and can_tone_map():
-        given = {"tin": "arib-std-b67" if info.transfer == HLG else "smpte2084", "pin": "bt2020", "min": "bt2020nc"}
+        given = {"tin": transfer, "pin": "bt2020", "min": "bt2020nc"}
         node = (
             node.filter("format", "yuv444p12")
             .filter("zscale", t="linear", npl=WHITE_NITS, **given)

@@ -353,6 +353,21 @@ def test_hdr_becomes_sdr(tools, make, transfer):
     assert not said and not planned.notes
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_hdr_that_the_container_alone_names_becomes_sdr(tools, make, ffmpeg, suffix):
+    if not picture.can_tone_map():
+        pytest.skip("this ffmpeg has no zscale")
+    to_hdr = "zscale=tin=bt709:min=gbr:pin=bt709:rin=pc:t=smpte2084:m=bt2020nc:p=bt2020:r=tv:npl=203"
+    unsaid = "setparams=colorspace=unknown:color_primaries=unknown:color_trc=unknown"
+    x265 = ("-c:v", "libx265", "-x265-params", "log-level=none:crf=8", "-pix_fmt", "yuv420p10le")
+    silent = make("silent.mkv", numbered(20), 24, *x265, "-vf", f"{to_hdr},{unsaid}")
+    tags = ("-colorspace", "bt2020nc", "-color_primaries", "bt2020", "-color_trc", "smpte2084")
+    path = silent.with_name(f"named.{suffix}")
+    ffmpeg("-i", silent, "-c", "copy", *tags, "-movflags", "write_colr", path)
+    found, said, _ = clips_of(path)
+    assert not said and np.abs(bars(found[0]) - BARS).max() <= 24 and read(found[0]) == list(range(13))
+
+
 def test_hdr_without_the_filters_is_told(tools, make, monkeypatch):
     tags = "setparams=colorspace=bt2020nc:color_primaries=bt2020:color_trc=smpte2084"
     x265 = ("-c:v", "libx265", "-x265-params", "log-level=none", "-pix_fmt", "yuv420p10le")
