@@ -16,7 +16,7 @@ from pipeline.video import ffmpeg as command
 from pipeline.video.errors import VideoError, read_failure, telling_line, video_error
 from pipeline.video.ffmpeg import AnyPath
 from pipeline.video.frames import frame_files
-from pipeline.video.orientation import UPRIGHT, Orientation, clean_aperture, of_image, pixel_crop
+from pipeline.video.orientation import UPRIGHT, Orientation, clean_aperture, is_encrypted, of_image, pixel_crop
 from pipeline.video.timeline import Timeline, timeline
 
 FOLDER_FPS = 24.0  # a folder of frames has no clock; the paper's rate is taken
@@ -78,6 +78,8 @@ def probe(path: AnyPath) -> VideoInfo:
 
 
 def _info(path: AnyPath, head: dict[str, Any], packets: np.ndarray, messages: bytes) -> VideoInfo:
+    if head["format"].startswith("mov") and is_encrypted(path, head["stream"]):
+        raise video_error(path, "is encrypted (DRM)", "give a file without copy protection")
     width, height = head["width"], head["height"]
     is_image = command.is_still(path)
     if not (width and height):

@@ -225,6 +225,15 @@ def test_files_that_are_cut_off_say_so(tools, make, ffmpeg, tmp_path):
     assert "says that it lasts 3.2 s, and" in planned.notes[0].line
 
 
+def test_an_encrypted_file_is_one_line(tools, make, ffmpeg, tmp_path):
+    key = ("-encryption_scheme", "cenc-aes-ctr", "-encryption_key", "76a6c65c5ea762046bd749a2e632ccbb")
+    whole = make("whole.mp4", numbered(60), 24, *X264)
+    path = tmp_path / "drm.mp4"
+    ffmpeg("-i", whole, "-c", "copy", *key, "-encryption_kid", "a7e61c373e219033c21091fa607bf3b8", path)
+    found, said, _ = clips_of(path)
+    assert not found and said == [f"{path}: is encrypted (DRM); give a file without copy protection"]
+
+
 # ---- complaints that are about no picture
 
 
