@@ -81,8 +81,9 @@ def decode(
         max_height: pixels; a higher video is shrunk to it with its aspect kept, a lower one is left alone.
         alpha: whether the alpha channel is given too.
 
-    Returns: (T, H, W, 3) uint8 RGB, C-contiguous. Gray becomes three equal channels. Alpha is dropped. With `alpha`:
-        (T, H, W, 4) uint8 RGBA, straight alpha from 0, transparent, to 255, which it is where the file has none.
+    Returns: (T, H, W, 3) uint8 RGB, C-contiguous. Gray becomes three equal channels. What is transparent is laid
+        on white, but alpha of an AVI or of HDR is dropped. With `alpha`: (T, H, W, 4) uint8 RGBA, straight alpha from
+        0, transparent, to 255, which it is where the file has none.
     Raises: VideoError, also when fewer than `num_frames` are there, and for damage before the last frame, which ffmpeg
         covers with repeated or smeared ones; ValueError for numbers out of range.
     """
@@ -231,27 +232,24 @@ class _Decoding(command.Running):
 
 
 class _Given:
-    """How ffmpeg gives the frames of a file: RGB, or RGBA where alpha is asked for and is there."""
+    """How ffmpeg gives the frames of a file: RGB, or RGBA where alpha is there; not asked for, it is laid on white."""
 
     def __init__(self, info: VideoInfo, max_height: int | None, alpha: bool) -> None:
-        self._info, self._max_height = info, max_height
-        self._alpha, self._opaque = alpha and info.has_alpha, alpha and not info.has_alpha
+        self._info, self._max_height, self._is_asked = info, max_height, alpha
+        name = _ALPHA_DECODERS.get(info.codec)  # ffmpeg's own may leave alpha out
+        is_decodable = name is None or not info.has_alpha or command.has(command.ffmpeg_exe(), "decoders", name)
+        if alpha and info.has_alpha and not is_decodable:
+            cause = f"has an alpha channel, which this ffmpeg cannot decode (no decoder {name})"
+            raise video_error(info.path, cause, "use an ffmpeg with libvpx, or export it as a .mov")
+        if alpha and info.has_alpha and picture.is_hdr(info):
+            cause = "is HDR with an alpha channel, whose colours cannot be turned into those of SDR here"
+            raise video_error(info.path, cause, "export it in SDR")
+        may_be_laid = is_decodable and not picture.is_hdr(info) and not info.is_counted  # an AVI's alpha may be filler
+        self._alpha = info.has_alpha and (alpha or may_be_laid)
+        self.decoder = {"c:v": name} if self._alpha and name else {}  # options of the input
         width, height = picture.size(info, max_height)
         self._shape = (height, width, 3 + self._alpha)
         self.size = math.prod(self._shape)  # bytes
-        if self._alpha and picture.is_hdr(info):
-            cause = "is HDR with an alpha channel, whose colours cannot be turned into those of SDR here"
-            raise video_error(info.path, cause, "export it in SDR")
-
-    def decoder(self) -> dict[str, str]:
-        """Options of the input. ffmpeg's own decoders of VP8 and VP9 may leave alpha out."""
-        name = _ALPHA_DECODERS.get(self._info.codec)
-        if not self._alpha or name is None:
-            return {}
-        if not command.has(command.ffmpeg_exe(), "decoders", name):
-            cause = f"has an alpha channel, which this ffmpeg cannot decode (no decoder {name})"
-            raise video_error(self._info.path, cause, "use an ffmpeg with libvpx, or export it as a .mov")
-        return {"c:v": name}
 
     def output(self, node: Any, **options: Any) -> Any:
         """The graph that prints the frames of a node, as they are seen."""
@@ -261,7 +259,15 @@ class _Given:
     def frame(self, raw: bytes | bytearray) -> np.ndarray:
         """One printed frame, (H, W, 3) or, where alpha is asked for, (H, W, 4) uint8."""
         frame = np.frombuffer(raw, np.uint8).reshape(self._shape)
-        return np.dstack([frame, np.full(frame.shape[:2], 255, np.uint8)]) if self._opaque else frame
+        if self._is_asked:
+            return frame if self._alpha else np.dstack([frame, np.full(frame.shape[:2], 255, np.uint8)])
+        return _on_white(frame) if self._alpha else frame
+
+
+def _on_white(frame: np.ndarray) -> np.ndarray:
+    """(H, W, 4) RGBA, straight alpha -> (H, W, 3) RGB; both uint8."""
+    colors, alpha = frame[:, :, :3], frame[:, :, 3:].astype(np.uint16)
+    return ((colors * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 class _Soundness:
@@ -328,7 +334,7 @@ def _frames(
         return
     given = _Given(info, max_height, alpha)
     matching = _Matching(info)
-    options = given.decoder() | ({"reinit_filter": 0} if picture.may_be_interlaced(info) else {})
+    options = given.decoder | ({"reinit_filter": 0} if picture.may_be_interlaced(info) else {})
     node = command.input_node(info.path, noautorotate=None, copyts=None, **options)[f"{info.stream}"]
     node = picture.progressive(node, info).filter("select", _selected(info, due, first, fps))
     node = given.output(node, fps_mode="passthrough")

@@ -454,6 +454,34 @@ def test_progressive_frames_are_not_touched(tools, make):
         np.testing.assert_array_equal(video.decode(path), np.frombuffer(raw, np.uint8).reshape(26, 64, 96, 3))
 
 
+def test_what_is_transparent_is_laid_on_white(tools, tmp_path):
+    """The left half is transparent, and green below that."""
+    stored = np.dstack([numbered(1)[0], np.full((64, 96), 255, np.uint8)])[None].repeat(13, 0)
+    stored[:, :, :48] = (7, 99, 7, 0)
+    images = [Image.fromarray(frame) for frame in stored]
+    for number, image in enumerate(images):
+        image.putpixel((95, number), (0, 0, 0, 255))  # else equal ones become one
+    given = ["-f", "rawvideo", "-pix_fmt", "rgba", "-s", "96x64", "-framerate", "24", "-i", "pipe:0"]
+    raw = b"".join(image.tobytes() for image in images)
+    prores = ("-c:v", "prores_ks", "-profile:v", "4444", "-pix_fmt", "yuva444p10le")
+    vp9 = ("-c:v", "libvpx-vp9", "-pix_fmt", "yuva420p", "-b:v", "2M")
+    qtrle = ("-c:v", "qtrle", "-pix_fmt", "argb")
+    for name, args in (("p.mov", prores), ("q.mov", qtrle), ("v.webm", vp9), ("a.apng", ("-f", "apng"))):
+        command = [video.ffmpeg_exe(), "-v", "error", *given, *args, str(tmp_path / name)]
+        subprocess.run(command, input=raw, check=True)
+    more = {"save_all": True, "append_images": images[1:], "duration": 40}
+    images[0].save(tmp_path / "w.webp", lossless=True, exact=True, **more)
+    images[0].save(tmp_path / "g.gif", disposal=2, **more)
+    (tmp_path / "frames").mkdir()
+    for number, image in enumerate(images):
+        image.save(tmp_path / "frames" / f"{number:03d}.png")
+    for name in ("p.mov", "q.mov", "v.webm", "a.apng", "w.webp", "g.gif", "frames"):
+        for max_height in (None, 32):
+            frames = video.decode(tmp_path / name, num_frames=12, max_height=max_height)
+            assert frames.shape[3] == 3 and np.abs(bars(frames)[:4] - 255.0).max() <= 2, name
+            assert np.abs(bars(frames)[4:] - BARS[4:]).max() <= 12, name
+
+
 # ---- which stream, which files
 
 
