@@ -27,6 +27,7 @@ NO_TIME = -(1 << 63)
 KEY, UNSEEN, LOST = 1, 2, 4
 BT601, UNNAMED = 5, (0, 2, 3)  # numbers of colours, by ITU-T H.273
 TS_DISCONT = 0x200  # AVFMT_TS_DISCONT: the clock may jump
+BRIEF_CS, USUAL_CS = 2, 10  # a GIF's picture that lasts less than the first is shown for the second, as browsers do
 MAX_PACKETS = 6_000_000  # a day at 60 FPS and some
 FIRST_FRAME_PACKETS = 600  # in which a picture has to come
 _CODE = "import sys; sys.path[:] = sys.argv[1:]; from pipeline.video import container; container.serve()"
@@ -174,7 +175,11 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
         # What is said of a header is no damage of packets. Where there is no header, the first packets are read for it.
         is_hurt = complaints or (head["jumps"] and any(name == container.format.name for _, name, _ in logs))
         head["complaints"] = complaints if is_hurt else None
-        return head, np.array(rows, np.int64).reshape(-1, 5).T
+        values = np.array(rows, np.int64).reshape(-1, 5).T
+        if container.format.name == "gif":
+            values[2] = np.where(values[2] < BRIEF_CS, USUAL_CS, values[2])
+            values[:2] = np.cumsum(values[2]) - values[2]
+        return head, values
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:

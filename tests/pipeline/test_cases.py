@@ -183,6 +183,18 @@ def test_of_a_high_rate_each_frame_is_the_one_that_is_due(tools, make):
         assert read(video.decode(make(name, numbered(int(15 * step)), rate, *X264), num_frames=13)) == due, name
 
 
+def test_brief_pictures_of_a_gif_are_shown_as_browsers_show_them(tools, tmp_path):
+    images = [Image.fromarray(frame) for frame in numbered(15)]
+    lasts = [0] * 5 + [10] * 5 + [20] * 5
+    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:], duration=lasts)
+    assert video.probe(tmp_path / "a.gif").duration_s == pytest.approx(10 * 0.1 + 5 * 0.02)
+    shown = read(video.decode(tmp_path / "a.gif", fps=10.0))
+    assert shown[:10] == list(range(10)) and len(shown) == 11
+    path = tmp_path / "as_is.gif"
+    images[0].save(path, save_all=True, append_images=images[1:], duration=10)
+    assert read(video.decode(path, fps=None)) == list(range(15))
+
+
 def test_an_mp4_trimmed_by_its_edit_list(tools, make, ffmpeg, tmp_path):
     whole = make("whole.mp4", numbered(60), 24, *X264)
     ffmpeg("-ss", "0.95", "-i", whole, "-c", "copy", tmp_path / "trimmed.mp4")
