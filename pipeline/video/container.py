@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -146,7 +146,12 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
         complaints: list[int] = []
         frame = None
         end = 0
-        for packet in _packets(container, stream):
+        is_transport = container.format.name == "mpegts"
+        beside = [other for other in container.streams if is_transport and other.type != "video"]
+        for packet in _packets(container, [stream, *beside]):
+            end = max(end, (packet.pos or 0) + packet.size)
+            if packet.stream.index != stream.index:
+                continue
             if (
                 frame is None
                 and len(rows) < FIRST_FRAME_PACKETS
@@ -158,7 +163,6 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
             said = len(logs)
             if not packet.size:
                 continue
-            end = max(end, (packet.pos or 0) + packet.size)
             times = [NO_TIME if time is None else time for time in (packet.pts, packet.dts, packet.duration)]
             late = index[packet.pos] - times[1] if packet.pos in index and times[1] != NO_TIME else 0
             unseen = packet.is_discard or (context.name == "vp8" and not memoryview(packet)[0] & 0x10)
@@ -171,7 +175,7 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
             lost = [entry.timestamp for entry in stream.index_entries[len(rows) :]]
             rows += [[time + late, time, 0, LOST, 0] for time in lost]
         head |= _header(container, stream, frame, colors)
-        head["unused"] = max(0.0, 1 - end / container.size) if head["format"] == "mpegts" and end else 0.0
+        head["unused"] = max(0.0, 1 - end / container.size) if is_transport and end else 0.0
         # What is said of a header is no damage of packets. Where there is no header, the first packets are read for it.
         is_hurt = complaints or (head["jumps"] and any(name == container.format.name for _, name, _ in logs))
         head["complaints"] = complaints if is_hurt else None
@@ -182,10 +186,10 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
         return head, values
 
 
-def _packets(container: Any, stream: Any) -> Iterator[Any]:
-    """The packets of a stream. Behind the last one PyAV may fail, where another stream first appeared on the way."""
+def _packets(container: Any, streams: Iterable[Any]) -> Iterator[Any]:
+    """The packets of streams. Behind the last one PyAV may fail, where another stream first appeared on the way."""
     with contextlib.suppress(IndexError):
-        yield from container.demux(stream)
+        yield from container.demux(*streams)
 
 
 def _main_stream(container: Any) -> Any:
@@ -280,7 +284,7 @@ def _decode(
         if units := _NO_PICTURE.get(context.name):
             strip = av.bitstream.BitStreamFilterContext(f"filter_units=remove_types={units}", stream)
         number = -1
-        for packet in _packets(container, stream):
+        for packet in _packets(container, [stream]):
             number += bool(packet.size)
             if packet.size and not first <= number < stop:
                 if number < stop:

@@ -170,6 +170,14 @@ def test_sound_that_begins_late(tools, make, ffmpeg, tmp_path):
         assert len(info.timeline) == 480 and not list(video.notes(info))
 
 
+def test_sound_that_is_longer_than_the_pictures_is_no_other_recording(tools, make, ffmpeg, tmp_path):
+    silent = make("silent.mp4", numbered(26), 24, *X264)
+    path = tmp_path / "long.ts"
+    ffmpeg("-i", silent, "-f", "lavfi", "-t", 5, "-i", "sine", "-map", "0:v", "-map", "1:a", "-c:v", "copy", path)
+    info = video.probe(path)
+    assert len(info.timeline) == 26 and not list(video.notes(info))
+
+
 def test_matroska_files_joined_end_to_end(make, tmp_path):
     one, other = (make(f"{first}.mkv", numbered(60, first=first), 24, *X264) for first in (0, 60))
     (tmp_path / "both.mkv").write_bytes(one.read_bytes() + other.read_bytes())
