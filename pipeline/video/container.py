@@ -176,6 +176,8 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
             rows += [[time + late, time, 0, LOST, 0] for time in lost]
         head |= _header(container, stream, frame, colors)
         head["unused"] = max(0.0, 1 - end / container.size) if is_transport and end else 0.0
+        if rows and rows[0][0] != NO_TIME and not container.format.name.startswith("mov"):  # it counts from 0
+            head["announced_s"] -= float(rows[0][0] * stream.time_base)
         # What is said of a header is no damage of packets. Where there is no header, the first packets are read for it.
         is_hurt = complaints or (head["jumps"] and any(name == container.format.name for _, name, _ in logs))
         head["complaints"] = complaints if is_hurt else None

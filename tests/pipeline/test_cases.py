@@ -254,6 +254,18 @@ def test_an_encrypted_file_is_one_line(tools, make, ffmpeg, tmp_path):
     assert not found and said == [f"{path}: is encrypted (DRM); give a file without copy protection"]
 
 
+def test_a_file_that_begins_late_is_not_cut_off(tools, make, ffmpeg, tmp_path):
+    """A clock that counts from 1970, and pictures behind the sound."""
+    whole = make("whole.mp4", numbered(60), 24, *X264)
+    ffmpeg("-i", whole, "-c", "copy", "-output_ts_offset", "1700000000.3", tmp_path / "epoch.mkv")
+    sound = ("-f", "lavfi", "-t", 5, "-i", "sine", "-itsoffset", 1.5, "-i", whole, "-map", "1:v", "-map", "0:a")
+    for name in ("late.avi", "late.mp4", "late.mkv", "late.mov", "late.flv"):
+        ffmpeg(*sound, "-c:v", "copy", tmp_path / name)
+    for name in ("epoch.mkv", "late.avi", "late.mp4", "late.mkv", "late.mov", "late.flv"):
+        found, said, planned = clips_of(tmp_path / name)
+        assert [read(clip) for clip in found] == every(60) and not said and not planned.notes, name
+
+
 # ---- complaints that are about no picture
 
 
