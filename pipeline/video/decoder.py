@@ -31,6 +31,7 @@ MAX_CLIP_BYTES = 2 << 30  # in memory; 13 frames of 8K RGB have 1.2 GiB
 AHEAD = 64  # pictures that ffmpeg may have begun, and complained of, before those that it has given
 MISSING_S = 1.0  # by which a video may be shorter than it says
 MAX_UNUSED = 0.1  # of a recording's bytes, behind its last picture
+PRINTED_S = 2e-6  # to which ffmpeg's printed times are exact
 LAG_S = 60.0  # from a frame to the line that ffmpeg has printed before it
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # by the codec's name: the one that gives alpha
 MARGIN_S = 2.0  # before the first wanted picture, by which ffmpeg's clock may differ from the container's
@@ -399,7 +400,7 @@ class _Matching:
         self._has_times = bool(len(timeline)) and timeline.stamp[0] != container.NO_TIME and info.codec != "gif"
         self._stamp_s = timeline.stamp * float(timeline.tick_s)
         steps = np.diff(self._stamp_s)
-        self._near_s = 0.4 * float(np.min(steps, where=steps > 0, initial=0.04))
+        self._near_s = max(0.4 * float(np.min(steps, where=steps > 0, initial=0.04)), PRINTED_S)
         self._is_counted = info.is_counted
         self._late_s: float | None = None  # how far ffmpeg's clock is ahead of the container's
 
@@ -427,9 +428,9 @@ class _Matching:
         part = self._part[self.next]
         stop = int(np.searchsorted(self._part, part, side="right"))
         for begin, end in ((self.next, stop), (stop, min(stop + AHEAD, len(self._part)))):
-            near = np.flatnonzero(np.abs(self._stamp_s[begin:end] - stamp_s) < self._near_s)
-            if len(near):
-                return begin + int(near[0])
+            apart = np.abs(self._stamp_s[begin:end] - stamp_s)
+            if len(apart) and apart.min() < self._near_s:
+                return begin + int(apart.argmin())
         return None
 
 

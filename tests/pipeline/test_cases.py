@@ -203,6 +203,36 @@ def test_brief_pictures_of_a_gif_are_shown_as_browsers_show_them(tools, tmp_path
     assert read(video.decode(path, fps=None)) == list(range(15))
 
 
+def with_steps(path, *runs):
+    """An mp4, whose header is behind its pictures, with other steps between them: (count, ticks) of each run."""
+    raw = bytearray(path.read_bytes())
+    at, table = raw.index(b"stts") - 4, struct.pack(f">II{2 * len(runs)}I", 0, len(runs), *np.ravel(runs).tolist())
+    (old,) = struct.unpack(">I", raw[at : at + 4])
+    raw[at : at + old] = struct.pack(">I4s", 8 + len(table), b"stts") + table
+    for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+        place = raw.index(kind) - 4
+        (size,) = struct.unpack(">I", raw[place : place + 4])
+        raw[place : place + 4] = struct.pack(">I", size + 8 + len(table) - old)
+    path.write_bytes(raw)
+
+
+def test_steps_that_are_shorter_than_what_ffmpeg_prints(tools, make):
+    path = make("fine.mp4", numbered(60), 24, *X264, "-bf", 0, "-video_track_timescale", 12_000_000)
+    with_steps(path, (20, 500_000), (1, 1), (1, 999_999), (38, 500_000))
+    found, said, _ = clips_of(path)
+    assert [n for clip in found for n in read(clip)] == [*range(20), 21, 21, *range(22, 52)] and not said
+    assert read(video.decode(path, fps=None)) == list(range(60))
+
+
+def test_of_pictures_of_one_time_the_first_is_shown(tools, make):
+    path = make("equal.mp4", numbered(60), 24, *X264, "-bf", 0, "-video_track_timescale", 24_000)
+    with_steps(path, (20, 1000), (1, 0), (1, 2000), (38, 1000))
+    found, said, _ = clips_of(path)
+    assert [n for clip in found for n in read(clip)] == [*range(20), 20, 20, *range(22, 52)] and not said
+    assert video.probe(path).timeline.packet[20] == 20
+    assert read(video.decode(path, fps=None)) == [*range(21), *range(22, 60)]
+
+
 def test_an_mp4_trimmed_by_its_edit_list(tools, make, ffmpeg, tmp_path):
     whole = make("whole.mp4", numbered(60), 24, *X264)
     ffmpeg("-ss", "0.95", "-i", whole, "-c", "copy", tmp_path / "trimmed.mp4")
