@@ -185,6 +185,9 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
         if container.format.name == "gif":
             values[2] = np.where(values[2] < BRIEF_CS, USUAL_CS, values[2])
             values[:2] = np.cumsum(values[2]) - values[2]
+        elif container.format.name == "mpegvideo":  # which has no times: the guessed ones of decoding have no gaps
+            values[3, values[0] < values[0, :1]] |= UNSEEN  # it hangs on what is before the first key frame
+            values[0] = values[1]
         return head, values
 
 

@@ -395,9 +395,9 @@ class _Matching:
 
     def __init__(self, info: VideoInfo) -> None:
         timeline = info.timeline
-        self.next = 0  # the one that is expected. Of a GIF it is the one that comes: ffmpeg may give it another time
+        self.next = 0  # the one that is expected
         self._part = timeline.part
-        self._has_times = bool(len(timeline)) and timeline.stamp[0] != container.NO_TIME and info.codec != "gif"
+        self._has_times = bool(len(timeline)) and timeline.stamp[0] != container.NO_TIME and not info.is_in_order
         self._stamp_s = timeline.stamp * float(timeline.tick_s)
         steps = np.diff(self._stamp_s)
         self._near_s = max(0.4 * float(np.min(steps, where=steps > 0, initial=0.04)), PRINTED_S)

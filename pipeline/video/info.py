@@ -45,6 +45,7 @@ class VideoInfo:
     unused: float = 0.0  # part of a transport stream's bytes behind its pictures and the sound with them
     has_sure_times: bool = False  # whether every reader of its format gives a picture the same time
     is_counted: bool = False  # whether its container counts packets and tells no picture's time
+    is_in_order: bool = False  # whether ffmpeg may give its pictures other times: the one that comes is the next
     crop: tuple[int, int, int, int] | None = None  # width, height, left, top of what is meant to be seen
     orientation: Orientation = UPRIGHT
     interlaced: bool = False  # as its frames say
@@ -115,6 +116,7 @@ def _info(path: AnyPath, head: dict[str, Any], packets: np.ndarray, messages: by
         timeline=frames,
         has_sure_times=head["format"].startswith(("mov", "matroska")),
         is_counted=head["format"] == "avi",
+        is_in_order=head["format"] in ("gif", "mpegvideo"),
         crop=crop,
         orientation=orientation,
         **same,

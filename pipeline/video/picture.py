@@ -38,6 +38,7 @@ def can_tone_map() -> bool:
 
 
 def may_be_interlaced(info: VideoInfo) -> bool:
+    """Whether some of its frames may be, by what it says or by its codec."""
     return info.interlaced or info.field_order > 1 or (info.codec in FIELDS and info.pix_fmt.startswith("yuv"))
 
 

@@ -82,6 +82,8 @@ def every(count, start=0):
         ("a.vob", ("-c:v", "mpeg2video", "-q:v", 4, "-bf", 2, "-g", 12, "-f", "vob")),
         ("a.mpg", ("-c:v", "mpeg1video", "-q:v", 4, "-bf", 2, "-g", 12)),
         ("a.avi", ("-c:v", "mpeg4", "-bf", 2, "-q:v", 4)),
+        ("a.m1v", ("-c:v", "mpeg1video", "-q:v", 4)),
+        ("b.m1v", ("-c:v", "mpeg1video", "-q:v", 4, "-bf", 2)),
         ("h.avi", (*X264, "-bf", 3)),
         ("a.m2v", ("-c:v", "mpeg2video", "-q:v", 4, "-bf", 2)),
     ],
@@ -93,6 +95,15 @@ def test_packets_without_times(tools, make, name, args):
     found, said, _ = clips_of(path)
     assert len(found) == 4 and not said
     assert [n for clip in found for n in read(clip)] == due[:52]
+
+
+def test_a_raw_stream_that_is_cut_from_an_open_gop_begins_at_its_key_frame(tools, make, tmp_path):
+    raw = make("whole.m2v", numbered(100), 25, "-c:v", "mpeg2video", "-q:v", 4, "-bf", 2, "-g", 12).read_bytes()
+    starts = [found.start() for found in re.finditer(b"\0\0\1\xb3", raw)]
+    (tmp_path / "cut.m2v").write_bytes(raw[starts[2] :])
+    found, said, _ = clips_of(tmp_path / "cut.m2v", ClipSpec(stride=13, fps=None))
+    first = read(found[0])[0]
+    assert [read(clip) for clip in found] == every(100 - first, first) and not said
 
 
 @pytest.mark.parametrize("suffix", ["h264", "hevc"])
