@@ -431,7 +431,8 @@ class _Matching:
             apart = np.abs(self._stamp_s[begin:end] - stamp_s)
             if len(apart) and apart.min() < self._near_s:
                 return begin + int(apart.argmin())
-        return None
+        is_last_before_jump = self.next + 1 == stop < len(self._part)
+        return self.next if is_last_before_jump else None  # it comes when the clock has jumped, under a time of its own
 
 
 def _folder(

@@ -189,6 +189,16 @@ def test_sound_that_is_longer_than_the_pictures_is_no_other_recording(tools, mak
     assert len(info.timeline) == 26 and not list(video.notes(info))
 
 
+@pytest.mark.parametrize("suffix", ["vob", "mpg"])
+def test_program_streams_joined_end_to_end(tools, make, tmp_path, suffix):
+    """The decoder keeps the last picture back until the other clock has begun."""
+    args = ("-c:v", "mpeg2video", "-q:v", 4, "-bf", 2, "-g", 12, *(("-f", "vob") if suffix == "vob" else ()))
+    one, other = (make(f"{first}.{suffix}", numbered(60, first=first), 25, *args) for first in (0, 60))
+    (tmp_path / f"both.{suffix}").write_bytes(one.read_bytes() + other.read_bytes())
+    found, said, _ = clips_of(tmp_path / f"both.{suffix}", ClipSpec(stride=13, fps=None))
+    assert [read(clip) for clip in found][:8] == every(104) and not said
+
+
 def test_matroska_files_joined_end_to_end(make, tmp_path):
     one, other = (make(f"{first}.mkv", numbered(60, first=first), 24, *X264) for first in (0, 60))
     (tmp_path / "both.mkv").write_bytes(one.read_bytes() + other.read_bytes())
