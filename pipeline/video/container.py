@@ -166,7 +166,7 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
             times = [NO_TIME if time is None else time for time in (packet.pts, packet.dts, packet.duration)]
             late = index[packet.pos] - times[1] if packet.pos in index and times[1] != NO_TIME else 0
             unseen = packet.is_discard or (context.name == "vp8" and not memoryview(packet)[0] & 0x10)
-            flags = KEY * packet.is_keyframe + UNSEEN * unseen
+            flags = UNSEEN if _is_header(packet) else KEY * packet.is_keyframe + UNSEEN * unseen
             rows.append([*times, flags, late])
             if len(rows) > MAX_PACKETS:
                 raise ValueError("too many packets")
@@ -195,6 +195,11 @@ def _packets(container: Any, streams: Iterable[Any]) -> Iterator[Any]:
     """The packets of streams. Behind the last one PyAV may fail, where another stream first appeared on the way."""
     with contextlib.suppress(IndexError):
         yield from container.demux(*streams)
+
+
+def _is_header(packet: Any) -> bool:
+    """Whether it is a header of Theora, which comes amid the pictures where files are joined (specification, 6.1)."""
+    return packet.stream.codec_context.name == "theora" and packet.size > 0 and bool(memoryview(packet)[0] & 0x80)
 
 
 def _main_stream(container: Any) -> Any:
@@ -300,7 +305,9 @@ def _decode(
                 parts = [packet] if strip is None or not packet.size else strip.filter(packet)
                 came += [frame.pts for part in parts for frame in context.decode(part) if frame.pts is not None]
             except av.error.FFmpegError:
-                if logs[said:] == [] or any(not HARMLESS.search(text) for *_, text in logs[said:]):
+                if not _is_header(packet) and (
+                    logs[said:] == [] or any(not HARMLESS.search(text) for *_, text in logs[said:])
+                ):
                     bad.append(number)
         with contextlib.suppress(av.error.FFmpegError, ValueError):
             came += [frame.pts for frame in context.decode(None) if frame.pts is not None]

@@ -336,6 +336,7 @@ def _frames(
     given = _Given(info, max_height, alpha)
     matching = _Matching(info)
     options = given.decoder | ({"reinit_filter": 0} if picture.may_be_interlaced(info) else {})
+    options |= {"threads": 1} if info.codec == "theora" else {}  # else its headers cannot change where files are joined
     node = command.input_node(info.path, noautorotate=None, copyts=None, **options)[f"{info.stream}"]
     node = picture.progressive(node, info).filter("select", _selected(info, due, first, fps))
     node = given.output(node, fps_mode="passthrough")

@@ -199,10 +199,12 @@ def test_program_streams_joined_end_to_end(tools, make, tmp_path, suffix):
     assert [read(clip) for clip in found][:8] == every(104) and not said
 
 
-def test_matroska_files_joined_end_to_end(make, tmp_path):
-    one, other = (make(f"{first}.mkv", numbered(60, first=first), 24, *X264) for first in (0, 60))
-    (tmp_path / "both.mkv").write_bytes(one.read_bytes() + other.read_bytes())
-    found, said, _ = clips_of(tmp_path / "both.mkv")
+@pytest.mark.parametrize("suffix", ["mkv", "ogv"])
+def test_files_joined_end_to_end(tools, make, tmp_path, suffix):
+    codec = X264 if suffix == "mkv" else ("-c:v", "libtheora", "-q:v", 9)
+    one, other = (make(f"{first}.{suffix}", numbered(60, first=first), 24, *codec) for first in (0, 60))
+    (tmp_path / f"both.{suffix}").write_bytes(one.read_bytes() + other.read_bytes())
+    found, said, _ = clips_of(tmp_path / f"both.{suffix}")
     assert [read(clip) for clip in found] == every(120) and not said
 
 
