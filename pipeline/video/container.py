@@ -21,6 +21,7 @@ from pipeline.video import ffmpeg as command
 from pipeline.video.animation import readable
 from pipeline.video.errors import video_error
 from pipeline.video.ffmpeg import AnyPath
+from pipeline.video.orientation import boxes
 
 NO_TIME = -(1 << 63)
 # Flags of a packet. Unseen: an edit list leaves it out, or no picture comes of it. Lost: announced, and not there.
@@ -175,7 +176,10 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
             lost = [entry.timestamp for entry in stream.index_entries[len(rows) :]]
             rows += [[time + late, time, 0, LOST, 0] for time in lost]
         head |= _header(container, stream, frame, colors)
-        head["unused"] = max(0.0, 1 - end / container.size) if is_transport and end else 0.0
+        if container.format.name.startswith("mov"):
+            head["unused"] = _joined(path, end)
+        else:
+            head["unused"] = max(0.0, 1 - end / container.size) if is_transport and end else 0.0
         if rows and rows[0][0] != NO_TIME and not container.format.name.startswith("mov"):  # it counts from 0
             head["announced_s"] -= float(rows[0][0] * stream.time_base)
         # What is said of a header is no damage of packets. Where there is no header, the first packets are read for it.
@@ -195,6 +199,14 @@ def _packets(container: Any, streams: Iterable[Any]) -> Iterator[Any]:
     """The packets of streams. Behind the last one PyAV may fail, where another stream first appeared on the way."""
     with contextlib.suppress(IndexError):
         yield from container.demux(*streams)
+
+
+def _joined(path: str, end: int) -> float:
+    """The part of an mp4 behind its first file, where another one was joined to it; 0.0 if packets are read of it."""
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        starts = [begin for kind, (begin, _) in boxes(file, 0, size) if kind == b"ftyp"]
+    return 1 - starts[1] / size if len(starts) > 1 and end <= starts[1] else 0.0
 
 
 def _is_header(packet: Any) -> bool:

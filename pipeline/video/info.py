@@ -42,7 +42,7 @@ class VideoInfo:
     timeline: Timeline = field(repr=False, compare=False)
     stream: int = 0  # the one of the file's that is decoded
     announced_s: float = 0.0  # how long its header says that it lasts; 0: nothing
-    unused: float = 0.0  # part of a transport stream's bytes behind its pictures and the sound with them
+    unused: float = 0.0  # part of the bytes, of recordings that were joined, of which nothing is read
     has_sure_times: bool = False  # whether every reader of its format gives a picture the same time
     is_counted: bool = False  # whether its container counts packets and tells no picture's time
     is_in_order: bool = False  # whether ffmpeg may give its pictures other times: the one that comes is the next

@@ -199,6 +199,16 @@ def test_program_streams_joined_end_to_end(tools, make, tmp_path, suffix):
     assert [read(clip) for clip in found][:8] == every(104) and not said
 
 
+@pytest.mark.parametrize("flags", [(), ("-movflags", "+faststart")])
+def test_of_mp4_files_joined_end_to_end_the_first_is_used(tools, make, tmp_path, flags):
+    one, other = (make(f"{first}.mp4", numbered(60, first=first), 24, *X264, *flags) for first in (0, 60))
+    (tmp_path / "both.mp4").write_bytes(one.read_bytes() + other.read_bytes())
+    found, said, planned = clips_of(tmp_path / "both.mp4")
+    assert [read(clip) for clip in found] == every(60) and not said
+    (note,) = planned.notes
+    assert "holds no picture of the stream that is used in its last 50 %" in note.line
+
+
 @pytest.mark.parametrize("suffix", ["mkv", "ogv"])
 def test_files_joined_end_to_end(tools, make, tmp_path, suffix):
     codec = X264 if suffix == "mkv" else ("-c:v", "libtheora", "-q:v", 9)
