@@ -29,6 +29,7 @@ KEY, UNSEEN, LOST = 1, 2, 4
 BT601, UNNAMED = 5, (0, 2, 3)  # numbers of colours, by ITU-T H.273
 TS_DISCONT = 0x200  # AVFMT_TS_DISCONT: the clock may jump
 BRIEF_CS, USUAL_CS = 2, 10  # a GIF's picture that lasts less than the first is shown for the second, as browsers do
+FILLED_BYTES = 6144  # an M2TS is filled up to a multiple of it
 MAX_PACKETS = 6_000_000  # a day at 60 FPS and some
 FIRST_FRAME_PACKETS = 600  # in which a picture has to come
 _CODE = "import sys; sys.path[:] = sys.argv[1:]; from pipeline.video import container; container.serve()"
@@ -179,7 +180,7 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
         if container.format.name.startswith("mov"):
             head["unused"] = _joined(path, end)
         else:
-            head["unused"] = max(0.0, 1 - end / container.size) if is_transport and end else 0.0
+            head["unused"] = max(0.0, 1 - (end + FILLED_BYTES) / container.size) if is_transport and end else 0.0
         if rows and rows[0][0] != NO_TIME and not container.format.name.startswith("mov"):  # it counts from 0
             head["announced_s"] -= float(rows[0][0] * stream.time_base)
         # What is said of a header is no damage of packets. Where there is no header, the first packets are read for it.

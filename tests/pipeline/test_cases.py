@@ -181,6 +181,11 @@ def test_sound_that_begins_late(tools, make, ffmpeg, tmp_path):
         assert len(info.timeline) == 480 and not list(video.notes(info))
 
 
+def test_the_filling_of_an_m2ts_is_no_other_recording(tools, make):
+    info = video.probe(make("filled.m2ts", numbered(80), 25, *X264))
+    assert len(info.timeline) == 80 and not list(video.notes(info))
+
+
 def test_sound_that_is_longer_than_the_pictures_is_no_other_recording(tools, make, ffmpeg, tmp_path):
     silent = make("silent.mp4", numbered(26), 24, *X264)
     path = tmp_path / "long.ts"
