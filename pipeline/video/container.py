@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,15 @@ from pipeline.video import ffmpeg as command
 from pipeline.video.animation import readable
 from pipeline.video.errors import video_error
 from pipeline.video.ffmpeg import AnyPath
+from pipeline.video.orientation import boxes
 
 NO_TIME = -(1 << 63)
 # Flags of a packet. Unseen: an edit list leaves it out, or no picture comes of it. Lost: announced, and not there.
 KEY, UNSEEN, LOST = 1, 2, 4
 BT601, UNNAMED = 5, (0, 2, 3)  # numbers of colours, by ITU-T H.273
 TS_DISCONT = 0x200  # AVFMT_TS_DISCONT: the clock may jump
+BRIEF_CS, USUAL_CS = 2, 10  # a GIF's picture that lasts less than the first is shown for the second, as browsers do
+FILLED_BYTES = 6144  # an M2TS is filled up to a multiple of it
 MAX_PACKETS = 6_000_000  # a day at 60 FPS and some
 FIRST_FRAME_PACKETS = 600  # in which a picture has to come
 _CODE = "import sys; sys.path[:] = sys.argv[1:]; from pipeline.video import container; container.serve()"
@@ -109,7 +112,7 @@ def serve() -> None:
                     if question["ask"] == "read"
                     else _decode(path, question["stream"], question["first"], question["stop"], logs)
                 )
-            except (av.error.FFmpegError, OSError, ValueError, MemoryError, OverflowError) as error:
+            except (av.error.FFmpegError, OSError, LookupError, ValueError, MemoryError, OverflowError) as error:
                 said = [text.strip() for level, _, text in logs if level <= av.logging.ERROR]
                 last = "Cannot allocate memory" if isinstance(error, MemoryError) else getattr(error, "strerror", "")
                 head, values = {"error": True, "messages": [*said[:50], last or type(error).__name__]}, np.zeros(0)
@@ -144,7 +147,13 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
         rows: list[list[int]] = []
         complaints: list[int] = []
         frame = None
-        for packet in container.demux(stream):
+        end = 0
+        is_transport = container.format.name == "mpegts"
+        beside = [other for other in container.streams if is_transport and other.type != "video"]
+        for packet in _packets(container, [stream, *beside]):
+            end = max(end, (packet.pos or 0) + packet.size)
+            if packet.stream.index != stream.index:
+                continue
             if (
                 frame is None
                 and len(rows) < FIRST_FRAME_PACKETS
@@ -159,7 +168,7 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
             times = [NO_TIME if time is None else time for time in (packet.pts, packet.dts, packet.duration)]
             late = index[packet.pos] - times[1] if packet.pos in index and times[1] != NO_TIME else 0
             unseen = packet.is_discard or (context.name == "vp8" and not memoryview(packet)[0] & 0x10)
-            flags = KEY * packet.is_keyframe + UNSEEN * unseen
+            flags = UNSEEN if _is_header(packet) else KEY * packet.is_keyframe + UNSEEN * unseen
             rows.append([*times, flags, late])
             if len(rows) > MAX_PACKETS:
                 raise ValueError("too many packets")
@@ -168,10 +177,42 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
             lost = [entry.timestamp for entry in stream.index_entries[len(rows) :]]
             rows += [[time + late, time, 0, LOST, 0] for time in lost]
         head |= _header(container, stream, frame, colors)
+        if container.format.name.startswith("mov"):
+            head["unused"] = _joined(path, end)
+        else:
+            head["unused"] = max(0.0, 1 - (end + FILLED_BYTES) / container.size) if is_transport and end else 0.0
+        if rows and rows[0][0] != NO_TIME and not container.format.name.startswith("mov"):  # it counts from 0
+            head["announced_s"] -= float(rows[0][0] * stream.time_base)
         # What is said of a header is no damage of packets. Where there is no header, the first packets are read for it.
         is_hurt = complaints or (head["jumps"] and any(name == container.format.name for _, name, _ in logs))
         head["complaints"] = complaints if is_hurt else None
-        return head, np.array(rows, np.int64).reshape(-1, 5).T
+        values = np.array(rows, np.int64).reshape(-1, 5).T
+        if container.format.name == "gif":
+            values[2] = np.where(values[2] < BRIEF_CS, USUAL_CS, values[2])
+            values[:2] = np.cumsum(values[2]) - values[2]
+        elif container.format.name == "mpegvideo":  # which has no times: the guessed ones of decoding have no gaps
+            values[3, values[0] < values[0, :1]] |= UNSEEN  # it hangs on what is before the first key frame
+            values[0] = values[1]
+        return head, values
+
+
+def _packets(container: Any, streams: Iterable[Any]) -> Iterator[Any]:
+    """The packets of streams. Behind the last one PyAV may fail, where another stream first appeared on the way."""
+    with contextlib.suppress(IndexError):
+        yield from container.demux(*streams)
+
+
+def _joined(path: str, end: int) -> float:
+    """The part of an mp4 behind its first file, where another one was joined to it; 0.0 if packets are read of it."""
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        starts = [begin for kind, (begin, _) in boxes(file, 0, size) if kind == b"ftyp"]
+    return 1 - starts[1] / size if len(starts) > 1 and end <= starts[1] else 0.0
+
+
+def _is_header(packet: Any) -> bool:
+    """Whether it is a header of Theora, which comes amid the pictures where files are joined (specification, 6.1)."""
+    return packet.stream.codec_context.name == "theora" and packet.size > 0 and bool(memoryview(packet)[0] & 0x80)
 
 
 def _main_stream(container: Any) -> Any:
@@ -266,7 +307,7 @@ def _decode(
         if units := _NO_PICTURE.get(context.name):
             strip = av.bitstream.BitStreamFilterContext(f"filter_units=remove_types={units}", stream)
         number = -1
-        for packet in container.demux(stream):
+        for packet in _packets(container, [stream]):
             number += bool(packet.size)
             if packet.size and not first <= number < stop:
                 if number < stop:
@@ -277,7 +318,9 @@ def _decode(
                 parts = [packet] if strip is None or not packet.size else strip.filter(packet)
                 came += [frame.pts for part in parts for frame in context.decode(part) if frame.pts is not None]
             except av.error.FFmpegError:
-                if logs[said:] == [] or any(not HARMLESS.search(text) for *_, text in logs[said:]):
+                if not _is_header(packet) and (
+                    logs[said:] == [] or any(not HARMLESS.search(text) for *_, text in logs[said:])
+                ):
                     bad.append(number)
         with contextlib.suppress(av.error.FFmpegError, ValueError):
             came += [frame.pts for frame in context.decode(None) if frame.pts is not None]

@@ -30,6 +30,8 @@ FRAME_TIMEOUT_S = 0.2  # what decoding may take for each frame, those before the
 MAX_CLIP_BYTES = 2 << 30  # in memory; 13 frames of 8K RGB have 1.2 GiB
 AHEAD = 64  # pictures that ffmpeg may have begun, and complained of, before those that it has given
 MISSING_S = 1.0  # by which a video may be shorter than it says
+MAX_UNUSED = 0.1  # of a recording's bytes, behind its last picture
+PRINTED_S = 2e-6  # to which ffmpeg's printed times are exact
 LAG_S = 60.0  # from a frame to the line that ffmpeg has printed before it
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # by the codec's name: the one that gives alpha
 MARGIN_S = 2.0  # before the first wanted picture, by which ffmpeg's clock may differ from the container's
@@ -54,6 +56,9 @@ def notes(info: VideoInfo) -> Iterator[str]:
     if info.announced_s > info.duration_s + MISSING_S and not info.timeline.part[-1:].any():
         there = f"says that it lasts {info.announced_s:.1f} s, and {info.duration_s:.1f} s can be decoded"
         yield str(video_error(info.path, there, "copy it again if it is cut off"))
+    if info.unused > MAX_UNUSED:
+        cause = f"holds no picture of the stream that is used in its last {100 * info.unused:.0f} %"
+        yield str(video_error(info.path, cause, "cut recordings that were joined, and give each as a file of its own"))
     if picture.is_hdr(info) and not picture.can_tone_map():
         cause = "is HDR, and this ffmpeg cannot turn its colours into those of SDR"
         yield str(video_error(info.path, f"{cause}: they will be pale", "use an ffmpeg with zscale (libzimg)"))
@@ -77,8 +82,9 @@ def decode(
         max_height: pixels; a higher video is shrunk to it with its aspect kept, a lower one is left alone.
         alpha: whether the alpha channel is given too.
 
-    Returns: (T, H, W, 3) uint8 RGB, C-contiguous. Gray becomes three equal channels. Alpha is dropped. With `alpha`:
-        (T, H, W, 4) uint8 RGBA, straight alpha from 0, transparent, to 255, which it is where the file has none.
+    Returns: (T, H, W, 3) uint8 RGB, C-contiguous. Gray becomes three equal channels. What is transparent is laid
+        on white, but alpha of an AVI or of HDR is dropped. With `alpha`: (T, H, W, 4) uint8 RGBA, straight alpha from
+        0, transparent, to 255, which it is where the file has none.
     Raises: VideoError, also when fewer than `num_frames` are there, and for damage before the last frame, which ffmpeg
         covers with repeated or smeared ones; ValueError for numbers out of range.
     """
@@ -227,27 +233,24 @@ class _Decoding(command.Running):
 
 
 class _Given:
-    """How ffmpeg gives the frames of a file: RGB, or RGBA where alpha is asked for and is there."""
+    """How ffmpeg gives the frames of a file: RGB, or RGBA where alpha is there; not asked for, it is laid on white."""
 
     def __init__(self, info: VideoInfo, max_height: int | None, alpha: bool) -> None:
-        self._info, self._max_height = info, max_height
-        self._alpha, self._opaque = alpha and info.has_alpha, alpha and not info.has_alpha
+        self._info, self._max_height, self._is_asked = info, max_height, alpha
+        name = _ALPHA_DECODERS.get(info.codec)  # ffmpeg's own may leave alpha out
+        is_decodable = name is None or not info.has_alpha or command.has(command.ffmpeg_exe(), "decoders", name)
+        if alpha and info.has_alpha and not is_decodable:
+            cause = f"has an alpha channel, which this ffmpeg cannot decode (no decoder {name})"
+            raise video_error(info.path, cause, "use an ffmpeg with libvpx, or export it as a .mov")
+        if alpha and info.has_alpha and picture.is_hdr(info):
+            cause = "is HDR with an alpha channel, whose colours cannot be turned into those of SDR here"
+            raise video_error(info.path, cause, "export it in SDR")
+        may_be_laid = is_decodable and not picture.is_hdr(info) and not info.is_counted  # an AVI's alpha may be filler
+        self._alpha = info.has_alpha and (alpha or may_be_laid)
+        self.decoder = {"c:v": name} if self._alpha and name else {}  # options of the input
         width, height = picture.size(info, max_height)
         self._shape = (height, width, 3 + self._alpha)
         self.size = math.prod(self._shape)  # bytes
-        if self._alpha and picture.is_hdr(info):
-            cause = "is HDR with an alpha channel, whose colours cannot be turned into those of SDR here"
-            raise video_error(info.path, cause, "export it in SDR")
-
-    def decoder(self) -> dict[str, str]:
-        """Options of the input. ffmpeg's own decoders of VP8 and VP9 may leave alpha out."""
-        name = _ALPHA_DECODERS.get(self._info.codec)
-        if not self._alpha or name is None:
-            return {}
-        if not command.has(command.ffmpeg_exe(), "decoders", name):
-            cause = f"has an alpha channel, which this ffmpeg cannot decode (no decoder {name})"
-            raise video_error(self._info.path, cause, "use an ffmpeg with libvpx, or export it as a .mov")
-        return {"c:v": name}
 
     def output(self, node: Any, **options: Any) -> Any:
         """The graph that prints the frames of a node, as they are seen."""
@@ -257,7 +260,15 @@ class _Given:
     def frame(self, raw: bytes | bytearray) -> np.ndarray:
         """One printed frame, (H, W, 3) or, where alpha is asked for, (H, W, 4) uint8."""
         frame = np.frombuffer(raw, np.uint8).reshape(self._shape)
-        return np.dstack([frame, np.full(frame.shape[:2], 255, np.uint8)]) if self._opaque else frame
+        if self._is_asked:
+            return frame if self._alpha else np.dstack([frame, np.full(frame.shape[:2], 255, np.uint8)])
+        return _on_white(frame) if self._alpha else frame
+
+
+def _on_white(frame: np.ndarray) -> np.ndarray:
+    """(H, W, 4) RGBA, straight alpha -> (H, W, 3) RGB; both uint8."""
+    colors, alpha = frame[:, :, :3], frame[:, :, 3:].astype(np.uint16)
+    return ((colors * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 class _Soundness:
@@ -324,8 +335,10 @@ def _frames(
         return
     given = _Given(info, max_height, alpha)
     matching = _Matching(info)
-    node = command.input_node(info.path, noautorotate=None, copyts=None, **given.decoder())[f"{info.stream}"]
-    node = node.filter("select", _selected(info, due, first, fps))
+    options = given.decoder | ({"reinit_filter": 0} if picture.may_be_interlaced(info) else {})
+    options |= {"threads": 1} if info.codec == "theora" else {}  # else its headers cannot change where files are joined
+    node = command.input_node(info.path, noautorotate=None, copyts=None, **options)[f"{info.stream}"]
+    node = picture.progressive(node, info).filter("select", _selected(info, due, first, fps))
     node = given.output(node, fps_mode="passthrough")
     timeout_s = command.COMMAND_TIMEOUT_S + FRAME_TIMEOUT_S * stop
     last, at = None, first
@@ -339,7 +352,7 @@ def _frames(
             while not is_given:  # the pictures that were decoded and are not wanted come before it
                 expected = matching.next
                 stamp_s, is_given = running.next_decoded()
-                number = matching.match(stamp_s)
+                number = matching.match(stamp_s, running.complaints > 0)
                 if number is not None and number > expected:
                     soundness.gone(range(expected, number))
             if running.complaints > complaints:
@@ -385,19 +398,21 @@ class _Matching:
         timeline = info.timeline
         self.next = 0  # the one that is expected
         self._part = timeline.part
-        self._has_times = bool(len(timeline)) and timeline.stamp[0] != container.NO_TIME
+        self._has_times = bool(len(timeline)) and timeline.stamp[0] != container.NO_TIME and not info.is_in_order
         self._stamp_s = timeline.stamp * float(timeline.tick_s)
         steps = np.diff(self._stamp_s)
-        self._near_s = 0.4 * float(np.min(steps, where=steps > 0, initial=0.04))
+        self._near_s = max(0.4 * float(np.min(steps, where=steps > 0, initial=0.04)), PRINTED_S)
+        self._is_counted = info.is_counted
         self._late_s: float | None = None  # how far ffmpeg's clock is ahead of the container's
 
-    def match(self, stamp_s: float | None) -> int | None:
-        number = self._number(stamp_s)
+    def match(self, stamp_s: float | None, is_suspect: bool) -> int | None:
+        """Args: is_suspect: whether something was complained of, so that the first picture may be another one."""
+        number = self._number(stamp_s, is_suspect)
         if number is not None:
             self.next = number + 1
         return number
 
-    def _number(self, stamp_s: float | None) -> int | None:
+    def _number(self, stamp_s: float | None, is_suspect: bool) -> int | None:
         left = len(self._part) - self.next
         if stamp_s is None or left <= 0:
             return None
@@ -405,7 +420,8 @@ class _Matching:
             return self.next
         if self._late_s is None:  # the first: of a video that has it under another time, how much later that is
             late_s = stamp_s - float(self._stamp_s[0])
-            is_known = bool((np.abs(self._stamp_s - stamp_s) < self._near_s).any())
+            is_sure = is_suspect or not self._is_counted
+            is_known = is_sure and bool((np.abs(self._stamp_s - stamp_s) < self._near_s).any())
             self._late_s = 0.0 if is_known or abs(late_s) > MARGIN_S / 2 else late_s
         stamp_s -= self._late_s
         if abs(self._stamp_s[self.next] - stamp_s) < self._near_s:
@@ -413,10 +429,11 @@ class _Matching:
         part = self._part[self.next]
         stop = int(np.searchsorted(self._part, part, side="right"))
         for begin, end in ((self.next, stop), (stop, min(stop + AHEAD, len(self._part)))):
-            near = np.flatnonzero(np.abs(self._stamp_s[begin:end] - stamp_s) < self._near_s)
-            if len(near):
-                return begin + int(near[0])
-        return None
+            apart = np.abs(self._stamp_s[begin:end] - stamp_s)
+            if len(apart) and apart.min() < self._near_s:
+                return begin + int(apart.argmin())
+        is_last_before_jump = self.next + 1 == stop < len(self._part)
+        return self.next if is_last_before_jump else None  # it comes when the clock has jumped, under a time of its own
 
 
 def _folder(

@@ -16,7 +16,7 @@ from pipeline.video import ffmpeg as command
 from pipeline.video.errors import VideoError, read_failure, telling_line, video_error
 from pipeline.video.ffmpeg import AnyPath
 from pipeline.video.frames import frame_files
-from pipeline.video.orientation import UPRIGHT, Orientation, clean_aperture, of_image, pixel_crop
+from pipeline.video.orientation import UPRIGHT, Orientation, clean_aperture, is_encrypted, of_image, pixel_crop
 from pipeline.video.timeline import Timeline, timeline
 
 FOLDER_FPS = 24.0  # a folder of frames has no clock; the paper's rate is taken
@@ -42,7 +42,10 @@ class VideoInfo:
     timeline: Timeline = field(repr=False, compare=False)
     stream: int = 0  # the one of the file's that is decoded
     announced_s: float = 0.0  # how long its header says that it lasts; 0: nothing
+    unused: float = 0.0  # part of the bytes, of recordings that were joined, of which nothing is read
     has_sure_times: bool = False  # whether every reader of its format gives a picture the same time
+    is_counted: bool = False  # whether its container counts packets and tells no picture's time
+    is_in_order: bool = False  # whether ffmpeg may give its pictures other times: the one that comes is the next
     crop: tuple[int, int, int, int] | None = None  # width, height, left, top of what is meant to be seen
     orientation: Orientation = UPRIGHT
     interlaced: bool = False  # as its frames say
@@ -77,6 +80,8 @@ def probe(path: AnyPath) -> VideoInfo:
 
 
 def _info(path: AnyPath, head: dict[str, Any], packets: np.ndarray, messages: bytes) -> VideoInfo:
+    if head["format"].startswith("mov") and is_encrypted(path, head["stream"]):
+        raise video_error(path, "is encrypted (DRM)", "give a file without copy protection")
     width, height = head["width"], head["height"]
     is_image = command.is_still(path)
     if not (width and height):
@@ -96,7 +101,10 @@ def _info(path: AnyPath, head: dict[str, Any], packets: np.ndarray, messages: by
     frames = timeline(packets, tick_s, fps, may_jump=head["jumps"], complaints=head["complaints"])
     same = {
         name: head[name]
-        for name in ("pix_fmt", "codec", "has_alpha", "stream", "announced_s", "interlaced", "field_order", *COLORS)
+        for name in (
+            *("pix_fmt", "codec", "has_alpha", "stream", "announced_s", "unused", "interlaced", "field_order"),
+            *COLORS,
+        )
     }
     return VideoInfo(
         path=os.fspath(path),
@@ -108,6 +116,8 @@ def _info(path: AnyPath, head: dict[str, Any], packets: np.ndarray, messages: by
         has_audio=head["audio"],
         timeline=frames,
         has_sure_times=head["format"].startswith(("mov", "matroska")),
+        is_counted=head["format"] == "avi",
+        is_in_order=head["format"] in ("gif", "mpegvideo"),
         crop=crop,
         orientation=orientation,
         **same,

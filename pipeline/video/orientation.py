@@ -79,15 +79,26 @@ def clean_aperture(path: AnyPath, track: int, width: int, height: int) -> tuple[
     None where it does not say, or says what cannot be. ISO/IEC 14496-12, 12.1.4 ("clap").
     """
     with open(path, "rb") as file:
-        size = file.seek(0, 2)
-        begin, end = _child(_boxes(file, 0, size), size, b"moov")
-        begin, end = _child(_boxes(file, begin, end), end, b"trak", track)
-        for name in (b"mdia", b"minf", b"stbl", b"stsd"):
-            begin, end = _child(_boxes(file, begin, end), end, name)
-        begin, end = _child(_boxes(file, begin + 8, end), end, None)  # the first entry
-        begin, end = _child(_boxes(file, begin + 78, end), end, b"clap")
+        begin, end = _descriptions(file, track)
+        begin, end = _child(boxes(file, begin, end), end, None)  # the first one
+        begin, end = _child(boxes(file, begin + 78, end), end, b"clap")
         file.seek(begin)
         return _crop(struct.unpack(">8i", file.read(32)), width, height) if end - begin >= 32 else None
+
+
+def is_encrypted(path: AnyPath, track: int) -> bool:
+    """Whether a QuickTime or MP4 track can be decoded only with a key. ISO/IEC 14496-12, 8.12."""
+    with open(path, "rb") as file:
+        begin, end = _descriptions(file, track)
+        return any(kind in (b"encv", b"drmi") for kind, _ in boxes(file, begin, end))
+
+
+def _descriptions(file: BinaryIO, track: int) -> tuple[int, int]:
+    """Where the descriptions of a QuickTime or MP4 track's samples begin and end."""
+    begin, end = 0, file.seek(0, 2)
+    for name, number in ((b"moov", 0), (b"trak", track), (b"mdia", 0), (b"minf", 0), (b"stbl", 0), (b"stsd", 0)):
+        begin, end = _child(boxes(file, begin, end), end, name, number)
+    return begin + 8, end
 
 
 def _crop(numbers: Sequence[int], width: int, height: int) -> tuple[int, int, int, int] | None:
@@ -99,8 +110,8 @@ def _crop(numbers: Sequence[int], width: int, height: int) -> tuple[int, int, in
     return crop if fits and crop[:2] != (width, height) else None
 
 
-def _boxes(file: BinaryIO, begin: int, end: int) -> Children:
-    """The boxes between two places of a file."""
+def boxes(file: BinaryIO, begin: int, end: int) -> Children:
+    """The boxes between two places (bytes) of a QuickTime or MP4 file, up to one that cannot be (ISO/IEC 14496-12)."""
     while begin + 8 <= end:
         file.seek(begin)
         size, found, header = *struct.unpack(">I4s", file.read(8)), 8

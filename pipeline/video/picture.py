@@ -9,10 +9,15 @@ from pipeline.video.info import VideoInfo, round_half_up
 
 HD_LINES = 720  # from which on a video that does not name its colours has those of HDTV
 PQ, HLG = 16, 18  # transfer characteristics of HDR, by ITU-T H.273
+BT2020 = 9  # matrix, by the same
 _MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020"}  # by the same
 WHITE_NITS = 203  # of HDR's graphics white, which becomes SDR's (ITU-R BT.2408)
 PEAK = 1000 / WHITE_NITS  # what becomes the brightest; above `KNEE` it is compressed
 KNEE = 0.8
+# Codecs whose frames may be interlaced, some of them or all. Progressive ones pass as they are.
+FIELDS = frozenset(
+    {"mpeg2video", "mpeg4", "h264", "hevc", "vc1", "wmv3", "dvvideo", "prores", "dnxhd", "ffv1", "mjpeg"}
+)
 
 
 def size(info: VideoInfo, max_height: int | None) -> tuple[int, int]:
@@ -32,18 +37,35 @@ def can_tone_map() -> bool:
     return command.has(exe, "filters", "zscale") and command.has(exe, "filters", "tonemap")
 
 
+def may_be_interlaced(info: VideoInfo) -> bool:
+    """Whether some of its frames may be, by what it says or by its codec."""
+    return info.interlaced or info.field_order > 1 or (info.codec in FIELDS and info.pix_fmt.startswith("yuv"))
+
+
+def progressive(node: Any, info: VideoInfo) -> Any:
+    """The graph's frames, those that are interlaced made whole; all of the size and format of the first one.
+
+    For a graph that is not built anew where these change: `bwdif` has two frames in it, which would be lost.
+    """
+    if not may_be_interlaced(info):
+        return node
+    node = node.filter("scale", "iw", "ih", interl=-1, flags="bicubic+accurate_rnd+full_chroma_int")
+    if info.field_order > 1 and not info.interlaced:
+        order = "tff" if info.field_order in (2, 4) else "bff"
+        return node.filter("setfield", order).filter("bwdif", mode="send_frame", deint="all")
+    return node.filter("bwdif", mode="send_frame", deint="interlaced")
+
+
 def filtered(node: Any, info: VideoInfo, max_height: int | None, *, alpha: bool = False) -> Any:
-    """The graph's frames as they are seen: progressive, cropped, of the size of `size`, turned, in SDR's colours.
+    """The graph's progressive frames as they are seen: cropped, of the size of `size`, turned, in SDR's colours.
 
     Args: alpha: whether the alpha channel, which is there, is kept. It is straight. What is transparent has no part
         in the colours of a shrunk frame.
     """
     width, height = size(info, max_height)
-    if info.interlaced:
-        node = node.filter("bwdif", mode="send_frame", deint="interlaced")
-    elif info.field_order > 1:
-        order = "tff" if info.field_order in (2, 4) else "bff"
-        node = node.filter("setfield", order).filter("bwdif", mode="send_frame", deint="all")
+    transfer = "arib-std-b67" if info.transfer == HLG else "smpte2084"
+    if is_hdr(info) and info.matrix == BT2020:  # the frames may not say it, which the container does
+        node = node.filter("setparams", colorspace="bt2020nc", color_primaries="bt2020", color_trc=transfer)
     if info.crop:  # a newer ffmpeg has done it already
         wide, high, left, top = info.crop
         node = node.filter(
@@ -61,7 +83,7 @@ def filtered(node: Any, info: VideoInfo, max_height: int | None, *, alpha: bool 
     for name, *arguments in info.orientation.filters():
         node = node.filter(name, *arguments)
     if is_hdr(info) and can_tone_map():
-        given = {"tin": "arib-std-b67" if info.transfer == HLG else "smpte2084", "pin": "bt2020", "min": "bt2020nc"}
+        given = {"tin": transfer, "pin": "bt2020", "min": "bt2020nc"}
         node = (
             node.filter("format", "yuv444p12")
             .filter("zscale", t="linear", npl=WHITE_NITS, **given)

@@ -103,10 +103,11 @@ def timeline(
         expected &= (part != part[keys[0]]) | (pts >= pts[keys[0]])
     (number,) = np.nonzero(expected)
     number = number[np.lexsort((number, pts[number], part[number]))]
-    if len(number):
-        last_of_equal = np.append((np.diff(pts[number]) != 0) | (np.diff(part[number]) != 0), True)
-        number = number[last_of_equal]
-    shown, part, given = pts[number], part[number], np.maximum(duration[number], 0)
+    last = number
+    if len(number):  # of pictures of one time the first is shown, until the last of them ends
+        differs = (np.diff(pts[number]) != 0) | (np.diff(part[number]) != 0)
+        last, number = number[np.append(differs, True)], number[np.append(True, differs)]
+    shown, part, given = pts[number], part[number], np.maximum(duration[last], 0)
     steps = np.diff(shown)[np.diff(part) == 0]
     usual = int(np.median(steps)) if len(steps) else max(1, round(1 / (fps * tick_s)))
     lasts = np.where(given > 0, given, usual)
