@@ -24,6 +24,7 @@ filled from the store and copied to it while training goes on: a machine that di
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -137,13 +138,16 @@ class ClipFolder:
         self.path = store.path / clip_id
 
     def __enter__(self) -> ClipFolder:
-        _patiently(lambda: self._store.write(self._owner, self._token))
-        if not self._store.is_local:
+        own = functools.partial(self._store.write, self._owner, self._token)
+        if self._store.is_local:
+            own()
+        else:
+            _patiently(own)
             # Private to this process: another attempt on the same machine has its own.
             with contextlib.ExitStack() as unfinished:
                 scratch = tempfile.TemporaryDirectory(prefix="hp-vae-gan-", ignore_cleanup_errors=True)
                 self.path = Path(unfinished.enter_context(scratch)) / self._clip_id
-                _patiently(lambda: self._store.pull(self._clip_id, self.path))
+                _patiently(functools.partial(self._store.pull, self._clip_id, self.path))
                 self._scratch = unfinished.pop_all()
             self._mirror = Mirror(self._store, self._clip_id, self.path)
             self._mirror.assume_sent()
@@ -183,7 +187,7 @@ class ClipFolder:
 
 
 def _patiently(action: Callable[[], None]) -> None:
-    """Try again while a store is away, for PATIENCE_S. Raises the last StorageError."""
+    """Try again while an object store is away, for PATIENCE_S. Raises the last StorageError."""
     deadline = time.monotonic() + PATIENCE_S
     pause = 1.0
     while True:

@@ -3,6 +3,7 @@
 "clip.mp4@2.5" is a source too: its videos begin at 2.5 s.
 """
 
+import codecs
 import contextlib
 import csv
 import hashlib
@@ -13,6 +14,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from infra.errors import printable
@@ -254,11 +256,15 @@ def _named(path: Path, relative: PurePosixPath) -> Video | Still:
 
 
 def _manifest(manifest: Path) -> Iterator[Video | Still | Failure]:
+    is_utf16 = head(manifest, 2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # "Unicode text" of a spreadsheet
     # A path is bytes, as os.fsdecode shows them, which may be no UTF-8.
-    with open(manifest, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+    coding = ("utf-16", "replace") if is_utf16 else ("utf-8-sig", "surrogateescape")
+    with open(manifest, newline="", encoding=coding[0], errors=coding[1]) as file:
         lines = iter(lambda: file.readline(MAX_LINE_CHARS), "")  # a file without line ends is not read whole
-        rows = csv.DictReader(lines, skipinitialspace=True)
-        names = [name.strip() for name in rows.fieldnames or ()]
+        first = next(lines, "")
+        between = next((mark for mark in ";\t" if mark in first and "," not in first), ",")
+        rows = csv.DictReader(chain([first], lines), delimiter=between, skipinitialspace=True)
+        names = [name.strip().lower() for name in rows.fieldnames or ()]
         if missing := [name for name in ("clip_id", "path", "start_s") if name not in names]:
             cause = f"has no column {', '.join(missing)} in its first line"
             raise video.video_error(manifest, cause, "begin it with clip_id,path,start_s[,duration_s]")
@@ -286,6 +292,8 @@ def _manifest_row(folder: Path, row: Mapping[str | None, str | None], named_as: 
         raise ValueError(f"clip_id {printable(clip_id)!r} cannot be used; use 1 to 64 of a-z 0-9 _ -")
     if not path:
         raise ValueError("path is empty; name a video or image file")
+    if "://" in path:
+        raise ValueError(f"{printable(path)} is a URI; copy the file here, or give the URI of its folder as the corpus")
     if image.is_image(folder / path):
         if any(_seconds(fields, name) for name in ("start_s", "duration_s") if fields.get(name)):
             raise ValueError(f"{printable(path)} is an image, which has no times; leave start_s and duration_s empty")

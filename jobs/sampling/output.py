@@ -36,16 +36,16 @@ class Output:
     @classmethod
     def named(cls, path: Path, dims: int, results: int) -> Output:
         """--out, for so many results. Raises UsageError for a file that cannot hold them."""
-        given, suffix = path, path.suffix.lower()
+        suffix = path.suffix.lower()
         if path.is_dir() or suffix not in VIDEO_SUFFIXES | video.IMAGE_SUFFIXES:
             return cls(path, None, dims)
         if suffix not in WRITTEN[dims]:
             kind = "an image" if dims == 2 else "a video"
             mend = f"give {' or '.join(WRITTEN[dims])}, or a folder"
-            raise UsageError(f"--out {printable(given)}: {kind} is not written as {suffix}; {mend}")
+            raise UsageError(f"--out {printable(path)}: {kind} is not written as {suffix}; {mend}")
         if results != 1:
             mend = "give a folder, or --n 1"
-            raise UsageError(f"--out {printable(given)}: is one file, and there are {results} results; {mend}")
+            raise UsageError(f"--out {printable(path)}: is one file, and there are {results} results; {mend}")
         return cls(path.parent, path, dims)
 
     def make_folder(self) -> None:

@@ -214,6 +214,23 @@ def test_bad_manifests(tmp_path, content, words):
     assert words in planned.failures[0].reason and "m.csv: " in planned.failures[0].reason
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("between", [",", ";", "\t"])
+def test_manifests_as_spreadsheets_write_them(tmp_path, short, encoding, between):
+    copy(short, tmp_path / "é short.mp4")
+    text = "Clip_ID,Path,start_s\r\na,é short.mp4,0\r\n\r\n,,\r\n".replace(",", between)
+    mark = b"\xff\xfe" if encoding == "utf-16-le" else b""
+    (tmp_path / "m.csv").write_bytes(mark + text.encode(encoding))
+    planned = plan([str(tmp_path / "m.csv")], ClipSpec())
+    assert [clip.clip_id for clip in planned.clips] == ["a"] and not planned.failures
+
+
+def test_a_uri_in_a_manifest_is_one_line(tmp_path):
+    (tmp_path / "m.csv").write_text("clip_id,path,start_s\na,s3://bucket/x.mp4,0\n")
+    (failure,) = plan([str(tmp_path / "m.csv")], ClipSpec()).failures
+    assert "s3://bucket/x.mp4 is a URI; copy the file here" in failure.reason
+
+
 def test_ids_that_meet_only_after_numbering(tmp_path, short):
     copy(short, tmp_path / "short.mp4")
     manifest = tmp_path / "m.csv"
