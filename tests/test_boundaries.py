@@ -49,7 +49,7 @@ OWNERS = {
     "ffmpeg": ("pipeline/video/",),
     "imageio_ffmpeg": ("pipeline/video/",),
     "av": ("pipeline/video/",),
-    "pillow_heif": ("pipeline/image.py",),
+    "pillow_heif": ("pipeline/video/pillow.py",),
     "webdataset": ("pipeline/shards/",),
     "accelerate": ("model/training/workers.py",),
     "flask": ("jobs/user_study/server.py",),

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from infra.errors import printable
 from pipeline.video.errors import VideoError, video_error
 
 AnyPath = str | os.PathLike[str]
@@ -119,16 +118,16 @@ def _copy(path: str, mtime_ns: int, size: int) -> Path:
     """The pictures of an image file, each with its duration, as PNG in a .mov."""
     from PIL import Image
 
-    from pipeline import image as still
+    from pipeline.video import pillow  # which imports Pillow: readers of containers start without it
 
     place = _folder(os.getpid()) / f"{_name(path, mtime_ns, size)}.mov"
     if place.is_file():
         return place
     try:
         if is_foreign(path):
-            (picture,) = still.read_rgba(path)
-            is_opaque = bool((picture[..., 3] == 255).all())
-            _write(place, Image.fromarray(picture[..., :3] if is_opaque else picture), 1)
+            with Image.open(path, formats=pillow.formats()) as image:
+                picture = pillow.seen(image, path)
+            _write(place, picture, 1)
             return _kept(place)
         with Image.open(path, formats=["WEBP", "AVIF"]) as image:
             count = int(getattr(image, "n_frames", 1))
@@ -140,8 +139,8 @@ def _copy(path: str, mtime_ns: int, size: int) -> Path:
         raise
     except Exception as error:  # Pillow's readers raise of all kinds
         place.unlink(missing_ok=True)
-        said = printable(" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
-        raise video_error(path, f"is an animation that cannot be read to its end ({said})", "export it again") from None
+        cause = f"is an animation that cannot be read to its end{pillow.said(error)}"
+        raise video_error(path, cause, "export it again") from None
     return _kept(place)
 
 

@@ -34,7 +34,7 @@ ROWS = [
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 140])
 def test_a_table_fits_and_names_what_is_left_out(width: int) -> None:
     lines = TextTable("results", HEADS, ROWS, numbers=HEADS[2:], dropped_first=DROPPED).text(width).splitlines()
-    note = lines[-1] if lines[-1].startswith("left out") else ""
+    note = lines[-1] if lines[-1].startswith("columns that do not fit") else ""
     assert all(cell_len(line) <= width for line in lines if line != note)
     left_out = note.partition(": ")[2].split(", ") if note else []
     assert left_out == DROPPED[: len(left_out)]

@@ -257,7 +257,10 @@ def test_paths_in_a_manifest_are_only_file_names(tools, tmp_path, lavfi, listene
     (tmp_path / "list.csv").write_text(f"clip_id,path,start_s\n{rows}good,secret.ts,0\n")
     planned = plan(["list.csv"], ClipSpec())
     assert [clip.clip_id for clip in planned.clips] == ["good"] and len(planned.failures) == len(paths)
-    assert all("no such file; check the path" in failure.reason for failure in planned.failures), planned.failures
+    for failure in planned.failures:
+        assert any(
+            words in failure.reason for words in ("no such file; check the path", "is a URI; copy the file here")
+        )
     for number, name in enumerate(("concat:secret.ts|secret.ts", "-i secret.ts", "data:video,x.ts", "file:secret.ts")):
         shutil.copy(secret, tmp_path / name)  # where there is a file of that name, it is the file
         (tmp_path / "list.csv").write_text(f'clip_id,path,start_s\nclip-{number},"{name}",0\n')
