@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
-from infra.files import write_json
+from infra.files import replacing, write_json
 from infra.metrics_log import MetricsLog
 from infra.tracking import forward as forwarding
 from infra.tracking import runs as tracking
@@ -148,7 +148,8 @@ def train(corpus: tracking.ParentRun, folder: Path) -> None:
                 points.append(scale, iteration, values)
                 time.sleep(0.02)
             points.append(scale, None, {"diversity": 0.1 * scale})
-            Image.new("RGB", (64, 48), (80 * scale, 0, 0)).save(folder / "samples" / f"scale_{scale:02d}.png")
+            with replacing(folder / "samples" / f"scale_{scale:02d}.png") as file:  # whole, as a training writes it
+                Image.new("RGB", (64, 48), (80 * scale, 0, 0)).save(file, "PNG")
         (folder / "samples" / "sample_00.mp4").write_bytes(bytes(1000))
         (folder / "checkpoint.pt").write_bytes(bytes(100_000))
         write_json(folder / "metrics.json", {"svfid_lite0": 1 / 3, "diversity": 0.3, "num_samples": 2, "seed": 1})
