@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from model.config import Precision, TrainConfig
-from model.device import HOST, best_device
+from model.device import best_device
 from model.loading import LoadedModel
 from model.loading import load as load_file
 from model.metrics.diversity import lab_diversity
@@ -31,7 +31,7 @@ from model.patches.refine import Matching, Step, refine
 from model.pyramid import ScaleSize, to_frames, to_video, training_pyramids
 from model.sampling.applications import Applications
 from model.sampling.sample import Draw, stream_of
-from model.sampling.sampler import Sampler, check_video, clip_patches
+from model.sampling.sampler import Sampler, check_sample, clip_patches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class Model:
             raise ValueError(f"count={count}: 1 or more")
         sampler = self._made()
         sizes = sampler.ladder_to(size or sampler.size)
-        check_video(sizes[-1], sampler.needed_bytes(sizes), self._device if self._loaded.needs_clip else HOST)
+        check_sample(sampler, sizes, self._device)
         made = [torch.cat(list(sampler.parts(sizes, seed, index)), dim=2) for index in range(first, first + count)]
         return np.stack([to_frames(video[0].numpy()) for video in made])
 

@@ -27,12 +27,12 @@ from jobs.sampling.applications import count, results
 from jobs.sampling.output import COMPARED, Output
 from jobs.sampling.request import ApplicationRequest, SampleRequest
 from model.config import TrainConfig
-from model.device import HOST, best_device, keep_freed_memory
+from model.device import best_device, keep_freed_memory
 from model.loading import LoadedModel, load
 from model.metrics.svfid import svfid
 from model.pyramid import ScaleSize, build, to_frames, to_video
 from model.sampling.sample import frames_per_second
-from model.sampling.sampler import Sampler, check_video
+from model.sampling.sampler import Sampler, check_sample
 from model.sampling.variations import diverse
 from pipeline.video import MAX_PIXELS, VideoError, encode, writing
 
@@ -114,7 +114,7 @@ def _sample(request: SampleRequest, loaded: LoadedModel, asked: ScaleSize | None
     chunks = _frames_for(request, loaded) if wanted else []
     sampler = loaded.sampler(chunks, best_device())
     sizes = sampler.ladder_to(asked or sampler.size)
-    check_video(sizes[-1], sampler.needed_bytes(sizes), best_device() if loaded.needs_clip else HOST)
+    check_sample(sampler, sizes, best_device())
     indices: Sequence[int] = range(PLAIN) if request.indices is None else request.indices
     out = Output.named(request.out, loaded.config.dims, request.keep or len(indices))
     compared = _clip_and_reconstruction(out, loaded, chunks, sampler, sizes[-1]) if request.compare else {}
@@ -194,7 +194,6 @@ def _chosen(
     """Which samples --keep keeps, best first. sizes: of the sampler's ladder."""
     if sizes[-1] != loaded.sizes[-1]:
         raise ValueError(f"--keep: scores samples of {loaded.sizes[-1]}, these are of {sizes[-1]}; leave --size out")
-    loaded.check_frames(chunks)
     real = loaded.real_clip(chunks)
     videos = [_frames(torch.cat(list(sampler.parts(sizes, seed, index, tick)), dim=2)) for index in range(DRAWN * keep)]
     return diverse(videos, svfid(real, (to_video(video) for video in videos)).per_sample, keep)

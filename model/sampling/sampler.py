@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from model.config import TrainConfig
-from model.device import host_bytes, memory_bytes
+from model.device import HOST, host_bytes, memory_bytes
 from model.networks.generators import GeneratorStack
 from model.patches.field import Size, fits, share_in_place
 from model.patches.refine import ClipPatches, Matching, Refinement, Step, needed_bytes, refine
@@ -273,6 +273,16 @@ def patch_steps(config: TrainConfig, sizes: Sequence[ScaleSize], first: int) -> 
     coarse = first - 1
     own = [Step(coarse, sizes[coarse], config.patch_coarse_passes)] if config.patch_coarse_passes else []
     return own, [Step(n, size, config.patch_passes) for n, size in enumerate(sizes)][first:]
+
+
+def check_sample(sampler: Sampler, sizes: Sequence[ScaleSize], device: torch.device) -> None:
+    """Raises ValueError, one line, if a video of these scales does not fit into memory: that of the host, or where
+    patches make it that of the device.
+
+    Args: sizes: of `Sampler.ladder_to`. device: where the model is.
+    """
+    where = HOST if isinstance(sampler, NetworkSampler) else device
+    check_video(sizes[-1], sampler.needed_bytes(sizes), where)
 
 
 def check_video(size: ScaleSize, needed: int, device: torch.device) -> None:

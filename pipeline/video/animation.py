@@ -21,6 +21,7 @@ from pipeline.video.errors import VideoError, video_error
 
 AnyPath = str | os.PathLike[str]
 HEAD_BYTES = 1 << 16
+MAX_FRAME_PIXELS = 1 << 26  # of one picture, 8192 x 8192
 MAX_PIXELS = 1 << 34  # of all pictures together: 8,000 of 1920x1080, and 64 GiB to write at the most
 KEPT = 4  # copies of a process
 TICKS = 1000  # a second: both formats count thousandths
@@ -126,6 +127,9 @@ def _copy(path: str, mtime_ns: int, size: int) -> Path:
     try:
         if is_foreign(path):
             with Image.open(path, formats=pillow.formats()) as image:
+                if image.width * image.height > MAX_FRAME_PIXELS:
+                    cause = f"is {image.width}x{image.height} pixels, {MAX_FRAME_PIXELS} in all are the most"
+                    raise video_error(path, cause, "give a smaller image")
                 picture = pillow.seen(image, path)
             _write(place, picture, 1)
             return _kept(place)
@@ -139,7 +143,8 @@ def _copy(path: str, mtime_ns: int, size: int) -> Path:
         raise
     except Exception as error:  # Pillow's readers raise of all kinds
         place.unlink(missing_ok=True)
-        cause = f"is an animation that cannot be read to its end{pillow.said(error)}"
+        what = "an image" if is_foreign(path) else "an animation"
+        cause = f"is {what} that cannot be read to its end{pillow.said(error)}"
         raise video_error(path, cause, "export it again") from None
     return _kept(place)
 

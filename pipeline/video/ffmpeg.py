@@ -18,13 +18,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.video.animation import AnyPath, head, is_animation, is_foreign, readable
+from pipeline.video.animation import MAX_FRAME_PIXELS, AnyPath, head, is_animation, is_foreign, readable
 from pipeline.video.errors import VideoError, video_error
 
 ANSWER_TIMEOUT_S = 60.0  # for what it can
 COMMAND_TIMEOUT_S = 600.0  # for one command; decoding has some more for each frame
 MAX_MEMORY_BYTES = 4 << 30  # of one process; 8K video on 16 threads needs about 2 GiB
-MAX_PIXELS = 1 << 26  # of one frame, 8192 x 8192; also of frames that turn out larger than the header says
+MAX_PIXELS = MAX_FRAME_PIXELS  # of one frame; also of frames that turn out larger than the header says
 PIPE_BYTES = 1 << 20  # between a command and this process: fewer, larger reads
 MAX_MESSAGES_BYTES = 1 << 20  # kept of what a command prints to stderr; the rest is read and dropped
 
