@@ -193,13 +193,12 @@ def test_an_experiment_that_is_no_name_of_a_folder_is_one_line(
 # -- the ffmpeg that is there
 
 
-def fake_ffmpeg(folder: Path, encoders: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An ffmpeg first on PATH that has these encoders and decodes nothing."""
+def fake_ffmpeg(folder: Path, encoders: str) -> Path:
+    """An ffmpeg that has these encoders and decodes nothing."""
     folder.mkdir()
     path = folder / "ffmpeg"
     path.write_text(f"#!/bin/sh\nprintf '%s\\n' '{encoders}'\nexit 0\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     return path
 
 
@@ -207,17 +206,22 @@ def fake_ffmpeg(folder: Path, encoders: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_an_ffmpeg_without_x264_is_not_taken(
     encoders: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import imageio_ffmpeg
-
     clip = make_video(tmp_path / "clip.mp4")
-    wheel = imageio_ffmpeg.get_ffmpeg_exe()
-    fake = fake_ffmpeg(tmp_path / "bin", encoders, monkeypatch)
-    assert video.ffmpeg_exe() == wheel
+    fake = fake_ffmpeg(tmp_path / "bin", encoders)
+    good = tmp_path / "good" / "ffmpeg"
+    good.parent.mkdir()
+    good.symlink_to(video.ffmpeg_exe())
+
+    monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
+    assert "imageio_ffmpeg" in video.ffmpeg_exe()
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(fake))
+    monkeypatch.setenv("PATH", f"{good.parent}{os.pathsep}{os.environ['PATH']}")
+    assert video.ffmpeg_exe() == str(good)
     frames = video.decode(clip, num_frames=13, fps=24.0)
     video.encode(frames, tmp_path / "made.mp4")
     assert (tmp_path / "made.mp4").stat().st_size > 0
 
-    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(fake))  # as by IMAGEIO_FFMPEG_EXE
+    good.unlink()  # now the fake is the first on PATH too
     assert train_corpus.main(["--corpus", str(clip), "--storage", str(tmp_path / "runs"), *TINY]) == 2
     (line,) = capsys.readouterr().out.splitlines()
     assert str(fake) in line and "no encoder libx264" in line and "pip install imageio-ffmpeg" in line
@@ -231,9 +235,6 @@ def test_an_ffmpeg_that_does_not_run_is_not_taken(tmp_path: Path) -> None:
     assert lacks(str(broken)) == lacks(str(tmp_path / "none")) == "does not run"
 
 
-def test_an_ffmpeg_of_before_5_1_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import imageio_ffmpeg
-
-    old = fake_ffmpeg(tmp_path / "bin", " V....D libx264              x264 H.264", monkeypatch)
-    assert video.ffmpeg_exe() == imageio_ffmpeg.get_ffmpeg_exe()
+def test_an_ffmpeg_of_before_5_1_is_not_taken(tmp_path: Path) -> None:
+    old = fake_ffmpeg(tmp_path / "bin", " V....D libx264              x264 H.264")
     assert lacks(str(old)) == "is older than 5.1 (no option -fps_mode)"

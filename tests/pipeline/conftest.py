@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pipeline import video
 
-TOOLS = ["wheel", "system"] if shutil.which("ffmpeg") else ["wheel"]
+SYSTEM = shutil.which("ffmpeg")
+TOOLS = ["wheel", "system"] if SYSTEM else ["wheel"]
 
 
 @pytest.fixture(params=TOOLS)
@@ -23,6 +24,9 @@ def tools(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
     if request.param == "wheel":
         monkeypatch.setenv("PATH", str(tmp_path / "nothing-here"))
         assert "imageio_ffmpeg" in video.ffmpeg_exe()
+    else:
+        monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(SYSTEM))
+        assert video.ffmpeg_exe() == SYSTEM
     return str(request.param)
 
 

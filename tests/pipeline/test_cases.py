@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline import shards, video
 from pipeline.clips import ClipSpec, plan
-from pipeline.video import decoder, picture
+from pipeline.video import one_pass, picture
 
 pillow_heif.register_heif_opener()
 BARS = [[235, 235, 235], [235, 235, 16], [16, 235, 235], [16, 235, 16], [235, 16, 235], [235, 16, 16], [16, 16, 235]]
@@ -855,8 +855,8 @@ def test_a_time_lapse_is_told_of_and_taken_as_it_is(tools, make):
 
 def test_an_ffmpeg_that_prints_no_times_is_one_line(tools, make, monkeypatch):
     path = make("a.mp4", numbered(13), 24, *X264)
-    monkeypatch.setattr(decoder, "LAG_S", 0.5)
-    monkeypatch.setattr(decoder._Decoding, "_STAMP", re.compile(b"(?!)"))
+    monkeypatch.setattr(one_pass, "LAG_S", 0.5)
+    monkeypatch.setattr(one_pass._Decoding, "_STAMP", re.compile(b"(?!)"))
     with pytest.raises(video.VideoError, match="does not print the times of its pictures; use the ffmpeg of imageio"):
         video.decode(path)
 

@@ -9,7 +9,7 @@ import pytest
 
 from infra.errors import printable
 from pipeline import video
-from pipeline.video import VideoError, decode, decode_each, decoder, encode, probe
+from pipeline.video import VideoError, decode, decode_each, decoder, encode, one_pass, probe
 from pipeline.video import ffmpeg as command
 from pipeline.video.encoder import writing
 from pipeline.video.errors import telling_line
@@ -359,7 +359,7 @@ def test_a_stuck_command_is_an_error(tmp_path, lavfi, monkeypatch):
     stuck.write_text("#!/bin/sh\nexec sleep 60\n")
     stuck.chmod(0o755)
     monkeypatch.setattr(command, "COMMAND_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(decoder, "FRAME_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(one_pass, "FRAME_TIMEOUT_S", 0.0)
     info = probe(path)
     monkeypatch.setattr(command, "ffmpeg_exe", lambda: str(stuck))
     monkeypatch.setattr(decoder, "probe", lambda _path: info)
