@@ -43,8 +43,14 @@ ORDER = {
     ],
 }
 OWNERS = {
-    "ray": ("infra/ray_address.py", "infra/ray_cluster.py", "infra/cluster/check_ray_up.py", "jobs/"),
-    "mlflow": ("infra/tracking/",),
+    "ray": (
+        "infra/ray_address.py",
+        "infra/ray_cluster.py",
+        "infra/cluster/check_ray_up.py",
+        "infra/cluster/check_commands.py",
+        "jobs/",
+    ),
+    "mlflow": ("infra/tracking/", "infra/cluster/check_commands.py"),
     "fsspec": ("infra/store.py", "infra/remote.py"),
     "ffmpeg": ("pipeline/video/",),
     "imageio_ffmpeg": ("pipeline/video/",),

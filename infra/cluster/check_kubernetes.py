@@ -11,6 +11,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from infra.cluster import check_schema
+from infra.cluster.check_schema import Place, below, mappings
 
 DEFINED_IN = {"RayCluster": "ray.io_rayclusters.yaml", "RayJob": "ray.io_rayjobs.yaml"}
 KUBERNETES = "1.34"  # or the newest that is known before it
@@ -32,7 +33,6 @@ def mistakes(document: dict[str, Any], crds: Path | None, found: Any) -> Iterato
             yield from _refused_by_kubernetes(pod, at, found)
     else:
         yield from _refused_by_kubernetes(document, (), found)
-        yield from _unmatched_selector(document)
 
 
 def _not_as_defined(document: dict[str, Any], kind: str, version: str, crds: Path | None, found: Any) -> Iterator[str]:
@@ -41,7 +41,11 @@ def _not_as_defined(document: dict[str, Any], kind: str, version: str, crds: Pat
         where = f"{file} does not exist" if file else "--crds is not given"
         found.unchecked.append(f"{kind}'s own fields, as {where}; KubeRay's repository has {DEFINED_IN[kind]}")
         return
-    schemas = _definition(file)
+    try:
+        schemas = _definition(file)
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
+        yield f"--crds: {file} is no CustomResourceDefinition; KubeRay's repository has {DEFINED_IN[kind]}"
+        return
     if version not in schemas:
         yield f"apiVersion: {version} is not one of {', '.join(schemas)}"
         return
@@ -60,22 +64,22 @@ def _definition(file: Path) -> dict[str, Any]:
     }
 
 
-def _pod_templates(document: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], dict[str, Any]]]:
+def _pod_templates(document: dict[str, Any]) -> Iterator[tuple[Place, dict[str, Any]]]:
     """The templates of pods in a RayCluster or a RayJob, and where they lie: KubeRay's definition of them is older."""
-    at: tuple[str | int, ...] = ("spec",)
-    spec: Any = document.get("spec") or {}
-    if template := spec.get("submitterPodTemplate"):
+    at: Place = ("spec",)
+    spec = below(document, "spec")
+    if template := below(spec, "submitterPodTemplate"):
         yield (*at, "submitterPodTemplate"), template
     if "rayClusterSpec" in spec:
-        at, spec = (*at, "rayClusterSpec"), spec["rayClusterSpec"] or {}
-    groups = [((*at, "headGroupSpec"), spec.get("headGroupSpec"))]
-    groups += [((*at, "workerGroupSpecs", i), group) for i, group in enumerate(spec.get("workerGroupSpecs") or [])]
+        at, spec = (*at, "rayClusterSpec"), below(spec, "rayClusterSpec")
+    groups: list[tuple[Place, dict[str, Any]]] = [((*at, "headGroupSpec"), below(spec, "headGroupSpec"))]
+    groups += [((*at, "workerGroupSpecs", i), group) for i, group in enumerate(mappings(spec, "workerGroupSpecs"))]
     for place, group in groups:
-        if isinstance(group, dict) and isinstance(group.get("template"), dict):
-            yield (*place, "template"), group["template"]
+        if template := below(group, "template"):
+            yield (*place, "template"), template
 
 
-def _refused_by_kubernetes(document: dict[str, Any], at: tuple[str | int, ...], found: Any) -> Iterator[str]:
+def _refused_by_kubernetes(document: dict[str, Any], at: Place, found: Any) -> Iterator[str]:
     try:
         validate: Any = importlib.import_module("kubernetes_validate")
     except ImportError:
@@ -89,17 +93,3 @@ def _refused_by_kubernetes(document: dict[str, Any], at: tuple[str | int, ...], 
         yield f"kind: Kubernetes has no {document['kind']} of {document['apiVersion']}"
     else:
         found.against.append(f"Kubernetes {version}")
-
-
-def _unmatched_selector(document: dict[str, Any]) -> Iterator[str]:
-    """A Deployment or StatefulSet whose pods its selector does not find, which Kubernetes refuses."""
-    spec = document.get("spec") or {}
-    if document["kind"] not in ("Deployment", "StatefulSet", "DaemonSet"):
-        return
-    try:
-        wanted, labels = spec["selector"]["matchLabels"], spec["template"]["metadata"]["labels"]
-    except (KeyError, TypeError):
-        return  # told by the schema
-    for name, value in wanted.items():
-        if labels.get(name) != value:
-            yield f"spec.selector.matchLabels.{name}: {value} is not a label of spec.template"

@@ -13,8 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from infra.cluster import check_schema
+from infra.cluster import check_commands, check_schema
 
+PROJECT = Path(__file__).resolve().parent.parent.parent  # from which `ray up` is to be run
+BY_BOTO3 = ", as the installed boto3 knows it"
+NEEDED = {"aws": ("region",), "gcp": ("project_id", "region", "availability_zone")}
+MACHINES = ("machineType", "acceleratorType", "acceleratorConfig")  # of which Ray needs one; the others are TPUs
 INT64 = ("int64", "uint64")  # numbers that Google describes as strings; it takes both
 
 
@@ -32,7 +36,9 @@ def mistakes(config: dict[str, Any], found: Any) -> Iterator[str]:
         return
     yield from _refused_by_ray(config, found)
     provider = config["provider"]["type"]
-    for name, part in config.get("available_node_types", {}).items():
+    yield from _wrong_place(config["provider"])
+    for name, part in (config.get("available_node_types") or {}).items():
+        yield from _wrong_number(part, ("available_node_types", name), config.get("max_workers"))
         at = ("available_node_types", name, "node_config")
         if provider == "aws":
             yield from _refused_by_ec2(part["node_config"], at, found)
@@ -41,11 +47,41 @@ def mistakes(config: dict[str, Any], found: Any) -> Iterator[str]:
         else:
             found.unchecked.append(f"node_config, of {provider} no description is known here")
     for remote, local in (config.get("file_mounts") or {}).items():
-        if not Path(local).expanduser().exists():
-            remedy = (
-                "run: ray get-auth-token --generate" if remote.endswith("auth_token") else "run it from the project"
-            )
+        if not isinstance(local, str):
+            yield f"file_mounts.{remote}: {local!r} is not of type 'string'"
+        elif not any((folder / Path(local).expanduser()).exists() for folder in (Path.cwd(), PROJECT)):
+            remedy = "run: ray get-auth-token --generate" if remote.endswith("auth_token") else "see to its name"
             yield f"file_mounts.{remote}: {local} does not exist here; {remedy}"
+    for key in (name for name in config if name.endswith("commands")):
+        for i, command in enumerate(config[key] or ()):
+            for refused in check_commands.in_shell(command):
+                yield f"{check_schema.field((key, i))}: {refused}"
+
+
+def _wrong_place(provider: dict[str, Any]) -> Iterator[str]:
+    """Where the nodes are to be: what Ray misses only when it calls the cloud."""
+    for name in NEEDED.get(provider["type"], ()):
+        if not provider.get(name):
+            yield f"provider.{name}: missing; write yours"
+    region, zone = provider.get("region"), provider.get("availability_zone")
+    if provider["type"] == "gcp" and region and zone and not zone.startswith(f"{region}-"):
+        yield f"provider.availability_zone: {zone} is not in the region {region}"
+    if provider["type"] == "aws" and region:
+        with contextlib.suppress(ImportError):  # _refused_by_ec2 says that it is missing
+            session = importlib.import_module("botocore.session").get_session()
+            partitions = session.get_available_partitions()
+            known = [one for partition in partitions for one in session.get_available_regions("ec2", partition)]
+            if region not in known:
+                yield f"provider.region: EC2 has no {region}{BY_BOTO3}{check_schema.meant(region, known)}"
+
+
+def _wrong_number(part: dict[str, Any], at: check_schema.Place, most: int | None) -> Iterator[str]:
+    """Numbers of workers that the schema takes and Ray drops. most: of all types together."""
+    for name in ("min_workers", "max_workers"):
+        if part.get(name, 0) < 0:
+            yield f"{check_schema.field((*at, name))}: {part[name]} is below 0"
+    if most is not None and part.get("max_workers", 0) > most:
+        yield f"{check_schema.field((*at, 'max_workers'))}: {part['max_workers']} is more than max_workers, {most}"
 
 
 def _refused_by_ray(config: dict[str, Any], found: Any) -> list[str]:
@@ -65,7 +101,7 @@ def _refused_by_ray(config: dict[str, Any], found: Any) -> list[str]:
     return []
 
 
-def _refused_by_ec2(node: dict[str, Any], at: tuple[str, ...], found: Any) -> Iterator[str]:
+def _refused_by_ec2(node: dict[str, Any], at: check_schema.Place, found: Any) -> Iterator[str]:
     try:
         session, validate = importlib.import_module("botocore.session"), importlib.import_module("botocore.validate")
     except ImportError:
@@ -78,9 +114,25 @@ def _refused_by_ec2(node: dict[str, Any], at: tuple[str, ...], found: Any) -> It
     report = validate.ParamValidator().validate(asked, shape).generate_report()
     for line in report.splitlines():
         yield f"{check_schema.field(at)}: {line.partition(', must be one of: ')[0]}"
+    yield from _not_among(node, shape, at)
 
 
-def _refused_by_compute_engine(node: dict[str, Any], at: tuple[str, ...], found: Any) -> Iterator[str]:
+def _not_among(value: Any, shape: Any, at: check_schema.Place) -> Iterator[str]:
+    """Texts that are none of those that EC2 takes, which botocore leaves to EC2. shape: botocore's description."""
+    if shape.type_name == "structure" and isinstance(value, dict):
+        for name in value.keys() & shape.members.keys():
+            yield from _not_among(value[name], shape.members[name], (*at, name))
+    elif shape.type_name == "list" and isinstance(value, list):
+        for i, one in enumerate(value):
+            yield from _not_among(one, shape.member, (*at, i))
+    elif isinstance(value, str) and (known := getattr(shape, "enum", None)) and value not in known:
+        remedy = check_schema.meant(value, known) or f"; those are {', '.join(known)}"
+        yield f"{check_schema.field(at)}: EC2 has no {value}{BY_BOTO3}{remedy}"
+
+
+def _refused_by_compute_engine(node: dict[str, Any], at: check_schema.Place, found: Any) -> Iterator[str]:
+    if not node.keys() & set(MACHINES):
+        yield f"{check_schema.field(at)}: machineType: missing; there are {', '.join(node)}"
     try:
         cache = importlib.import_module("googleapiclient.discovery_cache")
     except ImportError:

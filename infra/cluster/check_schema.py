@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 
 KEEPS_UNKNOWN = "x-kubernetes-preserve-unknown-fields"
+QUANTITY_UNITS = "[KMGTPE]i"  # in every pattern of a quantity of Kubernetes'
+NO_QUANTITY = "is no quantity; write it as 24Gi, 24G or 500m"
+Place = tuple[str | int, ...]  # ("spec", "containers", 0, "image")
 
 
 def strict(schema: Any) -> Any:
@@ -26,24 +30,58 @@ def strict(schema: Any) -> Any:
     return result
 
 
-def mistakes(document: Any, schema: Any, at: tuple[str | int, ...] = ()) -> Iterator[str]:
+def mistakes(document: Any, schema: Any, at: Place = ()) -> Iterator[str]:
     """Every mistake: "field.of.the.document: what is wrong". at: where the document lies in a larger one."""
-    for error in jsonschema.Draft7Validator(schema).iter_errors(document):
+    validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft7Validator)
+    for error in validator(schema).iter_errors(document):
         yield from told(error, at)
 
 
-def told(error: Any, at: tuple[str | int, ...] = ()) -> Iterator[str]:
+def told(error: Any, at: Place = ()) -> Iterator[str]:
     """The lines for an error of jsonschema's: one for each field that is unknown, else one."""
+    error = jsonschema.exceptions.best_match([error])  # of alternatives, what is wrong with the one that is meant
     place = (*at, *error.absolute_path)
     if error.validator == "additionalProperties" and error.validator_value is False:
         known = [*error.schema.get("properties", {})]
-        for name in sorted(set(map(str, error.instance)) - set(known)):
-            close = difflib.get_close_matches(name, known, n=1)
-            yield f"{field((*place, name))}: no such field" + (f"; did you mean {close[0]}?" if close else "")
+        allowed = error.schema.get("patternProperties", {})
+        for name in sorted(map(str, set(error.instance) - set(known))):
+            if not any(re.search(pattern, name) for pattern in allowed):
+                yield f"{field((*place, name))}: no such field{meant(name, known)}"
+    elif error.validator == "pattern":
+        form = NO_QUANTITY if QUANTITY_UNITS in error.validator_value else "is not of the form that this field has"
+        yield f"{field(place)}: {error.instance!r} {form}"
     else:
         yield f"{field(place) or 'the file'}: {error.message}"
 
 
-def field(place: tuple[str | int, ...]) -> str:
+def meant(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean NAME?" if something known is nearly the same, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def field(place: Place) -> str:
     """spec.containers[0].image of ("spec", "containers", 0, "image")."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+
+
+def leaves(part: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
+    """Everything in a document that holds nothing else, and where it lies."""
+    if isinstance(part, (dict, list)):
+        for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+            yield from leaves(value, (*place, key))
+    else:
+        yield place, part
+
+
+def below(part: Any, *keys: str) -> dict[str, Any]:
+    """The mapping that lies below some keys; an empty one where there is none, as a schema says that."""
+    for key in keys:
+        part = part.get(key) if isinstance(part, dict) else None
+    return part if isinstance(part, dict) else {}
+
+
+def mappings(part: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The mappings in the list at a key, none where there is no list."""
+    found = part.get(key)
+    return [one if isinstance(one, dict) else {} for one in found] if isinstance(found, list) else []

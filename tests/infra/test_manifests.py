@@ -1,4 +1,4 @@
-"""The files for `ray up` and Kubernetes: they have no mistake, and a mistake is one line that names file and field."""
+"""The files that describe a cluster: they have no mistake, and a mistake is one line that names file and field."""
 
 from __future__ import annotations
 
@@ -51,13 +51,19 @@ def run(capsys: pytest.CaptureFixture[str], *files: Path) -> tuple[int, list[str
 @pytest.mark.parametrize("name", OURS)
 def test_a_file_of_the_project_has_no_mistake(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    if name == "ray_up/aws_access.yaml":
+        pytest.importorskip("cfnlint", reason="cfn-lint is not installed")
     code, lines = run(capsys, CLUSTER / name)
-    assert code == 0
+    assert code == 0, lines
     by = {"ray_up/aws.yaml": "Ray's schema, prepare_config and validate_config, EC2's RunInstances",
           "ray_up/gcp.yaml": "Ray's schema, prepare_config and validate_config",
           "kuberay/raycluster.yaml": "KubeRay's RayCluster, Kubernetes 1.34",
           "kuberay/rayjob.yaml": "KubeRay's RayJob, Kubernetes 1.34",
-          "kuberay/mlflow.yaml": "Kubernetes 1.34"}[name]  # fmt: skip
+          "kuberay/mlflow.yaml": "Kubernetes 1.34",
+          "compose.yaml": "the Compose specification",
+          "compose.gpu.yaml": "the Compose specification",
+          "ray_up/aws_access.yaml": "cfn-lint",
+          "kuberay/kustomization.yaml": "the files that it names"}[name]  # fmt: skip
     if "kuberay/ray" in name and not CRDS.is_dir():
         pytest.skip(NEEDS_CRDS)
     if name == "ray_up/gcp.yaml" and not lines[-1].endswith("instances"):
@@ -65,7 +71,8 @@ def test_a_file_of_the_project_has_no_mistake(name: str, capsys: pytest.CaptureF
     assert lines[-1].startswith(f"{CLUSTER / name}: no mistake, by {by}")
 
 
-AWS, GCP, STAYS, JOB, MLFLOW = OURS
+AWS, GCP, STAYS, JOB, MLFLOW, _, _, ACCESS, KUSTOMIZATION = OURS
+POD = "template.spec.containers[0]"
 AT = "available_node_types"
 WRONG = [  # file, what stands there, what is put in its place, part of the line
     (AWS, "max_workers: 25\nup", "max_worker: 25\nup", "max_worker: no such field; did you mean max_workers?"),
@@ -80,24 +87,73 @@ WRONG = [  # file, what stands there, what is put in its place, part of the line
     (AWS, "requirements-cuda.txt", "requirements.txt", "infra/lock/requirements.txt does not exist here;"),
     (AWS, "~/.ray/auth_token #", "~/.ray/none #", "~/.ray/none does not exist here; run: ray get-auth-token"),
     (GCP, "setup_commands:\n", "setup_command:\n", "setup_command: no such field; did you mean setup_comm"),
+    (AWS, "min_workers: 0", "min_workers: -1", f"{AT}.gpu.min_workers: -1 is below 0"),
+    (AWS, "max_workers: 25\nup", "max_workers: 5\nup", f"{AT}.gpu.max_workers: 25 is more than max_workers, 5"),
+    (AWS, "region: us-west-2", "region: us-wst-2", "provider.region: EC2 has no us-wst-2, as the installed boto3 kn"),
+    (AWS, "MarketType: spot", "MarketType: spott", "MarketType: EC2 has no spott, as the installed boto3 knows it; "),
+    (AWS, "VolumeType: gp3", "VolumeType: gp33", "BlockDeviceMappings[0].Ebs.VolumeType: EC2 has no gp33, as the"),
+    (AWS, "InstanceType: g5", "InstanceType: g55", f"{AT}.gpu.node_config.InstanceType: EC2 has no g55.2xlarge, as"),
+    (AWS, "ray start --head", "ray stat --head", "head_start_ray_commands[1]: ray has no stat; did you mean start?"),
+    (AWS, "--autoscaling-config=", "--autoscale-config=", "head_start_ray_commands[1]: ray start: No such option"),
+    (AWS, "'export RAY_AUTH", "export RAY_AUTH", "setup_commands[5]: no shell reads it (No closing quotation)"),
+    (AWS, ": infra/lock/requirements-cuda.txt", ": 5", "file_mounts./home/ubuntu/requirements.txt: 5 is not of ty"),
     (GCP, "region: us", "zone: us", "provider.zone: no such field"),
+    (GCP, "  project_id: my-project\n", "", "provider.project_id: missing; write yours"),
+    (GCP, "availability_zone: us-central1-a", "availability_zone: us-east1-b", "us-east1-b is not in the region us-"),
+    (GCP, "machineType: n2", "machinetype: n2", f"{AT}.head.node_config: machineType: missing; there are machinety"),
     (STAYS, "minReplicas: 0", "minReplica: 0", "spec.workerGroupSpecs[0].minReplica: no such field; did"),
     (STAYS, "maxReplicas: 25", "maxReplicas: many", "spec.workerGroupSpecs[0].maxReplicas: 'many' is n"),
     (STAYS, "mode: token", "mode: tokens", "spec.authOptions.mode: 'tokens' is not one of ['disabled'"),
     (STAYS, "ray.io/v1", "ray.io/v2", "apiVersion: ray.io/v2 is not one of ray.io/v1, ray.io/v1alpha1"),
     (STAYS, "image: hp", "imag: hp", "spec.headGroupSpec.template.spec.containers[0].imag: no such"),
     (STAYS, "effect: NoSchedule", "effects: NoSchedule", "template.spec.tolerations[0].effects: no such"),
+    (STAYS, "spec:\n  rayVersion", "spec: 5\nx:\n  rayVersion", "RayCluster/hp-vae-gan: spec: 5 is not of type 'obj"),
+    (STAYS, "workerGroupSpecs: #", "workerGroupSpecs: 5\n  x: #", "spec.workerGroupSpecs: 5 is not of type 'array'"),
+    (STAYS, 'num-cpus: "0"', 'num-cpu: "0"', "spec.headGroupSpec.rayStartParams: ray start: No such option '--nu"),
+    (STAYS, "rayStartParams: {}", "rayStartParams: { block: yes }", "workerGroupSpecs[0].rayStartParams.block: True "),
+    (STAYS, "minReplicas: 0", "minReplicas: 30", "spec.workerGroupSpecs[0]: minReplicas, replicas and maxReplica"),
+    (STAYS, "memory: 24Gi", "memory: 24Gb", f"{POD}.resources.limits.memory: '24Gb' is no quantity; write it as 24Gi"),
+    (STAYS, "sizeLimit: 6Gi", "sizeLimit: 6 Gi", "spec.volumes[0].emptyDir.sizeLimit: '6 Gi' is no quantity; wri"),
+    (STAYS, 'limits: { cpu: "7", memory: 24Gi, nvidia.com/gpu: "1" }', "limits: {}", "gpu: requests and limits must b"),
+    (STAYS, 'requests: { cpu: "7"', 'requests: { cpu: "8"', f"{POD}.resources.requests.cpu: 8 is more than the limit,"),
+    (STAYS, "{ name: shared-memory, m", "{ name: shared, m", f"{POD}.volumeMounts[0].name: there is no volume shared;"),
+    (STAYS, "name: hp-vae-gan\nspec", "name: hp_vae_gan\nspec", "metadata.name: 'hp_vae_gan' is no name; write it of"),
+    (STAYS, "name: ray-head", "name: ray_head", f"spec.headGroupSpec.{POD}.name: 'ray_head' is no name; write it of"),
+    (STAYS, "operator: Exists", "operator: Exist", "spec.tolerations[0].operator: 'Exist' is not one of Exists, E"),
+    (STAYS, "effect: NoSchedule", "effect: NoSchedul", "spec.tolerations[0].effect: 'NoSchedul' is not one of NoSch"),
+    (STAYS, "type: RuntimeDefault", "type: Default", "template.spec.securityContext.seccompProfile.type: 'Default' i"),
+    (JOB, "--preset paper", "--prest paper", "spec.entrypoint: jobs/train_corpus.py: unrecognized arguments: --pre"),
+    (JOB, "--preset paper", "--preset papr", "spec.entrypoint: jobs/train_corpus.py: argument --preset: invalid ch"),
+    (JOB, "jobs/train_corpus.py", "jobs/train_corpora.py", "there is no jobs/train_corpora.py; did you mean jobs/trai"),
+    (JOB, "backoffLimit: 1", "backoffLimit: -1", "spec.backoffLimit: -1 is below 0"),
     (JOB, "shutdownAfterJobFinishes", "shutdownAfterJob", "spec.shutdownAfterJob: no such field; did you"),
     (JOB, "secretKeyRef", "secretKey", "spec.rayClusterSpec.headGroupSpec.template.spec.containers[0].env"),
     (JOB, "medium: Memory", "medium: 7", "spec.volumes[0].emptyDir.medium: 7 is not of type 'string'"),
     (MLFLOW, "replicas: 1", "replica: 1", "StatefulSet/database: spec.replica: no such field; did you mean re"),
     (MLFLOW, "clusterIP: None", "clusterIP: 5", "Service/database: spec.clusterIP: 5 is not of type"),
+    (MLFLOW, "metadata:\n  name: database\nspec:\n  s", "metadata: database\nspec:\n  s", "metadata: 'database' is no"),
+    (MLFLOW, "kind: StatefulSet", "kind: [StatefulSet]", "database: apiVersion and kind: missing; every object has th"),
+    (MLFLOW, "port: 5432", "port: 543200", "Service/database: spec.ports[0].port: 543200 is no port"),
+    (MLFLOW, "[ReadWriteOnce]", "[ReadWriteOne]", "spec.accessModes[0]: 'ReadWriteOne' is not one of ReadWriteOnce"),
+    (MLFLOW, "storage: 20Gi", "storage: 20GB", "volumeClaimTemplates[0].spec.resources.requests.storage: '20GB' i"),
+    (MLFLOW, "selector: { app: mlflow }", "selector: { app: mlflw }", "Service/mlflow: spec.selector: no pod of this"),
+    (MLFLOW, "serviceName: database", "serviceName: data", "spec.serviceName: there is no Service data in this file; "),
+    (MLFLOW, "{ name: data, mountPath", "{ name: date, mountPath", "volumeMounts[0].name: there is no volume date; di"),
+    (MLFLOW, "port: http", "port: web", f"Deployment/mlflow: spec.{POD}.startupProbe.httpGet.port: the container has"),
+    (MLFLOW, "- --app-name", "- --app", f"Deployment/mlflow: spec.{POD}.command: mlflow server: No such option '--a"),
+    (MLFLOW, "{ name: MLFLOW_DISABLE", "{ name: MLFLOW_DISABLED", f"spec.{POD}.env: MLflow knows no MLFLOW_DISABLED_T"),
+    (MLFLOW, "image: hp-vae-gan:cuda", 'image: ""', f"Deployment/mlflow: spec.{POD}.image: is empty"),
+    (MLFLOW, "name: database\n", "name: &a [*a]\n", "is no YAML (Circular reference"),
+    (MLFLOW, "clusterIP: None", "5: None", "is no YAML (5: a field's name is no text in what begins at line 8; quote"),
     (MLFLOW, "kind: Deployment", "kind: Deploymnt", "Deploymnt/mlflow: kind: Kubernetes has no Deploymnt of"),
     (MLFLOW, "labels: { app: mlflow }", "labels: { app: mlflo }", "spec.selector.matchLabels.app: mlflow is not"),
     (MLFLOW, "apiVersion: v1\n", "", "Service/database: apiVersion and kind: missing; every object has them"),
     (MLFLOW, "  name: database\n", "  name: database\n  name: b\n", "is no YAML (name: stands twice in what begi"),
     (MLFLOW, "metadata:\n", "metadata: [\n", "is no YAML (while parsing"),
     (MLFLOW, (CLUSTER / "kuberay" / "mlflow.yaml").read_text(), "only words", "holds no fields; give a fil"),
+    (ACCESS, "CidrIp: !Ref MyAddress", "CidrIpp: !Ref MyAddress", "Resources.Group.Properties.SecurityGroupIngress[0]"),
+    (ACCESS, "!Ref MyAddress", "!Ref MyAdress", "Resources.Group.Properties.SecurityGroupIngress[0].CidrIp.Ref: 'My"),
+    (KUSTOMIZATION, "- mlflow.yaml", "- mlflw.yaml", "resources: mlflw.yaml does not lie beside it"),
 ]  # fmt: skip
 
 
@@ -112,11 +168,74 @@ def test_a_mistake_is_one_line_that_names_file_and_field(
     broken.write_text(text.replace(right, wrong))
     if name.startswith("kuberay/ray") and not CRDS.is_dir() and "template" not in line:
         pytest.skip(NEEDS_CRDS)
+    if name == ACCESS:
+        pytest.importorskip("cfnlint", reason="cfn-lint is not installed")
     code, lines = run(capsys, broken)
-    assert code == 1
+    assert code == 1, lines
     told = [found for found in lines if line in found]
     assert told and all(found.startswith(f"{broken}: ") for found in lines), lines
-    assert "no mistake" not in "".join(lines) and len(lines) <= 6
+    assert "no mistake" not in "".join(lines) and len(lines) <= 7
+
+
+@pytest.mark.parametrize("name", [STAYS, "compose.yaml"])
+@pytest.mark.parametrize("value", [5, None], ids=str)
+def test_another_kind_of_value_in_any_place_is_never_a_traceback(name: str, value: Any, tmp_path: Path) -> None:
+    """In each of the upper places of a file in turn."""
+    pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    broken = tmp_path / Path(name).name
+    for parts in changed_in_turn(read(name), value):
+        broken.write_text(yaml.safe_dump_all(parts))
+        check.check(broken, CRDS if CRDS.is_dir() else None)
+
+
+def changed_in_turn(document: Any, value: Any, depth: int = 2) -> Iterator[Any]:
+    """Copies of a document, in each of which another part is the value."""
+    for key in document if isinstance(document, dict) else range(len(document)):
+        yield with_part(document, key, value)
+        if depth and isinstance(document[key], (dict, list)):
+            for part in changed_in_turn(document[key], value, depth - 1):
+                yield with_part(document, key, part)
+
+
+def with_part(document: Any, key: Any, value: Any) -> Any:
+    changed = copy.copy(document)
+    changed[key] = value
+    return changed
+
+
+def test_the_secrets_that_an_object_names_are_those_of_its_kustomization(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (MLFLOW, KUSTOMIZATION):
+        shutil.copy(CLUSTER / name, tmp_path)
+    file = tmp_path / "mlflow.yaml"
+    text = file.read_text()
+    unknown = "not checked: the keys of the secret hp-vae-gan, as what holds them is not there"
+    assert f"{file}: {unknown}" in run(capsys, file)[1]
+    (tmp_path / "secrets.env").write_text("# ours\n" + "".join(f"{key}=x\n" for key in SECRETS))
+    assert not any("not checked" in line for line in run(capsys, file)[1])
+    file.write_text(text.replace("key: aws_access_key_id", "key: aws_acces_key_id"))
+    place = f"{file}: Deployment/mlflow: spec.template.spec.containers[0].env[11].valueFrom.secretKeyRef"
+    assert (
+        f"{place}: the secret hp-vae-gan has no aws_acces_key_id; did you mean aws_access_key_id?"
+        in run(capsys, file)[1]
+    )
+    file.write_text(text.replace("name: hp-vae-gan, key: mlflow_password", "name: hp-vae-gam, key: mlflow_password"))
+    assert any("nothing makes a secret hp-vae-gam; did you mean hp-vae-gan?" in line for line in run(capsys, file)[1])
+
+
+def test_a_definition_of_kuberays_that_is_none_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ray.io_rayclusters.yaml").write_text("404: Not Found")
+    assert check.main([str(CLUSTER / STAYS), "--crds", str(tmp_path)]) == 1
+    told = f"--crds: {tmp_path}/ray.io_rayclusters.yaml is no CustomResourceDefinition; KubeRay's repository has"
+    assert told in capsys.readouterr().out
+
+
+def test_the_projects_files_are_right_from_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, CLUSTER / AWS, CLUSTER / GCP)[0] == 0
 
 
 def test_what_is_no_file_at_all_is_one_line(tmp_path: Path) -> None:

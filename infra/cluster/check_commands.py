@@ -1,0 +1,113 @@
+"""What is wrong in a command that a file has run on a cluster: Ray, MLflow and this project's jobs parse their own.
+
+Nothing is run. A program that is none of these is not looked at.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from infra.cluster import check_schema
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+IMAGE = "/app/"  # where the image has this folder
+# Of a job: its arguments are parsed by the job itself, in a process of its own, as this room imports no job.
+PARSE = "import sys; from importlib import import_module; import_module(sys.argv.pop(1)).parse(None)"
+
+
+def mistakes(words: Sequence[str]) -> Iterator[str]:
+    """Why a program would refuse its arguments: nothing, or one line. words: the program, and each argument."""
+    program, arguments = Path(words[0]).name if words else "", [*words[1:]]
+    if program in ("ray", "mlflow"):
+        yield from _refused_by_click(_ray() if program == "ray" else _mlflow(), program, arguments)
+    elif program.startswith("python") and arguments:
+        path = arguments[0].removeprefix(IMAGE)
+        if path.startswith("jobs/") and path.endswith(".py"):
+            yield from _refused_by_job(path, arguments[1:])
+
+
+def in_shell(line: str) -> Iterator[str]:
+    """What is wrong in the commands of a shell's line, which ; and && part; what they set before them is left out."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words: list[str] = []
+    try:
+        for word in [*lexer, ";"]:
+            if set(word) <= set(";&|()<>"):
+                yield from mistakes(words)
+                words = []
+            elif words or "=" not in word:
+                words.append(word)
+    except ValueError as error:
+        yield f"no shell reads it ({error})"
+
+
+def ray_start(options: Mapping[str, Any], head: bool) -> Iterator[str]:
+    """What is wrong in KubeRay's rayStartParams, of which it makes the options of `ray start`."""
+    flags = {name for option in _ray().commands["start"].params if option.is_flag for name in option.opts}
+    words = ["ray", "start", *(["--head"] if head else ["--address", "head:6379"])]
+    for name, value in options.items():
+        bare = f"--{name}" in flags and str(value) in ("true", "false")
+        words += [f"--{name}"] * (value == "true") if bare else [f"--{name}={value}"]
+    return mistakes(words)
+
+
+def unknown_variables(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The variables that are meant for MLflow, and that it does not know; and what to say of each."""
+    if meant := [name for name in names if name.startswith("MLFLOW_")]:
+        import mlflow.environment_variables
+
+        known = [name for name in vars(mlflow.environment_variables) if name.startswith("MLFLOW_")]
+        yield from (
+            (one, f"MLflow knows no {one}{check_schema.meant(one, known)}") for one in meant if one not in known
+        )
+
+
+def _ray() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pydantic, about Ray Serve
+        from ray.scripts.scripts import cli
+    return cli
+
+
+def _mlflow() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sqlalchemy, about MLflow's store
+        from mlflow.cli import cli
+    return cli
+
+
+def _refused_by_click(group: click.Command, program: str, words: list[str]) -> Iterator[str]:
+    while isinstance(group, click.Group) and words:
+        named = group.get_command(click.Context(group), words[0])
+        if named is None:
+            known = group.list_commands(click.Context(group))
+            yield f"{program} has no {words[0]}{check_schema.meant(words[0], known)}"
+            return
+        program, group, words = f"{program} {words[0]}", named, words[1:]
+    try:
+        group.make_context(program, words)
+    except click.exceptions.Exit:  # --help
+        return
+    except click.ClickException as error:
+        yield f"{program}: {error.format_message()}"
+
+
+def _refused_by_job(path: str, arguments: list[str]) -> Iterator[str]:
+    if not (ROOT / path).is_file():
+        known = [f"jobs/{job.name}" for job in (ROOT / "jobs").glob("*.py")]
+        yield f"there is no {path}{check_schema.meant(path, known)}"
+        return
+    module = path.removesuffix(".py").replace("/", ".")
+    command = [sys.executable, "-c", PARSE, module, *arguments]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+    if done.returncode:
+        yield f"{path}: {(done.stderr.splitlines() or ['?'])[-1].partition('error: ')[2]}"

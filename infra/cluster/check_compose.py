@@ -1,0 +1,88 @@
+"""What is wrong in a file for Docker Compose: by the Compose specification's own schema, and what its services name."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from infra.cluster import check_commands, check_schema
+
+SPECIFICATION = Path(__file__).resolve().parent / "compose-spec.json"
+RESTART = re.compile(r"no|always|unless-stopped|on-failure(:\d+)?")  # any text, by the specification
+NAME = re.compile(r"[a-z][\w-]*")
+ADDRESS = re.compile(rf"({NAME.pattern}):(?:\d+|\*)")  # head:6379
+URL = re.compile(rf"\b(?:https?|ray|redis|postgresql(?:\+\w+)?)://(?:[^/@]*@)?({NAME.pattern})(?=[:/?]|$)")  # no s3:
+
+
+def mistakes(document: dict[str, Any], found: Any) -> Iterator[str]:
+    """Every mistake in the file, and notes in `found` (`check.Found`) what it was checked against."""
+    found.against.append("the Compose specification")
+    if wrong := [*check_schema.mistakes(document, _specification())]:
+        yield from wrong
+        return
+    services = check_schema.below(document, "services")
+    for name, service in services.items():
+        for place, what in _of_service(service, {*services}, check_schema.below(document, "volumes")):
+            yield f"{check_schema.field(('services', name, *place))}: {what}"
+
+
+def _of_service(
+    service: dict[str, Any], services: set[str], volumes: Iterable[str]
+) -> Iterator[tuple[check_schema.Place, str]]:
+    """Where in a service something is wrong, and what."""
+    if not RESTART.fullmatch(service.get("restart", "no")):
+        yield ("restart",), f"{service['restart']!r} is not one of no, always, on-failure, unless-stopped"
+    for other in service.get("depends_on", ()):
+        if other not in services:
+            yield ("depends_on",), f"there is no service {other}{check_schema.meant(other, services)}"
+    for volume in filter(None, map(_volume, service.get("volumes", ()))):
+        if volume not in volumes:
+            yield ("volumes",), f"there is no volume {volume}{check_schema.meant(volume, volumes)}"
+    variables, command = _variables(service.get("environment") or {}), service.get("command") or []
+    words = command.split() if isinstance(command, str) else command
+    texts: list[tuple[str, str]] = [*variables.items(), *(("", word) for word in words)]
+    for name, text in texts:
+        for host in _hosts(name, text):
+            if host not in services | {"localhost"}:
+                place = ("environment", name) if name else ("command",)
+                yield place, f"there is no service {host}{check_schema.meant(host, services)}"
+    wrong_words = check_commands.in_shell(command) if isinstance(command, str) else check_commands.mistakes(words)
+    yield from ((("command",), wrong) for wrong in wrong_words)
+    yield from ((("environment", name), wrong) for name, wrong in check_commands.unknown_variables(variables))
+
+
+def _volume(mount: Any) -> str | None:
+    """The name of the volume that is mounted; None: it is a folder of the machine, or one without a name."""
+    if isinstance(mount, dict):
+        return mount.get("source") if mount["type"] == "volume" else None
+    source, inside, _ = mount.partition(":")
+    return source if inside and not re.match(r"[./~$]", source) else None
+
+
+def _variables(environment: Any) -> dict[str, str]:
+    """Of a mapping, or of a list of NAME=VALUE."""
+    pairs = environment.items() if isinstance(environment, dict) else (one.partition("=")[::2] for one in environment)
+    return {str(name): "" if value is None else str(value) for name, value in pairs}
+
+
+def _hosts(name: str, text: str) -> list[str]:
+    """The machines that the value of a variable, or a word, names; not those with a dot, which are elsewhere."""
+    addresses = [found[1] for part in re.split("[,=]", text) if (found := ADDRESS.fullmatch(part))]
+    return URL.findall(text) + addresses + [text] * bool(name.endswith("HOST") and NAME.fullmatch(text))
+
+
+@functools.cache
+def _specification() -> dict[str, Any]:
+    """The schema, with what a service may hold in one place: so that an unknown field is told as in other files."""
+    schema: dict[str, Any] = json.loads(SPECIFICATION.read_text())
+    for name, part in schema["$defs"].items():
+        if "allOf" in part and part.pop("unevaluatedProperties", None) is False:
+            whole = [schema["$defs"][one["$ref"].rpartition("/")[2]] for one in part.pop("allOf")] + [part]
+            joined = ("properties", "patternProperties")
+            merged = {key: {k: v for one in whole for k, v in one.get(key, {}).items()} for key in joined}
+            schema["$defs"][name] = part | merged | {"type": "object", "additionalProperties": False}
+    return schema
