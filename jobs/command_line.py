@@ -18,6 +18,7 @@ from infra.errors import StorageError, UsageError, printable
 from infra.ray_cluster import ClipShare
 from jobs import invocation
 from model.config import ConfigError, Method, Precision, TrainConfig
+from model.metrics.names import FEATURES, is_features
 from model.presets import PRESETS, of_method
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def length(text: str) -> Length:
 
 def features(text: str) -> str:
     """type= of --features: KIND, KIND:FILE or KIND:FILE,REFERENCE; a comma may be in the FILE's name."""
+    if not is_features(text):
+        raise argparse.ArgumentTypeError(f"no features {printable(text)!r}; give {FEATURES}")
     kind, separator, file = text.partition(":")
     first, comma, reference = file.rpartition(",")
     if comma and not os.path.exists(os.path.expanduser(file)):
