@@ -1,6 +1,6 @@
 """How each program that a page calls understands its arguments: by its own parser, which runs nothing.
 
-argparse of jobs/ and of modules that have a `parse`, click of Ray and MLflow, the Makefile's targets, setup.cfg's extras.
+argparse of jobs/ and of modules that have `parse`, click of Ray and MLflow, the Makefile's targets, setup.cfg's extras.
 """
 
 from __future__ import annotations
