@@ -242,8 +242,14 @@ def test_registered_models_make_the_frames_of_sample_py_without_the_source(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("nothing.pt", "--to", "torch", "--out", "a.pt2"), "nothing.pt: no such file"),
-        (("clip.mp4", "--to", "torch", "--out", "a.pt2"), "clip.mp4: not a readable checkpoint"),
+        (
+            ("nothing.pt", "--to", "torch", "--out", "a.pt2"),
+            "nothing.pt: no such file; give the checkpoint.pt of a clip\n",
+        ),
+        (
+            ("clip.mp4", "--to", "torch", "--out", "a.pt2"),
+            "clip.mp4: not a readable checkpoint; give the checkpoint.pt of a clip\n",
+        ),
         (("video.pt", "--to", "torch"), "--to torch: needs --out FILE.pt2"),
         (("video.pt", "--to", "torch", "--out", "video.onnx"), "--to torch writes .pt2; give video.pt2"),
         (("video.pt", "--to", "checkpoint", "--out", "theirs.pt"), "theirs.pt: is there already"),
@@ -273,8 +279,8 @@ def test_what_cannot_be_is_one_line(
     (made / "theirs.pt").touch()
     before = {*made.iterdir()} | {made / name for name in ("a.db", "a.db.lock")}
     assert export.main([*arguments]) == 2
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("error: ") and said in line
+    line = capsys.readouterr().out
+    assert line.startswith("error: ") and said in line and line.count("\n") == 1
     assert {*made.iterdir()} <= before
 
 
