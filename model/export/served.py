@@ -68,7 +68,7 @@ class Served:
     def _size(self, text: Any) -> ScaleSize:
         if _is_missing(text):
             return self._sampler.size
-        found = re.fullmatch("(?:([0-9]{1,6})[x×])?([0-9]{1,6})[x×]([0-9]{1,6})", str(text))
+        found = re.fullmatch("(?:([0-9]{1,18})[x×])?([0-9]{1,18})[x×]([0-9]{1,18})", str(text))
         if not found or (found[1] is None and self._dims == 3):
             raise ValueError(f"size={text}: write 13x96x170 (frames, height, width), of images 96x170")
         return ScaleSize(int(found[1] or 1), int(found[2]), int(found[3]))

@@ -256,7 +256,22 @@ def test_registered_models_make_the_frames_of_sample_py_without_the_source(
         (("video.pt", "--to", "checkpoint", "--out", "a.pt"), "video.pt is one already"),
         (("video.pt", "--to", "torch", "--out", "a.pt2", "--name", "a"), "--name: is an option of --to mlflow"),
         (("video.pt", "--to", "torch", "--out", "a.pt2", "--size", "9x9"), "--size 9x9: write frames"),
-        (("video.pt", "--to", "torch", "--out", "a.pt2", "--size", "14x40x40"), "14 frames cannot be divided"),
+        (
+            ("video.pt", "--to", "torch", "--out", "a.pt2", "--size", "13x9999999x9999999"),
+            "--size 13x9999999x9999999: more than 67,108,864 pixels a frame; make it smaller",
+        ),
+        (
+            ("video.pt", "--to", "torch", "--out", "a.pt2", "--size", "0x10x10"),
+            "--size: 0x10x10: smaller than what the networks see",
+        ),
+        (
+            ("video.pt", "--to", "torch", "--out", "a.pt2", "--size", "999997x3000x3000"),
+            "--size: a video of 999997×3000×3000 needs ",
+        ),
+        (
+            ("video.pt", "--to", "torch", "--out", "a.pt2", "--size", "14x40x40"),
+            "--size: 14x40x40: 14 frames cannot be divided",
+        ),
         (("video.pt", "--to", "mlflow", "--out", "a"), "--out: a model for MLflow goes to its registry"),
         (("video.pt", "--to", "mlflow", "--name", "a/b"), "--name a/b: 1 to 200 characters"),
         (
