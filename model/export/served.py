@@ -47,8 +47,8 @@ class Served:
     def predict(self, model_input: Any, params: Any = None) -> np.ndarray:
         """Samples 0 … n - 1 of each row's seed, one row after the other.
 
-        Args: model_input: a row, or a table of rows: seed from 0; n, 1 by default; size, such as 13x96x170, of images
-            96x170, by default the clip's.
+        Args: model_input: a row, or a table of rows: seed from 0, which is the default; n, 1 by default; size, such as
+            13x96x170, of images 96x170, by default the clip's. A table without rows is one row of defaults.
 
         Returns uint8 (N, T, H, W, 3) RGB, of images (N, H, W, 3). Raises ValueError, one line, for what cannot be.
         """
@@ -77,7 +77,7 @@ class Served:
 def _rows(given: Any) -> list[Mapping[str, Any]]:
     """Of a table of pandas, of one row, or of several. Raises ValueError for what is none of them."""
     if hasattr(given, "to_dict") and not isinstance(given, Mapping):
-        given = given.to_dict("records")
+        given = given.to_dict("records") or [{}]  # of {} MLflow makes a table without rows
     rows = [given] if isinstance(given, Mapping) else given
     if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
         raise ValueError('give {"seed": 0, "n": 2}, or a table with these columns')
