@@ -13,17 +13,18 @@ export PYTHONUNBUFFERED := 1
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/.installed  ## make .venv and install what the commands need; LOCK=cuda: torch's CUDA build by its hash
+setup: .venv/.installed-$(LOCK)  ## make .venv and install what the commands need; LOCK=cuda: torch's CUDA build by its hash
 
-dev: .venv/.dev  ## the same, and what the tests and linters need
+dev: .venv/.dev-$(LOCK)  ## the same, and what the tests and linters need
 
-.venv/.installed: setup.cfg pyproject.toml infra/lock/requirements-$(LOCK).txt
+# The lock file of CUDA has all that the other has, so what is installed by it is there for LOCK=cpu too.
+.venv/.installed-$(LOCK): setup.cfg pyproject.toml infra/lock/requirements-$(LOCK).txt
 	@infra/lock/install.sh "$(PYTHON)" $(LOCK)
-	@touch $@
+	@touch .venv/.installed-cpu $@
 
-.venv/.dev: setup.cfg pyproject.toml infra/lock/requirements-$(LOCK).txt infra/lock/requirements-dev.txt
+.venv/.dev-$(LOCK): setup.cfg pyproject.toml infra/lock/requirements-$(LOCK).txt infra/lock/requirements-dev.txt
 	@infra/lock/install.sh "$(PYTHON)" $(LOCK) dev
-	@touch .venv/.installed $@
+	@touch .venv/.installed-cpu .venv/.installed-$(LOCK) .venv/.dev-cpu $@
 
 demo: setup  ## train three real clips through Ray and print the results table (2 to 4 minutes on two cores)
 	$(BIN)/python jobs/train_corpus.py --corpus demo --preset demo --cpus-per-clip 2 --storage "$(STORAGE)"

@@ -168,7 +168,7 @@ class ClipShare:
     def check(self) -> None:
         """Raises UsageError for what no cluster has."""
         share = self.gpus_a_clip
-        if share <= 0 or (share > 1 and share % 1):
+        if not share > 0 or (share > 1 and share % 1):
             raise UsageError(f"--gpus-per-clip {share:g}: above 0, and whole above 1")
         if self.max_gpus is not None and self.max_gpus < share:
             raise UsageError(f"--max-gpus {self.max_gpus}: at least --gpus-per-clip, which is {share:g}")

@@ -22,7 +22,6 @@ Exit code: 0 done; 2 bad arguments.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -45,12 +44,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     command_line.add_set(parser)
     add("--scales", help="such as 0,3,9 (default: all)")
     add("--clip-size", default="144x256", help="HxW of the clip, px")
-    add("--seconds", type=float, default=5.0, help="to time each measurement for")
+    add("--seconds", type=command_line.amount, default=5.0, help="to time each measurement for")
     add("--compare", choices=["float32"], help="also time the plain float32 iteration")
     add("--videos", type=int, default=0, help="also time sampling so many videos")
     add("--together", help="such as 1,2,4: clips an hour with so many on one device")
     add("--chunks", help="such as 1,2,4: also time the last of --scales with so many chunks")
-    add("--json", type=command_line.local_path, metavar="FILE", help="also write the rows there")
+    command_line.add_report(parser, "rows")
     return parser.parse(argv)
 
 
@@ -93,12 +92,11 @@ def run(args: argparse.Namespace) -> int:
         chunks = _numbers("--chunks", args.chunks, ",") if args.chunks else []
         if 0 in together + chunks:
             raise ConfigError("--together and --chunks take numbers from 1")
-        if args.json:
-            args.json.touch()  # now rather than after minutes of measuring
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         command_line.print_error(console, error)
         return BAD_ARGUMENTS
 
+    command_line.check_report(args.json)
     device = best_device()
     precision = resolve(config.precision, device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
@@ -143,8 +141,7 @@ def run(args: argparse.Namespace) -> int:
         per_hour = timing.clips_an_hour(config, sizes, args.seconds, count)
         report.setdefault("together", []).append({"clips": count, "clips_an_hour": per_hour})
         console.print(f"{counted(count, 'clip')} at once: {per_hour:.1f} clips an hour")
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    command_line.write_report(args.json, report)
     return DONE
 
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
+import math
 import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from infra.errors import StorageError, UsageError, printable
+from infra.errors import StorageError, UsageError, cannot_write, printable
 from infra.ray_cluster import ClipShare
 from jobs import invocation
 from model.config import ConfigError, Method, Precision, TrainConfig
+from model.metrics.names import FEATURES, is_features
 from model.presets import PRESETS, of_method
 
 if TYPE_CHECKING:
@@ -89,6 +92,8 @@ def length(text: str) -> Length:
 
 def features(text: str) -> str:
     """type= of --features: KIND, KIND:FILE or KIND:FILE,REFERENCE; a comma may be in the FILE's name."""
+    if not is_features(text):
+        raise argparse.ArgumentTypeError(f"no features {printable(text)!r}; give {FEATURES}")
     kind, separator, file = text.partition(":")
     first, comma, reference = file.rpartition(",")
     if comma and not os.path.exists(os.path.expanduser(file)):
@@ -177,6 +182,46 @@ def seconds(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,8}(\.[0-9]{1,6})?s?", text):
         raise argparse.ArgumentTypeError(f"{printable(text)}: write seconds, such as 2.5")
     return float(text.removesuffix("s"))
+
+
+def amount(text: str) -> float:
+    """type= of a time or another amount that must be above 0: 10 or 0.5."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{printable(text)}: write a number above 0, such as 10 or 0.5")
+    return value
+
+
+def add_report(parser: argparse.ArgumentParser, what: str) -> None:
+    """--json: `check_report` and `write_report` take it. what: is written there."""
+    parser.add_argument("--json", type=local_path, metavar="FILE", help=f"also write the {what} there")
+
+
+def check_report(path: Path | None) -> None:
+    """Raises UsageError for a --json that cannot be written, before minutes of measuring. It leaves no new file."""
+    if path is None:
+        return
+    there = os.path.lexists(path)
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        raise UsageError(f"--json {cannot_write(path, error)}") from error
+    if not there:
+        path.unlink()
+
+
+def write_report(path: Path | None, report: Mapping[str, object]) -> None:
+    """Write --json, if it was given. Raises UsageError if it cannot be written."""
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(report, indent=2) + "\n")
+    except OSError as error:
+        raise UsageError(f"--json {cannot_write(path, error)}") from error
 
 
 def with_start(args: argparse.Namespace) -> argparse.Namespace:

@@ -1,8 +1,8 @@
 """A trained model as a file, or in MLflow's registry, that makes its videos without this repository.
 
     python jobs/export.py runs/demo/bikes-… --to mlflow
-    python jobs/export.py runs/paper/bikes-… --to torch --out bikes.pt2
-    python jobs/export.py runs/paper/bikes-… --to onnx --out bikes.onnx
+    python jobs/export.py runs/clips-paper/bikes-… --to torch --out bikes.pt2
+    python jobs/export.py runs/clips-paper/bikes-… --to onnx --out bikes.onnx
     python jobs/export.py their_experiment/ --to checkpoint --out theirs.pt
 
 CLIP is the folder of a trained clip or the checkpoint.pt in it, or a folder of the authors' published code.

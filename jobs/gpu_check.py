@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,8 +42,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: a rehearsal")
     add("--quick", action="store_true", help="tiny networks and sizes, whose figures mean nothing")
     add("--only", metavar="PARTS", help="such as parity,range (default: all)")
-    add("--minutes", type=float, default=10.0, help="for all parts together")
-    add("--json", type=command_line.local_path, metavar="FILE", help="also write the figures there")
+    add("--minutes", type=command_line.amount, default=10.0, help="for all parts together")
+    command_line.add_report(parser, "figures")
     return parser.parse(argv)
 
 
@@ -56,20 +55,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> int:
         names = PARTS if args.only is None else args.only.split(",")
         unknown = [name for name in names if name not in PARTS]
-        if unknown or args.minutes <= 0:
-            raise UsageError(f"--only {args.only}: parts are {', '.join(PARTS)}" if unknown else "--minutes: above 0")
-        if args.json:
-            args.json.touch()  # now rather than after minutes
+        if unknown:
+            raise UsageError(f"--only {args.only}: parts are {', '.join(PARTS)}")
+        command_line.check_report(args.json)
         from jobs.gpu.parity import without_gpu  # these import torch, which --help must not wait for
         from jobs.gpu.run import check
 
         with without_gpu() if args.device == "cpu" else contextlib.nullcontext():
             passed, report = check(args.device, args.quick, names, 60 * args.minutes, console)
-        if args.json:
-            args.json.write_text(json.dumps(report, indent=2) + "\n")
+        command_line.write_report(args.json, report)
         return DONE if passed else SOME_FAILED
 
-    return command_line.exit_code(run, console, OSError, stopped="stopped")
+    return command_line.exit_code(run, console, stopped="stopped")
 
 
 if __name__ == "__main__":

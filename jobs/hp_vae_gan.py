@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import difflib
 import importlib
 import re
 import shutil
@@ -22,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import infra
+from infra.errors import printable
 from jobs import command_line, invocation
 
 
@@ -35,6 +37,14 @@ def first_sentence(module: str) -> str:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the process with code 2 on a bad one."""
     found = {command: job for job, command in invocation.COMMANDS.items()}
+
+    def command(text: str) -> str:
+        if text in found:
+            return text
+        near = difflib.get_close_matches(text, [*found, *invocation.COMMANDS], n=1)
+        mend = f"did you mean {invocation.COMMANDS.get(near[0], near[0])}?" if near else "--help lists them"
+        raise argparse.ArgumentTypeError(f"no command {printable(text)!r}; {mend}")
+
     column, width = max(map(len, found)) + 4, shutil.get_terminal_size().columns - 2
     rows = [
         textwrap.fill(
@@ -45,9 +55,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     description = "\n".join([__doc__ or "", "commands:", *rows])
     parser = command_line.Parser(invocation.PROGRAM, description)
     parser.add_argument("--version", action="version", version=f"{invocation.PROGRAM} {infra.__version__}")
-    parser.add_argument("command", choices=found, metavar="COMMAND", help="one of those above")
+    parser.add_argument("command", nargs="?", type=command, metavar="COMMAND", help="one of those above")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="…", help="its own; --help lists them")
     args = parser.parse(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        sys.exit(command_line.BAD_ARGUMENTS)
     args.module = found[args.command]
     return args
 

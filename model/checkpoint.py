@@ -25,7 +25,8 @@ from model.networks.stacks import new_stack
 from model.pyramid import ScaleSize
 
 FORMAT = 3  # 1 had no seal; 2 kept the state of a random generator, which is a function of the position now
-MEND = "give the checkpoint.pt of a clip, or delete it to train again"
+GIVE = "give the checkpoint.pt of a clip"
+DELETE = "delete it, and the same command trains the clip from the start"  # of a training's own file alone
 
 
 class CheckpointError(ValueError):
@@ -103,8 +104,8 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         file.write(_seal(content.getbuffer()))
 
 
-def load(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a checkpoint onto the CPU.
+def load(path: str | os.PathLike[str], mend: str = GIVE) -> Checkpoint:
+    """Read a checkpoint onto the CPU. mend: what an error tells to do about a file that is none.
 
     Raises DamagedCheckpoint if the file is not as it was written, CheckpointError if it is missing, cannot be read, or
     is of another program or of another format.
@@ -112,10 +113,10 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file; {MEND}") from error
+        raise CheckpointError(f"{path}: no such file; {mend}") from error
     except OSError as error:
         cause = f"not a readable checkpoint ({error.strerror})"
-        raise CheckpointError(f"{path}: {cause}; {MEND}") from error
+        raise CheckpointError(f"{path}: {cause}; {mend}") from error
     body = memoryview(content)[: -len(_seal(b""))]
     sealed = content[len(body) :] == _seal(body)
     # A file without its seal is opened only to say what it is.
@@ -123,20 +124,19 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     try:
         record = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the unpickler raise anything: IndexError, struct.error …
-        raise refused(f"{path}: not a readable checkpoint; {MEND}") from error
+        raise refused(f"{path}: not a readable checkpoint; {mend}") from error
     if not isinstance(record, Mapping) or "format" not in record:
-        raise refused(f"{path}: not a checkpoint of this program; {MEND}")
+        raise refused(f"{path}: not a checkpoint of this program; {mend}")
     if record["format"] != FORMAT:
-        raise refused(f"{path}: checkpoint format {record['format']}, this version reads {FORMAT}; {MEND}")
+        raise refused(f"{path}: checkpoint format {record['format']}, this version reads {FORMAT}; {mend}")
     if not sealed:
-        mend = f"give {previous(Path(path)).name}, or delete both to train again"
         raise refused(f"{path}: damaged, its checksum does not match; {mend}")
     fields = {name: record[name] for name in Checkpoint.__dataclass_fields__ if name in record}
     try:
         fields["config"] = TrainConfig.from_dict(record["config"])
         return Checkpoint(**fields)
     except (ConfigError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: incomplete checkpoint ({error}); {MEND}") from error
+        raise CheckpointError(f"{path}: incomplete checkpoint ({error}); {mend}") from error
 
 
 def resume(path: Path, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -151,7 +151,7 @@ def resume(path: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     cause = "gone"
     if path.exists():
         try:
-            return load(path)
+            return load(path, DELETE)
         except DamagedCheckpoint:
             if not before.exists():
                 raise
@@ -159,7 +159,7 @@ def resume(path: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     elif not before.exists():
         return None
     try:
-        saved = load(before)
+        saved = load(before, DELETE)
     except DamagedCheckpoint as error:
         mend = "delete both, and the same command trains the clip from the start"
         raise CheckpointError(f"{path}: {cause}, and {before.name} is damaged; {mend}") from error

@@ -18,6 +18,10 @@ SMALLEST_SIDE_PX = 8  # below this a kernel-3 network of receptive field 11 sees
 CROP_SIDE = 0.9  # of the frame's height and width: the pyramid brings a crop to the clip's sizes, so it is enlarged
 
 
+class SizeError(ValueError):
+    """A size that was asked for and cannot be made; one line that names what would do."""
+
+
 class ScaleSize(NamedTuple):
     """Size of a video at one scale, (T, H, W)."""
 

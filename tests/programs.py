@@ -1,6 +1,6 @@
 """How each program that a page calls understands its arguments: by its own parser, which runs nothing.
 
-argparse of jobs/, click of Ray and MLflow, the Makefile's targets, setup.cfg's extras.
+argparse of jobs/ and of modules that have `parse`, click of Ray and MLflow, the Makefile's targets, setup.cfg's extras.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import click
 from packaging.requirements import Requirement
 
 from jobs import command_line
+from jobs.exporting.request import ExportRequest
 from jobs.sampling.request import SampleRequest
 from jobs.training.request import TrainRequest
 from jobs.tuning.request import SweepRequest
@@ -40,6 +41,8 @@ def job(module: str, arguments: list[str], storage: Path) -> None:
         SweepRequest.from_args(args)
     elif module == "sample":
         SampleRequest.from_args(args)
+    elif module == "export":
+        ExportRequest.from_args(args)
     elif "set" in args and not vars(args).get("config"):
         command_line.config_of(args)
 
@@ -57,8 +60,10 @@ def python(typed: Typed, words: list[str], storage: Path) -> None:
                 assert f"def {test}(" in (ROOT / path).read_text() if test else (ROOT / path).exists(), argument
         case ["-m", "pip", *arguments]:
             pip(typed, arguments, storage)
-        case ["-m", module, *_] if module.split(".")[0] in (*ROOMS, "tests"):
+        case ["-m", module, *arguments] if module.split(".")[0] in (*ROOMS, "tests"):
             assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file()
+            if hasattr(own := importlib.import_module(module), "parse"):
+                own.parse(arguments)
         case ["-m", module, *_]:
             assert module in MODULES_OF_OTHERS
         case ["-c", code, *_]:
@@ -121,6 +126,18 @@ def ray(typed: Typed, words: list[str], storage: Path) -> None:
     understood_by(cli, words, typed.inline)
 
 
+def local_head(typed: Typed, words: list[str], storage: Path) -> None:
+    """What follows it goes to `ray start`."""
+    ray(typed, ["start", "--head", *words], storage)
+
+
+def sbatch(typed: Typed, words: list[str], storage: Path) -> None:
+    """What follows the script of Slurm goes to jobs/train_corpus.py, with the corpus and storage of the environment."""
+    script = next((at for at, word in enumerate(words) if word.endswith("train_corpus.sbatch")), len(words))
+    if rest := words[script + 1 :]:
+        job("train_corpus", ["--corpus", "demo", "--max-gpus", "1", *rest], storage)
+
+
 def mlflow(typed: Typed, words: list[str], storage: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of sqlalchemy, about MLflow's store
@@ -147,6 +164,8 @@ PROGRAMS: dict[str, Callable[[Typed, list[str], Path], None]] = {
     "hp-vae-gan": hp_vae_gan,
 }
 assert set(PROGRAMS) == set(CHECKED)
+# Those whose further arguments go to another program.
+SCRIPTS = {"infra/cluster/local_head.sh": local_head, "sbatch": sbatch}
 
 
 def check(typed: Typed, storage: Path) -> None:
@@ -163,3 +182,5 @@ def check(typed: Typed, storage: Path) -> None:
         assert os.access(ROOT / typed.folder / name, os.X_OK), f"{name} is no program"
     else:
         assert name in OTHERS.split(), f"no test knows {name}: add it to tests/pages.py"
+    if name in SCRIPTS:
+        SCRIPTS[name](typed, words, storage)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from infra.errors import UsageError
 from jobs import command_line
 from model.config import ConfigError
 from tests.pages import CHECKED, PAGES, ROOT, Typed, begins_a_command, parts_of, simple_commands, typed_in
@@ -50,21 +51,27 @@ def test_every_command_of_a_page_is_understood(
         "python jobs/train_corpus.py --corpus x --set itters=3",
         "python jobs/train_corpu.py --corpus x",
         "python jobs/tune.py --corpus x --preset demo --sweep vae_levels=1,2",  # needs patch_scale=none
+        "python jobs/export.py CLIP --to onnx --out x.pt2",
+        "python jobs/evaluate.py runs/demo --features c3e:FILE",
         "python -m tests.jobs.no_such_module",
+        "python -m infra.cluster.check --crts crds",
         "make no-such-target",
         "make ui NOSUCH=1",
         "pip install '.[nosuch]'",
         "ray job submit --adress http://HEAD:8265 -- python jobs/watch.py x",
         "ray job submit -- python jobs/watch.py x --twice",
         "infra/cluster/no_such.sh",
+        "infra/cluster/local_head.sh --num-gpu 4",
         "sbatch infra/cluster/no_such.sbatch",
+        "sbatch infra/cluster/slurm/train_corpus.sbatch --prest paper",
+        "sbatch --ntasks=8 infra/cluster/slurm/train_corpus.sbatch --preset paper --set itters=3",
         "nosuchprogram --all",
     ],
 )
 def test_a_wrong_command_is_found(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (words,) = simple_commands(line)
-    with pytest.raises((AssertionError, SystemExit, ImportError, ConfigError)):
+    with pytest.raises((AssertionError, SystemExit, ImportError, ConfigError, UsageError)):
         check(Typed("README.md", tuple(words)), tmp_path / "runs")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import configparser
+import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from packaging.requirements import Requirement
 
 import infra
 from jobs.invocation import COMMANDS
+from tests import closure
 from tests.jobs.conftest import ROOT, TINY, _own_ray, make_video  # noqa: F401  a Ray of these tests' own
+from tests.ports import free_port
 
 LOCK = ROOT / "infra" / "lock"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
@@ -48,14 +51,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """hp-vae-gan of a venv that has the wheel. The other packages are those of this interpreter; a .pth file leads to
-    them, and not on to the source tree: theirs that does is not read from there."""
+    """hp-vae-gan of a venv that has the wheel and the packages that the wheel requires: others that this interpreter
+    has are not there, and neither is the source tree."""
     venv = tmp_path_factory.mktemp("installed") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
     (site,) = venv.glob("lib/python3*/site-packages")
-    (site / "others.pth").write_text(sysconfig.get_path("purelib"))
     install = [sys.executable, "-m", "pip", "--quiet", "--python", str(venv / "bin" / "python"), "install"]
     subprocess.run([*install, "--no-deps", "--no-index", "--ignore-installed", str(wheel)], env=outside(), check=True)
+    (installed,) = importlib.metadata.distributions(name="hp-vae-gan", path=[str(site)])
+    closure.link([text for text in installed.requires or () if "extra ==" not in text], site)
     return venv / "bin" / "hp-vae-gan"
 
 
@@ -99,6 +103,15 @@ def test_each_job_is_a_command() -> None:
     shared = {"__init__", "command_line", "hp_vae_gan", "invocation"}
     assert set(COMMANDS) == {file.stem for file in (ROOT / "jobs").glob("*.py")} - shared
     assert len(set(COMMANDS.values())) == len(COMMANDS)
+
+
+@pytest.mark.slow
+def test_beside_the_wheel_is_what_it_requires_and_nothing_else(program: Path, tmp_path: Path) -> None:
+    """So that a package that the code imports and setup.cfg does not ask for is missed by the test below."""
+    look = "from importlib.metadata import distributions\nprint(*{found.name.lower() for found in distributions()})"
+    there = set(run(program.with_name("python"), "-I", "-c", look, cwd=tmp_path).split())
+    assert {"hp-vae-gan", "torch", "ray", "mlflow", "waitress"} <= there
+    assert not there & {"pytest", "ruff", "onnx", "optuna", "s3fs", "moto", "selenium"}
 
 
 @pytest.mark.slow
@@ -180,3 +193,87 @@ def test_a_check_without_a_registry_says_so() -> None:
     command = [str(LOCK / "lock.sh"), "--check"]
     done = subprocess.run(command, env={**os.environ, **unreachable, "UV": str(uv)}, text=True, capture_output=True)
     assert (done.returncode, done.stdout) == (0, "the lock files are not checked: no package registry answers\n")
+
+
+# -- make setup, which installs them
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with the Makefile, setup.cfg and lock files of the project, and no .venv."""
+    shutil.copytree(LOCK, tmp_path / "infra" / "lock")
+    for name in ("Makefile", "setup.cfg", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def made(project: Path, *words: str, **more: str) -> tuple[int, str, str]:
+    """make: its exit code, what it printed, and the lines of errors that are not its own."""
+    plain = {name: value for name, value in outside().items() if not name.startswith(("PIP_", "UV_", "MAKE", "MFLAGS"))}
+    done = subprocess.run(["make", *words], cwd=project, env=plain | more, text=True, capture_output=True, check=False)
+    errors = "".join(line for line in done.stderr.splitlines(True) if not line.startswith("make"))
+    return done.returncode, done.stdout, errors
+
+
+def executable(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("asked", "installed"),
+    [
+        (["setup", "setup"], ["cpu"]),
+        (["setup", "setup LOCK=cuda", "setup LOCK=cuda"], ["cpu", "cuda"]),
+        (["setup LOCK=cuda", "setup", "dev"], ["cuda", "cpu dev"]),  # what cuda brings is all of cpu
+        (["dev", "dev LOCK=cuda", "setup LOCK=cuda", "dev"], ["cpu dev", "cuda dev"]),
+        (["dev", "setup", "setup LOCK=cuda", "dev"], ["cpu dev", "cuda"]),
+    ],
+)
+def test_each_lock_is_installed_when_it_is_first_asked_for(
+    project: Path, asked: list[str], installed: list[str]
+) -> None:
+    executable(project / "infra" / "lock" / "install.sh", '#!/bin/sh\nmkdir -p .venv; shift; echo "$*" >>calls\n')
+    for words in asked:
+        assert made(project, *words.split())[0] == 0
+    assert (project / "calls").read_text().splitlines() == installed
+
+
+@pytest.mark.parametrize(
+    ("python", "line"),
+    [
+        ("python9", "python9: is not there, or is no Python; give one of 3.10 or newer: make PYTHON=python3.11 setup"),
+        ("false", "false: is not there, or is no Python; give one of 3.10 or newer: make PYTHON=python3.11 setup"),
+        ("./old", "./old: is older than Python 3.10; give a newer one: make PYTHON=python3.11 setup"),
+    ],
+)
+def test_a_python_that_cannot_serve_is_one_line(project: Path, python: str, line: str) -> None:
+    executable(project / "old", "#!/bin/sh\necho False\n")
+    assert made(project, "setup", f"PYTHON={python}") == (2, "", f"{line}\n")
+    assert not (project / ".venv").exists()
+
+
+@pytest.mark.slow
+def test_a_registry_that_does_not_answer_is_one_line_and_leaves_no_venv(project: Path) -> None:
+    away = f"http://127.0.0.1:{free_port()}/simple"
+    settings = {"PIP_INDEX_URL": away, "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}
+    code, told, errors = made(project, "setup", f"PYTHON={sys.executable}", **settings)
+    assert (code, told.count("\n")) == (2, 1)
+    line = "no package registry answers there; run this again when one does, or set PIP_INDEX_URL"
+    assert errors == f"{away}/uv/: {line}\n"
+    assert not (project / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("lock", "torch", "again"),
+    [("cuda", "2.13.0+cpu", True), ("cuda", "2.13.0", False), ("cpu", "2.13.0+cpu", False)],
+)
+def test_the_locked_torch_takes_the_place_of_another_build(project: Path, lock: str, torch: str, again: bool) -> None:
+    """uv takes 2.13.0+cpu for 2.13.0."""
+    executable(project / ".venv" / "bin" / "python", "#!/bin/sh\n")
+    executable(project / ".venv" / "bin" / "uv", f'#!/bin/sh\necho "torch=={torch}"\necho "$*" >>calls\n')
+    assert made(project, "setup", f"LOCK={lock}")[0] == 0
+    (install,) = [line for line in (project / "calls").read_text().splitlines() if line.startswith("pip install ")]
+    assert f"requirements-{lock}.txt" in install
+    assert ("--reinstall-package torch" in install) == again

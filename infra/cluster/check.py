@@ -135,13 +135,18 @@ def lines(path: Path, found: Found) -> Iterator[str]:
         yield f"{printable(path)}: no mistake, by {', '.join(dict.fromkeys(found.against)) or 'nothing'}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit code."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; ends the process with code 2 on a bad one."""
     parser = argparse.ArgumentParser("check.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: those of this folder")
     crds = "folder of KubeRay's ray.io_rayclusters.yaml and ray.io_rayjobs.yaml, by which its objects are checked"
     parser.add_argument("--crds", type=Path, metavar="FOLDER", help=crds)
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit code."""
+    args = parse(argv)
     failed = False
     for path in args.files or [HERE / name for name in OURS]:
         found = check(path, args.crds)

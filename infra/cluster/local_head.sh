@@ -13,6 +13,12 @@ BIN="$(dirname "$0")/../../.venv/bin"
 PATH="$(cd "$BIN" && pwd):$PATH"
 export PATH RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="${RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER:-0}"
+for name in RAY_PORT RAY_DASHBOARD_PORT; do
+  if [ -n "${!name:-}" ] && ! { [[ ${!name} =~ ^[1-9][0-9]{0,4}$ ]] && [ "${!name}" -le 65535 ]; }; then
+    echo "$name=${!name}: is no port; give one from 1 to 65535" >&2
+    exit 2
+  fi
+done
 for port in "${RAY_PORT:-6379}" "${RAY_DASHBOARD_PORT:-8265}"; do # Ray itself would try for half a minute
   if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
     echo "port $port is taken; end what listens there, or set RAY_PORT and RAY_DASHBOARD_PORT to free ones" >&2

@@ -50,7 +50,7 @@ class Pyfunc:
 
     @property
     def signature(self) -> ModelSignature:
-        """A seed, a number and a size, the last two optional; uint8 RGB of any size."""
+        """A seed, a number and a size, all of them optional; uint8 RGB of any size."""
         types: dict[str, Literal["long", "string"]] = {"seed": "long", "n": "long", "size": "string"}
         asked = [ColSpec(kind, name, required=False) for name, kind in types.items()]
         shape = (-1, -1, -1, 3) if self.images else (-1, -1, -1, -1, 3)

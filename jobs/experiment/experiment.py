@@ -5,7 +5,7 @@ experiment.results(["bikes-1b0f76-000000"])         # by clip id, of those that 
 
 runs/
   mlflow.db, mlartifacts/        MLflow, where no server is named
-  demo-demo/                     an experiment of train_corpus.py
+  demo/                          an experiment of train_corpus.py
     experiment.json              the settings of its models
     submission.json              what the last submission of it found
     results.csv                  a line a clip

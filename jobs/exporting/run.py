@@ -20,7 +20,7 @@ from infra.store import Store, default_folder
 from jobs.experiment.experiment import Experiment
 from jobs.experiment.models import folder_of, frames_of_model, trained_models
 from jobs.exporting.request import ExportRequest, beside
-from jobs.sampling.run import size_from
+from jobs.sampling.run import naming_size, size_from
 from model import checkpoint, official
 from model.export.packed import Packed, pack, weights
 from model.export.program import OPSET, PARITY, Program, check_packages
@@ -64,7 +64,8 @@ def _to_program(request: ExportRequest, loaded: LoadedModel, digest: str) -> str
     out = request.out
     assert out is not None
     size = None if request.size is None else size_from(request.size, loaded.config)
-    program = Program.of(loaded, size)
+    with naming_size(size):
+        program = Program.of(loaded, size)
     kind = request.to
     write = program.write_onnx if kind == "onnx" else program.write_torch
     _writing(out, lambda: out.parent.mkdir(parents=True, exist_ok=True))

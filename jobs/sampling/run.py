@@ -30,7 +30,7 @@ from model.config import TrainConfig
 from model.device import best_device, keep_freed_memory
 from model.loading import LoadedModel, load
 from model.metrics.svfid import svfid
-from model.pyramid import ScaleSize, build, to_frames, to_video
+from model.pyramid import ScaleSize, SizeError, build, to_frames, to_video
 from model.sampling.sample import frames_per_second
 from model.sampling.sampler import Sampler, check_sample
 from model.sampling.variations import diverse
@@ -56,10 +56,11 @@ def run(request: SampleRequest, console: Console) -> bool:
         console.print(printable(loaded.note), soft_wrap=True)
     size = None if request.size is None else size_from(request.size, loaded.config)
     try:
-        if request.application:
-            line = _apply(request, request.application, loaded, size, console)
-        else:
-            line = _sample(request, loaded, size, console)
+        with naming_size(size):
+            if request.application:
+                line = _apply(request, request.application, loaded, size, console)
+            else:
+                line = _sample(request, loaded, size, console)
     except _NotWritten as error:
         command_line.print_error(console, error)
         return True
@@ -68,11 +69,12 @@ def run(request: SampleRequest, console: Console) -> bool:
 
 
 def size_from(text: str, config: TrainConfig) -> ScaleSize:
-    """13x256x1024, or with ×, or 2sx256x1024, as (T, H, W); of images 256x1024 too. Raises ValueError, one line.
+    """13x256x1024, or with ×, or 2sx256x1024, as (T, H, W); of images 256x1024 too. Raises ValueError, one line, for
+    another form and for more than MAX_PIXELS a frame.
 
     Seconds become the nearest number of frames that the model's scales can divide.
     """
-    found = re.fullmatch("(?:([0-9.]{1,13}s|[0-9]{1,6})[x×])?([0-9]{1,6})[x×]([0-9]{1,6})", text)
+    found = re.fullmatch("(?:([0-9.]{1,13}s|[0-9]{1,18})[x×])?([0-9]{1,18})[x×]([0-9]{1,18})", text)
     if not found or (found[1] is None and config.dims == 3):
         raise ValueError(
             f"--size {text}: write "
@@ -85,11 +87,21 @@ def size_from(text: str, config: TrainConfig) -> ScaleSize:
     height, width = int(found[2]), int(found[3])
     if height * width > MAX_PIXELS:
         raise ValueError(f"--size {text}: more than {MAX_PIXELS:,} pixels a frame; make it smaller")
+    if not (found[1] or "").endswith("s"):
+        return ScaleSize(int(found[1] or 1), height, width)
     try:
-        long = command_line.length(found[1] or "1")
+        return ScaleSize(_divisible(command_line.length(found[1]), config), height, width)
     except argparse.ArgumentTypeError as error:
         raise ValueError(f"--size {error}") from error
-    return ScaleSize(_divisible(long, config) if long.in_seconds else int(long.value), height, width)
+
+
+@contextmanager
+def naming_size(given: ScaleSize | None) -> Iterator[None]:
+    """An error about a size names the option, if one was given: what `size_from` returned."""
+    try:
+        yield
+    except SizeError as error:
+        raise ValueError(f"--size: {error}" if given else str(error)) from error
 
 
 def _divisible(long: Length, config: TrainConfig) -> int:

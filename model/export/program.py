@@ -23,12 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from model.device import HOST
 from model.export.inputs import Drawn, draw, inputs_of
 from model.loading import LoadedModel
 from model.networks.generators import GeneratorStack
 from model.pyramid import ScaleSize
 from model.sampling.sample import frames_per_second, stretched
-from model.sampling.sampler import NetworkSampler
+from model.sampling.sampler import NetworkSampler, check_sample
 
 OPSET = 18  # of ONNX: what torch's exporter writes without converting
 PACKAGES = ("onnx", "onnxscript")
@@ -78,7 +79,7 @@ class Program:
         Args: size: (T, H, W) of its videos; None: the clip's, or where patches make the fine scales that of the finest
             trained one.
 
-        Raises CannotExport, one line, for a method without networks, and ValueError for a size that cannot be.
+        Raises CannotExport, one line, for a method without networks, and SizeError for a size that cannot be.
         """
         if loaded.stack is None:
             method = loaded.config.method
@@ -89,6 +90,7 @@ class Program:
         stack.config = replace(stack.config, precision="float32", low_memory=False)
         sampler = NetworkSampler(stack, latent_frames=loaded.latent_frames)
         sizes = sampler.ladder_to(size or sampler.size)
+        check_sample(sampler, sizes, HOST)
         module = Generators(stack, sizes)
         missing = ""
         if loaded.needs_clip:

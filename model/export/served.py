@@ -47,8 +47,8 @@ class Served:
     def predict(self, model_input: Any, params: Any = None) -> np.ndarray:
         """Samples 0 … n - 1 of each row's seed, one row after the other.
 
-        Args: model_input: a row, or a table of rows: seed from 0; n, 1 by default; size, such as 13x96x170, of images
-            96x170, by default the clip's.
+        Args: model_input: a row, or a table of rows: seed from 0, which is the default; n, 1 by default; size, such as
+            13x96x170, of images 96x170, by default the clip's. A table without rows is one row of defaults.
 
         Returns uint8 (N, T, H, W, 3) RGB, of images (N, H, W, 3). Raises ValueError, one line, for what cannot be.
         """
@@ -68,7 +68,7 @@ class Served:
     def _size(self, text: Any) -> ScaleSize:
         if _is_missing(text):
             return self._sampler.size
-        found = re.fullmatch("(?:([0-9]{1,6})[x×])?([0-9]{1,6})[x×]([0-9]{1,6})", str(text))
+        found = re.fullmatch("(?:([0-9]{1,18})[x×])?([0-9]{1,18})[x×]([0-9]{1,18})", str(text))
         if not found or (found[1] is None and self._dims == 3):
             raise ValueError(f"size={text}: write 13x96x170 (frames, height, width), of images 96x170")
         return ScaleSize(int(found[1] or 1), int(found[2]), int(found[3]))
@@ -77,7 +77,7 @@ class Served:
 def _rows(given: Any) -> list[Mapping[str, Any]]:
     """Of a table of pandas, of one row, or of several. Raises ValueError for what is none of them."""
     if hasattr(given, "to_dict") and not isinstance(given, Mapping):
-        given = given.to_dict("records")
+        given = given.to_dict("records") or [{}]  # of {} MLflow makes a table without rows
     rows = [given] if isinstance(given, Mapping) else given
     if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
         raise ValueError('give {"seed": 0, "n": 2}, or a table with these columns')

@@ -8,6 +8,7 @@ from model.metrics.c3d import C3dFeatures
 from model.metrics.features import VideoFeatures
 from model.metrics.inception import InceptionFeatures
 from model.metrics.lite0 import Lite0Features, Lite0FrameFeatures
+from model.metrics.names import FEATURES, is_features
 from model.metrics.weight_files import FeaturesError
 
 
@@ -21,19 +22,17 @@ def from_option(option: str) -> VideoFeatures:
     Raises:
         FeaturesError: another word, no FILE, or a file without such weights.
     """
+    if not is_features(option):
+        raise FeaturesError(f"no features {option!r}; give {FEATURES}")
     kind, _, file = option.partition(":")
-    if option == "lite0":
+    if kind == "lite0":
         return Lite0Features()
-    if kind == "c3d" and file:
+    if kind == "c3d":
         first, comma, reference = file.rpartition(",")
         if comma and not Path(file).exists():
             return C3dFeatures(Path(first), Path(reference))
         return C3dFeatures(Path(file))
-    if kind == "inception" and file:
-        return InceptionFeatures(Path(file))
-    if kind == "inception192" and file:
-        return InceptionFeatures(Path(file), dims=192)
-    raise FeaturesError(f"no features {option!r}; give lite0, c3d:FILE, inception:FILE or inception192:FILE")
+    return InceptionFeatures(Path(file), dims=192) if kind == "inception192" else InceptionFeatures(Path(file))
 
 
 def features_for(dims: int, features: VideoFeatures | None = None) -> VideoFeatures:

@@ -19,7 +19,7 @@ from torch import Tensor
 from model.config import TrainConfig
 from model.device import autocast
 from model.networks.generators import GeneratorStack
-from model.pyramid import ScaleSize
+from model.pyramid import ScaleSize, SizeError
 from model.sampling import tiling
 
 VOLUMES = 3  # of the whole output that the host holds: what is below, its noise, the residual
@@ -62,7 +62,7 @@ def stretched_ladder(stack: GeneratorStack, size: Sequence[int], scales: int | N
 
     Args: scales: how many; None: those there are generators for.
 
-    Raises ValueError, one line that names what would do, for other T, and for a size whose coarsest scale has a side
+    Raises SizeError, one line that names what would do, for other T, and for a size whose coarsest scale has a side
     below what a generator sees around a voxel (or the clip's, if that is below it).
     """
     trained = stack.sizes[: scales or stack.num_scales]
@@ -84,14 +84,14 @@ def stretched_ladder(stack: GeneratorStack, size: Sequence[int], scales: int | N
     width = next(w for w in range(1, trained[-1][2] + 1) if at(0, (1, 1, w))[2] >= smallest[2])
     if any(side < low for side, low in zip(size, (frames, height, width), strict=True)):
         least = _written((frames, height, width))
-        raise ValueError(f"{wanted}smaller than what the networks see at the coarsest scale; {least} is the least")
+        raise SizeError(f"{wanted}smaller than what the networks see at the coarsest scale; {least} is the least")
     if not step and size[0] != 1:
-        raise ValueError(f"{wanted}{size[0]} frames of an image, which has one; give {_written((1, *size[1:]))}")
+        raise SizeError(f"{wanted}{size[0]} frames of an image, which has one; give {_written((1, *size[1:]))}")
     if step and (size[0] - 1) % step:
         below = size[0] - (size[0] - 1) % step
         near = min(below, below + step, key=lambda t: abs(t - size[0]))
         cause = f"{size[0]} frames cannot be divided among the scales"
-        raise ValueError(f"{wanted}{cause}; give 1 + a multiple of {step}, such as {_written((near, *size[1:]))}")
+        raise SizeError(f"{wanted}{cause}; give 1 + a multiple of {step}, such as {_written((near, *size[1:]))}")
     return [at(n, size) for n in range(len(trained))]
 
 

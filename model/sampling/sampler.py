@@ -16,7 +16,7 @@ from model.networks.generators import GeneratorStack
 from model.patches.field import Size, fits, share_in_place
 from model.patches.refine import ClipPatches, Matching, Refinement, Step, needed_bytes, refine
 from model.patches.vgpnn import Vgpnn
-from model.pyramid import ScaleSize
+from model.pyramid import ScaleSize, SizeError
 from model.sampling.sample import (
     VOLUMES,
     Draw,
@@ -54,7 +54,7 @@ class Sampler(Protocol):
     size: ScaleSize
 
     def ladder_to(self, size: Size) -> Sequence[ScaleSize]:
-        """The scales of a video of another size, coarsest first. Raises ValueError, one line, if it cannot be."""
+        """The scales of a video of another size, coarsest first. Raises SizeError, one line, if it cannot be."""
 
     def steps(self, sizes: Sequence[ScaleSize]) -> int:
         """What `parts` counts for `tick`. sizes: of `ladder_to`."""
@@ -94,7 +94,7 @@ class NetworkSampler:
 
     def needed_bytes(self, sizes: Sequence[ScaleSize]) -> int:
         """See `Sampler`."""
-        return VOLUMES * 4 * self.stack.carried * int(np.prod(sizes[-1]))  # float32
+        return VOLUMES * 4 * self.stack.carried * math.prod(sizes[-1])  # float32
 
     def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = ignore) -> Iterator[Tensor]:
         """See `Sampler`."""
@@ -276,7 +276,7 @@ def patch_steps(config: TrainConfig, sizes: Sequence[ScaleSize], first: int) -> 
 
 
 def check_sample(sampler: Sampler, sizes: Sequence[ScaleSize], device: torch.device) -> None:
-    """Raises ValueError, one line, if a video of these scales does not fit into memory: that of the host, or where
+    """Raises SizeError, one line, if a video of these scales does not fit into memory: that of the host, or where
     patches make it that of the device.
 
     Args: sizes: of `Sampler.ladder_to`. device: where the model is.
@@ -286,8 +286,13 @@ def check_sample(sampler: Sampler, sizes: Sequence[ScaleSize], device: torch.dev
 
 
 def check_video(size: ScaleSize, needed: int, device: torch.device) -> None:
-    """Raises ValueError, one line, if a video of this size needs more bytes than the memory of the device."""
-    check_bytes(f"a video of {size}", needed, device, lambda share: f"make it smaller, {share:.1%} of its pixels fit")
+    """Raises SizeError, one line, if a video of this size needs more bytes than the memory of the device."""
+    try:
+        check_bytes(
+            f"a video of {size}", needed, device, lambda share: f"make it smaller, {share:.1%} of its pixels fit"
+        )
+    except ValueError as error:
+        raise SizeError(str(error)) from error
 
 
 def check_bytes(what: str, needed: float, device: torch.device, mend: Callable[[float], str]) -> None:
@@ -333,7 +338,7 @@ def random_videos(sampler: Sampler, count: int, seed: int, *, first: int = 0) ->
 
 
 def check_patch(size: ScaleSize, how: Matching) -> None:
-    """Raises ValueError, one line, for a scale that is smaller than a patch."""
+    """Raises SizeError, one line, for a scale that is smaller than a patch."""
     if not fits(size, how.patch):
         patch = ScaleSize(*how.patch)
-        raise ValueError(f"a scale of {size} is smaller than a patch of {patch} (T×H×W); make it larger, or patch_size")
+        raise SizeError(f"a scale of {size} is smaller than a patch of {patch} (T×H×W); make it larger, or patch_size")

@@ -102,15 +102,30 @@ def is_sent(path: str) -> bool:
     return sent
 
 
-def test_the_image_holds_the_code_and_no_secret() -> None:
+def test_the_image_holds_the_code_and_what_it_opens_and_nothing_else() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, text=True, capture_output=True)
-    files = listed.stdout.split() or [str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py")]
-    code = [
-        file for file in files if re.match(r"(infra|pipeline|model|jobs)/.*\.(py|j2|css|js|html|sh|ini|txt)$", file)
-    ]
-    assert len(code) > 100 and [file for file in code if not is_sent(file)] == []
-    assert [file for file in files if is_sent(file) and not re.match("(infra|pipeline|model|jobs)/", file)] == []
-    assert not any(map(is_sent, ("infra/cluster/.env", ".git/config", "runs/demo/result.json", ".venv/bin/python")))
+    files = listed.stdout.split() or [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file()]
+    opened = r"(infra|pipeline|model|jobs)/.*\.py|jobs/.*\.(j2|css|js|html)|infra/lock/requirements-(cpu|cuda|dev)\.txt"
+    wanted = [file for file in files if re.fullmatch(rf"{opened}|infra/cluster/mlflow_auth\.ini", file)]
+    assert len(wanted) > 100
+    assert [file for file in files if is_sent(file)] == wanted
+
+
+@pytest.mark.parametrize(
+    "name", [".env", "secrets.env", "key.pem", "id_rsa", "credentials.json", "weights.pth", "x.mp4"]
+)
+@pytest.mark.parametrize(
+    "folder", ["", "infra/cluster/", "infra/cluster/kuberay/", "infra/lock/", "jobs/", "model/runs/"]
+)
+def test_what_lies_beside_the_code_stays_here(folder: str, name: str) -> None:
+    assert not is_sent(f"{folder}{name}")
+
+
+@pytest.mark.parametrize(
+    "path", [".git/config", "runs/demo/result.json", ".venv/bin/x.py", "build/jobs/x.py", "jobs/.x/y.py"]
+)
+def test_hidden_and_made_folders_stay_here(path: str) -> None:
+    assert not is_sent(path)
 
 
 def test_git_ignores_the_secrets() -> None:

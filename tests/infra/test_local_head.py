@@ -55,3 +55,11 @@ def test_a_port_that_is_taken_is_one_line(script: Path, taken: str) -> None:
     assert done.stderr.splitlines() == [
         f"port {port} is taken; end what listens there, or set RAY_PORT and RAY_DASHBOARD_PORT to free ones"
     ]
+
+
+@pytest.mark.parametrize("port", ["abc", "0", "-1", "99999", "6379 ", "1e3"])
+@pytest.mark.parametrize("name", ["RAY_PORT", "RAY_DASHBOARD_PORT"])
+def test_a_port_that_is_none_is_one_line(script: Path, name: str, port: str) -> None:
+    done = subprocess.run([script], env=os.environ | {name: port}, capture_output=True, text=True)
+    line = f"{name}={port}: is no port; give one from 1 to 65535\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)

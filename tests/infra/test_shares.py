@@ -70,3 +70,9 @@ def test_what_no_node_has_is_one_line(
     with pytest.raises(UsageError) as refused:
         share.slots(4)
     assert told in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("share", [0.0, -1.0, 1.5, float("nan"), float("inf")])
+def test_a_share_that_no_cluster_has_is_refused(share: float) -> None:
+    with pytest.raises(UsageError, match=rf"^--gpus-per-clip {share:g}: above 0, and whole above 1$"):
+        ClipShare(gpus=share).check()

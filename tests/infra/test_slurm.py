@@ -130,7 +130,10 @@ def test_what_cannot_work_is_one_line(slurm: Slurm, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
         port = str(taken.getsockname()[1])
-        assert slurm.refused(RAY_PORT=port).startswith(f"RAY_PORT={port}: is taken on 127.0.0.1; unset it, ")
+        taken_line = f"RAY_PORT={port}: cannot be had on 127.0.0.1 (Address already in use); unset it, "
+        assert slurm.refused(RAY_PORT=port).startswith(taken_line)
+    for none in ("abc", "99999", "-1", "6379 ", "1e3"):
+        assert slurm.refused(RAY_PORT=none).startswith(f"RAY_PORT={none}: is no port; give one from 1 to 65535, or ")
     (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
     process = slurm.start()
     lines = process.communicate(timeout=60)[0].splitlines()

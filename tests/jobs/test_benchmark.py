@@ -88,7 +88,7 @@ def test_the_command_prints_a_table_and_writes_rows(tmp_path, capfd, monkeypatch
         (["--scales", "1"], "--scales 1: the scales that are trained are 0 to 0; set patch_scale=none to train all"),
         (["--set", "method=vgpnn"], "method=vgpnn: trains no scale"),
         (["--set", "chanels=8"], "did you mean channels?"),
-        (["--json", "/no/such/folder/bench.json"], "/no/such/folder/bench.json"),
+        (["--json", "/no/such/x.json"], "--json /no/such/x.json: cannot be written (No such file or directory); make "),
     ],
 )
 def test_bad_arguments_are_one_line(argv, said, capfd):

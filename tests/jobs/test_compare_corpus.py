@@ -303,7 +303,6 @@ def test_videos_is_for_lists(ucf: UcfSet, tmp_path: Path, capsys: pytest.Capture
         (("--tracking-uri", "http://127.0.0.1:9"), "http://127.0.0.1:9: MLflow cannot use it"),
         (("--storage", "/proc/nowhere"), "/proc/nowhere/compare-baseline-small: nothing can be written there"),
         (("--name", "a/b"), "--name a/b"),
-        (("--features", "vgg"), "no features 'vgg'"),
         (("--set", "chanels=3"), "did you mean channels"),
         (("--samples", "nowhere"), "nowhere: no such folder"),
     ],

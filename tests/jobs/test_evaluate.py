@@ -445,7 +445,6 @@ REFUSED = {
     "a wrong weight file": (("{empty}", "--features", "c3d:{real}"), "good.mp4: not a readable file of tensors"),
     "no weight file": (("{empty}", "--features", "c3d:{empty}/c3d.pth"), "c3d.pth: no such file"),
     "no weight file of images": (("{empty}", "--features", "inception:{empty}/i.pth"), "i.pth: no such file"),
-    "unknown features": (("{empty}", "--features", "vgg"), "give lite0, c3d:FILE"),
     "no experiment": (("{empty}",), "no experiment of train_corpus.py or tune.py, and no trained clip"),
     "a file as folder": (
         ("--samples", "{foreign}", "--real", "{real}", "--out", "{real}/x"),

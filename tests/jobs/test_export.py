@@ -11,12 +11,13 @@ import subprocess
 import sys
 import textwrap
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -27,16 +28,17 @@ from jobs.sampling import run as sampling
 from model import checkpoint
 from model.checkpoint import Checkpoint
 from model.config import TrainConfig
+from model.export import served
 from model.networks.stacks import new_stack
 from model.presets import demo, image_demo, of_method
 from model.pyramid import ladder
+from tests import closure
 from tests.model.test_official import ARGS, Reference, write
 from tests.pages import parts_of
 
 from .conftest import make_video
 
 SEED, INDEX, PARITY = 5, 3, 1e-4
-HEAVY = ("torch", "mlflow", "numpy", "onnxruntime")
 HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 
 
@@ -113,15 +115,11 @@ def sampled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[object]
     yield run
 
 
-def without_source(folder: Path, script: str) -> str:
-    """Run a script in a new environment that sees the packages of this one, and nothing of this repository."""
+def without_source(folder: Path, script: str, requirements: Iterable[str]) -> str:
+    """Run a script in a new environment with what these requirements bring, and nothing of this repository."""
     venv.create(folder / "venv", with_pip=False)
     (site,) = (folder / "venv").glob("lib/python*/site-packages")
-    found = [importlib.util.find_spec(name) for name in HEAVY]
-    homes = {str(Path(spec.origin).parent.parent) for spec in found if spec and spec.origin}
-    (site / "heavy.pth").write_text("\n".join(sorted(homes)))  # paths alone: the .pth files there are not read
-    if any((Path(home) / "model").is_dir() for home in homes):
-        pytest.skip("this project is installed as a package, beside what it needs")
+    closure.link(requirements, site)
     script = f"import importlib.util\nassert importlib.util.find_spec('model') is None, 'the source is here'\n{script}"
     (folder / "script.py").write_text(script)
     command = [str(folder / "venv" / "bin" / "python"), "-I", str(folder / "script.py")]
@@ -171,7 +169,7 @@ def test_files_make_the_samples_of_sample_py_without_the_source(
         lines.append(f"{onnx.replace('bikes', 'theirs')}\nmade['onnx'] = video")
         want["onnx"] = want["theirs"]
     lines.append("numpy.savez('made.npz', **made)")
-    without_source(tmp_path, "\n".join(lines))
+    without_source(tmp_path, "\n".join(lines), ["torch", "numpy", *(["onnxruntime"] if HAS_ONNX else [])])
     got = np.load(tmp_path / "made.npz")
     assert set(got) == set(want)
     for name, video in want.items():
@@ -197,10 +195,11 @@ def test_registered_models_make_the_frames_of_sample_py_without_the_source(
     client = MlflowClient(uri, registry_uri=uri)
     version = client.get_model_version("patches of mine", "1")
     assert version.tags["clip_id"] == "patches" and "The clip's frames are in it" in version.description
-    meta = Model.load(unquote(urlsplit(client.get_model_version_download_uri("patches of mine", "1")).path))
+    logged = Path(unquote(urlsplit(client.get_model_version_download_uri("patches of mine", "1")).path))
+    meta = Model.load(str(logged))
     assert [spec.name for spec in meta.signature.inputs] == ["seed", "n", "size"]
     assert meta.saved_input_example_info is not None
-    assert [logged.model_id for logged in client.search_logged_models(["1"])].count(meta.model_id) == 1
+    assert [model.model_id for model in client.search_logged_models(["1"])].count(meta.model_id) == 1
 
     block = re.sub('sqlite:.*?(?=")', uri, page_blocks()[0])
     script = textwrap.dedent("""
@@ -213,6 +212,7 @@ def test_registered_models_make_the_frames_of_sample_py_without_the_source(
             made[f"{name} {number}"] = videos
         singan = mlflow.pyfunc.load_model("models:/singan/1")
         made["wide"] = singan.predict({"seed": 1, "size": "18x40"})
+        assert (singan.predict({}) == singan.predict({"seed": 0, "n": 1})).all()
         for wrong in ({"seed": -1}, {"n": 0}, {"size": "large"}, {"size": "9000x900000"}):
             try:
                 singan.predict(wrong)
@@ -223,7 +223,7 @@ def test_registered_models_make_the_frames_of_sample_py_without_the_source(
     """)
     asked = json.dumps({"seed": SEED, "n": INDEX + 1})
     script = f"BLOCK, ASKED = {block!r}, {asked!r}\n{script}"
-    printed = without_source(tmp_path, script).splitlines()
+    printed = without_source(tmp_path, script, (logged / "requirements.txt").read_text().splitlines()).splitlines()
     got = np.load(tmp_path / "made.npz")
     asked_of = {
         "patches of mine 1": (made / "patches.pt", *real),
@@ -239,18 +239,48 @@ def test_registered_models_make_the_frames_of_sample_py_without_the_source(
     assert len(printed) == 4 and "seed=-1: from 0" in printed[0] and "size=large: write" in printed[2]
 
 
+@pytest.mark.parametrize("nothing", [{}, [{}], pandas.DataFrame(), pandas.DataFrame({"seed": []})], ids=repr)
+def test_a_request_of_nothing_is_the_first_sample_of_seed_0(made: Path, tmp_path: Path, nothing: object) -> None:
+    """As it is, and as MLflow hands {} on."""
+    shutil.copy(made / "singan.pt", tmp_path / served.CHECKPOINT)
+    (tmp_path / served.ABOUT).write_text(json.dumps({"latent_frames": None}))
+    model = served._load_pyfunc(str(tmp_path))
+    assert (model.predict(nothing) == model.predict({"seed": 0, "n": 1})).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("nothing.pt", "--to", "torch", "--out", "a.pt2"), "nothing.pt: no such file"),
-        (("clip.mp4", "--to", "torch", "--out", "a.pt2"), "clip.mp4: not a readable checkpoint"),
+        (
+            ("nothing.pt", "--to", "torch", "--out", "a.pt2"),
+            "nothing.pt: no such file; give the checkpoint.pt of a clip\n",
+        ),
+        (
+            ("clip.mp4", "--to", "torch", "--out", "a.pt2"),
+            "clip.mp4: not a readable checkpoint; give the checkpoint.pt of a clip\n",
+        ),
         (("video.pt", "--to", "torch"), "--to torch: needs --out FILE.pt2"),
         (("video.pt", "--to", "torch", "--out", "video.onnx"), "--to torch writes .pt2; give video.pt2"),
         (("video.pt", "--to", "checkpoint", "--out", "theirs.pt"), "theirs.pt: is there already"),
         (("video.pt", "--to", "checkpoint", "--out", "a.pt"), "video.pt is one already"),
         (("video.pt", "--to", "torch", "--out", "a.pt2", "--name", "a"), "--name: is an option of --to mlflow"),
         (("video.pt", "--to", "torch", "--out", "a.pt2", "--size", "9x9"), "--size 9x9: write frames"),
-        (("video.pt", "--to", "torch", "--out", "a.pt2", "--size", "14x40x40"), "14 frames cannot be divided"),
+        (
+            ("video.pt", "--to", "torch", "--out", "a.pt2", "--size", "13x9999999x9999999"),
+            "--size 13x9999999x9999999: more than 67,108,864 pixels a frame; make it smaller",
+        ),
+        (
+            ("video.pt", "--to", "torch", "--out", "a.pt2", "--size", "0x10x10"),
+            "--size: 0x10x10: smaller than what the networks see",
+        ),
+        (
+            ("video.pt", "--to", "torch", "--out", "a.pt2", "--size", "999997x3000x3000"),
+            "--size: a video of 999997×3000×3000 needs ",
+        ),
+        (
+            ("video.pt", "--to", "torch", "--out", "a.pt2", "--size", "14x40x40"),
+            "--size: 14x40x40: 14 frames cannot be divided",
+        ),
         (("video.pt", "--to", "mlflow", "--out", "a"), "--out: a model for MLflow goes to its registry"),
         (("video.pt", "--to", "mlflow", "--name", "a/b"), "--name a/b: 1 to 200 characters"),
         (
@@ -273,8 +303,8 @@ def test_what_cannot_be_is_one_line(
     (made / "theirs.pt").touch()
     before = {*made.iterdir()} | {made / name for name in ("a.db", "a.db.lock")}
     assert export.main([*arguments]) == 2
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("error: ") and said in line
+    line = capsys.readouterr().out
+    assert line.startswith("error: ") and said in line and line.count("\n") == 1
     assert {*made.iterdir()} <= before
 
 

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import torch
 
-from jobs import gpu_check
+from jobs import benchmark, gpu_check
 from jobs.gpu import compiled, memory, parity, run, speed, workers
 from jobs.gpu.part import NotPossible, Outcome, Part, Setting, outcome_of, table
 from model import timing
@@ -39,6 +39,29 @@ def test_without_a_gpu_it_is_one_line_and_code_2(capfd, monkeypatch):
     assert line.startswith("error: no CUDA device: ") and "run it on a machine with a GPU" in line
     assert gpu_check.main(["--only", "parity,speed"]) == 2
     assert "--only parity,speed: parts are machine, parity" in capfd.readouterr().out
+
+
+def test_a_report_that_cannot_be_is_one_line_and_none_is_left_without_a_gpu(capfd, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for path, cause in ((tmp_path / "none" / "g.json", "No such file or directory"), (tmp_path, "Is a directory")):
+        assert gpu_check.main(["--json", str(path)]) == 2
+        (line,) = capfd.readouterr().out.splitlines()
+        assert line.startswith(f"error: --json {path}: cannot be written ({cause}); make room there, ")
+    kept = tmp_path / "kept.json"
+    kept.write_text("{}")
+    for path in (kept, tmp_path / "new.json"):
+        assert gpu_check.main(["--json", str(path)]) == 2
+        assert capfd.readouterr().out.startswith("error: no CUDA device: ")
+    assert [*tmp_path.iterdir()] == [kept] and kept.read_text() == "{}"
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "0", "-1", "x", ""])
+def test_times_that_are_none_are_one_line(value, capfd):
+    for command, option in ((gpu_check, "--minutes"), (benchmark, "--seconds")):
+        with pytest.raises(SystemExit) as ended:
+            command.parse([f"{option}={value}"])
+        line = f"argument {option}: {value}: write a number above 0, such as 10 or 0.5\n"
+        assert ended.value.code == 2 and capfd.readouterr().err.endswith(line)
 
 
 def test_every_part_has_a_name_in_the_help_and_a_limit_and_all_take_ten_minutes_at_most():

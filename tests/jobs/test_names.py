@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import command_line, make_shards, train_corpus, upload
+from jobs import command_line, compare_corpus, evaluate, make_shards, train_corpus, tune, upload
 from jobs.experiment.names import experiment_name
 from pipeline import video
 from pipeline.video.ffmpeg import lacks
@@ -73,6 +73,23 @@ def test_a_file_whose_name_begins_with_a_dash_is_no_option(
     assert make_shards.main(["-JfC9w_aBc0.mp4", "--out", "shards"]) == 0
     with pytest.raises(SystemExit):  # not there: an option that is not known
         train_corpus.main(["--corpus", "-other.mp4"])
+
+
+@pytest.mark.parametrize("option", ["", "lite1", "lite0:x", "c3d", "c3d:", "c3e:FILE", "inception", "vgg:file"])
+def test_features_that_are_none_end_every_command_that_takes_them(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands = {
+        compare_corpus: ["--samples", "s", "--train", "t", "--test", "u", "--out", "o"],
+        evaluate: ["runs/demo"],
+        tune: ["--corpus", "demo", "--sweep", "lr=1,2"],
+    }
+    for command, words in commands.items():
+        assert command.parse([*words, "--features", "c3d:FILE"]).features == "c3d:FILE"
+        with pytest.raises(SystemExit) as ended:
+            command.parse([*words, "--features", option])
+        line = f"argument --features: no features {option!r}; give lite0, c3d:FILE, inception:FILE or inception192:FILE"
+        assert ended.value.code == 2 and capsys.readouterr().err.endswith(f"error: {line}\n")
 
 
 def test_home_folders_in_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,13 +202,19 @@ def test_frames_of_z_that_cannot_be_are_one_line(
         ("13x30x-40", "write frames x height x width"),
         ("13,30,40", "write frames x height x width"),
         ("", "write frames x height x width"),
-        ("9999999x30x40", "write frames x height x width"),
+        ("1e3x30x40", "write frames x height x width"),
+        ("9999997x30x40", "--size: a video of 9999997×30×40 needs "),
+        (f"{12 * 10**15 + 1}x3000x4000", " are there; make it smaller"),
         ("13x999999x999999", "pixels a frame; make it smaller"),
+        ("13x9999999x9999999", "--size 13x9999999x9999999: more than 67,108,864 pixels a frame; make it smaller"),
         ("999997x3000x4000", " are there; make it smaller"),
-        ("26x30x40", "26 frames cannot be divided among the scales; give 1 + a multiple of 12, such as 25x30x40"),
+        (
+            "26x30x40",
+            "--size: 26x30x40: 26 frames cannot be divided among the scales; give 1 + a multiple of 12, such as 25x3",
+        ),
         ("13x30x8", "is the least"),
         ("1x30x40", "is the least"),
-        ("13x0x40", "is the least"),
+        ("13x0x40", "--size: 13x0x40: smaller than what the networks see at the coarsest scale; 13x"),
     ],
 )
 def test_a_size_that_cannot_be_made_is_one_line(

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from infra.store import IN_RAY_JOB
+from jobs import hp_vae_gan
+from jobs.invocation import COMMANDS
 
 from .conftest import ROOT
 
@@ -74,3 +76,27 @@ def test_a_ray_job_without_a_storage_says_first_where_its_files_are(
         assert any(str(folder) in line for line in rest)
         assert main([*command, "--storage", str(tmp_path)]) == 0
         assert not capsys.readouterr().out.startswith("storage:")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["trian"], "no command 'trian'; did you mean train?"),
+        (["train_corpus", "--help"], "no command 'train_corpus'; did you mean train?"),  # its file
+        (["gpu_check"], "no command 'gpu_check'; did you mean gpu-check?"),
+        (["xyz"], "no command 'xyz'; --help lists them"),
+    ],
+)
+def test_a_command_that_is_none_names_the_nearest(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        hp_vae_gan.main(words)
+    assert ended.value.code == 2 and capsys.readouterr().err.endswith(f"error: argument COMMAND: {told}\n")
+
+
+def test_no_command_at_all_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        hp_vae_gan.main([])
+    listed = capsys.readouterr().err
+    assert ended.value.code == 2 and all(f"\n  {name} " in listed for name in COMMANDS.values())
