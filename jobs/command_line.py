@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, NoReturn, get_args
 
 from infra.errors import StorageError, UsageError, cannot_write, printable
 from infra.ray_cluster import ClipShare
@@ -42,6 +42,10 @@ class Parser(argparse.ArgumentParser):
         description = description and invocation.as_here(description)
         super().__init__(prog=prog, description=description, formatter_class=HelpFormatter)
 
+    def error(self, message: str) -> NoReturn:
+        """One line for what argparse refuses; --help has the rest."""
+        self.exit(BAD_ARGUMENTS, f"error: {printable(message.removeprefix('argument '))}; see --help\n")
+
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """The command line, None for the process's own; ends the process with code 2 on a bad one."""
         return self.parse_args([_no_option(word) for word in (sys.argv[1:] if argv is None else argv)])
@@ -51,6 +55,11 @@ def _no_option(word: str) -> str:
     """A word that is a file here, such as -JfC9w_aBc0.mp4, as a path that does not begin with a dash."""
     is_file = word.startswith("-") and word not in ("-h", "--help") and os.path.lexists(word)
     return f".{os.sep}{word}" if is_file else word
+
+
+def shown(text: str) -> str:
+    """What was given to an option, for the one line that refuses it: an empty word, as of a shell's variable, too."""
+    return printable(text) or "''"
 
 
 def path(text: str) -> str:
@@ -86,7 +95,7 @@ class Length:
 def length(text: str) -> Length:
     """type= of every option that takes frames: 48, or seconds: 2s, 0.5s."""
     if not re.fullmatch(r"-?[0-9]{1,9}|[0-9]{1,6}(\.[0-9]{1,6})?s", text):
-        raise argparse.ArgumentTypeError(f"{printable(text)}: write frames, such as 48, or seconds, such as 2s")
+        raise argparse.ArgumentTypeError(f"{shown(text)}: write frames, such as 48, or seconds, such as 2s")
     return Length(float(text.removesuffix("s")), text.endswith("s"))
 
 
@@ -180,7 +189,7 @@ def add_corpus(parser: argparse.ArgumentParser, text: str) -> None:
 def seconds(text: str) -> float:
     """type= of a time in a video: 2, 2.5 or 2.5s."""
     if not re.fullmatch(r"[0-9]{1,8}(\.[0-9]{1,6})?s?", text):
-        raise argparse.ArgumentTypeError(f"{printable(text)}: write seconds, such as 2.5")
+        raise argparse.ArgumentTypeError(f"{shown(text)}: write seconds, such as 2.5")
     return float(text.removesuffix("s"))
 
 

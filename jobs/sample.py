@@ -18,8 +18,8 @@ with them, which holds the clip's aspect and the number of VAE scales (without i
 
 Sample i of a seed is the same video whatever --n is, and its file says both: sample_seed0_003.mp4 comes again with
 --seed 0 --only 3. --size makes videos of another size or length than the clip's: wider, higher, or of more frames,
-which play longer. Theirs are .mp4 only, written as they are made. A model of an image gives images: .png, and a sheet
-of all of them; their --size is HxW. --keep N draws four times as many and keeps N.
+which play longer. In a folder theirs are .mp4 only, written as they are made. A model of an image gives images: .png,
+and a sheet of all of them; their --size is HxW. --keep N draws four times as many and keeps N. --out x.mkv is lossless.
 
 One application at a time. What several results have in common is seen on its sheet.
 
@@ -57,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--real", type=command_line.path, metavar="VIDEO", help=real)
     out = (
         "folder for sample_seedS_NNN.mp4 and, of the clip's size, .gif; of images .png; or the file of one result, "
-        ".mp4 or .gif, of an image .png"
+        ".mp4, .mkv (lossless) or .gif, of an image .png"
     )
     add("--out", type=command_line.local_path, required=True, help=out)
     add("--keep", type=int, metavar="N", help="draw 4N samples, keep N: of the better half those that differ most")

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from model.api import Model, SampleScores, load
+    from model.api import Applications, Model, SampleScores, as_drawn, load, overlaid, quantised, tracked
 
-__all__ = ["Model", "SampleScores", "load"]
+__all__ = ["Applications", "Model", "SampleScores", "as_drawn", "load", "overlaid", "quantised", "tracked"]
 
 
 def __getattr__(name: str) -> Any:

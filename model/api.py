@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.config import Precision, TrainConfig
+from model.config import Finish, Precision, TrainConfig
 from model.device import best_device
 from model.loading import LoadedModel
 from model.loading import load as load_file
@@ -30,8 +30,12 @@ from model.patches.field import Size
 from model.patches.refine import Matching, Step, refine
 from model.pyramid import ScaleSize, to_frames, to_video, training_pyramids
 from model.sampling.applications import Applications
+from model.sampling.masks import as_drawn, overlaid, quantised, tracked
 from model.sampling.sample import Draw, stream_of
 from model.sampling.sampler import Sampler, check_sample, clip_patches
+from model.sampling.variations import check_kept, kept
+
+__all__ = ["Applications", "Model", "SampleScores", "as_drawn", "load", "overlaid", "quantised", "tracked"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +62,8 @@ class SampleScores:
 class Model:
     """A trained model and, where it is given, its clip."""
 
-    def __init__(self, loaded: LoadedModel, chunks: Sequence[np.ndarray]) -> None:
-        self._loaded, self._chunks, self._device = loaded, chunks, best_device()
+    def __init__(self, loaded: LoadedModel, chunks: Sequence[np.ndarray], finish: Finish | None) -> None:
+        self._loaded, self._chunks, self._device, self._finish = loaded, chunks, best_device(), finish
         self._sampler: Sampler | None = None
         self._applications: Applications | None = None
 
@@ -93,6 +97,17 @@ class Model:
         check_sample(sampler, sizes, self._device)
         made = [torch.cat(list(sampler.parts(sizes, seed, index)), dim=2) for index in range(first, first + count)]
         return np.stack([to_frames(video[0].numpy()) for video in made])
+
+    def keep(self, count: int, *, seed: int = 0) -> np.ndarray:
+        """Of four times as many samples of a seed those of the better half by svfid, of images sifid, that differ most.
+
+        Returns uint8 (count, T, H, W, 3) RGB, the best first. Raises ValueError, one line, without the clip and for
+        more than fit into memory.
+        """
+        self._need_clip()
+        real, sampler = self._loaded.real_clip(self._chunks), self._made()
+        check_kept(sampler, count)
+        return np.stack([*kept(sampler, lambda made: real.distance(to_video(made)), seed, count).values()])
 
     def reconstruct(self) -> np.ndarray:
         """The clip as the model gives it back: uint8 (T, H, W, 3). Raises ValueError without the clip."""
@@ -142,14 +157,14 @@ class Model:
 
     @property
     def applications(self) -> Applications:
-        """What it makes of a given video, or of its clip: `inject`, `fill`, `extend`, `loop`, `retarget`, `enlarge`,
-        `vary`, `between`, `recombined` (model/sampling/README.md). Raises ValueError, one line, for a model without its
-        clip where patches make its fine scales.
+        """What it makes of a given video, or of its clip: `inject`, `edit`, `fill`, `extend`, `loop`, `retarget`,
+        `enlarge`, `vary`, `between`, `recombined` (model/sampling/README.md). Raises ValueError, one line, for a model
+        without its clip where patches make its fine scales, and for a `finish` that it does not have.
         """
         if self._loaded.needs_clip:
             self._need_clip()
         if self._applications is None:
-            self._applications = self._loaded.applications(self._chunks, self._device)
+            self._applications = self._loaded.applications(self._chunks, self._device, self._finish)
         return self._applications
 
     def _made(self) -> Sampler:
@@ -163,7 +178,11 @@ class Model:
 
 
 def load(
-    path: str, frames: np.ndarray | Sequence[np.ndarray] | None = None, *, precision: Precision | None = None
+    path: str,
+    frames: np.ndarray | Sequence[np.ndarray] | None = None,
+    *,
+    precision: Precision | None = None,
+    finish: Finish | None = None,
 ) -> Model:
     """The model of a clip, or of a folder of the authors' published code.
 
@@ -171,10 +190,11 @@ def load(
         path: the clip's folder or its checkpoint.pt; or the URI of one.
         frames: the clip it was trained on, uint8 (T, H, W, 3) RGB; of a long video all its chunks.
         precision: that samples are computed in; None: that of the training.
+        finish: of its applications alone, see `Workbench`; None: as its samples.
 
     Raises CheckpointError for what cannot be read, ValueError, one line, for frames that cannot be those of its clip.
     """
     loaded = load_file(path, precision=precision)
     chunks = [] if frames is None else [frames] if isinstance(frames, np.ndarray) else list(frames)
     loaded.check_frames(chunks)
-    return Model(loaded, chunks)
+    return Model(loaded, chunks, finish)

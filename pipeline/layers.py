@@ -19,9 +19,14 @@ _GRAY = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue: l
 
 
 def read_layer(
-    path: str | os.PathLike[str], *, num_frames: int | None, fps: float | None, max_height: int | None
+    path: str | os.PathLike[str],
+    *,
+    num_frames: int | None,
+    fps: float | None,
+    max_height: int | None,
+    start_frame: int = 0,
 ) -> np.ndarray:
-    """An image, or the first frames of a video or of a folder of numbered images, with their alpha.
+    """An image, or frames of a video or of a folder of numbered images, with their alpha.
 
     Args:
         path: an image; a folder of numbered images, each a frame as it is; or a video. These have an alpha channel that
@@ -29,12 +34,13 @@ def read_layer(
         num_frames: how many frames of a video or folder are read; None: all. An image is one frame in any case.
         fps: frames a second that a video is brought to, as `video.decode` does; None: each picture is one frame.
         max_height: px; what is higher is shrunk to it with its aspect kept. None: as it is.
+        start_frame: the first that is read of a video or folder, counted at `fps`.
 
     Returns: uint8 (T, H, W, 4) RGBA, upright, 0 to 255. T is 1 for an image, whose ICC profile is applied. Alpha is
         straight (the colours are not multiplied by it): 0 is transparent, 255 is opaque. It is 255 where the file has
         none.
     Raises: VideoError, one line with file, cause and mend, for what cannot be read, is damaged before the last frame,
-        or has fewer frames than `num_frames`; ValueError for numbers out of range.
+        or has fewer frames than `num_frames` from the first on; ValueError for numbers out of range.
     """
     if (num_frames is not None and num_frames < 1) or (max_height is not None and max_height < 1):
         raise ValueError(
@@ -43,12 +49,19 @@ def read_layer(
     if image.is_image(path):
         return image.read_rgba(path, max_height)
     if num_frames is not None:
-        _check_length(path, num_frames, fps)
-    return video.decode(path, num_frames=num_frames, fps=fps, max_height=max_height, alpha=True)
+        _check_length(path, start_frame, num_frames, fps)
+    return video.decode(
+        path, start_frame=start_frame, num_frames=num_frames, fps=fps, max_height=max_height, alpha=True
+    )
 
 
 def read_mask(
-    path: str | os.PathLike[str], *, num_frames: int | None, fps: float | None, max_height: int | None
+    path: str | os.PathLike[str],
+    *,
+    num_frames: int | None,
+    fps: float | None,
+    max_height: int | None,
+    start_frame: int = 0,
 ) -> np.ndarray:
     """Where a video changes: white is where it does, black is where it does not.
 
@@ -59,7 +72,7 @@ def read_mask(
     Returns: uint8 (T, H, W), 0 to 255. T is 1 for an image.
     Raises: as `read_layer` does.
     """
-    layer_thwc = read_layer(path, num_frames=num_frames, fps=fps, max_height=max_height)
+    layer_thwc = read_layer(path, num_frames=num_frames, fps=fps, max_height=max_height, start_frame=start_frame)
     return np.stack(
         [np.rint((frame_hwc[..., :3] @ _GRAY) * (frame_hwc[..., 3] / 255)).astype(np.uint8) for frame_hwc in layer_thwc]
     )
@@ -100,13 +113,15 @@ def read_keyframes(folder: str | os.PathLike[str], max_height: int | None = None
     return drawings
 
 
-def _check_length(path: str | os.PathLike[str], num_frames: int, fps: float | None) -> None:
+def _check_length(path: str | os.PathLike[str], start_frame: int, num_frames: int, fps: float | None) -> None:
     """Raises: VideoError for a video or folder of fewer frames than are needed."""
     there = video.count_frames(video.probe(path), fps)
-    if there >= num_frames:
+    if there >= start_frame + num_frames:
         return
     frames = counted(there, "frame")
+    needed = f"{num_frames} are needed" + (f" from frame {start_frame} on" if start_frame else "")
     if os.path.isdir(path):
-        raise video_error(path, f"has {frames}, {num_frames} are needed", "add the missing images")
+        raise video_error(path, f"has {frames}, {needed}", "add the missing images")
     at = f" at {fps:g} FPS" if fps else ""
-    raise video_error(path, f"has {frames}{at}, {num_frames} are needed", "give a longer video")
+    mend = "give a longer video" + (", or an earlier start" if start_frame else "")
+    raise video_error(path, f"has {frames}{at}, {needed}", mend)

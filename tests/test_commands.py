@@ -75,6 +75,29 @@ def test_a_wrong_command_is_found(line: str, tmp_path: Path, monkeypatch: pytest
         check(Typed("README.md", tuple(words)), tmp_path / "runs")
 
 
+COMMANDS = [path.stem for path in sorted((ROOT / "jobs").glob("*.py")) if "\ndef parse(" in path.read_text()]
+WRONG = [
+    ("sample", ["CLIP", "--out", "o", "--extend", "nan"], "--extend: nan: write frames, such as 48, or seconds"),
+    ("sample", ["CLIP", "--out", "o", "--extend", "1e9s"], "--extend: 1e9s: write frames, such as 48, or seconds"),
+    ("sample", ["CLIP", "--out", "o", "--extend", ""], "--extend: '': write frames, such as 48, or seconds"),
+    ("sample", ["CLIP", "--out", "o", "--n", "x"], "--n: invalid int value: 'x'"),
+    ("train_corpus", ["--corpus", "c", "--start", ""], "--start: '': write seconds, such as 2.5"),
+    ("study", ["make", "--no-such-option"], "the following arguments are required"),
+    *((name, ["--no-such-option", "a\nb"], "") for name in COMMANDS),
+]
+
+
+@pytest.mark.parametrize(("command", "words", "told"), WRONG)
+def test_what_the_parser_refuses_is_one_line(
+    command: str, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"jobs.{command}").parse(words)
+    said = capsys.readouterr()
+    (line,) = (said.out + said.err).splitlines()
+    assert ended.value.code == 2 and line.startswith(f"error: {told}") and line.endswith("; see --help")
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_are_commands_or_output(page: str) -> None:
     """A shell takes the commands. Output has a block of its own, or its commands stand behind `$ `."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from skimage.transform import resize
@@ -14,7 +15,7 @@ from jobs.sampling.request import ApplicationRequest
 from model.metrics.naturalness import distance, has_room, statistics
 from model.pyramid import ScaleSize
 from model.sampling.applications import Applications
-from model.sampling.masks import HARMONIZED, masked
+from model.sampling.masks import HARMONIZED
 from model.sampling.sample import frames_per_second
 
 
@@ -82,9 +83,11 @@ def _entered(
     scales = range(1, len(applications.sizes)) if every else [request.scale or 0] * len(indices)
     for place, scale in enumerate(scales):
         index = 0 if every else indices[place]
-        frames = applications.inject(video, scale, seed=seed, index=index, complete=given.mask is None)
-        if given.mask is not None and given.stays is not None:
-            frames = masked(frames, given.stays, given.mask, grown, request.feather)
+        if given.mask is None:
+            frames = applications.inject(video, scale, seed=seed, index=index)
+        else:
+            edit = partial(applications.edit, stays=given.stays, grown=grown, feather=request.feather)
+            frames = edit(video, given.mask, scale, seed=seed, index=index)
         label = f"scale {scale}" if every or len(indices) == 1 else f"scale {scale}, {index}"
         yield Made(f"{request.name}_scale{scale}_seed{seed}_{index:03d}", label, frames)
 

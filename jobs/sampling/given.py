@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from infra.errors import counted, printable
+from infra.errors import UsageError, counted, printable
 from jobs.experiment.corpus import clip_spec
 from jobs.sampling.request import ApplicationRequest
 from model.config import TrainConfig
 from model.sampling.applications import Applications
 from model.sampling.masks import SAME_ASPECT, as_drawn, check_aspect, distortion, overlaid, quantised, tracked
 from pipeline import image, layers, video
+from pipeline.sources import split_start
 from pipeline.video import VideoError, video_error
 
 Say = Callable[[str], None]
@@ -36,7 +37,7 @@ class Given:
 
 
 def read(request: ApplicationRequest, config: TrainConfig, applications: Applications, say: Say) -> Given:
-    """Read the files of a request. Raises VideoError and ValueError, one line each.
+    """Read the files of a request. Raises VideoError, UsageError and ValueError, one line each.
 
     Args: say: is called with a line for what had to be changed, such as a mask that was scaled.
     """
@@ -81,40 +82,67 @@ class _Reader:
         self.max_height = spec.max_image_height if config.dims == 2 else spec.max_height
         self.applications, self.say = applications, say
 
-    def _layer(self, path: str, frames: int) -> np.ndarray:
-        """uint8 (frames or 1, H, W, 4)."""
-        self._check(path, frames)
-        return layers.read_layer(path, num_frames=frames, fps=self.fps, max_height=self.max_height)
+    def _layer(self, given: str, frames: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """uint8 (frames or 1, H, W, 4), and the height and width of the file."""
+        path, start, size = self._there(given, frames)
+        fps, max_height = self.fps, self.max_height
+        layer = layers.read_layer(path, num_frames=frames, fps=fps, max_height=max_height, start_frame=start)
+        return layer, size
 
-    def _check(self, path: str, frames: int) -> None:
-        """Raises VideoError for a video where an image is needed; says it where more frames are there than are read."""
+    def _there(self, given: str, frames: int) -> tuple[str, int, tuple[int, int]]:
+        """The file of what was given, its first frame that is read, and its height and width.
+
+        Raises VideoError for a video where an image is needed; says it where more frames are there than are read.
+        """
+        path, start_s = split_start(given)
         if image.is_image(path):
-            return
+            if start_s is not None:
+                raise video_error(path, "is an image, which has no times", f"leave out @{start_s:g}")
+            still = image.probe(path)
+            return path, 0, (still.height, still.width)
         if self.dims == 2:
             raise video_error(path, "is no image, and the model is of images", "give an image")
-        there = video.count_frames(video.probe(path), self.fps)
-        if there > frames:
-            self.say(f"{printable(path)}: its first {frames} of {counted(there, 'frame')}")
+        info = video.probe(path)
+        start = round((start_s or 0) * (self.fps or info.fps))
+        there = video.count_frames(info, self.fps)
+        if there > start + frames:
+            of = f"{frames} of {counted(there, 'frame')}"
+            self.say(f"{printable(path)}: " + (f"{of}, from frame {start} on" if start else f"its first {of}"))
+        return path, start, (info.height, info.width)
 
-    def video(self, path: str, *, masked: bool) -> np.ndarray:
+    def _say_size(self, given: str, size: tuple[int, int]) -> None:
+        """A line where what was given is brought to another height and width."""
+        if size != self.size[1:]:
+            how = "stretched" if distortion(size, self.size) > SAME_ASPECT else "scaled"
+            (height, width), (_, to_height, to_width) = size, self.size
+            self.say(f"{printable(given)}: {how} from {height}×{width} to {to_height}×{to_width} px")
+
+    def video(self, given: str, *, masked: bool) -> np.ndarray:
         """uint8 (T, H, W, 3) at the finest scale; a picture is shown in all frames."""
-        layer = self._layer(path, self.size.frames)
+        layer, size = self._layer(given, self.size.frames)
         if not masked and layer[..., 3].min() < 255:
             mend = "give it as --over FILE, or with a --mask"
-            raise video_error(path, "has transparent pixels, and there is no mask", mend)
-        height, width = layer.shape[1:3]
-        if distortion((height, width), self.size) > SAME_ASPECT:
-            self.say(f"{printable(path)}: stretched from {height}×{width} to {self.size.height}×{self.size.width} px")
+            raise video_error(given, "has transparent pixels, and there is no mask", mend)
+        self._say_size(given, size)
         if len(layer) < self.size.frames:
-            self.say(f"{printable(path)}: one picture, shown in all {self.size.frames} frames")
+            self.say(f"{printable(given)}: one picture, shown in all {self.size.frames} frames")
         frames = self.applications.at_size(np.ascontiguousarray(layer[..., :3]))
         return np.broadcast_to(frames, (*self.size, 3)).copy()
 
     def painted(self, path: str, clip: np.ndarray, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """See `tracked`."""
-        one = image.is_image(path)
-        drawings = {frame: self._layer(path, 1)[0]} if one else layers.read_keyframes(path, self.max_height)
-        return tracked(clip, {at: self._on_clip(f"{path}, of frame {at}", drawing) for at, drawing in drawings.items()})
+        if not image.is_image(path):
+            drawings = layers.read_keyframes(path, self.max_height)
+            size = next(iter(drawings.values())).shape[:2]
+        elif 0 <= frame < self.size.frames:
+            (drawing,), size = self._layer(path, 1)
+            drawings = {frame: drawing}
+        else:
+            raise UsageError(f"--frame {frame}: the clip's first frame is 0, its last {self.size.frames - 1}")
+        fitted = {at: self._on_clip(f"{path}, of frame {at}", drawing) for at, drawing in drawings.items()}
+        self._say_size(path, (size[0], size[1]))
+        with _of_file(path):
+            return tracked(clip, fitted)
 
     def _on_clip(self, name: str, drawing: np.ndarray) -> np.ndarray:
         """A drawing at the clip's size, brought there as the clip was: uint8 (H, W, 4)."""
@@ -124,20 +152,21 @@ class _Reader:
         alpha = self.applications.at_size(np.repeat(drawing[None, ..., 3:], 3, axis=-1))[0, ..., :1]
         return np.concatenate([colours, alpha], axis=-1)
 
-    def over(self, path: str, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def over(self, given: str, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `overlaid`."""
-        return overlaid(clip, self._layer(path, len(clip)))
+        layer, size = self._layer(given, len(clip))
+        with _of_file(given):
+            laid = overlaid(clip, layer)
+        self._say_size(given, size)
+        return laid
 
-    def mask(self, path: str, frames: int) -> np.ndarray:
+    def mask(self, given: str, frames: int) -> np.ndarray:
         """bool (frames, H, W)."""
-        self._check(path, frames)
-        found = layers.read_mask(path, num_frames=frames, fps=self.fps, max_height=None)
-        size = self.size._replace(frames=frames)
-        with _of_file(path):
-            drawn = as_drawn(found, size)
-        if found.shape[1:] != size[1:]:
-            height, width = found.shape[1:]
-            self.say(f"{printable(path)}: scaled from {height}×{width} to {size.height}×{size.width} px")
+        path, start, size = self._there(given, frames)
+        found = layers.read_mask(path, num_frames=frames, fps=self.fps, max_height=None, start_frame=start)
+        with _of_file(given):
+            drawn = as_drawn(found, self.size._replace(frames=frames))
+        self._say_size(given, size)
         return drawn
 
 

@@ -15,7 +15,10 @@ from jobs.reports.side_by_side import LOOP_S, side_by_side_video
 from pipeline import video
 from pipeline.sources import VIDEO_SUFFIXES
 
-WRITTEN = {3: (".mp4", ".gif"), 2: (".png",)}  # by the dims of the model
+# By the dims of the model: into a folder, and as the file of one result.
+WRITTEN = {3: (".mp4", ".gif"), 2: (".png",)}
+ALONE = {3: video.ENCODED_SUFFIXES, 2: (".png",)}
+KINDS = {3: ("a video", "give .mp4, .mkv or .gif, or a folder"), 2: ("an image", "give .png, or a folder")}
 COMPARED = 6  # results in a comparison at most
 
 
@@ -34,17 +37,19 @@ class Output:
     dims: int
 
     @classmethod
-    def named(cls, path: Path, dims: int, results: int) -> Output:
-        """--out, for so many results. Raises UsageError for a file that cannot hold them."""
+    def named(cls, path: Path, dims: int, results: int, one_result: str) -> Output:
+        """--out, for so many results. Raises UsageError for a file that cannot hold them.
+
+        Args: one_result: what asks for one result; "" where nothing does.
+        """
         suffix = path.suffix.lower()
         if path.is_dir() or suffix not in VIDEO_SUFFIXES | video.IMAGE_SUFFIXES:
             return cls(path, None, dims)
-        if suffix not in WRITTEN[dims]:
-            kind = "an image" if dims == 2 else "a video"
-            mend = f"give {' or '.join(WRITTEN[dims])}, or a folder"
+        if suffix not in ALONE[dims]:
+            kind, mend = KINDS[dims]
             raise UsageError(f"--out {printable(path)}: {kind} is not written as {suffix}; {mend}")
         if results != 1:
-            mend = "give a folder, or --n 1"
+            mend = "give a folder" + (f", or {one_result}" if one_result else "")
             raise UsageError(f"--out {printable(path)}: is one file, and there are {results} results; {mend}")
         return cls(path.parent, path, dims)
 

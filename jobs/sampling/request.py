@@ -11,8 +11,9 @@ from typing import Literal, get_args
 
 from infra.errors import UsageError
 from jobs import command_line
-from jobs.command_line import Length
+from jobs.command_line import Length, shown
 from model.config import COLOURS, Finish, Precision, Retarget
+from pipeline.sources import split_start
 
 Application = Literal[
     "inject", "fill", "extend", "loop", "retarget", "enlarge", "strength", "between", "fix_layout", "fix_detail"
@@ -31,6 +32,7 @@ FLAGS: dict[Application, str] = {
 }
 TAKES_A_VIDEO = ("inject", "fill", "loop", "enlarge")  # applications of a given video too, not only of the clip
 AUTO, STEPS, MOST_PX = "auto", 10, 10_000
+ONE_NUMBER = "--n 1, or --only and one number"  # what asks for one result of a seed
 # Options that only some applications have.
 OPTIONS: dict[str, tuple[Application, ...]] = {
     "scale": ("inject",),
@@ -78,12 +80,26 @@ class ApplicationRequest:
     @property
     def files(self) -> list[str]:
         """Those that are read."""
-        return [path for path in (self.given[1] if self.given else None, self.reference, self.mask) if path]
+        named = (self.given[1] if self.given else None, self.reference, self.mask)
+        return [split_start(path)[0] for path in named if path]
 
     @property
     def name(self) -> str:
         """For labels."""
         return self.given[0] if self.given and self.application == "inject" else self.application
+
+    @property
+    def one_result(self) -> str:
+        """What asks for one result; "" where nothing does."""
+        match self.application:
+            case "inject" if self.scale is None:
+                return "--scale N"
+            case "strength":
+                return "one number to --strength"
+            case "between":
+                return ""
+            case _:
+                return ONE_NUMBER
 
     def stem(self, seed: int) -> str:
         """What the names of its files have in common: another application or seed overwrites none of them."""
@@ -118,6 +134,13 @@ class SampleRequest:
     compare: bool
     application: ApplicationRequest | None
 
+    @property
+    def one_result(self) -> str:
+        """What asks for one result; "" where nothing does."""
+        if self.application:
+            return self.application.one_result
+        return ONE_NUMBER if self.keep is None else "--keep 1"
+
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> SampleRequest:
         """Raises UsageError, one line, for what cannot work."""
@@ -150,7 +173,7 @@ class SampleRequest:
 def _indices(text: str) -> list[int]:
     """3,7 of --only. Raises UsageError."""
     if not re.fullmatch(r"[0-9]{1,6}(,[0-9]{1,6})*", text):
-        raise UsageError(f"--only {text}: numbers of samples from 0 with commas between them, such as 3,7")
+        raise UsageError(f"--only {shown(text)}: numbers of samples from 0 with commas between them, such as 3,7")
     return list(dict.fromkeys(map(int, text.split(","))))  # each once
 
 
@@ -161,12 +184,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     def add_file(flag: str, text: str) -> None:
         add(flag, type=command_line.path, metavar="FILE", help=text)
 
-    add_file("--inject", "a video or image that enters at --scale; the scales from there on run on it")
+    add_file("--inject", "a video, or clip.mp4@SECONDS, or image that enters at --scale, and runs through the rest")
     add_file("--paint", "a drawing on a frame of the clip (--frame), or a folder of drawings named by frames")
     add("--frame", type=int, help="that the drawing of --paint is for, from 0 (default: 0)")
     add_file("--over", "an object with alpha: an image, a folder of frames or a video, laid over the clip")
     add("--scale", metavar="N|auto", help="where it enters, from 1; low: more is made new; auto: all, on a sheet")
-    add_file("--mask", "white where it changes; elsewhere the given video stays, to the bit")
+    add_file("--mask", "white where it changes; elsewhere what was given stays, in .png and .mkv to the bit")
     add_file("--reference", "what stays where the mask is black (default: what enters)")
     grow = "by which the mask is dilated (default: 20 of 250 px, of --over 7, of --fill 1 px)"
     add("--grow", type=float, metavar="PX", help=grow)
@@ -203,8 +226,8 @@ def from_args(args: argparse.Namespace) -> ApplicationRequest | None:
     application = (others or asked)[0] if asked else None
     for option, of in OPTIONS.items():
         if vars(args)[option] is not None and application not in of:
-            flags = " or ".join("--inject, --paint, --over" if name == "inject" else FLAGS[name] for name in of)
-            raise UsageError(f"--{option}: is an option of {flags}; leave it out")
+            cause = f"{FLAGS[application]} does not have it" if application else "is an option of applications"
+            raise UsageError(f"--{option}: {cause}; leave it out")
     if args.frame is not None and args.paint is None:
         raise UsageError("--frame: is an option of --paint; leave it out")
     if application is None:
@@ -220,8 +243,10 @@ def from_args(args: argparse.Namespace) -> ApplicationRequest | None:
     one_each = application in ("strength", "between") or (application == "inject" and _scale(args.scale) is None)
     if one_each and (args.n is not None or args.only is not None):
         option = "--only" if args.n is None else "--n"
-        cause = f"{FLAGS[application]} has as many results as steps or scales"
-        raise UsageError(f"{option}: {cause}; leave {option} out, or give --scale")
+        if application == "inject":
+            raise UsageError(f"{option}: --scale auto has one result a scale; leave {option} out, or give --scale N")
+        each = "step" if application == "between" else "strength"
+        raise UsageError(f"{option}: {FLAGS[application]} has one result a {each}; leave {option} out")
     if args.z_frames is not None:
         raise UsageError("--z-frames: is of plain samples; leave it out")
     if (application == "retarget") != (args.size is not None):
@@ -241,7 +266,7 @@ def from_args(args: argparse.Namespace) -> ApplicationRequest | None:
         raise UsageError(f"--quantise {args.quantise}: 2 to 256 colours")
     if not all(value is None or 0 <= value <= MOST_PX for value in (args.grow, args.feather)):
         raise UsageError(f"--grow and --feather: from 0 to {MOST_PX} px")
-    share = _strengths(args.strength) if args.strength else [i / (steps - 1) for i in range(steps)]
+    share = _strengths(args.strength) if args.strength is not None else [i / (steps - 1) for i in range(steps)]
     return ApplicationRequest(
         application=application,
         given=entering[0] if entering else None,  # type: ignore[arg-type]
@@ -271,7 +296,7 @@ def _scale(text: str | None) -> int | None:
     if text is None or text == AUTO:
         return None
     if not text.isdecimal():
-        raise UsageError(f"--scale {text}: a number from 1, or auto")
+        raise UsageError(f"--scale {shown(text)}: a number from 1, or auto")
     return int(text)
 
 
@@ -281,5 +306,7 @@ def _strengths(text: str) -> list[float]:
     except ValueError:
         found = []
     if not found or not all(0 <= strength <= 1 for strength in found):
-        raise UsageError(f"--strength {text}: numbers from 0, the clip, to 1, a free sample, with commas between them")
+        raise UsageError(
+            f"--strength {shown(text)}: numbers from 0, the clip, to 1, a free sample, with commas between them"
+        )
     return list(dict.fromkeys(found))  # each once

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
@@ -29,16 +28,14 @@ from jobs.sampling.request import ApplicationRequest, SampleRequest
 from model.config import TrainConfig
 from model.device import best_device, keep_freed_memory
 from model.loading import LoadedModel, load
-from model.metrics.svfid import svfid
 from model.pyramid import ScaleSize, SizeError, build, to_frames, to_video
 from model.sampling.sample import frames_per_second
 from model.sampling.sampler import Sampler, check_sample
-from model.sampling.variations import diverse
+from model.sampling.variations import check_kept, kept, steps_to_keep
 from pipeline.video import MAX_PIXELS, VideoError, encode, writing
 
 PLAIN = 10  # samples by default
 ON_SHEET = 50  # images of a sheet at most
-DRAWN = 4  # samples of each that --keep keeps
 STEM, COMPARISON = clip_folder.SHEET.removesuffix(".png"), "compare"
 
 
@@ -77,7 +74,7 @@ def size_from(text: str, config: TrainConfig) -> ScaleSize:
     found = re.fullmatch("(?:([0-9.]{1,13}s|[0-9]{1,18})[x×])?([0-9]{1,18})[x×]([0-9]{1,18})", text)
     if not found or (found[1] is None and config.dims == 3):
         raise ValueError(
-            f"--size {text}: write "
+            f"--size {command_line.shown(text)}: write "
             + (
                 "height x width, such as 256x1024"
                 if config.dims == 2
@@ -128,7 +125,11 @@ def _sample(request: SampleRequest, loaded: LoadedModel, asked: ScaleSize | None
     sizes = sampler.ladder_to(asked or sampler.size)
     check_sample(sampler, sizes, best_device())
     indices: Sequence[int] = range(PLAIN) if request.indices is None else request.indices
-    out = Output.named(request.out, loaded.config.dims, request.keep or len(indices))
+    out = Output.named(request.out, loaded.config.dims, request.keep or len(indices), request.one_result)
+    if request.keep is not None:
+        if sizes[-1] != sampler.size:
+            raise ValueError(f"--keep: scores samples of {sampler.size}, these are of {sizes[-1]}; leave --size out")
+        check_kept(sampler, request.keep)
     compared = _clip_and_reconstruction(out, loaded, chunks, sampler, sizes[-1]) if request.compare else {}
     out.make_folder()
     if sizes[-1] == sampler.size:
@@ -141,14 +142,20 @@ def _sample(request: SampleRequest, loaded: LoadedModel, asked: ScaleSize | None
         def tick(done: int) -> None:
             progress.advance(bar, done)
 
+        chosen: dict[int, np.ndarray] = {}
         if request.keep is not None:
-            progress.update(bar, description="choosing", total=DRAWN * request.keep * sampler.steps(sizes))
-            indices = _chosen(request.keep, request.seed, loaded, chunks, sampler, sizes, tick)
+            progress.update(bar, description="choosing", total=steps_to_keep(sampler, request.keep))
+            real = loaded.real_clip(chunks)
+            chosen = kept(sampler, lambda made: real.distance(to_video(made)), request.seed, request.keep, tick)
+            indices = list(chosen)
         progress.update(bar, completed=0, total=len(indices) * sampler.steps(sizes))
         for place, index in enumerate(indices):
             progress.update(bar, description=f"{what} {place + 1} of {len(indices)}")
             paths = out.paths(f"sample_seed{request.seed}_{index:03d}", gif=sizes[-1] == sampler.size)
-            parts = (_frames(part) for part in sampler.parts(sizes, request.seed, index, tick))
+            parts: Iterable[np.ndarray] = (_frames(part) for part in sampler.parts(sizes, request.seed, index, tick))
+            if index in chosen:
+                parts = [chosen[index]]
+                tick(sampler.steps(sizes))
             if out.dims == 2:
                 ((picture,),) = parts
                 write_png(picture, paths[0])
@@ -158,7 +165,7 @@ def _sample(request: SampleRequest, loaded: LoadedModel, asked: ScaleSize | None
             if place < COMPARED and compared:
                 whole = np.concatenate(list(parts))
                 compared[f"sample {index}"] = whole
-                parts = (part for part in [whole])
+                parts = [whole]
             _write_parts(paths, parts, sizes[-1], fps)
         if images:
             out.picture(f"{STEM}_seed{request.seed}", contact_sheet(images))
@@ -194,23 +201,6 @@ def _clip_and_reconstruction(
     return {"original": to_frames(clip), "reconstruction": _frames(sampler.reconstruction())}
 
 
-def _chosen(
-    keep: int,
-    seed: int,
-    loaded: LoadedModel,
-    chunks: Sequence[np.ndarray],
-    sampler: Sampler,
-    sizes: Sequence[ScaleSize],
-    tick: Callable[[int], None],
-) -> list[int]:
-    """Which samples --keep keeps, best first. sizes: of the sampler's ladder."""
-    if sizes[-1] != loaded.sizes[-1]:
-        raise ValueError(f"--keep: scores samples of {loaded.sizes[-1]}, these are of {sizes[-1]}; leave --size out")
-    real = loaded.real_clip(chunks)
-    videos = [_frames(torch.cat(list(sampler.parts(sizes, seed, index, tick)), dim=2)) for index in range(DRAWN * keep)]
-    return diverse(videos, svfid(real, (to_video(video) for video in videos)).per_sample, keep)
-
-
 # -- applications
 
 
@@ -230,20 +220,22 @@ def _apply(
     by_default = range(4 if application.application in ("fix_layout", "fix_detail") else 1)
     indices = by_default if request.indices is None else request.indices
     total = count(application, applications, indices)
-    out = Output.named(request.out, loaded.config.dims, total)
+    out = Output.named(request.out, loaded.config.dims, total, request.one_result)
     if request.compare:
         out.check_comparison()
     out.check_apart(application.files)
     made = results(application, applications, given, seed=request.seed, indices=indices, size=size)
     words = application.name.replace("_", " ")
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(words, total=total if total > 1 else None)
+        bar, done = progress.add_task(words, total=total), 0
+        applications.progress = lambda share: progress.update(bar, completed=done + share)
         first = next(made)  # what cannot be is found here, before anything is written
         out.make_folder()
         shown = inputs.shown(application, applications, given, first.frames)
         with _writing():
             for result in chain([first], made):
-                progress.advance(bar)
+                done += 1
+                progress.update(bar, completed=done)
                 for path in out.paths(result.name):
                     if out.dims == 2:
                         write_png(result.frames[0], path)

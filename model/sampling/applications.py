@@ -10,6 +10,6 @@ from model.sampling.remaking import Remaking
 class Applications(Entering, Remaking, Latents):
     """The applications of one model and its clip; see `Workbench` for what they have in common.
 
-    Entering: `inject`, `retarget`, `enlarge`. Remaking: `fill`, `extend`, `loop`. Latents: `vary`, `between`,
+    Entering: `inject`, `edit`, `retarget`, `enlarge`. Remaking: `fill`, `extend`, `loop`. Latents: `vary`, `between`,
     `recombined`. What one of them cannot do is a `scales.CannotApply`, one line.
     """

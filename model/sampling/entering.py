@@ -20,16 +20,17 @@ from model.config import Retarget
 from model.patches.field import Grid, Size, fits
 from model.patches.refine import Matching, Step, enlarged, refine
 from model.pyramid import ScaleSize, to_video
-from model.sampling.sample import Draw, stream_of, stretched
+from model.sampling.masks import composite, mask_weight
+from model.sampling.sample import Draw, ignore, stream_of, stretched
 from model.sampling.scales import CannotApply
-from model.sampling.workbench import NEAREST, Workbench
+from model.sampling.workbench import NEAREST, Workbench, passes
 
 SEARCHED_PAIRS = 10**9  # of patches that are compared where a video enters: 2 s on two cores
 BACK_PROJECTIONS = 8  # of `enlarge`, a step: more change less than a level
 
 
 class Entering(Workbench):
-    """`inject`, and what it is for: `retarget`, `enlarge`."""
+    """`inject`, and what it is for: `edit`, `retarget`, `enlarge`."""
 
     @torch.no_grad()
     def inject(
@@ -65,6 +66,32 @@ class Entering(Workbench):
             return self._frames(self._rest(at(scale - 1), scale, sizes, how, random))
         return self._frames(self._made_of_patches(at, scale, sizes, how, random))
 
+    def edit(
+        self,
+        given: np.ndarray,
+        mask: np.ndarray,
+        scale: int,
+        *,
+        stays: np.ndarray | None = None,
+        grown: float | None = None,
+        feather: float | None = None,
+        seed: int = 0,
+        index: int = 0,
+    ) -> np.ndarray:
+        """`inject` of a clip that was edited in part: what the scales make of it is seen in a mask alone.
+
+        Args:
+            given: uint8 (T, H, W, 3) of the finest scale, edited, or with something laid over it.
+            mask: bool (T, H, W), where it changes.
+            stays: uint8 (T, H, W, 3), what is seen elsewhere, to the bit; None: what was given.
+            grown, feather: px, see `masks.mask_weight`.
+
+        Returns uint8 (T, H, W, 3). Raises what `inject` and `masks.mask_weight` raise.
+        """
+        weight = mask_weight(mask, grown, feather)
+        made = self.inject(given, scale, seed=seed, index=index, complete=False)
+        return composite(made, given if stays is None else stays, weight)
+
     def _check_scale(self, scale: int) -> None:
         if len(self.sizes) == 1:
             raise CannotApply("a model of one scale: nothing can enter above it; train more scales")
@@ -76,9 +103,10 @@ class Entering(Workbench):
     ) -> Tensor:
         """Generators from scale `first` on, then patches, if any: (1, 3, *sizes[first - 1]) → (1, 3, *sizes[-1])."""
         stack, patch_from = stretched(self._networks_of("generators"), sizes), self._scales.patch_from
-        x = self._generators(x, range(first, patch_from), stack, lambda n: stack.noise(n, 1, random))
         steps = [Step(n, sizes[n], self._scales.passes) for n in range(patch_from, len(sizes))]
-        return refine(x, self.patches(), steps, how, random) if steps else x
+        tick = self._ticks(patch_from - first + passes(steps))
+        x = self._generators(x, range(first, patch_from), stack, lambda n: stack.noise(n, 1, random), tick)
+        return refine(x, self.patches(), steps, how, random, tick=tick) if steps else x
 
     def _made_of_patches(
         self,
@@ -99,8 +127,8 @@ class Entering(Workbench):
         def given(made: Tensor, step: Step) -> Tensor:
             return at(step.n).to(made.device) if step.n < first else made
 
-        x = at(searched[0].n if searched else first - 1)
-        return refine(x, self.patches(), steps, how, random, after=given, first_pairs=SEARCHED_PAIRS)
+        x, tick = at(searched[0].n if searched else first - 1), self._ticks(passes(steps))
+        return refine(x, self.patches(), steps, how, random, tick=tick, after=given, first_pairs=SEARCHED_PAIRS)
 
     def _searched(self, below: Sequence[ScaleSize]) -> list[Step]:
         """Of the scales of a video: from the last one on at which all pairs of patches can be compared.
@@ -148,16 +176,19 @@ class Entering(Workbench):
             factor: above 1.
             given: uint8 (T, H, W, 3) of any size; None: the clip.
 
-        Returns uint8 (T, factor · H, factor · W, 3). Raises CannotApply, one line, for another factor; ValueError for
-        what does not fit into memory.
+        Returns uint8 (T, factor · H, factor · W, 3). Raises CannotApply, one line, for another factor and for one that
+        adds no pixel; ValueError for what does not fit into memory.
         """
         if not 1 < factor < math.inf:
             raise CannotApply(f"a factor of {factor:g}: larger means above 1; give 2 or 4")
         base = self.clip() if given is None else given
         frames, height, width = base.shape[:3]
         self._check_memory(ScaleSize(frames, round(height * factor), round(width * factor)))
+        if (round(height * factor), round(width * factor)) == (height, width):
+            raise CannotApply(f"--enlarge {factor:g}: {height}×{width} px become no larger by it; give 2 or 4")
         low = torch.from_numpy(to_video(base))[None].to(self.device)
         x, count = low, self._enlargements(factor)
+        tick = self._ticks(count)
         for k in range(1, count + 1):
             share = factor ** (k / count)
             size = ScaleSize(frames, round(height * share), round(width * share))
@@ -165,6 +196,7 @@ class Entering(Workbench):
             for _ in range(BACK_PROJECTIONS):
                 error = low - F.interpolate(x, size=low.shape[2:], mode="area")
                 x = (x + F.interpolate(error, size=tuple(size), mode="trilinear", align_corners=False)).clamp(-1, 1)
+            tick(1)
         return self._frames(x)
 
     def _enlargements(self, factor: float) -> int:
@@ -180,4 +212,4 @@ class Entering(Workbench):
             how = replace(self._scales.how, alpha=NEAREST)
             return refine(enlarged(x, size), self.patches(), [Step(last, size, 2)], how, random)
         stack = stretched(self._networks_of("generators"), [*self.sizes[:last], size])
-        return self._generators(x.cpu(), range(last, last + 1), stack, lambda n: None).to(self.device)
+        return self._generators(x.cpu(), range(last, last + 1), stack, lambda n: None, ignore).to(self.device)

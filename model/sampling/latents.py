@@ -11,12 +11,12 @@ from torch import Tensor
 
 from model.device import autocast
 from model.networks.generators import GeneratorStack
-from model.patches.refine import refine
-from model.sampling.sample import Draw, stream_of
+from model.patches.refine import Step, refine
+from model.sampling.sample import Draw, Tick, stream_of
 from model.sampling.sampler import patch_steps
 from model.sampling.scales import CannotApply, need_clip
 from model.sampling.variations import slerp
-from model.sampling.workbench import Workbench
+from model.sampling.workbench import Workbench, passes
 
 DETAIL_NOISE = 0.3  # standard deviations of the layout, on a layout whose fine scales are patches
 
@@ -53,11 +53,15 @@ class Latents(Workbench):
 
     def _reconstruction(self, mean: Tensor) -> np.ndarray:
         """As `Sampler.reconstruction`: one search through all scales."""
-        x = self._networks(mean, lambda n: None)
+        own, above = self._patch_steps()
+        x, tick = self._networks(mean, lambda n: None, passes([*own, *above]))
         if self.makes_patches:
-            own, above = patch_steps(self.config, self.sizes, self._scales.patch_from)
-            x = refine(x, self.patches(), [*own, *above], self._scales.how, stream_of(0, 0, Draw.PATCHES))
+            x = refine(x, self.patches(), [*own, *above], self._scales.how, stream_of(0, 0, Draw.PATCHES), tick=tick)
         return self._frames(x)
+
+    def _patch_steps(self) -> tuple[list[Step], list[Step]]:
+        """See `patch_steps`; none where networks make all scales."""
+        return patch_steps(self.config, self.sizes, self._scales.patch_from) if self.makes_patches else ([], [])
 
     @torch.no_grad()
     def between(self, seed: int, seed_to: int, share: float, *, index: int = 0) -> np.ndarray:
@@ -94,11 +98,14 @@ class Latents(Workbench):
     def _latent(self) -> GeneratorStack:
         return self._networks_of("latent space")
 
-    def _networks(self, z: Tensor, noise: Callable[[int], Tensor | None]) -> Tensor:
-        """The generators on a latent: of all scales, or of those below the patches."""
+    def _networks(self, z: Tensor, noise: Callable[[int], Tensor | None], more: int) -> tuple[Tensor, Tick]:
+        """The generators on a latent: of all scales, or of those below the patches; and to be called for the steps that
+        follow, so many more."""
         stack = self._latent()
-        x = self._generators(z, range(min(self._scales.patch_from, stack.num_scales)), stack, noise)
-        return x if self.makes_patches else stack.to_video(x)
+        scales = range(min(self._scales.patch_from, stack.num_scales))
+        tick = self._ticks(len(scales) + more)
+        x = self._generators(z, scales, stack, noise, tick)
+        return x if self.makes_patches else stack.to_video(x), tick
 
     def _of_latents(
         self,
@@ -112,12 +119,12 @@ class Latents(Workbench):
 
         Args: place: seed and index of the search of patches.
         """
-        x = self._networks(z, noise)
+        own, above = self._patch_steps()
+        x, tick = self._networks(z, noise, passes([*own, *above]))
         if not self.makes_patches:
             return self._frames(x)
-        own, above = patch_steps(self.config, self.sizes, self._scales.patch_from)
         how, random = self._scales.how, stream_of(*place, Draw.PATCHES)
-        x = refine(x, self.patches(), own, how, stream_of(*place, Draw.PATCHES, 0)) if own else x
+        x = refine(x, self.patches(), own, how, stream_of(*place, Draw.PATCHES, 0), tick=tick) if own else x
         if detail_noise:
             x = x + detail_noise * x.std() * torch.randn(x.shape, generator=random).to(x.device)
-        return self._frames(refine(x, self.patches(), above, how, random))
+        return self._frames(refine(x, self.patches(), above, how, random, tick=tick))

@@ -58,17 +58,17 @@ def check_aspect(what: str, given: tuple[int, int], size: ScaleSize) -> None:
     height, width = given
     rounding = 1 / min(size.height, size.width)
     if distortion(given, size) > SAME_ASPECT + rounding:
+        kind = "image" if size.frames == 1 else "video"
         raise ValueError(
-            f"{what} has {height}×{width} px, the video {size.height}×{size.width}: give one of its aspect"
+            f"{what} has {height}×{width} px, the {kind} {size.height}×{size.width}: give one of its aspect"
         )
 
 
-def softened(mask: np.ndarray, grown: float, feather: float | None = None) -> np.ndarray:
+def softened(mask: np.ndarray, feather: float | None = None) -> np.ndarray:
     """The weight of what is new: near 1 in the mask, falling to exactly 0 around it, each frame for itself.
 
     Args:
         mask: bool (T, H, W).
-        grown: px by which the mask is dilated.
         feather: px, standard deviation of the Gaussian; None: FEATHER of the longer side.
 
     Returns float32 (T, H, W) in [0, 1]; a frame without mask stays 0.
@@ -76,9 +76,9 @@ def softened(mask: np.ndarray, grown: float, feather: float | None = None) -> np
     side = max(mask.shape[1:])
     feather = FEATHER * side if feather is None else feather
     weights = np.zeros(mask.shape, np.float32)
-    for weight, wide in zip(weights, dilated(mask, grown)):
-        if wide.any():
-            soft = ndimage.gaussian_filter(wide.astype(np.float32), feather, mode="nearest") if feather else wide
+    for weight, frame in zip(weights, mask):
+        if frame.any():
+            soft = ndimage.gaussian_filter(frame.astype(np.float32), feather, mode="nearest") if feather else frame
             weight[:] = soft / soft.max()
     return weights
 
@@ -97,17 +97,18 @@ def composite(made: np.ndarray, given: np.ndarray, weight: np.ndarray) -> np.nda
     return np.rint(base + weight[..., None] * (made.astype(np.float32) - base)).astype(np.uint8)
 
 
-def masked(
-    made: np.ndarray, given: np.ndarray, mask: np.ndarray, grown: float | None = None, feather: float | None = None
-) -> np.ndarray:
-    """`made` in the mask, which is grown and softened as SinGAN does; elsewhere `given`, to the bit.
+def mask_weight(mask: np.ndarray, grown: float | None = None, feather: float | None = None) -> np.ndarray:
+    """The weight of what is made in a mask, which is grown and softened as SinGAN does, see `softened`.
 
-    Args:
-        made, given: uint8 (T, H, W, 3). mask: bool (T, H, W).
-        grown, feather: px; None: those of SinGAN's editing, see `masks`.
+    Args: mask: bool (T, H, W). grown, feather: px; None: those of SinGAN's editing, see `masks`.
+
+    Raises ValueError, one line, for a mask that covers everything when it is grown.
     """
     grown = EDITED * max(mask.shape[1:]) if grown is None else grown
-    return composite(made, given, softened(mask, grown, feather))
+    wide = dilated(mask, grown)
+    if wide.all():
+        raise ValueError(f"--grow: grown by {grown:g} px the mask covers everything; grow it by fewer")
+    return softened(wide, feather)
 
 
 # -- what people bring: objects with alpha, drawings, paintings
@@ -171,7 +172,8 @@ def tracked(clip: np.ndarray, drawings: Mapping[int, np.ndarray]) -> tuple[np.nd
     painted: dict[int, np.ndarray] = {}
     for at, drawing in sorted(drawings.items()):
         if not 0 <= at < size.frames:
-            raise ValueError(f"a drawing is for frame {at}, the video has frames 0 to {size.frames - 1}")
+            there = f"the video has frames 0 to {size.frames - 1}" if size.frames > 1 else "an image has frame 0 alone"
+            raise ValueError(f"a drawing is for frame {at}, and {there}; name it by one of these")
         layer = drawing.astype(np.float32)
         differs = np.abs(layer[..., :3] - clip[at]).max(axis=-1) > PAINTED
         layer[..., 3] *= _strokes(differs)

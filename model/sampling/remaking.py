@@ -23,7 +23,7 @@ from model.sampling.masks import composite, dilated, softened
 from model.sampling.sample import Draw, reconstruct, stream_of
 from model.sampling.scales import CannotApply, need_clip
 from model.sampling.variations import mean_change
-from model.sampling.workbench import NEAREST, Workbench
+from model.sampling.workbench import NEAREST, Workbench, passes
 
 HOLE_NOISE = 0.3  # standard deviations of the clip, on the smooth continuation that fills a hole
 EXTENDING_NOISE = 1.0  # likewise, on the frames that are made new, so that each seed makes others
@@ -97,7 +97,7 @@ class Remaking(Workbench):
 
         x = known(x.to(self.device), Step(0, ladder[0], 0))
         made = self._frames(self._remade(x, patches, ladder, random, known, NEAREST))
-        return composite(made, base, np.maximum(softened(hole, 0, 0.7), mask))
+        return composite(made, base, np.maximum(softened(hole, 0.7), mask))
 
     def _leaves_patches(self, hole: np.ndarray, size: ScaleSize) -> bool:
         return not bool(touched(_reduced(hole, size), self._scales.how.patch).all())
@@ -165,12 +165,14 @@ class Remaking(Workbench):
 
         Args: given: uint8 (T, H, W, 3), brought to the height and width of the finest scale; None: the clip.
 
-        Returns the loop, uint8 (t, H, W, 3), and its seam. Raises CannotApply, one line, for too few frames and without
-        the clip; ValueError for what does not fit into memory.
+        Returns the loop, uint8 (t, H, W, 3), and its seam. Raises CannotApply, one line, for too few frames, for equal
+        ones, and without the clip; ValueError for what does not fit into memory.
         """
         base = self.clip() if given is None else self.at_size(given)
         if len(base) < self._scales.how.patch[0] + 1:
             raise CannotApply(f"--loop: {self._scales.how.patch[0] + 1} frames or more; an image does not move")
+        if (base == base[:1]).all():
+            raise CannotApply("--loop: all frames are the same picture, which does not move; give a video that moves")
         own = float(np.median([mean_change(a, b) for a, b in pairwise(base)]))
         if closed := _closed_run(base, PERIODIC * own):
             frames = base[closed]
@@ -208,11 +210,11 @@ class Remaking(Workbench):
         alpha: float | None = None,
     ) -> Tensor:
         """A video at the coarsest size, made of patches from there to the finest; what must hold is `after`."""
-        passes = self._scales.passes
-        coarse = max(passes, self.config.patch_coarse_passes)
-        steps = [Step(n, size, passes if n else coarse) for n, size in enumerate(ladder)]
+        fine = self._scales.passes
+        coarse = max(fine, self.config.patch_coarse_passes)
+        steps = [Step(n, size, fine if n else coarse) for n, size in enumerate(ladder)]
         how = self._scales.how if alpha is None else replace(self._scales.how, alpha=alpha)
-        return refine(x, patches, steps, how, random, after=after)
+        return refine(x, patches, steps, how, random, tick=self._ticks(passes(steps)), after=after)
 
     def _full_rate(self, frames: int) -> list[ScaleSize]:
         """The model's scales that hold a patch, with so many frames in each."""

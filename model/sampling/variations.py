@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from model.device import HOST
+from model.pyramid import to_frames
+from model.sampling.sample import Tick, ignore
+from model.sampling.sampler import Sampler, check_bytes
+
+DRAWN = 4  # samples of each that is kept
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
@@ -21,16 +29,62 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     return unit * ((1 - share) * lengths[0] + share * lengths[1])
 
 
-def diverse(videos: Sequence[np.ndarray], scores: Sequence[float], keep: int) -> list[int]:
+def check_kept(sampler: Sampler, keep: int) -> None:
+    """Raises ValueError, one line, for so many samples to keep that what they are chosen from does not fit into memory,
+    and for none."""
+    if keep < 1:
+        raise ValueError(f"{keep} samples to keep: 1 or more")
+    needed = DRAWN * keep * 3 * math.prod(sampler.size)
+    what = f"keeping {keep:,} of {DRAWN * keep:,} samples of {sampler.size}"
+    check_bytes(what, needed, HOST, lambda share: f"keep {int(keep * share):,} or fewer")
+
+
+def kept(
+    sampler: Sampler,
+    score: Callable[[np.ndarray], float],
+    seed: int,
+    keep: int,
+    tick: Tick = ignore,
+) -> dict[int, np.ndarray]:
+    """Draw DRAWN times as many samples of a seed as are kept, as large as the clip, and choose by `diverse`.
+
+    Args:
+        score: of a sample, uint8 (T, H, W, 3); lower is better.
+        tick: called with how many of `steps_to_keep` were done since the last call.
+
+    Returns the samples by their numbers, best first.
+    """
+    sizes = sampler.ladder_to(sampler.size)
+    videos: list[np.ndarray] = []
+    scores: list[float] = []
+    for index in range(DRAWN * keep):
+        drawn = torch.cat(list(sampler.parts(sizes, seed, index, tick)), dim=2)
+        videos.append(to_frames(drawn[0].numpy()))
+        scores.append(score(videos[-1]))
+        tick(1)
+    return {index: videos[index] for index in diverse(videos, scores, keep, tick)}
+
+
+def steps_to_keep(sampler: Sampler, keep: int) -> int:
+    """What `kept` counts for `tick`: the steps of every sample, its score, and each that is taken after the first."""
+    return DRAWN * keep * (sampler.steps(sampler.ladder_to(sampler.size)) + 1) + keep - 1
+
+
+def diverse(videos: Sequence[np.ndarray], scores: Sequence[float], keep: int, tick: Tick = ignore) -> list[int]:
     """Which of some samples to keep: of the better half by score, where lower is better, those that differ most.
 
     The best comes first; each that follows is the one whose smallest mean difference to those taken is largest.
+
+    Args: tick: called with 1 for each that follows.
     """
-    order = np.argsort(scores, kind="stable")[: max(keep, len(videos) // 2)]
-    taken = [int(order[0])]
+    first, *rest = (int(i) for i in np.argsort(scores, kind="stable")[: max(keep, len(videos) // 2)])
+    taken, smallest = [first], dict.fromkeys(rest, math.inf)
     while len(taken) < keep:
-        rest = [int(i) for i in order if i not in taken]
-        taken.append(max(rest, key=lambda i: min(mean_change(videos[i], videos[j]) for j in taken)))
+        for i in smallest:
+            smallest[i] = min(smallest[i], mean_change(videos[i], videos[taken[-1]]))
+        taken.append(max(smallest, key=lambda i: smallest[i]))
+        del smallest[taken[-1]]
+        tick(1)
     return taken
 
 

@@ -13,9 +13,9 @@ from model.config import Finish, TrainConfig
 from model.device import HOST
 from model.networks.generators import GeneratorStack
 from model.patches.field import Size
-from model.patches.refine import ClipPatches, needed_bytes
+from model.patches.refine import ClipPatches, Step, needed_bytes
 from model.pyramid import ScaleSize, to_frames
-from model.sampling.sample import run_level
+from model.sampling.sample import Tick, run_level
 from model.sampling.sampler import NetworkSampler, check_video
 from model.sampling.scales import CannotApply, Scales, at_scale, need_clip, scales_of
 from model.sampling.tiling import MAX_VOXELS
@@ -28,6 +28,10 @@ class Workbench:
 
     Videos are uint8 (T, H, W, 3) RGB; of images T is 1. Random numbers come from a seed and an index, as those of a
     sample do: result i of a seed is the same whatever else is made.
+
+    Attributes:
+        progress: called with the share of the result's steps that are done, above 0 to 1: scales of generators and
+            passes of patches. May be set.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Workbench:
         Raises CannotApply, one line, for a model that nothing can be made with.
         """
         self.config, self.device = config, device
+        self.progress: Callable[[float], None] = lambda share: None
         self._stack, self._chunks = stack, list(chunks)
         self._scales: Scales = scales_of(config, stack, self._chunks, sizes, device, finish)
         # voxels that are computed at once: no less than the clip's, which fitted when it was trained
@@ -111,12 +116,24 @@ class Workbench:
             raise CannotApply(f"method={self.config.method}: has no {what}; take a model of hpvaegan")
         return self._stack
 
+    def _ticks(self, steps: int) -> Tick:
+        """To be called with how many of a result's steps were done since the last call."""
+        done = 0
+
+        def tick(more: int) -> None:
+            nonlocal done
+            done += more
+            self.progress(done / steps)
+
+        return tick
+
     def _generators(
-        self, x: Tensor, scales: range, stack: GeneratorStack, noise: Callable[[int], Tensor | None]
+        self, x: Tensor, scales: range, stack: GeneratorStack, noise: Callable[[int], Tensor | None], tick: Tick
     ) -> Tensor:
         """Some scales of a stack: what is below them, or z, → what the last of them gives."""
         for n in scales:
             x = torch.cat(list(run_level(stack, x, n, noise(n), self._limit)), dim=2)
+            tick(1)
         return x
 
     def _check_memory(self, size: ScaleSize) -> None:
@@ -129,3 +146,8 @@ class Workbench:
     def _check_patch_memory(self, size: ScaleSize, clip_sizes: Sequence[Size]) -> None:
         """The same of a video that is made of the clip's patches at these scales."""
         check_video(size, needed_bytes([size], clip_sizes, max(1, len(self._chunks))), self.device)
+
+
+def passes(steps: Sequence[Step]) -> int:
+    """Of all these steps."""
+    return sum(step.passes for step in steps)

@@ -15,13 +15,14 @@ from pipeline.video.decoder import (
     decode_stored,
     notes,
 )
-from pipeline.video.encoder import encode, writing
+from pipeline.video.encoder import ENCODED_SUFFIXES, encode, writing
 from pipeline.video.errors import VideoError, video_error
 from pipeline.video.ffmpeg import IMAGE_SUFFIXES, MAX_PIXELS, ffmpeg_exe
 from pipeline.video.frames import frame_files, numbered_images
 from pipeline.video.info import MAX_FRAMES, VideoInfo, probe
 
 __all__ = [
+    "ENCODED_SUFFIXES",
     "IMAGE_SUFFIXES",
     "MAX_CLIP_BYTES",
     "MAX_FRAMES",

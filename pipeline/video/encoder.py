@@ -1,4 +1,4 @@
-"""uint8 RGB arrays -> mp4 and gif files."""
+"""uint8 RGB arrays -> mp4, mkv and gif files."""
 
 import math
 import subprocess
@@ -15,9 +15,11 @@ from pipeline.video import ffmpeg as command
 from pipeline.video.errors import VideoError, telling_line, video_error
 from pipeline.video.ffmpeg import AnyPath
 
+ENCODED_SUFFIXES = (".mp4", ".mkv", ".gif")
+
 
 def encode(frames_thwc: np.ndarray, path: AnyPath, fps: float = 24.0, *, least_s: float = 0.0) -> None:
-    """Write frames as .mp4 (H.264 that browsers play) or .gif (looping, its own palette), by the suffix.
+    """Write frames as .mp4 (H.264 that browsers play), .mkv (FFV1, to the bit) or .gif (looping, its own palette).
 
     Args:
         frames_thwc: (T, H, W, 3) uint8 RGB, T >= 1.
@@ -35,7 +37,7 @@ def encode(frames_thwc: np.ndarray, path: AnyPath, fps: float = 24.0, *, least_s
 def writing(
     path: AnyPath, height: int, width: int, *, fps: float = 24.0, rounds: int = 1
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """A function that takes the next frames of a .mp4 or .gif (by the suffix), (t, height, width, 3) uint8 RGB, t >= 1.
+    """A function that takes the next frames of a .mp4, .mkv or .gif: (t, height, width, 3) uint8 RGB, t >= 1.
 
     >>> with writing("out.mp4", 256, 1024) as write:
     ...     for frames_thwc in made:
@@ -46,13 +48,14 @@ def writing(
         fps: frames a second; a GIF counts in 0.01 s, so 24 becomes 25.
         rounds: how often an mp4 has all its frames, one round behind the other; they are encoded once.
 
-    An mp4 is encoded as it comes; a GIF's palette needs all frames, which ffmpeg keeps. The file appears under its name
-    only when the block ends, and not if it raises. Raises: ValueError for anything else than the above; VideoError when
-    ffmpeg cannot write.
+    An mp4 or mkv is encoded as it comes; a GIF's palette needs all frames, which ffmpeg keeps. The file appears under
+    its name only when the block ends, and not if it raises. Raises: ValueError for anything else than the above;
+    VideoError when ffmpeg cannot write.
     """
     path = Path(path)
-    if path.suffix.lower() not in (".mp4", ".gif"):
-        raise ValueError(f"{printable(path)}: unknown suffix {printable(path.suffix.lower())!r}; write .mp4 or .gif")
+    if path.suffix.lower() not in ENCODED_SUFFIXES:
+        cause = f"unknown suffix {printable(path.suffix.lower())!r}"
+        raise ValueError(f"{printable(path)}: {cause}; write .mp4, .mkv or .gif")
     if not 0 < fps < 1e6 or min(height, width) < 1:
         raise ValueError(f"fps > 0 and a size > 0 are needed, got {fps} and {height}x{width}")
     odd_h, odd_w = (height % 2, width % 2) if path.suffix.lower() == ".mp4" else (0, 0)  # 4:2:0 wants even sizes
@@ -92,7 +95,7 @@ def writing(
 def _unwritten(path: Path, temporary: Path, messages: bytes) -> VideoError:
     """What ffmpeg said when it could not write the file that was to become `path`."""
     line = telling_line(temporary, messages)
-    mend = "install an ffmpeg with libx264" if "Unknown encoder" in line else "check folder and free space"
+    mend = "install an ffmpeg that has it" if "Unknown encoder" in line else "check folder and free space"
     return video_error(path, f"ffmpeg could not write it ({line})", mend)
 
 
@@ -122,6 +125,8 @@ def _graph(suffix: str, height: int, width: int, fps: float) -> Any:
         return raw.filter(
             "scale", out_color_matrix="bt709", out_range="tv", flags="accurate_rnd+full_chroma_inp"
         ).output(command.FILE, format="mp4", movflags="+faststart", **x264, **bt709)
+    if suffix == ".mkv":
+        return raw.output(command.FILE, format="matroska", vcodec="ffv1", pix_fmt="bgr0")
     split = raw.split()
     palette = split[0].filter("palettegen")
     return ffmpeg.filter([split[1], palette], "paletteuse").output(command.FILE, format="gif", loop=0)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
+from rich.progress import Progress
 
+from jobs import sample
+from jobs.sampling import run
 from model.config import TrainConfig
 from model.presets import demo, image_demo
 from model.pyramid import training_pyramids
@@ -188,13 +192,13 @@ def test_what_cannot_be_is_one_line(of_video: tuple[Path, Path], of_image: tuple
     photo = of_image[1]
     of_either = {
         ("--fill",): "--fill: needs --mask FILE",
-        ("--scale", 2): "--scale: is an option of --inject, --paint, --over; leave it out",
-        ("--loop", "--feather", 2): "--feather: is an option of --inject, --paint, --over; leave it out",
+        ("--scale", 2): "--scale: is an option of applications; leave it out",
+        ("--loop", "--feather", 2): "--feather: --loop does not have it; leave it out",
         ("--inject", photo, "--grow", 2): "--grow: needs --mask FILE",
-        ("--inject", photo, "--n", 2): "--n: --inject has as many results as steps or scales",
+        ("--inject", photo, "--n", 2): "--n: --scale auto has one result a scale; leave --n out, or give --scale N",
         ("--fill", "--mask", mask, "--grow", "nan"): "--grow and --feather: from 0 to 10000 px",
         ("--seed-to", -1): "--seed-to -1: 0 or more",
-        ("--steps", 3): "--steps: is an option of --seed-to; leave it out",
+        ("--steps", 3): "--steps: is an option of applications; leave it out",
         ("--loop", "--z-frames", 4): "--z-frames: is of plain samples; leave it out",
         ("--inject", photo, "--scale", "x"): "--scale x: a number from 1, or auto",
         ("--inject", photo, "--scale", 9): "--scale 9: a video enters at a scale from 1 to 2, the finest",
@@ -210,7 +214,6 @@ def test_what_cannot_be_is_one_line(of_video: tuple[Path, Path], of_image: tuple
         ("--inject", photo, "--scale", 1, "--finish", "generators"): "its fine scales were never trained",
         ("--fill", "--mask", empty): f"{empty}: the mask is empty",
         ("--fill", "--mask", full): f"{full}: the mask covers everything",
-        ("--fill", "--mask", wrong): f"{wrong}: the mask has 24×24 px, the video 24×32",
         ("--keep", 2, "--fill", "--mask", mask): "--keep: is of plain samples; leave it out",
         ("--keep", 2, "--n", 3): "--keep and --n",
     }
@@ -220,7 +223,8 @@ def test_what_cannot_be_is_one_line(of_video: tuple[Path, Path], of_image: tuple
             assert (code, told in line.splitlines()[-1], line.count("error: ")) == (2, True, 1), (options, line)
     own = {
         (of_video, "--inject", short, "--scale", 1): "short.mp4: has 6 frames at 24 FPS, 13 are needed",
-        (of_video, "--paint", photo, "--frame", 13): "for frame 13, the video has frames 0 to 12",
+        (of_video, "--fill", "--mask", wrong): f"{wrong}: the mask has 24×24 px, the video 24×32",
+        (of_image, "--fill", "--mask", wrong): f"{wrong}: the mask has 24×24 px, the image 24×32",
         (of_video, "--retarget", "layout", "--size", "25x24x48"): "--retarget: keeps the clip's 13 frames",
         (of_image, "--inject", of_video[1], "--scale", 1): "clip.mp4: is no image, and the model is of images",
         (of_image, "--loop"): "an image does not move",
@@ -232,3 +236,174 @@ def test_what_cannot_be_is_one_line(of_video: tuple[Path, Path], of_image: tuple
     assert not (tmp_path / "out").exists()
     code, line = apply(of_video, tmp_path / "out", "--extend", 3, real=False)
     assert (code, line.count("\n")) == (2, 1) and "give --real CLIP" in line
+
+
+def told_here(
+    capsys: pytest.CaptureFixture[str], model: tuple[Path, Path], out: Path, *options: object
+) -> tuple[int, str]:
+    """As `apply`, in this process."""
+    code = sample.main([str(model[0]), "--real", str(model[1]), *map(str, options), "--out", str(out)])
+    return code, capsys.readouterr().out
+
+
+def test_what_is_given_wrongly_is_named(
+    of_video: tuple[Path, Path], of_image: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its file, or by the option where that is wrong."""
+    photo, keys = of_image[1], tmp_path / "keys"
+    keys.mkdir()
+    Image.open(photo).save(keys / "99.png")
+    opaque, square = painted(tmp_path / "o.png", (24, 32), (0, 0, 9, 9)), tmp_path / "square.png"
+    painted(square, (24, 24), (2, 2, 8, 8), (255, 0, 0, 255))
+    clear = painted(tmp_path / "clear.png", (24, 32), (0, 0, 0, 0), (0, 0, 0, 0))
+    mask = painted(tmp_path / "mask.png", (24, 32), (2, 2, 8, 8))
+    still = tmp_path / "still.png"
+    Image.fromarray(video.decode(of_video[1], num_frames=1, fps=24, max_height=24)[0]).save(still)
+    cases: dict[tuple[object, ...], str] = {
+        (of_video, "--over", opaque, "--scale", 1): f"{opaque}: the object has no transparent pixel",
+        (of_video, "--over", square, "--scale", 1): f"{square}: the object has 24×24 px, the video 24×32",
+        (of_image, "--over", square, "--scale", 1): f"{square}: the object has 24×24 px, the image 24×32",
+        (of_video, "--over", clear, "--scale", 1): f"{clear}: what is laid over the clip is transparent everywhere",
+        (of_image, "--paint", photo, "--scale", 1): f"{photo}: the drawing of frame 0 differs nowhere",
+        (of_video, "--paint", keys, "--scale", 1): f"{keys}: a drawing is for frame 99, and the video has frames 0 to",
+        (of_video, "--paint", photo, "--frame", 99): "--frame 99: the clip's first frame is 0, its last 12",
+        (of_video, "--paint", photo, "--frame", -1): "--frame -1: the clip's first frame is 0, its last 12",
+        (of_video, "--inject", photo, "--mask", mask, "--grow", 1e4): "--grow: grown by 10000 px the mask covers every",
+        (of_video, "--loop", "--inject", still): "--loop: all frames are the same picture, which does not move",
+        (of_image, "--enlarge", 1.01): "--enlarge 1.01: 24×32 px become no larger by it; give 2 or 4",
+        (of_video, "--inject", f"{photo}@0.2"): f"{photo}: is an image, which has no times; leave out @0.2",
+        (of_video, "--inject", f"{of_video[1]}@0.75"): "13 are needed from frame 18 on; give a longer video, or an ear",
+        (of_video, "--loop", "--finish", "patches"): "--finish: --loop does not have it; leave it out",
+        (of_video, "--strength", ""): "--strength '': numbers from 0",
+        (of_video, "--inject", photo, "--scale", ""): "--scale '': a number from 1, or auto",
+        (of_video, "--only", ""): "--only '': numbers of samples from 0",
+        (of_video, "--size", ""): "--size '': write frames x height x width",
+        (of_video, "--keep", 10**9): "keeping 1,000,000,000 of 4,000,000,000 samples of 13×24×32 needs",
+        (of_video, "--keep", 2, "--size", "13x24x48"): "--keep: scores samples of 13×24×32, these are of 13×24×48",
+    }
+    for (model, *options), told in cases.items():
+        code, line = told_here(capsys, model, tmp_path / "out", *options)  # type: ignore[arg-type]
+        assert (code, told in line.splitlines()[-1], line.count("error: ")) == (2, True, 1), (options, line)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told", "advice"),
+    [
+        (["--strength"], "5 results; give a folder, or one number to --strength", ["--strength", "0.5"]),
+        (["--inject", "CLIP"], "2 results; give a folder, or --scale N", ["--inject", "CLIP", "--scale", "2"]),
+        (["--seed-to", "1", "--steps", "2"], "2 results; give a folder", None),
+        (
+            ["--fix-layout"],
+            "4 results; give a folder, or --n 1, or --only and one number",
+            ["--fix-layout", "--n", "1"],
+        ),
+        (["--only", "1,2"], "2 results; give a folder, or --n 1, or --only and one number", ["--only", "1"]),
+        (["--keep", "2"], "2 results; give a folder, or --keep 1", ["--keep", "1"]),
+        (["--strength", "0.5", "--n", "1"], "--n: --strength has one result a strength; leave --n out", None),
+        (["--seed-to", "1", "--only", "1"], "--only: --seed-to has one result a step; leave --only out", None),
+    ],
+)
+def test_the_advice_on_one_file_is_followed_by_one_file(
+    options: list[str],
+    told: str,
+    advice: list[str] | None,
+    of_video: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def at_clip(words: list[str]) -> list[str]:
+        return [word.replace("CLIP", str(of_video[1])) for word in words]
+
+    code, line = told_here(capsys, of_video, tmp_path / "one.mp4", *at_clip(options))
+    assert code == 2 and line.rstrip().endswith(told)
+    if advice:
+        assert told_here(capsys, of_video, tmp_path / "one.mp4", *at_clip(advice))[0] == 0
+        assert [path.name for path in tmp_path.iterdir()] == ["one.mp4"]
+
+
+def test_an_mkv_holds_what_stays_to_the_bit(
+    of_video: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of an edit outside its mask, and of --extend the clip's own frames; the clip's size is that of the model."""
+    clip = tmp_path / "clip.mkv"
+    frames = np.random.default_rng(0).integers(0, 256, (13, 24, 32, 3), dtype=np.uint8)
+    video.encode(frames, clip)
+    edited, mask = frames.copy(), painted(tmp_path / "mask.png", (24, 32), (4, 4, 10, 10))
+    edited[:, 4:10, 4:10] = (255, 0, 0)
+    video.encode(edited, tmp_path / "edited.mkv")
+    model = (of_video[0], clip)
+    options = ("--inject", tmp_path / "edited.mkv", "--mask", mask, "--scale", 2, "--grow", 1)
+    assert told_here(capsys, model, tmp_path / "made.mkv", *options)[0] == 0
+    made = video.decode(tmp_path / "made.mkv", num_frames=13, fps=24)
+    assert np.array_equal(made[:, 16:], frames[:, 16:]) and np.array_equal(made[:, :, 18:], frames[:, :, 18:])
+    assert not np.array_equal(made[:, 4:10, 4:10], edited[:, 4:10, 4:10])
+    assert told_here(capsys, model, tmp_path / "longer.mkv", "--extend", 2)[0] == 0
+    longer = video.decode(tmp_path / "longer.mkv", num_frames=15, fps=24)
+    assert np.array_equal(longer[:13], frames)
+
+
+def test_what_is_given_may_begin_later(
+    of_video: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FILE@0.25 of 24 FPS is what its frames from 6 on are; of --inject and --mask."""
+    random = np.random.default_rng(0)
+    given, masks = random.integers(0, 256, (24, 24, 32, 3), dtype=np.uint8), np.zeros((24, 24, 32, 3), np.uint8)
+    for frame in range(24):
+        masks[frame, 8:12, frame : frame + 4] = 255
+    made = []
+    for start in (0, 6):
+        for name, frames in (("given", given), ("mask", masks)):
+            video.encode(frames[start:], tmp_path / f"{name}{start}.mkv")
+    for given_as, mask_as in (("given6.mkv", "mask6.mkv"), ("given0.mkv@0.25", "mask0.mkv@0.25s")):
+        options = ("--inject", tmp_path / given_as, "--mask", tmp_path / mask_as, "--scale", 2)
+        code, told = told_here(capsys, of_video, tmp_path / "made.mkv", *options)
+        assert code == 0, told
+        made.append(video.decode(tmp_path / "made.mkv", fps=24))
+    assert np.array_equal(*made) and made[0].shape == (13, 24, 32, 3)
+    assert f"{tmp_path / 'given0.mkv'}: 13 of 24 frames, from frame 6 on\n" in told
+
+
+def test_what_is_brought_to_another_size_is_said(
+    of_image: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the sizes of the files; nothing is said of what has the model's size."""
+    picture = np.asarray(Image.open(of_image[1])).copy()
+    drawn = picture.copy()
+    drawn[4:10, 4:10] = (255, 0, 0)
+    Image.fromarray(drawn).save(tmp_path / "same.png")
+    large, wide = tmp_path / "large.png", tmp_path / "wide.png"
+    Image.fromarray(drawn.repeat(40, 0).repeat(40, 1)).save(large)
+    Image.fromarray(drawn.repeat(2, 1)).save(wide)
+    thing = painted(tmp_path / "thing.png", (48, 64), (16, 16, 32, 32), (255, 0, 0, 255))
+    cases = {
+        ("--inject", large): [f"{large}: scaled from 960×1280 to 24×32 px"],
+        ("--inject", wide): [f"{wide}: stretched from 24×64 to 24×32 px"],
+        ("--paint", large): [f"{large}: scaled from 960×1280 to 24×32 px"],
+        ("--over", thing): [f"{thing}: scaled from 48×64 to 24×32 px"],
+        ("--inject", tmp_path / "same.png"): [],
+    }
+    for options, lines in cases.items():
+        code, told = told_here(capsys, of_image, tmp_path / "out.png", *options, "--scale", 2)
+        assert code == 0 and told.splitlines()[:-1] == lines, told
+
+
+@pytest.mark.parametrize("options", [["--extend", "2"], ["--loop"], ["--enlarge", "2"], ["--strength", "0,1"]])
+def test_the_bar_goes_on_within_a_result(
+    options: list[str],
+    of_video: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[float] = []
+
+    class Watched(Progress):
+        def update(self, *args: Any, **options: Any) -> None:
+            told.append(options["completed"])
+            super().update(*args, **options)
+
+    monkeypatch.setattr(run, "Progress", Watched)
+    results = len(options[1].split(",")) if options[0] == "--strength" else 1
+    assert told_here(capsys, of_video, tmp_path / "out", *options)[0] == 0
+    assert told == sorted(told) and 0 < told[0] < 1 and told[-1] == results and len(set(told)) >= 2 * results

@@ -68,9 +68,9 @@ def test_samples_that_one_likes_come_again_beside_those_of_another_seed(alone: P
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--n", "2", "--out", "x.mp4"), "--out x.mp4: is one file, and there are 2 results; give a folder, or --n 1"),
-        (("--n", "1", "--out", "x.webm"), "--out x.webm: a video is not written as .webm; give .mp4 or .gif, or a"),
-        (("--n", "1", "--out", "x.png"), "--out x.png: a video is not written as .png; give .mp4 or .gif, or a folder"),
+        (("--n", "2", "--out", "x.mp4"), "--out x.mp4: is one file, and there are 2 results; give a folder, or --n 1,"),
+        (("--n", "1", "--out", "x.webm"), "--out x.webm: a video is not written as .webm; give .mp4, .mkv or .gif"),
+        (("--n", "1", "--out", "x.png"), "--out x.png: a video is not written as .png; give .mp4, .mkv or .gif, or"),
         (
             ("--only", "1,x", "--out", "o"),
             "--only 1,x: numbers of samples from 0 with commas between them, such as 3,7",
@@ -82,7 +82,7 @@ def test_samples_that_one_likes_come_again_beside_those_of_another_seed(alone: P
             "--out /proc/none/x: cannot be made (No such file or directory); give a",
         ),
         (("--n", "1", "--size", "1.2.3sx30x40", "--out", "o"), "--size 1.2.3s: write frames, such as 48, or seconds"),
-        (("--only", "1", "--strength", "--out", "o"), "--only: --strength has as many results as steps or scales"),
+        (("--only", "1", "--strength", "--out", "o"), "--only: --strength has one result a strength; leave --only out"),
     ],
 )
 def test_a_file_or_numbers_that_cannot_be_are_one_line(

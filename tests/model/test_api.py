@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import model
-from model.presets import image_demo, small
+from model.presets import demo, image_demo, small
 from model.pyramid import training_pyramids
 from model.training.loop import train_clip
 from pipeline import video
@@ -39,6 +39,56 @@ def test_the_block_of_the_readme(tmp_path, monkeypatch, capsys):
     assert names["samples"].shape == (4, 13, 24, 32, 3) and names["samples"].dtype == np.uint8
     assert names["sharper"].shape == names["samples"][0].shape and names["sharper"].dtype == np.uint8
     assert "SampleScores(metric='svfid_lite0', realism=" in capsys.readouterr().out
+
+
+def test_the_blocks_of_the_page_on_applications(tmp_path, monkeypatch):
+    """Each of three lines, beside its import."""
+    page = (Path(__file__).parent.parent.parent / "model" / "sampling" / "README.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    clip = np.random.default_rng(0).integers(0, 256, (13, 24, 32, 3), dtype=np.uint8)
+    tiny = {"channels": 4, "latent_dim": 4, "min_size": 12, "max_size": 24, "num_scales": 7, "iters_per_scale": 1}
+    config = replace(demo(), **tiny, patch_scale=1, patch_passes=1, patch_coarse_passes=1)
+    trained(config, clip, Path("runs/demo/CLIP/checkpoint.pt"))
+    mask, thing = np.zeros((1, 24, 32), np.uint8), np.zeros((1, 24, 32, 4), np.uint8)
+    mask[:, 4:10, 4:10], thing[:, 4:10, 4:10] = 255, (255, 0, 0, 255)
+    drawing = np.dstack([clip[0], np.full((24, 32), 255, np.uint8)])
+    drawing[4:10, 4:10] = (255, 0, 0, 255)
+    names = {"frames": clip, "edited": 255 - clip, "mask": mask, "object": thing, "drawing": drawing, "painting": clip}
+    for block in blocks:
+        assert len([line for line in block.splitlines() if line and "import" not in line]) <= 3
+        exec(block, names)
+    assert names["longer"].shape[0] == 37 and np.array_equal(names["longer"][:13], clip)
+    for name in ("edit", "filled", "harmonized", "painted"):
+        stays = {"edit": names["edited"], "harmonized": names["given"]}.get(name, clip)
+        assert np.array_equal(names[name][:, 20:], stays[:, 20:]), name
+        assert not np.array_equal(names[name][:, 4:10, 4:10], stays[:, 4:10, 4:10]), name
+    assert names["best"].shape == (5, 13, 24, 32, 3) and names["in_its_colours"].shape == clip.shape
+
+
+def test_the_finish_of_a_model_is_that_of_its_applications(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (1, 24, 32, 3), dtype=np.uint8)
+    tiny = {"channels": 4, "latent_dim": 4, "min_size": 12, "max_size": 24, "num_scales": 3, "iters_per_scale": 1}
+    path = tmp_path / "model" / "checkpoint.pt"
+    trained(replace(image_demo(), **tiny, patch_scale=None), frames, path)
+    by = {finish: model.load(str(path), frames, finish=finish) for finish in (None, "generators", "patches")}
+    made = {finish: each.applications.inject(255 - frames, 2) for finish, each in by.items()}
+    assert np.array_equal(made[None], made["generators"]) and not np.array_equal(made[None], made["patches"])
+    assert np.array_equal(by[None].sample(), by["patches"].sample())
+
+
+def test_what_is_kept_of_a_seed_are_samples_of_it(of_image):
+    path, frames = of_image
+    loaded = model.load(str(path), frames)
+    samples = loaded.sample(8, seed=2)
+    scores = [loaded.score(made[None]).realism for made in samples]
+    best = loaded.keep(2, seed=2)
+    assert np.array_equal(best[0], samples[int(np.argmin(scores))])
+    assert any(np.array_equal(best[1], made) for made in samples)
+    with pytest.raises(ValueError, match="its clip is needed"):
+        model.load(str(path)).keep(2)
+    with pytest.raises(ValueError, match="0 samples to keep: 1 or more"):
+        loaded.keep(0)
 
 
 @pytest.fixture(scope="module")

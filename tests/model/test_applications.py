@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import combinations, pairwise
@@ -18,11 +19,11 @@ from model.presets import demo, image_demo, of_method
 from model.pyramid import ScaleSize, ladder, to_frames, training_pyramids
 from model.sampling import masks
 from model.sampling.applications import Applications
-from model.sampling.masks import masked, quantised
+from model.sampling.masks import quantised
 from model.sampling.sample import stream_of
 from model.sampling.sampler import random_videos, sampler_of
 from model.sampling.scales import CannotApply
-from model.sampling.variations import diverse, slerp
+from model.sampling.variations import check_kept, diverse, kept, slerp, steps_to_keep
 
 from .conftest import synthetic_clip
 
@@ -174,11 +175,34 @@ def test_outside_the_mask_the_given_video_comes_back_to_the_bit() -> None:
     given, made = clip_of(), 255 - clip_of()
     mask = np.zeros(given.shape[:3], bool)
     mask[4:6, 8:12, 10:16] = True  # empty in the other frames
-    out = masked(made, given, mask, grown=1)
-    weight = masks.softened(mask, 1)
+    weight = masks.mask_weight(mask, grown=1)
+    out = masks.composite(made, given, weight)
     assert np.array_equal(out[weight == 0], given[weight == 0]) and np.array_equal(out[:4], given[:4])
     assert (weight[4:6, 8:12, 10:16] > 0.6).all() and weight.max() == 1 and (weight[4] == 0).any()
-    assert np.array_equal(masked(made, given, np.zeros_like(mask)), given)
+    assert not masks.mask_weight(np.zeros_like(mask)).any()
+
+
+def test_an_edit_is_seen_in_its_mask_alone() -> None:
+    clip = clip_of()
+    apps, _ = model_of(clip, patch_scale=1)
+    edited, mask = clip.copy(), np.zeros(clip.shape[:3], bool)
+    mask[:, 8:12, 10:16] = True
+    edited[mask] = (255, 0, 0)
+    around = masks.mask_weight(mask, 1, 0) == 0
+    for stays in (None, clip):
+        made = apps.edit(edited, mask, 3, stays=stays, grown=1, feather=0)
+        assert np.array_equal(made[around], (edited if stays is None else stays)[around])
+        assert np.array_equal(made[mask], apps.inject(edited, 3, complete=False)[mask])
+    assert np.array_equal(apps.edit(edited, mask, 3, index=1), apps.edit(edited, mask, 3, index=1))
+
+
+def test_a_mask_that_covers_everything_when_it_is_grown_is_one_line() -> None:
+    """Before anything is made."""
+    apps, _ = model_of(clip_of(), patch_scale=1)
+    mask = np.zeros(apps.size, bool)
+    mask[:, 8:12, 10:16] = True
+    with pytest.raises(ValueError, match=r"^--grow: grown by 10000 px the mask covers everything; grow it by fewer$"):
+        apps.edit(apps.clip(), mask, 99, grown=1e4)
 
 
 def test_a_mask_grows_by_a_disk() -> None:
@@ -237,7 +261,7 @@ def test_a_drawing_moves_from_one_key_frame_to_the_next() -> None:
         assert (columns[0], columns[-1]) == (left, left + 9), frame
         assert (made[frame, 12:18, left + 2 : left + 8] == (250, 20, 20)).all()
     assert np.array_equal(made[~mask], clip[~mask])
-    with pytest.raises(ValueError, match="for frame 13, the video has frames 0 to 12"):
+    with pytest.raises(ValueError, match="for frame 13, and the video has frames 0 to 12; name it by one of these"):
         masks.tracked(clip, {13: drawings[2]})
     with pytest.raises(ValueError, match="frame 2 differs nowhere"):
         masks.tracked(clip, {2: np.dstack([clip[2], np.full((40, 60), 255, np.uint8)])})
@@ -312,7 +336,7 @@ def test_a_hole_in_a_texture_is_filled_with_the_texture_and_nothing_else_changes
         mask = np.zeros(texture.shape[:3], bool)
         mask[:, 9:15, 13:20] = True
         made = apps.fill(mask)
-        around = masks.softened(masks.dilated(mask, 1), 0, 0.7) == 0
+        around = masks.softened(masks.dilated(mask, 1), 0.7) == 0
         assert np.array_equal(made[around], texture[around])
         smooth = np.abs(texture[mask].astype(int) - int(texture.mean())).mean()
         assert np.abs(made[mask].astype(int) - texture[mask]).mean() < smooth / 3
@@ -532,6 +556,38 @@ def test_a_factor_that_does_not_enlarge_is_one_line(factor: float) -> None:
         apps.enlarge(factor)
 
 
+def test_a_factor_that_adds_no_pixel_is_one_line() -> None:
+    apps, _ = model_of(clip_of(), patch_scale=1)
+    with pytest.raises(CannotApply, match=r"--enlarge 1\.01: 24×32 px become no larger by it; give 2 or 4"):
+        apps.enlarge(1.01)
+    assert apps.enlarge(1.02).shape == (13, 24, 33, 3)  # 32.64 px wide
+
+
+def test_what_does_not_move_is_no_loop() -> None:
+    apps, _ = model_of(clip_of(), patch_scale=1)
+    with pytest.raises(CannotApply, match="--loop: all frames are the same picture, which does not move"):
+        apps.loop(np.repeat(clip_of()[:1], 13, axis=0))
+
+
+@pytest.mark.parametrize("patch_scale", [None, 1])
+def test_the_progress_of_every_application_goes_from_step_to_step_to_its_end(patch_scale: int | None) -> None:
+    clip = clip_of()
+    apps, _ = model_of(clip, patch_scale=patch_scale)
+    mask = np.zeros(clip.shape[:3], bool)
+    mask[:, 8:12, 10:16] = True
+    makes: list[Callable[[], object]] = [
+        *(partial(apps.inject, clip, scale) for scale in (1, 2)),
+        *(partial(apps.fill, mask), partial(apps.extend, 3), apps.loop, partial(apps.enlarge, 2.0)),
+        *(partial(apps.retarget, (13, 24, 48), "objects"), partial(apps.vary, 0.0), partial(apps.vary, 0.5)),
+        *(partial(apps.between, 0, 1, 0.5), partial(apps.recombined, (0, 0), (0, 1))),
+    ]
+    for make in makes:
+        told: list[float] = []
+        apps.progress = told.append
+        make()
+        assert len(told) > 1 and told == sorted(told) and 0 < told[0] < 1 and told[-1] == 1, make
+
+
 def test_a_loop_of_a_video_of_another_size_is_of_the_models() -> None:
     apps, _ = model_of(clip_of(), patch_scale=1)
     frames, _ = apps.loop(clip_of(height=48, width=64))
@@ -549,6 +605,50 @@ def test_what_is_kept_is_good_and_differs() -> None:
     videos = [np.full((1, 2, 2, 3), level, np.uint8) for level in (10, 12, 14, 100, 200, 250)]
     assert diverse(videos, [1.0, 2.0, 1.5, 3.0, 9.0, 8.0], 2) == [0, 2]  # the better half are 0, 2 and 1
     assert diverse(videos, [1.0, 9.0, 9.5, 1.1, 1.2, 8.0], 3) == [0, 4, 3]
+
+
+@pytest.mark.parametrize("keep", [1, 2, 7, 20])
+def test_what_is_kept_is_what_comparing_all_with_all_keeps(keep: int) -> None:
+    random = np.random.default_rng(keep)
+    videos, scores = list(random.integers(0, 256, (40, 1, 3, 4, 3), dtype=np.uint8)), list(random.random(40))
+    order = sorted(range(40), key=lambda i: scores[i])[: max(keep, 20)]
+    taken = [order[0]]
+    while len(taken) < keep:
+        apart = {i: min(np.abs(videos[i].astype(int) - videos[j]).mean() for j in taken) for i in order}
+        taken.append(max((i for i in order if i not in taken), key=lambda i: apart[i]))
+    told: list[int] = []
+    assert diverse(videos, scores, keep, told.append) == taken and sum(told) == keep - 1
+
+
+@pytest.mark.parametrize("patch_scale", [None, 1])
+def test_samples_to_keep_are_drawn_once_and_those_of_their_numbers(patch_scale: int | None) -> None:
+    clip = clip_of()
+    apps, stack = model_of(clip, patch_scale=patch_scale)
+    sampler = sampler_of(apps.config, stack, training_pyramids([clip], apps.config, apps.sizes), CPU)
+    samples = [to_frames(random_videos(sampler, 1, 3, first=i)[0].numpy()) for i in range(8)]
+    told: list[int] = []
+    scored: list[np.ndarray] = []
+
+    def score(made: np.ndarray) -> float:
+        scored.append(made)
+        return float(made.mean())
+
+    found = kept(sampler, score, 3, 2, told.append)
+    assert len(scored) == 8 and list(found) == diverse(samples, [float(made.mean()) for made in samples], 2)
+    assert all(np.array_equal(made, samples[i]) for i, made in found.items())
+    assert sum(told) == steps_to_keep(sampler, 2)
+
+
+def test_more_to_keep_than_fits_into_memory_is_one_line() -> None:
+    apps, stack = model_of(clip_of(), patch_scale=None)
+    sampler = sampler_of(apps.config, stack, training_pyramids([clip_of()], apps.config, apps.sizes), CPU)
+    check_kept(sampler, 5)
+    with pytest.raises(ValueError, match=r"^keeping 100,000,000 of 400,000,000 samples of 13×24×32 needs \d+ GiB of "):
+        check_kept(sampler, 10**8)
+    with pytest.raises(ValueError, match=r"; keep \d[0-9,]* or fewer$"):
+        check_kept(sampler, 10**8)
+    with pytest.raises(ValueError, match="0 samples to keep: 1 or more"):
+        check_kept(sampler, 0)
 
 
 def test_applications_of_a_config_of_images() -> None:

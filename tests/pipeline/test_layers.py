@@ -49,14 +49,14 @@ def folder_of(path, frames, name="{}.png", first=1):
     return path
 
 
-def layer(path, num_frames=None, fps=24.0, max_height=None):
-    read = read_layer(path, num_frames=num_frames, fps=fps, max_height=max_height)
+def layer(path, num_frames=None, fps=24.0, max_height=None, start_frame=0):
+    read = read_layer(path, num_frames=num_frames, fps=fps, max_height=max_height, start_frame=start_frame)
     assert read.dtype == np.uint8 and read.ndim == 4 and read.shape[3] == 4
     return read
 
 
-def mask(path, num_frames=None, fps=24.0, max_height=None):
-    read = read_mask(path, num_frames=num_frames, fps=fps, max_height=max_height)
+def mask(path, num_frames=None, fps=24.0, max_height=None, start_frame=0):
+    read = read_mask(path, num_frames=num_frames, fps=fps, max_height=max_height, start_frame=start_frame)
     assert read.dtype == np.uint8 and read.ndim == 3
     return read
 
@@ -204,6 +204,10 @@ def test_too_few_frames(tools, tmp_path):
     path = written(tmp_path / "a.mov", ramps(), "-c:v", "qtrle", "-pix_fmt", "argb")
     assert refusal(path, layer, num_frames=13) == "has 5 frames at 24 FPS, 13 are needed; give a longer video"
     assert refusal(path, mask, num_frames=6, fps=None) == "has 5 frames, 6 are needed; give a longer video"
+    later = "5 are needed from frame 1 on"
+    assert refusal(folder, layer, num_frames=5, start_frame=1) == f"has 5 frames, {later}; add the missing images"
+    mend = "give a longer video, or an earlier start"
+    assert refusal(path, mask, num_frames=5, start_frame=1) == f"has 5 frames at 24 FPS, {later}; {mend}"
     assert len(layer(path, num_frames=5)) == 5
 
 

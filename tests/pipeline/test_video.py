@@ -388,6 +388,16 @@ def test_mp4_round_trip(tools, tmp_path, size):
     assert np.abs(decode(path).astype(int) - flat).max() <= 3
 
 
+@pytest.mark.parametrize("fps", [24.0, 29.97])
+@pytest.mark.parametrize("size", [(48, 64), (47, 63), (1, 1)])
+def test_mkv_round_trip_is_to_the_bit(tools, tmp_path, size, fps):
+    clip = np.random.default_rng(0).integers(0, 256, (13, *size, 3), dtype=np.uint8)
+    path = tmp_path / "out.mkv"
+    encode(clip, path, fps=fps)
+    assert np.array_equal(decode(path, fps=fps), clip) and probe(path).fps == pytest.approx(fps, abs=0.02)
+    assert np.array_equal(decode(path, fps=None), clip)
+
+
 def test_gif_round_trip_and_loop(tools, tmp_path):
     clip = quadrants(height=33, width=47)
     path = tmp_path / "out.GIF"
@@ -419,7 +429,7 @@ def test_encode_refuses_and_leaves_nothing_half_done(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["a.mp4", "bin"] and (tmp_path / "a.mp4").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.gif"])
 def test_frames_written_as_they_come_are_those_of_encode(tools, tmp_path, name):
     clip = smooth_clip(frames=30, height=47, width=63)
     encode(clip, tmp_path / f"whole {name}", fps=25.0)
