@@ -141,6 +141,29 @@ def test_a_recording_that_begins_amid_a_group_of_pictures(tools, make, ffmpeg, t
     assert 5 <= first <= 12 and [read(clip) for clip in found] == every(120 - first, first) and not said
 
 
+X265 = ("-c:v", "libx265", "-x265-params", "log-level=none:crf=12:keyint=24:min-keyint=24:scenecut=0:repeat-headers=1")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("cut.ts", X265),
+        ("cut.mkv", X265),
+        ("cut.mp4", X265),
+        ("cut.hevc", X265),
+        ("cut.mkv", ("-c:v", "mpeg4", "-g", 24)),
+        ("cut.avi", ("-c:v", "mpeg4", "-g", 24, "-bf", 2)),
+        ("cut.avi", ("-c:v", "libtheora", "-q:v", 9, "-g", 24)),
+        ("cut.asf", ("-c:v", "wmv2", "-g", 24)),
+    ],
+)
+def test_of_what_is_before_the_first_key_frame_no_gray_picture_is_used(tools, make, ffmpeg, tmp_path, name, codec):
+    whole = make("whole.mkv", numbered(60), 24, *codec, "-pix_fmt", "yuv420p", "-q:v", 3)
+    ffmpeg("-i", whole, "-c", "copy", "-bsf:v", "noise=drop=lt(n\\,9)", "-copyinkf", tmp_path / name)
+    found, said, _ = clips_of(tmp_path / name)
+    assert [read(clip) for clip in found] == every(36, 24) and not said
+
+
 @pytest.mark.parametrize("offset_s", [None, 3600, 2, 50000])
 def test_clocks_that_jump(tools, make, ffmpeg, tmp_path, offset_s):
     """Two recordings joined end to end: by cat, or by a recorder whose clock was set forward between them."""
