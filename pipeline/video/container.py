@@ -193,7 +193,19 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
         elif container.format.name == "mpegvideo":  # which has no times: the guessed ones of decoding have no gaps
             values[3, values[0] < values[0, :1]] |= UNSEEN  # it hangs on what is before the first key frame
             values[0] = values[1]
+        head["in_order"] = container.format.name in ("gif", "mpegvideo") or _has_times_of_storage(
+            container, stream, values
+        )
         return head, values
+
+
+def _has_times_of_storage(container: Any, stream: Any, values: np.ndarray) -> bool:
+    """Whether its pictures are reordered and its times are not: it was copied from where there are no times.
+
+    An AVI, which counts its packets in any case, is none of these.
+    """
+    is_reordered = stream.codec_context.has_b_frames and container.format.name != "avi"
+    return bool(is_reordered and (values[0] == values[1]).all())
 
 
 def _packets(container: Any, streams: Iterable[Any]) -> Iterator[Any]:

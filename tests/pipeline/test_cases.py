@@ -108,6 +108,30 @@ def test_a_raw_stream_that_is_cut_from_an_open_gop_begins_at_its_key_frame(tools
     assert [read(clip) for clip in found] == every(100 - first, first) and not said
 
 
+@pytest.mark.parametrize(
+    ("source", "rate", "codec"),
+    [
+        ("bare.avi", 1, (*X264, "-bf", 3)),
+        ("bare.h264", 24, (*X264, "-bf", 3)),
+        ("bare.h264", 60, (*X264, "-bf", 3)),
+        ("bare.hevc", 24, ("-c:v", "libx265", "-x265-params", "log-level=none:bframes=3", "-pix_fmt", "yuv420p")),
+        ("bare.avi", 24, ("-c:v", "mpeg4", "-q:v", 3, "-bf", 2)),
+    ],
+)
+def test_an_mp4_that_has_the_times_of_storage(tools, make, ffmpeg, source, rate, codec):
+    """As `ffmpeg -c copy` makes it of B-frames without times. The edit list of some hides their first pictures."""
+    bare = make(source, numbered(60), rate, *codec)
+    path = bare.with_suffix(".mp4")
+    ffmpeg(*(() if source == "bare.avi" else ("-framerate", rate)), "-i", bare, "-c", "copy", path)
+    found, said, planned = clips_of(path, ClipSpec(stride=13, fps=None))
+    first = read(found[0])[0]
+    assert [read(clip) for clip in found] == every(60 - first, first) and first <= 2
+    assert not said and not planned.notes
+    step = rate / 24
+    due = [int(np.ceil((i + 0.5) * step - 1)) + first for i in range(13)]  # frame n is shown from round(n / step) on
+    assert read(video.decode(path, num_frames=13)) == due
+
+
 @pytest.mark.parametrize("suffix", ["h264", "hevc"])
 def test_streams_without_a_container(tools, make, suffix):
     codec = X264 if suffix == "h264" else ("-c:v", "libx265", "-x265-params", "log-level=none", "-pix_fmt", "yuv420p")
