@@ -861,20 +861,33 @@ def test_rarer_endings(tools, make, ffmpeg, tmp_path):
         "mpegts": ("-c", "copy", "-f", "mpegts"),
         "rec": ("-c", "copy", "-f", "mpegts"),
         "mjp": ("-c:v", "mjpeg", "-f", "mjpeg"),
+        "ogg": ("-f", "lavfi", "-i", "sine=d=1", "-map", "1", "-map", "0", "-c:a", "libvorbis", "-c:v", "libtheora"),
+        "mp2": ("-c:v", "mpeg2video", "-f", "vob"),
     }
     for ending, args in endings.items():
         ffmpeg("-i", base, *args, folder / f"v.{ending}")
-    (folder / "old.swf").write_bytes(b"FWS" + bytes(100))
+    others = {"camera.dav", "old.swf"}
+    unfinished = {"film.mkv.part", "Unconfirmed 1.crdownload"}
+    for name in others | unfinished | {"frame.dpx"}:
+        (folder / name).write_bytes(b"FWS" + bytes(100))
+    ffmpeg("-f", "lavfi", "-i", "sine=d=1", "-c:a", "libvorbis", folder / "sound.ogg")
+    ffmpeg("-f", "lavfi", "-i", "sine=d=1", folder / "sound.mp2")
     (folder / "table.dat").write_bytes(bytes(1000))
     (folder / "page.ps").write_bytes(b"%!PS-Adobe-3.0")
     found, said, planned = clips_of(folder, ClipSpec())
-    assert not said and {Path(clip.source).suffix[1:] for clip in planned.clips} == set(endings)
+    assert said == [f"{folder / 'frame.dpx'}: is in no image format that is read here; export it as png"]
+    assert {Path(clip.source).suffix[1:] for clip in planned.clips} == set(endings)
     shown = {Path(plan.source).suffix[1:]: read(clip) for plan, clip in zip(planned.clips, found, strict=True)}
     for ending in ("mjpeg", "mjp"):
         assert shown.pop(ending)[:12] == list(range(12))  # which says no rate: 25 is taken
     assert shown == {ending: list(range(13)) for ending in shown}
-    (note,) = planned.notes
-    assert "old.swf: is in no video format that is read here; convert it to mp4" in note.line
+    assert {note.line for note in planned.notes} == {
+        *(f"{folder / name}: is in no video format that is read here; convert it to mp4" for name in others),
+        *(
+            f"{folder / name}: left out as a download that has not ended; let it end, or rename it if it has"
+            for name in unfinished
+        ),
+    }
 
 
 def test_annotations_beside_frames_are_no_shards(tools, tmp_path):
