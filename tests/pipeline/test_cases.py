@@ -526,15 +526,34 @@ def test_hdr_that_the_container_alone_names_becomes_sdr(tools, make, ffmpeg, suf
     assert not said and np.abs(bars(found[0]) - BARS).max() <= 24 and read(found[0]) == list(range(13))
 
 
-def test_hdr_without_the_filters_is_told(tools, make, monkeypatch):
-    tags = "setparams=colorspace=bt2020nc:color_primaries=bt2020:color_trc=smpte2084"
+WIDE = [("bt2020", "bt2020nc", "bt709"), ("smpte432", "bt709", "iec61966-2-1")]
+
+
+@pytest.mark.parametrize(("primaries", "matrix", "transfer"), WIDE)
+@pytest.mark.parametrize("pixels", ["yuv444p10le", "gbrp", "yuva444p10le"])
+def test_wide_colours_become_those_of_sdr(tools, make, primaries, matrix, transfer, pixels):
+    if not picture.can_tone_map():
+        pytest.skip("this ffmpeg has no zscale")
+    to_wide = f"zscale=tin={transfer}:min=gbr:pin=bt709:rin=pc:t={transfer}:m=gbr:p={primaries}:r=pc"
+    stored = f"scale=out_color_matrix={matrix.removesuffix('nc')}:out_range=tv:flags=accurate_rnd,format={pixels}"
+    filters = f"format=gbrp16le,{to_wide},{'' if pixels == 'gbrp' else stored}".rstrip(",")
+    tags = ("-colorspace", matrix, "-color_primaries", primaries, "-color_trc", transfer, "-pix_fmt", pixels)
+    tags = tags[2:] if pixels == "gbrp" else tags
+    found, said, planned = clips_of(make("wide.mkv", numbered(20), 24, "-vf", filters, "-c:v", "ffv1", *tags))
+    assert np.abs(bars(found[0]) - BARS).max() <= 24 and read(found[0]) == list(range(13))
+    assert not said and not planned.notes
+
+
+@pytest.mark.parametrize(("transfer", "kind"), [("smpte2084", "HDR"), ("bt709", "of a wide gamut")])
+def test_colours_that_need_the_filters_are_told(tools, make, monkeypatch, transfer, kind):
+    tags = f"setparams=colorspace=bt2020nc:color_primaries=bt2020:color_trc={transfer}"
     x265 = ("-c:v", "libx265", "-x265-params", "log-level=none", "-pix_fmt", "yuv420p10le")
     path = make("hdr.mkv", numbered(20), 24, "-vf", tags, *x265)
     monkeypatch.setattr(picture, "can_tone_map", lambda: False)
     found, said, planned = clips_of(path)
     assert len(found) == 1 and not said
     (note,) = planned.notes
-    assert note.line.startswith(f"{path}: is HDR") and "use an ffmpeg with zscale" in note.line
+    assert note.line.startswith(f"{path}: is {kind}, and") and "use an ffmpeg with zscale" in note.line
 
 
 @pytest.mark.parametrize(("size", "matrix"), [((1280, 720), "bt709"), ((96, 64), "bt601"), ((720, 1280), "bt709")])
