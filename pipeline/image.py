@@ -28,7 +28,7 @@ IMAGE_SUFFIXES = video.IMAGE_SUFFIXES
 # What is an image to other programs and is not read here: drawings, projects, and what cameras' sensors saw.
 OTHER_SUFFIXES = frozenset(
     {".svg", ".svgz", ".eps", ".psd", ".xcf", ".jp2", ".j2k", ".jxl", ".jxr", ".tga", ".exr", ".hdr", ".pfm", ".dds"}
-    | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"}
+    | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".dpx", ".cin"}
 )
 _MOVING = ("PNG", "WEBP", "GIF", "AVIF")  # those that may hold an animation
 _PROFILE = 0x8773  # a tag of TIFF

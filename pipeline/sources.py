@@ -32,14 +32,20 @@ VIDEO_SUFFIXES = frozenset(
     | {".3gpp", ".3gpp2", ".mp4v", ".mpg4", ".mqv", ".movie", ".mj2", ".mpeg2", ".mpg2", ".mpv2", ".vro", ".mpegts"}
     | {".ssif", ".h263", ".av1", ".mjp"}
 )
-# Videos if they begin as MPEG program or transport streams, VCD or MP4 do. Else they are data, PostScript and the like.
-MAYBE_SUFFIXES = frozenset({".dat", ".ps", ".rec", ".m4s"})
-_STREAM = re.compile(rb"\x00\x00\x01[\xb3\xba]|G.{187}G|RIFF.{4}CDXA|.{4}[fs]typ", re.DOTALL)
+# Videos if they begin as MPEG program or transport streams, VCD, MP4 or Ogg with pictures do. Else they are data,
+# PostScript, sound and the like.
+MAYBE_SUFFIXES = frozenset({".dat", ".ps", ".rec", ".m4s", ".ogg", ".mp2"})
+_STREAM = re.compile(
+    rb"\x00\x00\x01[\xb3\xba]|G.{187}G|RIFF.{4}CDXA|.{4}[fs]typ|OggS.{,400}(\x80theora|\x01video|OVP80)", re.DOTALL
+)
+BEGIN_BYTES = 512  # which hold the first header of each stream of an Ogg
 # What is a video to other programs and is not read here: formats of their own, and lists of other files.
 OTHER_SUFFIXES = frozenset(
     {".swf", ".braw", ".r3d", ".ari", ".crm", ".bik", ".smk", ".insv", ".lrv", ".amv", ".roq", ".mvi", ".nsv", ".ismv"}
     | {".m3u8", ".mpd", ".f4m", ".vdr", ".cine", ".viv", ".fli", ".flc", ".wrf", ".gxf"}
+    | {".dav"}
 )
+UNFINISHED_SUFFIXES = frozenset({".part", ".partial", ".crdownload", ".opdownload", ".!qb", ".!ut"})  # of downloads
 # Folders that systems and programs make beside a user's own, for themselves. A user's own may begin with @ or #, too.
 CLUTTER = re.compile(
     r"@(eaDir|tmp|Recycle|Recently-Snapshot|sharebin|SynoResource)|[#~]snapshot|#recycle|\$RECYCLE\.BIN|RECYCLER"
@@ -102,9 +108,20 @@ def split_start(source: str) -> tuple[str, float | None]:
     """A source, and at how many seconds its videos begin: "clip.mp4@2.5" begins at 2.5 s. None where it does not say.
 
     What exists by the whole name is that: a file's or folder's name may hold an @.
+
+    Raises: VideoError where a file or folder is there, and what is behind its @ is no time or two of them.
     """
+    if os.path.lexists(source):
+        return source, None
     found = START.fullmatch(source)
-    return (found[1], float(found[2])) if found and not os.path.lexists(source) else (source, None)
+    named, start_s = (found[1], float(found[2])) if found else (source, None)
+    before, at, behind = named.rpartition("@")
+    if at and (os.path.lexists(before) or before == "demo") and not os.path.lexists(named):
+        if found and START.fullmatch(named):
+            raise video.video_error(source, "has two starts", "give --start or @SECONDS, not both")
+        cause = f"{printable(behind)!r} is no time to begin at"
+        raise video.video_error(source, cause, f"write seconds, such as {printable(Path(before).name)}@2.5")
+    return named, start_s
 
 
 def expand(source: str) -> Iterator[Video | Still | Failure | Note]:
@@ -112,7 +129,11 @@ def expand(source: str) -> Iterator[Video | Still | Failure | Note]:
 
     Args: source: with @SECONDS behind it, its videos begin there; see `split_start`.
     """
-    named, start_s = split_start(source)
+    try:
+        named, start_s = split_start(source)
+    except video.VideoError as error:
+        yield Failure(source, str(error))
+        return
     for found in _expand(named):
         if start_s is None or not isinstance(found, Video | Still):
             yield found
@@ -185,19 +206,22 @@ def _walk(top: Path, root: PurePosixPath) -> Iterator[Video | Still | Failure | 
         if covers:
             yield _covers_note(path, sorted(covers))
         left_out = {e for e in folders if (frames or videos or images) and SMALL_COPIES.fullmatch(e.name)}
-        left_out |= {e for e in entries if e.suffix.lower() in OTHER_SUFFIXES} - folders
+        left_out |= {e for e in entries if e.suffix.lower() in OTHER_SUFFIXES | UNFINISHED_SUFFIXES} - folders
         yield from (_left_out(entry, entry in folders) for entry in sorted(left_out))
         used = (folders - left_out) | videos | (images - covers)
         stack += [(e, relative / e.name) for e in reversed(entries) if e in used]
 
 
 def _is_stream(path: Path) -> bool:
-    return path.suffix.lower() in MAYBE_SUFFIXES and bool(_STREAM.match(head(path, 192)))
+    return path.suffix.lower() in MAYBE_SUFFIXES and bool(_STREAM.match(head(path, BEGIN_BYTES)))
 
 
 def _left_out(path: Path, is_folder: bool) -> Note:
-    why = "left out as small copies of what lies beside it" if is_folder else "is in no video format that is read here"
-    mend = "rename it if it is not" if is_folder else "convert it to mp4"
+    why, mend = "is in no video format that is read here", "convert it to mp4"
+    if is_folder:
+        why, mend = "left out as small copies of what lies beside it", "rename it if it is not"
+    elif path.suffix.lower() in UNFINISHED_SUFFIXES:
+        why, mend = "left out as a download that has not ended", "let it end, or rename it if it has"
     return Note(str(path), str(video.video_error(path, why, mend)))
 
 

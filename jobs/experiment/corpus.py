@@ -222,7 +222,10 @@ def _fetched(given: str, cache: Path) -> str:
     local, failures = fetch_all([given], cache)
     if failures:
         raise UsageError(failures[0].reason)
-    named, start_s = split_start(local[0])
+    try:
+        named, start_s = split_start(local[0])
+    except video.VideoError as error:
+        raise UsageError(str(error)) from None
     if start_s is not None and shards.is_corpus(named):
         cause = f"shards are cut already, and cannot begin at {start_s:g} s"
         raise UsageError(f"{printable(named)}: {cause}; give --start to make_shards.py")

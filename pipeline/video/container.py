@@ -193,7 +193,19 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
         elif container.format.name == "mpegvideo":  # which has no times: the guessed ones of decoding have no gaps
             values[3, values[0] < values[0, :1]] |= UNSEEN  # it hangs on what is before the first key frame
             values[0] = values[1]
+        head["in_order"] = container.format.name in ("gif", "mpegvideo") or _has_times_of_storage(
+            container, stream, values
+        )
         return head, values
+
+
+def _has_times_of_storage(container: Any, stream: Any, values: np.ndarray) -> bool:
+    """Whether its pictures are reordered and its times are not: it was copied from where there are no times.
+
+    An AVI, which counts its packets in any case, is none of these.
+    """
+    is_reordered = stream.codec_context.has_b_frames and container.format.name != "avi"
+    return bool(is_reordered and (values[0] == values[1]).all())
 
 
 def _packets(container: Any, streams: Iterable[Any]) -> Iterator[Any]:
@@ -305,7 +317,7 @@ def _decode(
         context.thread_count, context.options = 1, {"err_detect": "explode"}
         strip = None
         if units := _NO_PICTURE.get(context.name):
-            strip = av.bitstream.BitStreamFilterContext(f"filter_units=remove_types={units}", stream)
+            strip = av.bitstream.BitStreamFilterContext(f"filter_units=remove_types={units}", stream, stream)
         number = -1
         for packet in _packets(container, [stream]):
             number += bool(packet.size)
@@ -324,4 +336,6 @@ def _decode(
                     bad.append(number)
         with contextlib.suppress(av.error.FFmpegError, ValueError):
             came += [frame.pts for frame in context.decode(None) if frame.pts is not None]
+    if context.name == "hevc":  # whose decoder does not see damage that begins amid a picture, but in the next one
+        bad = sorted({max(first, number - behind) for number in bad for behind in (0, 1)})
     return {"bad": len(bad)}, np.array([*bad, *came], np.int64)

@@ -51,8 +51,9 @@ def notes(info: VideoInfo) -> Iterator[str]:
     if info.unused > MAX_UNUSED:
         cause = f"holds no picture of the stream that is used in its last {100 * info.unused:.0f} %"
         yield str(video_error(info.path, cause, "cut recordings that were joined, and give each as a file of its own"))
-    if picture.is_hdr(info) and not picture.can_tone_map():
-        cause = "is HDR, and this ffmpeg cannot turn its colours into those of SDR"
+    if (picture.is_hdr(info) or picture.is_wide(info)) and not picture.can_tone_map():
+        kind = "HDR" if picture.is_hdr(info) else "of a wide gamut"
+        cause = f"is {kind}, and this ffmpeg cannot turn its colours into those of SDR"
         yield str(video_error(info.path, f"{cause}: they will be pale", "use an ffmpeg with zscale (libzimg)"))
 
 

@@ -24,6 +24,8 @@ def read_failure(path: str | os.PathLike[str], stderr: bytes) -> VideoError:
         return video_error(path, "needs more memory to be read than is allowed", "re-encode the file")
     if b"moov atom not found" in stderr:
         return video_error(path, "is cut off or was never finished (moov atom not found)", "copy it again")
+    if stderr.rstrip().endswith(b"End of file"):
+        return video_error(path, "ends before its first picture", "copy or export it again")
     return video_error(path, f"is not a video that ffmpeg can read ({line})", "check it, or convert it to mp4")
 
 

@@ -22,6 +22,10 @@ from pipeline.video.soundness import AHEAD, Soundness
 FRAME_TIMEOUT_S = 0.2  # what decoding may take for each frame, those before the first wanted one included
 PRINTED_S = 2e-6  # to which ffmpeg's printed times are exact
 LAG_S = 60.0  # from a frame to the line that ffmpeg has printed before it
+# Codecs whose decoders give what is before the first key frame, painted on gray, some of them in older releases only.
+STARTING_GRAY = frozenset(
+    {"hevc", "mpeg4", "msmpeg4", "msmpeg4v1", "msmpeg4v2", "wmv1", "wmv2", "h263", "flv", "theora"}
+)
 MARGIN_S = 2.0  # before the first wanted picture, by which ffmpeg's clock may differ from the container's
 
 
@@ -83,6 +87,7 @@ def frames(
 def _selected(info: VideoInfo, first: int, fps: float | None) -> str:
     """ffmpeg's expression that prints a picture's time and whether it is given on, which it is if it may be wanted.
 
+    Of pictures before the first key frame, which the container's timeline leaves out, it prints nothing.
     Where the times are sure, the pictures before the first wanted one are left out, and of a higher rate those that
     are soon followed by another one of the same frame.
     """
@@ -95,7 +100,9 @@ def _selected(info: VideoInfo, first: int, fps: float | None) -> str:
             place = f"(t-{stamps_s[0]:.6f})*{fps}+0.5"
             is_last_of_frame = f"gt(floor({place}+{longest_s * fps + 0.02:.6f}),floor({place}-0.02))"
             wanted += f"*gt({is_last_of_frame}+gte(t,{stamps_s[-1] - 0.02:.6f}),0)"
-    return f"st(0,{wanted});print(t,16);print(ld(0),16);ld(0)"
+    printed = f"st(0,{wanted});print(t,16);print(ld(0),16);ld(0)"
+    is_cut = info.codec in STARTING_GRAY and bool(timeline.keys) and timeline.keys[0] > 0
+    return f"if(st(1,max(ld(1),key)),{printed},0)" if is_cut else printed
 
 
 class _Decoding(command.Running):

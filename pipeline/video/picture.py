@@ -10,6 +10,8 @@ from pipeline.video.info import VideoInfo, round_half_up
 HD_LINES = 720  # from which on a video that does not name its colours has those of HDTV
 PQ, HLG = 16, 18  # transfer characteristics of HDR, by ITU-T H.273
 BT2020 = 9  # matrix, by the same
+WIDE = {9: "bt2020", 11: "smpte431", 12: "smpte432"}  # primaries beyond BT.709's, by the same: ffmpeg's names
+SRGB = 13  # transfer, by the same
 _MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020"}  # by the same
 WHITE_NITS = 203  # of HDR's graphics white, which becomes SDR's (ITU-R BT.2408)
 PEAK = 1000 / WHITE_NITS  # what becomes the brightest; above `KNEE` it is compressed
@@ -31,8 +33,13 @@ def is_hdr(info: VideoInfo) -> bool:
     return info.transfer in (PQ, HLG)
 
 
+def is_wide(info: VideoInfo) -> bool:
+    """Whether it is SDR in other primary colours than those of BT.709, such as P3."""
+    return info.primaries in WIDE and not is_hdr(info)
+
+
 def can_tone_map() -> bool:
-    """Whether this machine's ffmpeg can turn HDR into SDR."""
+    """Whether this machine's ffmpeg can turn HDR and wide colours into BT.709's."""
     exe = command.ffmpeg_exe()
     return command.has(exe, "filters", "zscale") and command.has(exe, "filters", "tonemap")
 
@@ -80,6 +87,11 @@ def filtered(node: Any, info: VideoInfo, max_height: int | None, *, alpha: bool 
         node = node.filter("format", "gbrap16le").filter("unpremultiply", inplace=1)
     else:
         node = node.filter("scale", *stored, flags=scaler, **_matrix(info))
+    if is_wide(info) and can_tone_map():
+        curve = "iec61966-2-1" if info.transfer == SRGB else "bt709"
+        given = {"pin": WIDE[info.primaries], "tin": curve, "min": "gbr", "rin": "pc"}
+        node = node.filter("format", "gbrap16le" if alpha else "gbrp16le")
+        node = node.filter("zscale", p="bt709", t=curve, m="gbr", r="pc", **given)
     for name, *arguments in info.orientation.filters():
         node = node.filter(name, *arguments)
     if is_hdr(info) and can_tone_map():

@@ -197,7 +197,9 @@ def test_a_clip_begins_where_it_is_told_to(tmp_path: Path) -> None:
         sweep = run_job("tune.py", "--corpus", corpus, *options, "--preset", "demo", "--sweep", "seed=0,1", "--dry-run")
         assert sweep.returncode == 0 and sweep.stdout.count("-000024  48×64 px") == number, sweep.stdout
     refused = run_job("train_corpus.py", "--corpus", f"{clips}/a.mp4@1", "--start", "1", "--dry-run")
-    assert refused.returncode == 2 and "no such file" in refused.stdout
+    assert refused.returncode == 2 and "give --start or @SECONDS, not both" in refused.stdout
+    refused = run_job("tune.py", "--corpus", f"{clips}/a.mp4@1:30", "--sweep", "seed=0,1", "--dry-run")
+    assert refused.returncode == 2 and "write seconds, such as a.mp4@2.5" in refused.stdout
     refused = run_job("train_corpus.py", "--corpus", clips, "--start", "-1", "--dry-run")
     assert refused.returncode == 2 and "write seconds, such as 2.5" in refused.stdout
 

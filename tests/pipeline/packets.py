@@ -38,7 +38,7 @@ def stored(path: Path, fps: int) -> list[Stored]:
         taken, searched = taken + size, at + size
         number = round(int(pts) * int(tick[1]) / int(tick[2]) * fps)
         after = found[-1].end + 1 if found else 0
-        found.append(Stored(number, "F=0x0" not in flags, after, places[at], places[at + size - 1]))
+        found.append(Stored(number, "F=0x" not in flags, after, places[at], places[at + size - 1]))
     assert sorted(one.frame for one in found) == list(range(len(found)))
     return found
 

@@ -108,6 +108,30 @@ def test_a_raw_stream_that_is_cut_from_an_open_gop_begins_at_its_key_frame(tools
     assert [read(clip) for clip in found] == every(100 - first, first) and not said
 
 
+@pytest.mark.parametrize(
+    ("source", "rate", "codec"),
+    [
+        ("bare.avi", 1, (*X264, "-bf", 3)),
+        ("bare.h264", 24, (*X264, "-bf", 3)),
+        ("bare.h264", 60, (*X264, "-bf", 3)),
+        ("bare.hevc", 24, ("-c:v", "libx265", "-x265-params", "log-level=none:bframes=3", "-pix_fmt", "yuv420p")),
+        ("bare.avi", 24, ("-c:v", "mpeg4", "-q:v", 3, "-bf", 2)),
+    ],
+)
+def test_an_mp4_that_has_the_times_of_storage(tools, make, ffmpeg, source, rate, codec):
+    """As `ffmpeg -c copy` makes it of B-frames without times. The edit list of some hides their first pictures."""
+    bare = make(source, numbered(60), rate, *codec)
+    path = bare.with_suffix(".mp4")
+    ffmpeg(*(() if source == "bare.avi" else ("-framerate", rate)), "-i", bare, "-c", "copy", path)
+    found, said, planned = clips_of(path, ClipSpec(stride=13, fps=None))
+    first = read(found[0])[0]
+    assert [read(clip) for clip in found] == every(60 - first, first) and first <= 2
+    assert not said and not planned.notes
+    step = rate / 24
+    due = [int(np.ceil((i + 0.5) * step - 1)) + first for i in range(13)]  # frame n is shown from round(n / step) on
+    assert read(video.decode(path, num_frames=13)) == due
+
+
 @pytest.mark.parametrize("suffix", ["h264", "hevc"])
 def test_streams_without_a_container(tools, make, suffix):
     codec = X264 if suffix == "h264" else ("-c:v", "libx265", "-x265-params", "log-level=none", "-pix_fmt", "yuv420p")
@@ -139,6 +163,29 @@ def test_a_recording_that_begins_amid_a_group_of_pictures(tools, make, ffmpeg, t
     found, said, _ = clips_of(path)
     first = read(found[0])[0]
     assert 5 <= first <= 12 and [read(clip) for clip in found] == every(120 - first, first) and not said
+
+
+X265 = ("-c:v", "libx265", "-x265-params", "log-level=none:crf=12:keyint=24:min-keyint=24:scenecut=0:repeat-headers=1")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("cut.ts", X265),
+        ("cut.mkv", X265),
+        ("cut.mp4", X265),
+        ("cut.hevc", X265),
+        ("cut.mkv", ("-c:v", "mpeg4", "-g", 24)),
+        ("cut.avi", ("-c:v", "mpeg4", "-g", 24, "-bf", 2)),
+        ("cut.avi", ("-c:v", "libtheora", "-q:v", 9, "-g", 24)),
+        ("cut.asf", ("-c:v", "wmv2", "-g", 24)),
+    ],
+)
+def test_of_what_is_before_the_first_key_frame_no_gray_picture_is_used(tools, make, ffmpeg, tmp_path, name, codec):
+    whole = make("whole.mkv", numbered(60), 24, *codec, "-pix_fmt", "yuv420p", "-q:v", 3)
+    ffmpeg("-i", whole, "-c", "copy", "-bsf:v", "noise=drop=lt(n\\,9)", "-copyinkf", tmp_path / name)
+    found, said, _ = clips_of(tmp_path / name)
+    assert [read(clip) for clip in found] == every(36, 24) and not said
 
 
 @pytest.mark.parametrize("offset_s", [None, 3600, 2, 50000])
@@ -479,15 +526,34 @@ def test_hdr_that_the_container_alone_names_becomes_sdr(tools, make, ffmpeg, suf
     assert not said and np.abs(bars(found[0]) - BARS).max() <= 24 and read(found[0]) == list(range(13))
 
 
-def test_hdr_without_the_filters_is_told(tools, make, monkeypatch):
-    tags = "setparams=colorspace=bt2020nc:color_primaries=bt2020:color_trc=smpte2084"
+WIDE = [("bt2020", "bt2020nc", "bt709"), ("smpte432", "bt709", "iec61966-2-1")]
+
+
+@pytest.mark.parametrize(("primaries", "matrix", "transfer"), WIDE)
+@pytest.mark.parametrize("pixels", ["yuv444p10le", "gbrp", "yuva444p10le"])
+def test_wide_colours_become_those_of_sdr(tools, make, primaries, matrix, transfer, pixels):
+    if not picture.can_tone_map():
+        pytest.skip("this ffmpeg has no zscale")
+    to_wide = f"zscale=tin={transfer}:min=gbr:pin=bt709:rin=pc:t={transfer}:m=gbr:p={primaries}:r=pc"
+    stored = f"scale=out_color_matrix={matrix.removesuffix('nc')}:out_range=tv:flags=accurate_rnd,format={pixels}"
+    filters = f"format=gbrp16le,{to_wide},{'' if pixels == 'gbrp' else stored}".rstrip(",")
+    tags = ("-colorspace", matrix, "-color_primaries", primaries, "-color_trc", transfer, "-pix_fmt", pixels)
+    tags = tags[2:] if pixels == "gbrp" else tags
+    found, said, planned = clips_of(make("wide.mkv", numbered(20), 24, "-vf", filters, "-c:v", "ffv1", *tags))
+    assert np.abs(bars(found[0]) - BARS).max() <= 24 and read(found[0]) == list(range(13))
+    assert not said and not planned.notes
+
+
+@pytest.mark.parametrize(("transfer", "kind"), [("smpte2084", "HDR"), ("bt709", "of a wide gamut")])
+def test_colours_that_need_the_filters_are_told(tools, make, monkeypatch, transfer, kind):
+    tags = f"setparams=colorspace=bt2020nc:color_primaries=bt2020:color_trc={transfer}"
     x265 = ("-c:v", "libx265", "-x265-params", "log-level=none", "-pix_fmt", "yuv420p10le")
     path = make("hdr.mkv", numbered(20), 24, "-vf", tags, *x265)
     monkeypatch.setattr(picture, "can_tone_map", lambda: False)
     found, said, planned = clips_of(path)
     assert len(found) == 1 and not said
     (note,) = planned.notes
-    assert note.line.startswith(f"{path}: is HDR") and "use an ffmpeg with zscale" in note.line
+    assert note.line.startswith(f"{path}: is {kind}, and") and "use an ffmpeg with zscale" in note.line
 
 
 @pytest.mark.parametrize(("size", "matrix"), [((1280, 720), "bt709"), ((96, 64), "bt601"), ((720, 1280), "bt709")])
@@ -814,20 +880,33 @@ def test_rarer_endings(tools, make, ffmpeg, tmp_path):
         "mpegts": ("-c", "copy", "-f", "mpegts"),
         "rec": ("-c", "copy", "-f", "mpegts"),
         "mjp": ("-c:v", "mjpeg", "-f", "mjpeg"),
+        "ogg": ("-f", "lavfi", "-i", "sine=d=1", "-map", "1", "-map", "0", "-c:a", "libvorbis", "-c:v", "libtheora"),
+        "mp2": ("-c:v", "mpeg2video", "-f", "vob"),
     }
     for ending, args in endings.items():
         ffmpeg("-i", base, *args, folder / f"v.{ending}")
-    (folder / "old.swf").write_bytes(b"FWS" + bytes(100))
+    others = {"camera.dav", "old.swf"}
+    unfinished = {"film.mkv.part", "Unconfirmed 1.crdownload"}
+    for name in others | unfinished | {"frame.dpx"}:
+        (folder / name).write_bytes(b"FWS" + bytes(100))
+    ffmpeg("-f", "lavfi", "-i", "sine=d=1", "-c:a", "libvorbis", folder / "sound.ogg")
+    ffmpeg("-f", "lavfi", "-i", "sine=d=1", folder / "sound.mp2")
     (folder / "table.dat").write_bytes(bytes(1000))
     (folder / "page.ps").write_bytes(b"%!PS-Adobe-3.0")
     found, said, planned = clips_of(folder, ClipSpec())
-    assert not said and {Path(clip.source).suffix[1:] for clip in planned.clips} == set(endings)
+    assert said == [f"{folder / 'frame.dpx'}: is in no image format that is read here; export it as png"]
+    assert {Path(clip.source).suffix[1:] for clip in planned.clips} == set(endings)
     shown = {Path(plan.source).suffix[1:]: read(clip) for plan, clip in zip(planned.clips, found, strict=True)}
     for ending in ("mjpeg", "mjp"):
         assert shown.pop(ending)[:12] == list(range(12))  # which says no rate: 25 is taken
     assert shown == {ending: list(range(13)) for ending in shown}
-    (note,) = planned.notes
-    assert "old.swf: is in no video format that is read here; convert it to mp4" in note.line
+    assert {note.line for note in planned.notes} == {
+        *(f"{folder / name}: is in no video format that is read here; convert it to mp4" for name in others),
+        *(
+            f"{folder / name}: left out as a download that has not ended; let it end, or rename it if it has"
+            for name in unfinished
+        ),
+    }
 
 
 def test_annotations_beside_frames_are_no_shards(tools, tmp_path):

@@ -106,6 +106,8 @@ def test_every_bad_source_is_one_line_and_the_rest_goes_on(tmp_path, short, lavf
         "bgr0",
     )
     lavfi(root / "still.gif", "testsrc=s=32x32", 1)
+    whole = lavfi(tmp_path / "whole.mkv", "testsrc=s=32x32", 13).read_bytes()
+    (root / "header.mkv").write_bytes(whole[: whole.index(b"\x1f\x43\xb6\x75")])  # up to its first cluster
     (root / "bad\nname.mp4").touch()
     (tmp_path / "no_video/sub").mkdir(parents=True)
     (tmp_path / "no_video/readme.txt").touch()
@@ -120,6 +122,7 @@ def test_every_bad_source_is_one_line_and_the_rest_goes_on(tmp_path, short, lavf
         "tiny.mkv": "is 8x8 pixels, 16x16 is the least; give a larger video",
         "dot.mkv": "is 1x1 pixels",
         "bad\nname.mp4": "bad\\nname.mp4: is empty",
+        "header.mkv": "header.mkv: ends before its first picture; copy or export it again",
         "missing.mp4": "no such file; check the path",
         "no_video": "holds no video; give a folder with video files",
         "sub": "holds no video",
@@ -357,8 +360,14 @@ def test_a_start_that_cannot_be_is_one_line(short, tmp_path, lavfi):
         (f"{tmp_path / 'm.csv'}@1", "a manifest says itself where its clips start; leave out @1"),
         (f"{picture}@1", "an image has no times; leave out @1"),
         (f"{tmp_path / 'gone.mp4'}@1", "no such file"),
-        (f"{short}@-1", "no such file"),
-        (f"{short}@x", "no such file"),
+        (f"{tmp_path / 'gone.mp4'}@x", "no such file"),
+        (f"{short}@-1", f"short.mp4@-1: '-1' is no time to begin at; write seconds, such as {short.name}@2.5"),
+        (f"{short}@1:30", "'1:30' is no time to begin at"),
+        ("demo@1:30", "demo@1:30: '1:30' is no time to begin at; write seconds, such as demo@2.5"),
+        (f"{short}@", "'' is no time to begin at"),
+        (f"{short}@1:30@3", "'1:30' is no time to begin at"),
+        (f"{short}@2.0@3", "has two starts; give --start or @SECONDS, not both"),
+        (f"{tmp_path}@2@3", "has two starts; give --start or @SECONDS, not both"),
     ):
         planned = plan([text], ClipSpec())
         (failure,) = planned.failures
