@@ -122,7 +122,7 @@ def console(*, live: bool = False) -> Console:
 
 def exit_code(command: Callable[[], int], console: Console, *expected: type[Exception], stopped: str) -> int:
     """What a command returns; 2 after one line for arguments that cannot work, 130 after one for Ctrl-C, 143 after the
-    same one for SIGTERM, as `ray job stop`, scancel and an eviction send it.
+    same one, which names it, for SIGTERM, as `ray job stop`, scancel and an eviction send it.
 
     Args:
         expected: errors that get one line too, beside UsageError, ConfigError and StorageError.
@@ -145,7 +145,7 @@ def exit_code(command: Callable[[], int], console: Console, *expected: type[Exce
         print_error(console, error)
         return BAD_ARGUMENTS
     except KeyboardInterrupt:
-        console.print(stopped)
+        console.print(f"SIGTERM: {stopped}" if terminated.is_set() else stopped)
         return TERMINATED if terminated.is_set() else STOPPED
     finally:
         if before is not None:
