@@ -45,7 +45,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     command_line.add_set(parser)
     add("--scales", help="such as 0,3,9 (default: all)")
     add("--clip-size", default="144x256", help="HxW of the clip, px")
-    add("--seconds", type=float, default=5.0, help="to time each measurement for")
+    add("--seconds", type=command_line.number, default=5.0, help="to time each measurement for")
     add("--compare", choices=["float32"], help="also time the plain float32 iteration")
     add("--videos", type=int, default=0, help="also time sampling so many videos")
     add("--together", help="such as 1,2,4: clips an hour with so many on one device")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import os
 import re
 import signal
@@ -85,6 +86,15 @@ def length(text: str) -> Length:
     if not re.fullmatch(r"-?[0-9]{1,9}|[0-9]{1,6}(\.[0-9]{1,6})?s", text):
         raise argparse.ArgumentTypeError(f"{printable(text)}: write frames, such as 48, or seconds, such as 2s")
     return Length(float(text.removesuffix("s")), text.endswith("s"))
+
+
+def number(text: str) -> float:
+    """type= of every option that takes a number with a fraction: 0.25. Words that Python takes for one, nan and inf,
+    are none."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{printable(text)}: write a finite number")
+    return value
 
 
 def features(text: str) -> str:
@@ -270,7 +280,7 @@ def add_share(parser: argparse.ArgumentParser, of: str = "clip") -> None:
     """--gpus-per-clip, --cpus-per-clip, --max-gpus: `share_of` reads them. of: what takes them, a clip or a trial."""
     gpus = f"GPUs a {of}; 0.25: four on one (default: 1 where the cluster has any, else none)"
     cpus = f"CPU cores a {of}, where it has no GPU (default: cores / {of}s, at least 1)"
-    parser.add_argument("--gpus-per-clip", type=float, help=gpus)
+    parser.add_argument("--gpus-per-clip", type=number, help=gpus)
     parser.add_argument("--cpus-per-clip", type=int, help=cpus)
     most = "how many GPUs a cluster that starts nodes by itself may grow to (default: those it has now)"
     parser.add_argument("--max-gpus", type=int, metavar="N", help=most)

@@ -43,7 +43,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: a rehearsal")
     add("--quick", action="store_true", help="tiny networks and sizes, whose figures mean nothing")
     add("--only", metavar="PARTS", help="such as parity,range (default: all)")
-    add("--minutes", type=float, default=10.0, help="for all parts together")
+    add("--minutes", type=command_line.number, default=10.0, help="for all parts together")
     add("--json", type=command_line.local_path, metavar="FILE", help="also write the figures there")
     return parser.parse(argv)
 
