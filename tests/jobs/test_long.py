@@ -112,7 +112,7 @@ def test_another_stride_is_another_experiment(trained, corpus, capsys) -> None:
     words += ["--storage", str(base.parent), "--experiment", base.name]
     for more, now in ((["--long", "--stride", "6"], "6"), ([], "None")):
         assert main([*words, *more]) == 2
-        assert f"holds models with other settings (stride was 13, is now {now})" in capsys.readouterr().out
+        assert f"holds models with other settings (videos: stride was 13, is now {now})" in capsys.readouterr().out
 
 
 @pytest.mark.slow
