@@ -107,7 +107,7 @@ def find_clips(
     if not corpus.clips:
         for _, reason in corpus.failures:
             console.print(reason, soft_wrap=True)
-        raise UsageError(f"{printable(given)}: no clip that can be trained")
+    corpus.check(given)
     return corpus
 
 
