@@ -28,6 +28,7 @@ from jobs.experiment.experiment import Experiment
 from jobs.experiment.result import OutOfMemoryResult, Result
 from jobs.train_corpus import main
 from jobs.training import schedule
+from jobs.training.board import Board
 from jobs.training.progress import ProgressDisplay
 from jobs.training.task import ClipTask, fit_task
 from model import checkpoint as ckpt
@@ -187,7 +188,7 @@ def test_a_video_of_several_workers_starts_when_all_its_slots_are_free_and_is_no
         return ClipTask(clip.clip_id, clip.source, CONFIG, experiment, parent, 2, todo[clip.clip_id])
 
     with ray_session():
-        display = ProgressDisplay(Console(file=StringIO()), len(todo), 0)
+        display = ProgressDisplay(Console(file=StringIO()), Board(len(todo), 0))
         clips = [replace(clip, clip_id=clip_id) for clip_id in todo]
         results = list(schedule.run(clips, task_of, Slots({"num_cpus": 1}, 2), display, stand_in, stand_in))
     assert sorted(result.clip_id for result in results) == sorted(todo)
