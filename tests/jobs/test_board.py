@@ -49,6 +49,23 @@ def test_a_table_of_names_alone_is_folded_and_keeps_every_letter() -> None:
     assert text.count("ab") == 60
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "lines"),
+    [
+        ("a-q-b-x-script-alert-1-55139c-000000", 44, ["a-q-b-x-script-alert-1-55139c-000000"]),
+        ("a-q-b-x-script-alert-1-55139c-000000", 43, ["a-q-b-x-script-alert-1-55139c-", "000000"]),
+        ("bikes-1b0f76-000000--vae_levels=2", 25, ["bikes-1b0f76-", "000000--vae_", "levels=2"]),
+        ("überraschung-東京東京-000000", 29, ["überraschung-", "東京東京-000000"]),
+        ("-_-", 30, ["-_-"]),
+        ("", 30, [""]),
+    ],
+)
+def test_a_name_is_folded_between_its_parts(name: str, width: int, lines: list[str]) -> None:
+    table = TextTable("t", ["clip", "status"], [[name, "done"]], numbers=[])
+    rows = table.text(width).splitlines()[3:]
+    assert [row.removesuffix("done").rstrip() for row in rows] == lines
+
+
 def test_in_a_terminal_a_name_leads_to_its_page() -> None:
     table = TextTable("t", ["clip"], [["bikes"], ["coins"]], numbers=[])
     terminal, plain = io.StringIO(), io.StringIO()
