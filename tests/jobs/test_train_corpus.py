@@ -78,6 +78,8 @@ def test_a_dry_run_refuses_what_the_run_refuses(trained: Trained) -> None:
         plan, run = (run_job("train_corpus.py", *trained.command, *change, *dry) for dry in (("--dry-run",), ()))
         assert plan.returncode == run.returncode == 2
         assert plan.stdout.splitlines()[-1] == run.stdout.splitlines()[-1]
+        if "lr=0.001" in change:  # of the kind that the corpus has
+            assert re.search(r"other settings \(videos: lr was \S+, is now 0.001\); use", plan.stdout)
     plan = run_job("train_corpus.py", *trained.command, "--dry-run")
     assert plan.returncode == 1 and plan.stdout.count("  done\n") == 2 and "0 clips" in plan.stdout
 
