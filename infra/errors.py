@@ -68,8 +68,8 @@ def printable(path: str | os.PathLike[str]) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """ "1 clip", "2 clips", "20,000 clips": a number of things whose plural ends in s."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    """ "1 clip", "2 clips", "20,000 clips", "2 processes": a number of things whose plural ends in s."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
 
 
 def is_utf8(path: str | os.PathLike[str]) -> bool:

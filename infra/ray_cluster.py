@@ -65,12 +65,17 @@ def ray_session() -> Iterator[None]:
             options |= {"include_dashboard": False, "_temp_dir": stack.enter_context(_session_folder())}
         elif IN_RAY_JOB not in os.environ:
             options["runtime_env"] = {"working_dir": str(ROOT), "excludes": ONLY_CODE}
+        # Else a handler of crashes is there in ray.init, which takes SIGTERM for one: it prints a page, and aborts what
+        # has not ended 3 s later (ray-project/ray#64830). Of a crash faulthandler, which Ray enables, tells the stack.
+        ray._private.ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
         # Ray keeps and logs the driver's command line, which may hold a password, or bytes that are no text.
         ray._private.utils.get_entrypoint_name = lambda: printable(shlex.join(sys.argv))
         before = signal.getsignal(signal.SIGTERM)
         try:
             with _folder_that_ray_can_name():
                 ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)  # in place of Ray's, which ends the process at once
         except SystemExit:  # Ray's own handler of SIGTERM, which is there before ours is back
             if callable(before):
                 before(signal.SIGTERM, None)
@@ -82,8 +87,6 @@ def ray_session() -> Iterator[None]:
             mend = "run it on a node of the cluster, by ray job submit" if address else "mend that, and run it again"
             raise UsageError(f"{what} ({one_line(error)}); {mend}") from error
         stack.callback(ray.shutdown)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # in place of Ray's, which ends the process at once
         yield
 
 

@@ -99,6 +99,15 @@ def length(text: str) -> Length:
     return Length(float(text.removesuffix("s")), text.endswith("s"))
 
 
+def number(text: str) -> float:
+    """type= of every option that takes a number with a fraction: 0.25. Words that Python takes for one, nan and inf,
+    are none."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{printable(text)}: write a finite number")
+    return value
+
+
 def features(text: str) -> str:
     """type= of --features: KIND, KIND:FILE or KIND:FILE,REFERENCE; a comma may be in the FILE's name."""
     if not is_features(text):
@@ -136,7 +145,7 @@ def console(*, live: bool = False) -> Console:
 
 def exit_code(command: Callable[[], int], console: Console, *expected: type[Exception], stopped: str) -> int:
     """What a command returns; 2 after one line for arguments that cannot work, 130 after one for Ctrl-C, 143 after the
-    same one for SIGTERM, as `ray job stop`, scancel and an eviction send it.
+    same one, which names it, for SIGTERM, as `ray job stop`, scancel and an eviction send it.
 
     Args:
         expected: errors that get one line too, beside UsageError, ConfigError and StorageError.
@@ -159,7 +168,7 @@ def exit_code(command: Callable[[], int], console: Console, *expected: type[Exce
         print_error(console, error)
         return BAD_ARGUMENTS
     except KeyboardInterrupt:
-        console.print(stopped)
+        console.print(f"SIGTERM: {stopped}" if terminated.is_set() else stopped)
         return TERMINATED if terminated.is_set() else STOPPED
     finally:
         if before is not None:
@@ -324,7 +333,7 @@ def add_share(parser: argparse.ArgumentParser, of: str = "clip") -> None:
     """--gpus-per-clip, --cpus-per-clip, --max-gpus: `share_of` reads them. of: what takes them, a clip or a trial."""
     gpus = f"GPUs a {of}; 0.25: four on one (default: 1 where the cluster has any, else none)"
     cpus = f"CPU cores a {of}, where it has no GPU (default: cores / {of}s, at least 1)"
-    parser.add_argument("--gpus-per-clip", type=float, help=gpus)
+    parser.add_argument("--gpus-per-clip", type=number, help=gpus)
     parser.add_argument("--cpus-per-clip", type=int, help=cpus)
     most = "how many GPUs a cluster that starts nodes by itself may grow to (default: those it has now)"
     parser.add_argument("--max-gpus", type=int, metavar="N", help=most)

@@ -242,9 +242,10 @@ def train(todo: Sequence[Clip], task_of: Any, slots: Any) -> None:
     from rich.console import Console
 
     from jobs.training import schedule
+    from jobs.training.board import Board
     from jobs.training.progress import ProgressDisplay
 
-    display = ProgressDisplay(Console(file=open(os.devnull, "w")), len(todo), 0)  # noqa: SIM115
+    display = ProgressDisplay(Console(file=open(os.devnull, "w")), Board(len(todo), 0))  # noqa: SIM115
     started, last = (time.perf_counter(), time.process_time()), (0.0, 0.0)
     every, since, with_run = max(1, len(todo) // 10), 0, []
 

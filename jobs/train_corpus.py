@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from infra.ray_cluster import check_cluster
 from jobs import command_line
-from jobs.command_line import BAD_ARGUMENTS, DONE, SOME_FAILED
+from jobs.command_line import DONE, SOME_FAILED
 from jobs.training.request import TrainRequest
 from model.presets import ABLATIONS
 
@@ -76,10 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from jobs.training import corpus_job, plan  # import torch, Ray and MLflow, which --help must not wait for
 
         if args.dry_run:
-            any_clip, lines = plan.preview(request)
-            for line in lines:
-                console.print(line, soft_wrap=True)
-            return DONE if any_clip else BAD_ARGUMENTS
+            return SOME_FAILED if plan.preview(request, console) else DONE
         return SOME_FAILED if corpus_job.run(request, console) else DONE
 
     stopped = "stopped; the same command goes on from the last checkpoints"

@@ -71,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from jobs.tuning import sweep  # imports torch, Ray and MLflow, which --help must not wait for
 
         if args.dry_run:
-            sweep.preview(request, console)
-            return DONE
+            return SOME_FAILED if sweep.preview(request, console) else DONE
         return SOME_FAILED if sweep.run(request, console) else DONE
 
     stopped = "stopped; the same command goes on from the last checkpoints, with --restore once a trial has begun"

@@ -25,7 +25,7 @@ from jobs.experiment.experiment import Experiment
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Seconds between two looks at the files, at those of an object store, and between two lines where there is no terminal.
+# Seconds between two looks at the files, at those of an object store, and between two prints without a terminal.
 LOOK_S, REMOTE_LOOK_S, LINE_S = 2.0, 15.0, 60.0
 
 
@@ -40,7 +40,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def watch(experiment: Experiment, console: Console, *, once: bool) -> None:
-    """Draw the board until the job has ended; on a terminal in place, elsewhere a line a minute."""
+    """Draw the board until the job has ended; on a terminal in place, elsewhere a few lines a minute."""
     from rich.live import Live
 
     from jobs.training.watching import Watch  # imports torch, which --help must not wait for
@@ -48,19 +48,19 @@ def watch(experiment: Experiment, console: Console, *, once: bool) -> None:
     watched = Watch(experiment)
     board = watched.look()
     if once or not watched.is_running:
-        console.print(board.draw(console.width) if console.is_terminal else board.line())
+        console.print(board.draw(console.width) if console.is_terminal else board.text())
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:
         printed = -LINE_S
         while watched.is_running:
             board = watched.look()
             if console.is_terminal:
-                live.update(board.draw(console.width), refresh=True)
+                live.update(board.draw(*console.size), refresh=True)
             elif time.monotonic() - printed >= LINE_S:
                 printed = time.monotonic()
-                console.print(board.line(), soft_wrap=True)
+                console.print(board.text(), soft_wrap=True)
             time.sleep(LOOK_S if experiment.store.is_local else REMOTE_LOOK_S)
-    console.print(watched.look().line(), soft_wrap=True)
+    console.print(watched.look().text(), soft_wrap=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import logging
+import os
 import socket
 import sys
 import tempfile
@@ -33,7 +34,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from infra.errors import one_line, printable
 from infra.tracking.descriptions import FIRST_SCORES, KIND, NOTE, TRAINING, VIEW, VIEW_KEY, of_corpus, table_of_clips
 from infra.tracking.moved import follow_storage
-from infra.tracking.uri import artifact_location, check_connection, check_length, is_database, sqlite_file
+from infra.tracking.uri import artifact_location, check_connection, check_length, default_uri, is_database, sqlite_file
 
 SEARCHED = 1000  # runs in one page of a search
 COMPARED = 25  # runs in one comparison
@@ -138,6 +139,7 @@ def open_parent(
     try:
         check_connection(uri)
         with sqlite_lock(uri):
+            _create_database(sqlite_file(uri))
             client = client_of(uri)
             found = client.get_experiment_by_name(experiment)
             follow_storage(uri, storage, experiment)
@@ -169,6 +171,17 @@ def open_parent(
     except ERRORS as error:
         raise tracking_error(uri, error) from error
     return ParentRun(uri, experiment_id, run_id, context)
+
+
+def _create_database(file: Path | None) -> None:
+    """Create a sqlite file that is not there, whole: MLflow refuses one whose schema was made in part, by a process
+    that was stopped meanwhile."""
+    if file is None or file.exists():
+        return
+    with tempfile.TemporaryDirectory(prefix=".mlflow", dir=file.parent) as folder:
+        uri = default_uri(Path(folder))
+        client_of(uri).search_experiments(max_results=1)
+        os.replace(Path(folder) / "mlflow.db", file)
 
 
 def source_tags() -> dict[str, str]:

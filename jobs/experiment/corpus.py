@@ -72,6 +72,11 @@ class Corpus:
     dropped: Mapping[str, int]
     notes: tuple[str, ...] = ()
 
+    def check(self, given: str) -> None:
+        """Raises UsageError if there is no clip. given: as --corpus names it."""
+        if not self.clips:
+            raise UsageError(f"{printable(given)}: no clip that can be trained")
+
 
 def clip_spec(*configs: TrainConfig) -> ClipSpec:
     """How the clips of models are cut: videos and images, each as the configs of its kind say.

@@ -24,7 +24,10 @@ WRITE_S = 30.0  # seconds between two writes to an object store, which has no ap
 
 @contextlib.contextmanager
 def driver_log(experiment: Experiment, console: Console) -> Iterator[None]:
-    """Keep what the body prints, and what was printed before it; begins with the command line."""
+    """Keep what the body prints, and what was printed before it; begins with the command line.
+
+    After an error it goes on: the command's last line, which says why it ends, is printed behind the body.
+    """
     if not isinstance(console, CopyingConsole):
         yield
         return
@@ -34,11 +37,12 @@ def driver_log(experiment: Experiment, console: Console) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        log.add(f"ends by {type(error).__name__}")
+        log.write_at_once()
+        if not isinstance(error, KeyboardInterrupt):
+            log.add(f"ends by {type(error).__name__}")
         raise
-    finally:
-        console.copy_to(None)
-        log.write()
+    console.copy_to(None)
+    log.write()
 
 
 class _DriverLog:
@@ -48,6 +52,7 @@ class _DriverLog:
         self._store = experiment.store
         self._waiting: list[str] = []
         self._content: bytes | None = None  # of an object store, once it was read
+        self._write_s = 0.0 if self._store.is_local else WRITE_S
         self._written = time.monotonic()
         self._lock = threading.RLock()  # a status line is printed by a thread of its own
 
@@ -55,8 +60,13 @@ class _DriverLog:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         with self._lock:
             self._waiting += [f"{now}  {line.rstrip()}" for line in text.splitlines() if line.strip()]
-            if self._store.is_local or time.monotonic() - self._written > WRITE_S:
+            if time.monotonic() - self._written >= self._write_s:
                 self.write()
+
+    def write_at_once(self) -> None:
+        """Write what is added from now on, and what waits."""
+        self._write_s = 0.0
+        self.write()
 
     def write(self) -> None:
         with self._lock:

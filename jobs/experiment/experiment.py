@@ -36,6 +36,7 @@ from model.config import TrainConfig
 SETTINGS, SUBMISSION, SWEEP = "experiment.json", "submission.json", "sweep.json"
 SHARDS, FETCHED = ".shards", ".fetched"
 EVALUATION = "evaluation"
+KINDS = {3: "videos", 2: "images"}  # of clips, by the dims of their models
 Values = Mapping[str, str]  # of a trial: setting → value
 Trials = Mapping[str, tuple[str, Values]]  # name of a trial → its clip and values
 
@@ -134,12 +135,24 @@ class Experiment:
         found = self.settings()
         if found is None:
             return
-        changed = found.changes(settings)
-        if kept and changed:
+        changes = found.changes(settings)
+        kinds = self._kinds(kept) if changes else set()
+        told = [f"{KINDS[dims]}: {', '.join(changed)}" for dims, changed in changes.items() if dims in kinds]
+        if told:
             mend = (
                 f"use --experiment NAME, or delete {min(kept)} …" if discarded else "use --experiment NAME or --fresh"
             )
-            raise UsageError(f"{self.uri}: holds models with other settings ({'; '.join(changed)}); {mend}")
+            raise UsageError(f"{self.uri}: holds models with other settings ({'; '.join(told)}); {mend}")
+
+    def _kinds(self, clip_ids: Iterable[str]) -> set[int]:
+        """The dims of the models that clips have; all there are, for a clip whose config.json is damaged."""
+        found = set()
+        for content in self.store.read([f"{clip_id}/{clip_folder.CONFIG}" for clip_id in clip_ids]).values():
+            try:
+                found.add(json.loads(content)["config"]["dims"])
+            except (ValueError, KeyError, TypeError):
+                return set(KINDS)
+        return found
 
     def submission(self) -> Submission:
         """Raises UsageError for a folder that is no experiment of train_corpus.py."""

@@ -44,16 +44,14 @@ class ModelSettings:
         """Between the chunks of a video; None: it is one clip."""
         return next((config.stride for config in self.kinds if config.stride), None)
 
-    def changes(self, later: ModelSettings) -> list[str]:
-        """Which definitions of the kinds that both have are others in `later`."""
-        found = []
+    def changes(self, later: ModelSettings) -> dict[int, list[str]]:
+        """Which definitions are others in `later`, by the dims of the kinds that both have and that differ."""
+        found: dict[int, list[str]] = {}
         for now in later.kinds:
             for before in (config.definition() for config in self.kinds if config.dims == now.dims):
-                found += [
-                    f"{name} was {before.get(name)}, is now {value}"
-                    for name, value in now.definition().items()
-                    if before.get(name) != value
-                ]
+                for name, value in now.definition().items():
+                    if before.get(name) != value:
+                        found.setdefault(now.dims, []).append(f"{name} was {before.get(name)}, is now {value}")
         return found
 
     def to_dict(self) -> dict[str, Any]:

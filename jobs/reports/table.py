@@ -25,8 +25,8 @@ Row = Sequence[str]
 class TextTable:
     """A table for a terminal of any width.
 
-    Where it is too wide, heads are folded at their underscores and spaces; then columns are left out, in the order of
-    `dropped_first`, and a line below names them; then cells of the first column are folded.
+    Where it is too wide, heads are folded at their underscores, dashes and spaces; then columns are left out, in the
+    order of `dropped_first`, and a line below names them; then cells of the first column are folded, likewise.
 
     Args:
         numbers: the heads of the columns that stand to the right.
@@ -55,7 +55,7 @@ class TextTable:
         heads = {head: head for head in self._heads}
         left_out: list[str] = []
         if self._width(heads) > width:
-            heads = {head: _folded(head) for head in self._heads}
+            heads = {head: _folded(head, HEAD_COLUMNS) for head in self._heads}
             for head in self._dropped_first:
                 if self._width(heads) <= width:
                     break
@@ -70,13 +70,15 @@ class TextTable:
             pad_edge=False,
         )
         for number, (head, shown) in enumerate(heads.items()):
-            # Names are folded between letters where there is no room; figures never are.
+            # Parts of names are folded between letters where there is no room; figures never are.
             table.add_column(
                 shown, justify="right" if head in self._right else "left", overflow="fold", no_wrap=number > 0
             )
         places = [self._heads.index(head) for head in heads]
+        room = width - sum(GAP + column for column in self._widths(heads)[1:])
         for row in self._rows:
-            first, *others = (Text(row[place]) for place in places)
+            others = [Text(row[place]) for place in places[1:]]
+            first = Text(_folded(row[0], room))
             if link := links.get(row[0]):
                 first.stylize(Style(link=link))
             table.add_row(first, *others)
@@ -91,12 +93,16 @@ class TextTable:
         return "\n".join([*lines, *left_out_line(left_out)]) + "\n"
 
     def _width(self, heads: Mapping[str, str]) -> int:
-        """Columns that the table takes with these heads."""
+        """Columns of the terminal that the table takes with these heads, if a long first one is folded."""
+        first, *others = self._widths(heads)
+        return min(first, NAME_COLUMNS) + sum(GAP + column for column in others)
+
+    def _widths(self, heads: Mapping[str, str]) -> list[int]:
+        """How wide each column is with these heads."""
         columns = [self._heads.index(head) for head in heads]
         longest = [max([cell_len(line) for line in shown.splitlines()], default=0) for shown in heads.values()]
         cells = [max([cell_len(row[place]) for row in self._rows], default=0) for place in columns]
-        cells[0] = min(cells[0], NAME_COLUMNS)
-        return sum(map(max, longest, cells)) + GAP * (len(columns) - 1)
+        return list(map(max, longest, cells))
 
 
 def left_out_line(heads: Sequence[str]) -> list[str]:
@@ -104,11 +110,11 @@ def left_out_line(heads: Sequence[str]) -> list[str]:
     return [f"columns that do not fit: {', '.join(heads)}"] if heads else []
 
 
-def _folded(head: str) -> str:
-    """A head in lines that are as short as its words."""
+def _folded(text: str, columns: int) -> str:
+    """A head or a name in lines of so many columns, or as wide as the longest of its parts before a _, - or space."""
     lines = [""]
-    for word in re.findall(r"[^_ ]+[_ ]?|[_ ]", head):
-        if lines[-1] and len(lines[-1] + word.rstrip()) > HEAD_COLUMNS:
+    for word in re.findall(r"[^-_ ]+[-_ ]?|[-_ ]", text):
+        if lines[-1] and cell_len(lines[-1] + word.rstrip()) > columns:
             lines.append("")
         lines[-1] += word
     return "\n".join(line.rstrip(" ") for line in lines)

@@ -192,8 +192,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_file("--mask", "white where it changes; elsewhere what was given stays, in .png and .mkv to the bit")
     add_file("--reference", "what stays where the mask is black (default: what enters)")
     grow = "by which the mask is dilated (default: 20 of 250 px, of --over 7, of --fill 1 px)"
-    add("--grow", type=float, metavar="PX", help=grow)
-    add("--feather", type=float, metavar="PX", help="softness of its edge (default: 5 of 250 px)")
+    add("--grow", type=command_line.number, metavar="PX", help=grow)
+    add("--feather", type=command_line.number, metavar="PX", help="softness of its edge (default: 5 of 250 px)")
     colours = f"bring what enters to so many main colours of the clip; of a painting ({COLOURS} if no number is given)"
     add("--quantise", nargs="?", type=int, const=COLOURS, metavar="COLOURS", help=colours)
     add("--finish", choices=get_args(Finish), help="what the scales above are (default: as the model's samples)")
@@ -203,7 +203,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--extend-before", type=command_line.length, metavar="FRAMES", help="and before them")
     add("--loop", action="store_true", help="the clip, or --inject, as a loop whose end leads to its start")
     add("--retarget", choices=get_args(Retarget), help="the clip at --size; which of the two keeps its proportions")
-    add("--enlarge", type=float, metavar="FACTOR", help="the clip, or --inject, so many times as large: above 1 to 8")
+    add(
+        "--enlarge",
+        type=command_line.number,
+        metavar="FACTOR",
+        help="the clip, or --inject, so many times as large: above 1 to 8",
+    )
     row = "from the clip, 0, to a free sample, 1 (without numbers: %(const)s)"
     add("--strength", nargs="?", const="0,0.25,0.5,0.75,1", metavar="S,…", help=row)
     add("--seed-to", type=int, metavar="SEED", help="from the sample of --seed to that of this seed, in --steps")

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psutil
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -18,8 +19,8 @@ from jobs.reports.duration import duration
 from model.config import TrainConfig
 from model.pyramid import ScaleSize
 
-LOSS_COLUMNS, MEMORY_COLUMNS = 90, 104  # of a terminal, from which on a clip's line has its loss, and its memory too
-NAMED = 3  # clips in a line of a log
+LOSS_COLUMNS, MEMORY_COLUMNS = 80, 90  # of a terminal, from which on a clip's line has its loss, and its memory too
+NAMED = 5  # clips that a log tells of at a time
 GIB = 2**30
 
 
@@ -51,8 +52,16 @@ class ClipProgress:
 
     @property
     def words(self) -> str:
-        """scale 3/5 62 %"""
-        return "samples" if self.trained else f"scale {self.scale}/{self.scales - 1} {100 * self.part:.0f} %"
+        """scale 3/5 62 %, 0.25 s/it, loss 0.0123, about 1:02:03 left"""
+        if self.trained:
+            return "samples"
+        at = f"scale {self.scale}/{self.scales - 1} {100 * self.part:.0f} %"
+        return f"{at}, {self.speed}, loss {self.loss:.4f}, about {duration(self.left_s)} left"
+
+    @property
+    def speed(self) -> str:
+        """0.25 s/it"""
+        return f"{self.sec_per_iter:.3g} s/it"
 
 
 class Work:
@@ -87,6 +96,7 @@ class Board:
     """A corpus in training.
 
     Attributes:
+        total: clips, and files that cannot be used, which are `failed`.
         clips: those in flight; None: nothing is known of it yet.
         elapsed_s: for how long each of those has been in flight, where it is known.
         clip_s: what a whole clip takes with its samples, seconds; None: nothing is known yet.
@@ -124,30 +134,45 @@ class Board:
         return max([*left, (sum(left) + waiting * mean) / len(left)])
 
     @property
-    def headline(self) -> str:
-        """3/25 done, 1 failed, 4 in training, about 1:02:03 left; GPU 4/4, memory 5.1 of 23 GiB"""
+    def summary(self) -> str:
+        """3/25 done, 1 failed, 4 in training, about 1:02:03 left"""
         words = [f"{self.done}/{self.total} done"]
         words += [f"{self.failed} failed"] if self.failed else []
         words += [f"{len(self.clips)} in training"] if self.clips else []
         left = self.left_s
         words += [f"about {duration(left)} left"] if left is not None and self.clips else []
-        return ", ".join(words) + (f"; {self.machine}" if self.machine else "")
+        return ", ".join(words)
 
-    def line(self) -> str:
-        """The summary and the first clips, one line, for a log."""
-        some = [f"{clip_id} {clip.words}" for clip_id, clip in self.clips.items() if clip][:NAMED]
-        return self.headline + (f"; {', '.join(some)}" if some else "")
+    @property
+    def headline(self) -> str:
+        """The summary and the machine: 3/25 done, 4 in training; GPU 4/4, memory 5.1 of 23 GiB"""
+        return "; ".join(filter(None, [self.summary, self.machine]))
 
-    def draw(self, width: int) -> RenderableType:
-        """The headline and a line a clip, for a terminal of that width."""
+    def text(self) -> str:
+        """For a log: the headline, and a line for each of the NAMED clips that will take longest."""
+        known = {clip_id: clip for clip_id, clip in self.clips.items() if clip}
+        slowest = sorted(known, key=lambda clip_id: -known[clip_id].left_s)[:NAMED]
+        lines = [self.headline, *(f"  {clip_id}  {known[clip_id].words}" for clip_id in slowest)]
+        return "\n".join([*lines, *_and_more(len(known) - len(slowest))])
+
+    def draw(self, width: int, height: int | None = None) -> RenderableType:
+        """The headline and a line a clip, for a terminal of that width.
+
+        Args: height: lines that all of it may take, of which the last says how many clips there are beside; None: any.
+        """
+        head = [self.headline] if cell_len(self.headline) <= width else [self.summary, self.machine]
+        room = len(self.clips) if height is None else height - len(head)
+        if room < len(self.clips):
+            room = max(0, room - 1)
+        shown = dict(list(self.clips.items())[:room])
         table = Table.grid(padding=(0, 1), expand=True)
-        table.add_column(ratio=3, no_wrap=True, overflow="ellipsis", min_width=12)
+        table.add_column(ratio=4, no_wrap=True, overflow="ellipsis", min_width=12)
         table.add_column(no_wrap=True)
-        table.add_column(ratio=2, min_width=5)
+        table.add_column(ratio=1, min_width=5)
         columns = 5 + (width >= LOSS_COLUMNS) + (width >= MEMORY_COLUMNS)
         for _ in range(columns - 3):
             table.add_column(justify="right", no_wrap=True)
-        for clip_id, clip in self.clips.items():
+        for clip_id, clip in shown.items():
             if clip is None:
                 table.add_row(clip_id, "starting")
                 continue
@@ -157,11 +182,17 @@ class Board:
             else:
                 at = f"scale {clip.scale}/{clip.scales - 1} {clip.iteration}/{clip.iterations}"
                 cells += [at, ProgressBar(1, clip.part)]
-                cells += [f"{clip.sec_per_iter:.3g} s/it", duration(clip.left_s)]
+                cells += [clip.speed, duration(clip.left_s)]
                 extra = [f"loss {clip.loss:.4f}", f"{clip.peak_gib:.1f} GiB"]
                 cells += extra[: columns - 5]
             table.add_row(*cells)
-        return Group(Text(self.headline, no_wrap=True, overflow="ellipsis"), table)
+        lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in head]
+        return Group(*lines, table, *map(Text, _and_more(len(self.clips) - len(shown))))
+
+
+def _and_more(clips: int) -> list[str]:
+    """The line, if any, on clips that have none."""
+    return [f"  and {clips} more"] if clips else []
 
 
 def memory_in_use() -> str:

@@ -23,6 +23,7 @@ from jobs.experiment.result import Result
 from jobs.experiment.summary import summarise
 from jobs.invocation import own_words, start_of
 from jobs.training import schedule
+from jobs.training.board import Board
 from jobs.training.decoding import DecodeTasks
 from jobs.training.progress import ProgressDisplay, reading
 from jobs.training.request import TrainRequest
@@ -82,7 +83,7 @@ def _train(request: TrainRequest, console: Console, lease: Lease, session: conte
     with runs.killed_if_stopped(parent):
         found = experiment.results(clip_id for clip_id in clip_ids if clip_id in kept)
         todo = [clip for clip in corpus.clips if not is_done(found.get(clip.clip_id), request.num_samples)]
-        unwritten = _train_missing(request, console, todo, len(clip_ids), task_of, session) if todo else {}
+        unwritten = _train_missing(request, console, todo, submission, task_of, session) if todo else {}
 
         # -- 4. totals, what MLflow did not take during an outage, and where to look
         return _print_results(console, experiment, parent, submission, unwritten)
@@ -107,7 +108,7 @@ def find_clips(
     if not corpus.clips:
         for _, reason in corpus.failures:
             console.print(reason, soft_wrap=True)
-        raise UsageError(f"{printable(given)}: no clip that can be trained")
+    corpus.check(given)
     return corpus
 
 
@@ -146,14 +147,11 @@ def _train_missing(
     request: TrainRequest,
     console: Console,
     todo: Sequence[Clip],
-    clips: int,
+    submission: Submission,
     task_of: Callable[[Clip], ClipTask],
     session: contextlib.ExitStack,
 ) -> dict[str, Result]:
-    """Train the clips that are not done, so many at a time. Returns the results that the store did not take.
-
-    Args: clips: how many there are with those that are done.
-    """
+    """Train the clips that are not done, so many at a time. Returns the results that the store did not take."""
     experiment, workers = request.experiment, request.workers
     unwritten = {}
     with console.status("starting Ray"):
@@ -163,7 +161,8 @@ def _train_missing(
             raise UsageError(f"--workers-per-video {workers}: the cluster has room for {slots.count}; take fewer")
     # Longest first, so that none is left to run alone at the end.
     todo = sorted(todo, key=lambda clip: -clip.num_chunks)
-    with ProgressDisplay(console, clips, clips - len(todo)) as display:
+    clips, unusable = len(submission.clip_ids), len(submission.failures)
+    with ProgressDisplay(console, Board(clips + unusable, clips - len(todo), unusable)) as display:
         for result in schedule.run(todo, task_of, slots, display):
             if result.status != "done" and _stored(experiment, result.clip_id) != result:
                 unwritten[result.clip_id] = result

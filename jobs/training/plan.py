@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from infra.errors import counted, printable
 from jobs.experiment.corpus import Clip, Corpus, preview_corpus
 from jobs.experiment.machine import check_share
@@ -22,8 +24,8 @@ MEASURED = 2  # sizes of clips whose minutes are measured here; others count by 
 SAMPLE_PIXEL_BYTES = 0.5  # of a video as mp4 and gif, a pixel
 
 
-def preview(request: TrainRequest) -> tuple[bool, Iterator[str]]:
-    """Whether there is any clip, and the plan, a line after the other. Makes the checks that the job itself makes.
+def preview(request: TrainRequest, console: Console) -> bool:
+    """Make the checks that the job itself makes, and print the plan. Returns whether some files cannot be used.
 
     Raises UsageError, ConfigError, StorageError for what the job would refuse.
     """
@@ -31,19 +33,22 @@ def preview(request: TrainRequest) -> tuple[bool, Iterator[str]]:
     check_share(request.share)
     with tempfile.TemporaryDirectory() as nowhere:
         corpus = preview_corpus(request.corpus, Path(nowhere), *request.settings.kinds)
-    return bool(corpus.clips), _plan(request, corpus)
+    for line in _plan(request, corpus):
+        console.print(line, soft_wrap=True)
+    return bool(corpus.failures)
 
 
 def _plan(request: TrainRequest, corpus: Corpus) -> Iterator[str]:
     settings, experiment, share = request.settings, request.experiment, request.share
     yield from unused(corpus)
+    for _, reason in corpus.failures:
+        yield f"not usable: {reason}"
+    corpus.check(request.corpus)
     yield f"{counted(len(corpus.clips), 'clip')}, preset {request.preset}, into {printable(experiment.uri)}"
     results = {} if request.fresh else experiment.results([clip.clip_id for clip in corpus.clips])
     waiting = [clip for clip in corpus.clips if not is_done(results.get(clip.clip_id), request.num_samples)]
     for clip in corpus.clips:
         yield from _clip_lines(clip, settings.of(clip.dims), "to train" if clip in waiting else "done")
-    for _, reason in corpus.failures:
-        yield f"not usable: {reason}"
     for config in (settings.of(dims) for dims in sorted({clip.dims for clip in corpus.clips}, reverse=True)):
         yield from _config_lines(config)
     total = sum(sum(settings.of(clip.dims).iterations) for clip in waiting)

@@ -19,7 +19,7 @@ from jobs.training.board import Board, ClipProgress, Work, memory_in_use
 from model.config import TrainConfig
 from model.pyramid import ladder
 
-LINE_S = 60.0  # seconds between two lines where there is no terminal to draw on
+LINE_S = 60.0  # seconds between two prints where there is no terminal to draw on
 
 
 @ray.remote(num_cpus=0, max_restarts=-1)
@@ -56,11 +56,13 @@ def reporter(clip_id: str, config: TrainConfig, size: tuple[int, int], actor: An
 
 
 class ProgressDisplay:
-    """A line for each clip in flight and one for the corpus on a terminal; elsewhere one line a minute."""
+    """A line for each clip in flight and one for the corpus on a terminal; elsewhere a few lines a minute.
 
-    def __init__(self, console: Console, clips: int, already_done: int) -> None:
-        self._console = console
-        self._board = Board(clips, already_done)
+    Args: board: when the display begins, without a clip in flight.
+    """
+
+    def __init__(self, console: Console, board: Board) -> None:
+        self._console, self._board = console, board
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._printed = time.monotonic()
         self._started: dict[str, float] = {}
@@ -86,10 +88,10 @@ class ProgressDisplay:
         elapsed = {clip_id: now - self._started[clip_id] for clip_id in clips}
         self._board = replace(self._board, clips=clips, elapsed_s=elapsed, clip_s=mean, machine=_load())
         if self._live:
-            self._live.update(self._board.draw(self._console.width), refresh=True)
+            self._live.update(self._board.draw(*self._console.size), refresh=True)
         elif now - self._printed >= LINE_S:
             self._printed = now
-            self._console.print(self._board.line(), soft_wrap=True)
+            self._console.print(self._board.text(), soft_wrap=True)
 
     def finished(self, clip_id: str, reason: str) -> None:
         """Count a clip as finished, and print its outcome. reason: why it failed, or ""."""

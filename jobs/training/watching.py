@@ -40,16 +40,15 @@ class Watch:
         clips = {clip_id: self._progress(clip_id, points.get(clip_id, b"")) for clip_id in logs.values()}
         seconds = 60 * sum(self._done.values()) / len(self._done) if self._done else None
         done, failed = len(self._done) + ended.count("stopped"), ended.count("failed") + failures
-        machine = "" if done == len(clip_ids) + failures else self._driver()
-        return Board(len(clip_ids) + failures, done, failed, clips, clip_s=seconds, machine=machine)
+        total = len(clip_ids) + failures
+        left = "ended" if done + failed == total else "no driver; the same command goes on"
+        machine = ", ".join(drivers(store)) or left
+        return Board(total, done, failed, clips, clip_s=seconds, machine=machine)
 
     @property
     def is_running(self) -> bool:
         """Whether a driver gave a sign of life lately."""
         return bool(drivers(self._experiment.store))
-
-    def _driver(self) -> str:
-        return ", ".join(drivers(self._experiment.store)) or "no driver; the same command goes on"
 
     def _clip_ids(self) -> tuple[Sequence[str], int]:
         """Clips of the last submission, or trials that have begun; and how many files are no clips."""

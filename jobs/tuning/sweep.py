@@ -70,8 +70,11 @@ def run(request: SweepRequest, console: Console) -> bool:
             return _print_results(console, sweep, corpus, ended)
 
 
-def preview(request: SweepRequest, console: Console) -> None:
-    """Make the checks of `run`, and print clips, trials and iterations; change nothing. Raises what `run` raises."""
+def preview(request: SweepRequest, console: Console) -> bool:
+    """Make the checks of `run`, and print clips, trials and iterations; change nothing.
+
+    Returns whether some files cannot be used. Raises what `run` raises.
+    """
     experiment = request.experiment
     _check_restore(experiment, request.restore)
     check_machine(experiment, request.tracking_uri)
@@ -83,8 +86,7 @@ def preview(request: SweepRequest, console: Console) -> None:
         corpus = preview_corpus(request.corpus, Path(nowhere), *configs)
     for _, reason in corpus.failures:
         console.print(f"not usable: {reason}", soft_wrap=True)
-    if not corpus.clips:
-        raise UsageError(f"{printable(request.corpus)}: no clip that can be trained")
+    corpus.check(request.corpus)
     clip_ids = [clip.clip_id for clip in corpus.clips]
     listed = _trials(tried, clip_ids)
     _check_definition(experiment, _definition(request, clip_ids))
@@ -110,6 +112,7 @@ def preview(request: SweepRequest, console: Console) -> None:
     cores = request.share.cores(os.cpu_count() or 1, len(models))
     for line in plan.cost_lines(models, request.num_samples, cores):
         console.print(line, soft_wrap=True)
+    return bool(corpus.failures)
 
 
 # -- what there is to do

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +22,7 @@ PAPER: dict[str, dict[str, tuple[float, float]]] = {
 }
 PAPER_USERS, PAPER_CLIPS = 50, 25  # §4.2; 25 of each kind
 LEAST_REALISM, MOST_DIVERSITY = 4, 2  # of an attention check that is passed
+LINE_COLUMNS = 80  # of an item that is folded
 QUESTIONS = ("realism", "diversity")
 
 
@@ -55,13 +57,13 @@ class KindReport:
 
     Attributes:
         alpha: by question, Krippendorff's; None where it is not defined.
-        not_the_papers: why the scores do not compare with the paper's, in words; "" where they do.
+        not_the_papers: why the scores do not compare with the paper's, in words, a reason each; none where they do.
     """
 
     kind: str
     scores: Sequence[Score]
     alpha: Mapping[str, float | None]
-    not_the_papers: str
+    not_the_papers: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -126,20 +128,25 @@ def _of_method(ratings: Ratings, method: str) -> Ratings:
     return {key: rating for key, rating in ratings.items() if key[1][1] == method}
 
 
-def _not_the_papers(study: Study, people: int, kind: str) -> str:
-    """What of the study is not the paper's; parts joined by "; "."""
+def _not_the_papers(study: Study, people: int, kind: str) -> list[str]:
+    """What of the study is not the paper's; of settings, those that the same methods have are one reason."""
     clips = sum(clip.kind == kind for clip in study.clips.values())
     told = []
     if people < PAPER_USERS:
         told.append(f"{counted(people, 'participant')} (paper: {PAPER_USERS})")
     if clips < PAPER_CLIPS:
         told.append(f"{clips} {kind[:-1] if clips == 1 else kind} (paper: {PAPER_CLIPS})")
+    methods_of: dict[str, list[str]] = {}  # by setting
     for method, of in study.methods.items():
         if of.method not in PAPER[kind]:
             told.append(f"{method} is none of its methods ({', '.join(PAPER[kind])})")
         elif of.differs[kind]:
-            told.append(f"{method} with {of.differs[kind]}")
-    return "; ".join(told)
+            for setting in of.differs[kind].split("; "):
+                methods_of.setdefault(setting, []).append(method)
+    settings_of: dict[str, list[str]] = {}  # by the methods that have them
+    for setting, methods in methods_of.items():
+        settings_of.setdefault(", ".join(methods), []).append(setting)
+    return [*told, *(f"{methods} with {'; '.join(settings)}" for methods, settings in settings_of.items())]
 
 
 # -- as text
@@ -157,7 +164,8 @@ def markdown(report: Report) -> str:
         )
         lines += ["", f"- Krippendorff's alpha, ordinal, over clips and methods: {alphas}."]
         if of.not_the_papers:
-            lines.append(f"- No figure of the paper stands beside these: {of.not_the_papers}.")
+            lines.append("- No figure of the paper stands beside these:")
+            lines += [_folded(f"  - {reason}") for reason in of.not_the_papers]
         else:
             lines.append(f"- In the paper (Table 3): of {PAPER_USERS} users and {PAPER_CLIPS} {of.kind} of its own.")
         lines.append("")
@@ -171,6 +179,11 @@ def markdown(report: Report) -> str:
         f"{LEAST_REALISM} or more and a diversity of {MOST_DIVERSITY} or less."
     )
     return "\n".join(lines) + "\n"
+
+
+def _folded(item: str) -> str:
+    """An item of a list within a list, in lines of at most LINE_COLUMNS."""
+    return textwrap.fill(item, LINE_COLUMNS, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def _who(people: People) -> str:
@@ -218,7 +231,7 @@ def record(report: Report) -> dict[str, Any]:
                 },
                 "alpha_ordinal": dict(of.alpha),
                 "paper": None if of.not_the_papers else PAPER[of.kind],
-                "not_the_papers": of.not_the_papers,
+                "not_the_papers": "; ".join(of.not_the_papers),
             }
             for of in report.kinds
         },

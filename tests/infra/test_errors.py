@@ -14,6 +14,10 @@ from infra.errors import counted
         (1, "clip", "1 clip"),
         (2, "new row", "2 new rows"),
         (20000, "frame", "20,000 frames"),
+        (1, "process", "1 process"),
+        (2, "process", "2 processes"),
+        (0, "box", "0 boxes"),
+        (3, "patch", "3 patches"),
     ],
 )
 def test_a_number_of_things(number: int, noun: str, written: str) -> None:

@@ -15,6 +15,7 @@ from infra.errors import UsageError, without_secrets
 from infra.tracking import runs
 from infra.tracking.uri import artifact_location, check_length, default_uri, sqlite_file, tracking_uri
 
+WITHOUT_COPIES = runs.open_parent  # before these tests have it copy one schema
 HARD_NAMES = [
     "plain",
     "a b",
@@ -177,6 +178,26 @@ def test_a_path_that_a_database_would_cut_is_refused(tmp_path: Path) -> None:
     check_length(default_uri(tmp_path), location)
     with pytest.raises(UsageError, match=r"artifact paths of 267 characters, .* takes 200; give a shorter --storage"):
         check_length("postgresql+psycopg://h/db", location)
+
+
+@pytest.mark.slow
+def test_a_stop_while_mlflow_makes_its_schema_leaves_none(tmp_path: Path) -> None:
+    """MLflow refuses a part of one, and the same command has to go on."""
+    uri = default_uri(tmp_path)
+
+    def stop(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if "index_metrics_run_uuid_key_step" in statement:  # in the middle
+            raise KeyboardInterrupt
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "after_cursor_execute", stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            WITHOUT_COPIES(uri, "exp", tmp_path, {})
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "after_cursor_execute", stop)
+    parent = WITHOUT_COPIES(uri, "exp", tmp_path, {})
+    runs.close_parent(parent, failed=False, metrics={}, table="the table")
+    assert {path.name for path in tmp_path.iterdir()} == {"mlartifacts", "mlflow.db", "mlflow.db.lock"}
 
 
 def test_an_experiment_deleted_in_mlflow_is_restored_with_the_newest_run_of_a_clip(tmp_path: Path) -> None:

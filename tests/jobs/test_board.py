@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,23 @@ def test_a_table_of_names_alone_is_folded_and_keeps_every_letter() -> None:
     assert text.count("ab") == 60
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "lines"),
+    [
+        ("a-q-b-x-script-alert-1-55139c-000000", 44, ["a-q-b-x-script-alert-1-55139c-000000"]),
+        ("a-q-b-x-script-alert-1-55139c-000000", 43, ["a-q-b-x-script-alert-1-55139c-", "000000"]),
+        ("bikes-1b0f76-000000--vae_levels=2", 25, ["bikes-1b0f76-", "000000--vae_", "levels=2"]),
+        ("überraschung-東京東京-000000", 29, ["überraschung-", "東京東京-000000"]),
+        ("-_-", 30, ["-_-"]),
+        ("", 30, [""]),
+    ],
+)
+def test_a_name_is_folded_between_its_parts(name: str, width: int, lines: list[str]) -> None:
+    table = TextTable("t", ["clip", "status"], [[name, "done"]], numbers=[])
+    rows = table.text(width).splitlines()[3:]
+    assert [row.removesuffix("done").rstrip() for row in rows] == lines
+
+
 def test_in_a_terminal_a_name_leads_to_its_page() -> None:
     table = TextTable("t", ["clip"], [["bikes"], ["coins"]], numbers=[])
     terminal, plain = io.StringIO(), io.StringIO()
@@ -85,23 +103,60 @@ def test_what_is_left_of_a_corpus() -> None:
     assert Board(4, 1, clips=at_samples, clip_s=80.0, elapsed_s={"a": 60.0}).left_s == pytest.approx(20 + 2 * 80)
 
 
-@pytest.mark.parametrize("width", [80, 100, 140])
+@pytest.mark.parametrize("width", [80, 89, 90, 100, 140])
 def test_the_board_is_a_line_a_clip(width: int) -> None:
     names = [f"a-long-name-of-a-clip-{number}-16faa6-000000" for number in range(4)]
     clips = {name: clip(0.5, 3700.0) for name in names[:2]} | {names[2]: clip(1.0, 0.0), names[3]: None}
     text = io.StringIO()
-    board = Board(25, 3, 1, clips=clips, machine="GPU 4/4, memory 5.1 of 23 GiB")
+    board = Board(25, 3, 1, clips=clips, clip_s=8000.0, machine="GPU 25/25, memory 100.5 of 128 GiB")
     Console(file=text, width=width).print(board.draw(width))
     head, *lines = text.getvalue().splitlines()
-    assert head.startswith("3/25 done, 1 failed, 4 in training") and "GPU 4/4" in head
-    assert len(lines) == 4 and max(map(len, [head, *lines])) <= width
+    if not lines[0].startswith("a-long"):  # what does not fit has a line of its own
+        head = "; ".join([head, lines.pop(0)])
+    assert head.startswith("3/25 done, 1 failed, 4 in training, about ")
+    assert head.endswith(" left; GPU 25/25, memory 100.5 of 128 GiB")
+    assert len(lines) == 4 and max(map(len, text.getvalue().splitlines())) <= width
     assert all("1:01:40" in line and "s/it" in line for line in lines[:2])
-    assert ("loss 0.0123" in lines[0]) == (width >= 100) and "samples" in lines[2] and "starting" in lines[3]
+    assert (
+        "loss 0.0123" in lines[0]
+        and ("0.5 GiB" in lines[0]) == (width >= 90)
+        and "samples" in lines[2]
+        and "starting" in lines[3]
+    )
 
 
-def test_a_line_of_a_log_has_counts_and_clips() -> None:
-    line = Board(25, 3, clips={"bikes": clip(0.5, 60.0)}).line()
-    assert "3/25 done" in line and "bikes scale 1/4 50 %" in line and "left" in line and "\n" not in line
+def of_numbers(count: int) -> dict[str, ClipProgress]:
+    """Clips whose names are their numbers; the later ones have more left."""
+    return {f"clip-{number:02d}": clip(0.5, 60.0 * (1 + number)) for number in range(count)}
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "clips", "shown"), [(140, 24, 23, 23), (140, 24, 25, 22), (80, 24, 25, 21), (80, 3, 25, 0)]
+)
+def test_a_board_that_is_higher_than_the_terminal_counts_what_it_leaves_out(
+    width: int, height: int, clips: int, shown: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_load", lambda: "GPU 25/25, memory 100.5 of 128 GiB")
+    text = io.StringIO()
+    console = Console(file=text, width=width, height=height, force_terminal=True)
+    with progress.ProgressDisplay(console, Board(100, 3, 1)) as display:
+        display.update(of_numbers(clips), list(of_numbers(clips)))
+        drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue())
+    assert re.findall(r"clip-\d\d", drawn) == list(of_numbers(shown))
+    assert (f"and {clips - shown} more" in drawn) == (shown < clips)
+    assert "3/100 done, 1 failed" in drawn and "memory 100.5 of 128 GiB" in drawn
+
+
+def test_a_log_has_the_counts_and_the_clips_that_take_longest() -> None:
+    board = Board(25, 3, clips=of_numbers(7) | {"at-samples": clip(1.0, 0.0), "begun": None})
+    head, *lines = board.text().splitlines()
+    assert head.startswith("3/25 done, 9 in training")
+    left = {6: "7:00", 5: "6:00", 4: "5:00", 3: "4:00", 2: "3:00"}
+    assert lines == [
+        *(f"  clip-{n:02d}  scale 1/4 50 %, 0.25 s/it, loss 0.0123, about {time} left" for n, time in left.items()),
+        "  and 3 more",
+    ]
+    assert Board(1, 0, clips={"bikes": clip(1.0, 0.0)}).text().splitlines()[1:] == ["  bikes  samples"]
 
 
 def test_a_cluster_without_a_node_says_where_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +166,7 @@ def test_a_cluster_without_a_node_says_where_to_look(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ray, "available_resources", lambda: {"memory": 1e9})
     output = io.StringIO()
     monkeypatch.setattr(progress, "LINE_S", 0.0)
-    with progress.ProgressDisplay(Console(file=output), 2, 0) as display:
+    with progress.ProgressDisplay(Console(file=output), Board(2, 0)) as display:
         display.update({}, ["one", "two"])
     assert output.getvalue() == "0/2 done; no node yet, `ray status` says what the cluster starts\n"
 

@@ -433,6 +433,7 @@ def test_what_is_wrong_with_a_clip_is_said(
     [
         (["nothing"], "runs/nothing: no experiment of train_corpus.py or tune.py; give the folder of one"),
         (["a/b"], "a/b: no experiment of train_corpus.py or tune.py; give the folder of one"),
+        (["x", "runs/x"], "runs/x: is given twice; give each experiment once"),
         (["no such name"], "letters, digits, '_', '-' and '.' only"),
         (["x", "--out", "page.txt"], "--out page.txt: is no page on this machine; give a FILE.html"),
         (["x", "--out", "s3://bucket/page.html"], "is no page on this machine; give a FILE.html"),

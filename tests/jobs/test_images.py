@@ -99,7 +99,7 @@ def test_the_same_command_again_does_nothing_and_other_settings_are_refused(mixe
     assert mixed.train().returncode == 1  # type: ignore[attr-defined]  # of the two files that are no clips
     assert before == {path: path.stat().st_mtime_ns for path in mixed.base.glob("*/checkpoint.pt")} and len(before) == 3
     other = mixed.train("--set", "kl_weight=3")
-    assert other.returncode == 2 and "kl_weight was 5.0, is now 3.0" in other.stdout  # type: ignore[attr-defined]
+    assert other.returncode == 2 and "(videos: kl_weight was 5.0, is now 3.0; images: kl_weight was" in other.stdout  # type: ignore[attr-defined]
     settings = json.loads((mixed.base / "experiment.json").read_text())
     assert (settings["dims"], settings["other_kind"]["dims"]) == (3, 2)
 

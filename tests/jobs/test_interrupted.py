@@ -162,9 +162,10 @@ def test_sigterm_ends_it_as_ctrl_c_does_and_a_finished_clip_gets_as_many_samples
     process.terminate()
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 143, output
-    assert output.splitlines()[-1] == "stopped; the same command goes on from the last checkpoints"
-    assert "Traceback" not in output and "SIGTERM" not in output
-    assert "ends by KeyboardInterrupt" in (clip.parent / "driver.log").read_text().splitlines()[-1]
+    last = "SIGTERM: stopped; the same command goes on from the last checkpoints"
+    assert output.splitlines()[-1] == last
+    assert "Traceback" not in output and output.count("SIGTERM") == 1
+    assert (clip.parent / "driver.log").read_text().splitlines()[-1].endswith(f"  {last}")
 
     def statuses() -> dict[str, str]:
         client = MlflowClient(f"sqlite:///{tmp_path / 'stopped' / 'mlflow.db'}")
@@ -191,6 +192,35 @@ def test_sigterm_ends_it_as_ctrl_c_does_and_a_finished_clip_gets_as_many_samples
         assert len(list((clip / "samples").glob("sample_*.gif"))) == count
         assert (clip / "samples" / "sample_01.gif").read_bytes() == first
     assert (clip / "checkpoint.pt").read_bytes() == trained
+
+
+WHILE_RAY_STARTS = """
+import os, signal, sys
+import ray._private.worker as worker
+from infra.ray_cluster import ray_session
+from jobs import command_line
+
+connect = worker.connect
+
+def stopped_there(*arguments, **options):
+    connect(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+def command():
+    with ray_session():
+        return 0
+
+worker.connect = stopped_there
+sys.exit(command_line.exit_code(command, command_line.console(), stopped="stopped"))
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_while_ray_starts_is_the_one_line_too() -> None:
+    """There Ray's own handlers are in place: of crashes, and of SIGTERM."""
+    process = subprocess.run([sys.executable, "-c", WHILE_RAY_STARTS], cwd=ROOT, capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (143, "")
+    assert process.stdout.splitlines() == ["SIGTERM: stopped"]
 
 
 def test_a_process_that_lost_its_clip_while_it_scored_a_scale_writes_nothing_more(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from jobs.experiment.experiment import Experiment
 from jobs.experiment.result import OutOfMemoryResult, Result
 from jobs.train_corpus import main
 from jobs.training import schedule
+from jobs.training.board import Board
 from jobs.training.progress import ProgressDisplay
 from jobs.training.task import ClipTask, fit_task
 from model import checkpoint as ckpt
@@ -112,7 +113,7 @@ def test_another_stride_is_another_experiment(trained, corpus, capsys) -> None:
     words += ["--storage", str(base.parent), "--experiment", base.name]
     for more, now in ((["--long", "--stride", "6"], "6"), ([], "None")):
         assert main([*words, *more]) == 2
-        assert f"holds models with other settings (stride was 13, is now {now})" in capsys.readouterr().out
+        assert f"holds models with other settings (videos: stride was 13, is now {now})" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -187,7 +188,7 @@ def test_a_video_of_several_workers_starts_when_all_its_slots_are_free_and_is_no
         return ClipTask(clip.clip_id, clip.source, CONFIG, experiment, parent, 2, todo[clip.clip_id])
 
     with ray_session():
-        display = ProgressDisplay(Console(file=StringIO()), len(todo), 0)
+        display = ProgressDisplay(Console(file=StringIO()), Board(len(todo), 0))
         clips = [replace(clip, clip_id=clip_id) for clip_id in todo]
         results = list(schedule.run(clips, task_of, Slots({"num_cpus": 1}, 2), display, stand_in, stand_in))
     assert sorted(result.clip_id for result in results) == sorted(todo)

@@ -55,6 +55,33 @@ def test_help_says_one_default_of_an_option_and_never_that_there_is_none(
         assert option.count("(default") <= 1 and "default: None" not in option and "default: False" not in option
 
 
+@pytest.mark.parametrize("word", ["nan", "inf", "-inf", "1e999"])
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        ("train_corpus", ["--corpus", "demo", "--gpus-per-clip"]),
+        ("tune", ["--corpus", "demo", "--gpus-per-clip"]),
+        ("evaluate", ["x", "--gpus-per-clip"]),
+        ("compare_corpus", ["--samples", "x", "--train", "x", "--test", "x", "--gpus-per-clip"]),
+        ("make_shards", ["x", "--out", "y", "--fps"]),
+        ("make_shards", ["x", "--out", "y", "--start"]),
+        ("sample", ["x", "--out", "y", "--grow"]),
+        ("sample", ["x", "--out", "y", "--feather"]),
+        ("sample", ["x", "--out", "y", "--enlarge"]),
+        ("benchmark", ["--seconds"]),
+        ("gpu_check", ["--minutes"]),
+    ],
+)
+def test_a_number_that_is_none_is_refused(
+    job: str, words: list[str], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    *before, option = words
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module(f"jobs.{job}").parse([*before, f"{option}={word}"])
+    assert end.value.code == 2
+    assert f"error: argument {option}: {word}" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_ray_job_without_a_storage_says_first_where_its_files_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

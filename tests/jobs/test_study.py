@@ -550,7 +550,12 @@ def test_scores_are_those_computed_by_hand() -> None:
     assert (low, high) == (1.0, 3.0)  # 1/27 of all draws of three are 1, 1, 1: more than 2.5 %
     page = markdown(make_report(of, people))
     assert "3 participants, 6 answers" in page and "1 who failed an attention check" in page
-    assert "No figure of the paper stands beside these: 3 participants (paper: 50); 2 videos (paper: 25)." in page
+    told = [
+        "- No figure of the paper stands beside these:",
+        "  - 3 participants (paper: 50)",
+        "  - 2 videos (paper: 25)",
+    ]
+    assert "\n".join(told) in page
 
 
 def test_agreement_is_krippendorff_s_own_example() -> None:
@@ -620,8 +625,17 @@ def test_the_papers_table_stands_beside_only_where_nothing_differs() -> None:
     assert rival[-2:] == ["3.6", "2.9"] and "No figure of the paper" not in page
     of.methods["singan"].differs["videos"] = "M = 1 VAE level (paper: 3)"  # type: ignore[index]
     page = markdown(make_report(of, people))
-    assert "No figure of the paper stands beside these: singan with M = 1 VAE level (paper: 3)." in page
+    assert "- No figure of the paper stands beside these:\n  - singan with M = 1 VAE level (paper: 3)\n" in page
     assert "3.6" not in page
+    both = [f"setting_{number} {number} (paper: 0)" for number in range(9)]
+    for name, own in (("singan", "lr 1 (paper: 2)"), ("hpvaegan", "lr 3 (paper: 2)")):
+        of.methods[name].differs["videos"] = "; ".join([own, *both])  # type: ignore[index]
+    page = markdown(make_report(of, people))
+    told = page.partition("beside these:\n")[2].partition("\n\n")[0].splitlines()
+    assert max(map(len, told)) <= 80 and all(" ".join(told).count(setting) == 1 for setting in both)
+    assert {"  - singan with lr 1 (paper: 2)", "  - hpvaegan with lr 3 (paper: 2)"} <= {*told}
+    (shared,) = [line for line in told if f" with {both[0]};" in line]
+    assert "hpvaegan" in shared and "singan" in shared
     images = a_study(25, ["hpvaegan", "consingan"], kind="images")
     page = markdown(make_report(images, [rated(n, *[(Question(c, "consingan"), 2, 2) for c in images.clips])
                                          for n in range(50)]))  # fmt: skip

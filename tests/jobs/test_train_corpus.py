@@ -55,7 +55,7 @@ def test_the_table_names_every_clip_with_its_figures_and_fits(trained: Trained) 
 
 
 def test_each_end_is_counted_and_the_last_lines_say_where_to_look(trained: Trained) -> None:
-    assert re.search(r"^good-\S+  done  \([12]/2\)", trained.output, flags=re.MULTILINE)
+    assert re.search(r"^good-\S+  done  \([89]/9\)", trained.output, flags=re.MULTILINE)
     gallery, serve, runs, compare, following = trained.output.splitlines()[-5:]
     assert re.fullmatch(r"gallery: /\S+/storage/mixed/gallery\.html", gallery)
     assert (trained.base / "gallery.html").is_file()
@@ -78,8 +78,10 @@ def test_a_dry_run_refuses_what_the_run_refuses(trained: Trained) -> None:
         plan, run = (run_job("train_corpus.py", *trained.command, *change, *dry) for dry in (("--dry-run",), ()))
         assert plan.returncode == run.returncode == 2
         assert plan.stdout.splitlines()[-1] == run.stdout.splitlines()[-1]
+        if "lr=0.001" in change:  # of the kind that the corpus has
+            assert re.search(r"other settings \(videos: lr was \S+, is now 0.001\); use", plan.stdout)
     plan = run_job("train_corpus.py", *trained.command, "--dry-run")
-    assert plan.returncode == 0 and plan.stdout.count("  done\n") == 2 and "0 clips" in plan.stdout
+    assert plan.returncode == 1 and plan.stdout.count("  done\n") == 2 and "0 clips" in plan.stdout
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -226,10 +228,14 @@ def test_bad_arguments_exit_2_with_a_line_that_says_why(arguments: list[str], to
 def test_nothing_usable_exits_2(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    for corpus in (empty, tmp_path / "missing.mp4"):
-        refused = run_job("train_corpus.py", "--corpus", corpus, *TINY, "--storage", tmp_path / "storage")
-        assert refused.returncode == 2
-        assert corpus.name in refused.stdout and "Traceback" not in refused.stdout
+    text = tmp_path / "text.mp4"
+    text.write_text("no video\n")
+    for corpus in (empty, tmp_path / "missing.mp4", text):
+        command = ("train_corpus.py", "--corpus", corpus, *TINY, "--storage", tmp_path / "storage")
+        for refused in (run_job(*command), run_job(*command, "--dry-run")):
+            *before, last = refused.stdout.splitlines()
+            assert refused.returncode == 2 and last == f"error: {corpus}: no clip that can be trained"
+            assert len(before) == 1 and corpus.name in before[0], refused.stdout
 
 
 @pytest.mark.slow
@@ -336,7 +342,7 @@ def test_hostile_names_and_files_are_one_safe_line_each_and_touch_nothing_else(t
     before = sorted(map(str, tmp_path.rglob("*")))
 
     plan = run_job("train_corpus.py", "--corpus", corpus, *TINY, "--storage", storage, "--dry-run", cwd=tmp_path)
-    assert plan.returncode == 0 and sorted(map(str, tmp_path.rglob("*"))) == before, plan.stdout
+    assert plan.returncode == 1 and sorted(map(str, tmp_path.rglob("*"))) == before, plan.stdout
     assert sum(line.startswith("not usable: ") for line in plan.stdout.splitlines()) == len(bad) + 3
     done = run_job("train_corpus.py", "--corpus", corpus, *TINY, "--storage", storage, cwd=tmp_path)
     assert done.returncode == 1, done.stdout

@@ -509,6 +509,11 @@ def test_a_dry_run_makes_the_checks_of_the_run_and_leaves_nothing(
         f"4 trials: 2 combinations × 2 clips, into {tmp_path / 'runs' / 's'}",
         "iterations in all: 32",
     ]
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "one.mp4").symlink_to(videos / "one.mp4")
+    (tmp_path / "some" / "text.mp4").write_text("no video\n")
+    code, (told, *_) = dry("--sweep", "vae_levels=0,1", "--corpus", str(tmp_path / "some"))
+    assert code == 1 and told.startswith("not usable: ") and "text.mp4" in told
     assert dry("--sweep", "vae_levels=1,2", "--restore")[0] == 2  # there is none to go on with
     assert dry("--sweep", "vae_levels=1,9")[1] == ["error: vae_levels=9: from 0 to num_scales=4"]
     code, lines = dry("--sweep", "min_size=60,62", "--set", "max_size=64")

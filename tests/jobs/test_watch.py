@@ -41,13 +41,14 @@ def half(trained: Trained, tmp_path: Path) -> Path:
 def test_an_experiment_that_has_ended_is_one_line(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     assert watch.main([str(trained.storage / "mixed")]) == 0
     said = told(capsys)
-    assert said.startswith("2/9 done, 7 failed") and "no driver; the same command goes on" in said
+    assert said == "2/9 done, 7 failed; ended"
 
 
 def test_a_clip_in_training_is_named_with_its_scale(half: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert watch.main(["mixed", "--storage", str(half.parent), "--once"]) == 0
     said = told(capsys)
     assert said.startswith("1/9 done, 7 failed, 1 in training") and "scale 1/3" in said
+    assert "; no driver; the same command goes on" in said
 
 
 def test_it_watches_until_the_driver_is_gone(
@@ -66,7 +67,7 @@ def test_it_watches_until_the_driver_is_gone(
     monkeypatch.setattr(watch, "LOOK_S", 0.05)
     monkeypatch.setattr(Watch, "look", look)
     assert watch.main([str(half)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("  ")]
     assert f"driver (process {os.getpid()} on " in lines[0] and "no driver" in lines[-1] and len(lines) == 2
 
 
