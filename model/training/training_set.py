@@ -109,8 +109,6 @@ class TrainingSet:
         self.sizes = [ScaleSize(t, h, w) for _, t, h, w in (real.shape for real in pyramids[0])]
         if len(self.sizes) != config.num_scales:
             raise ValueError(f"{len(self.sizes)} scales in the pyramid, {config.num_scales} in the config")
-        if config.trained_scales and config.vae_levels == 0 and len(pyramids) > 1:
-            raise ValueError(f"vae_levels=0 reconstructs one sample, from its one z*; there are {len(pyramids)}")
         count = self.draws_per_iteration(len(pyramids), config)
         if workers.size > count:
             cause = f"{workers.size} workers for {count} samples an iteration"
