@@ -80,7 +80,7 @@ class FixedCode(nn.Module):
     def of_examples(self, numbers: Sequence[int], seed: int) -> Posterior:
         """q(z|x) of examples by their numbers in the training set, (B, latent, T, H, W).
 
-        The z* of the first one, number 0, is in the checkpoint. Those of the others follow from the seed and the number.
+        The z* of the first one, number 0, is in the checkpoint. Those of the others follow from seed and number.
         """
         return without_width(torch.cat([self._z_of(number, seed) if number else self.z for number in numbers]))
 
