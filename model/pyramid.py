@@ -41,7 +41,7 @@ def ladder(config: TrainConfig, height: int, width: int) -> tuple[ScaleSize, ...
     that patches make and that is smaller than one.
     """
     if min(height, width) < 1:
-        raise ValueError(f"a clip of {width}x{height} px has no ladder")
+        raise ValueError(f"a clip of {height}×{width} px (H×W) has no ladder")
     sizes, last = [], config.num_scales - 1
     for n in range(config.num_scales):
         along = _along(config, n)
@@ -53,7 +53,7 @@ def ladder(config: TrainConfig, height: int, width: int) -> tuple[ScaleSize, ...
             scale_height, scale_width = int(along * (height / width)), along
         if min(scale_height, scale_width) < SMALLEST_SIDE_PX:
             raise ValueError(
-                f"scale {n} of a clip of {width}x{height} px would be {scale_width}x{scale_height} px: its "
+                f"scale {n} of a clip of {height}×{width} px (H×W) would be {scale_height}×{scale_width}: its "
                 f"aspect ratio is too extreme (each side needs {SMALLEST_SIDE_PX} px); crop it"
             )
         rate = config.frame_rates[int(n / last * (len(config.frame_rates) - 1)) if last else -1]

@@ -31,7 +31,7 @@ class Clip:
 
     Attributes:
         source: fit for one line of text, whatever the file's name holds.
-        height, width: px.
+        height, width: px, of its frames as they are kept: shrunk where the file's are higher than is needed.
         chunks: where the frames of each chunk are, of a clip one; none in a preview, which reads no frames.
         num_chunks: how many there are, in a preview too.
         start_frame: of the first chunk, at `fps`.
@@ -140,22 +140,24 @@ def preview_corpus(given: str, cache: Path, *configs: TrainConfig) -> Corpus:
         raise UsageError(str(error)) from error
     planned = clips.plan([local], spec)
     by_source = {plan.source: plan for plan in planned.clips}
-    infos = {
-        source: image.probe(source) if plan.is_image else video.probe(source) for source, plan in by_source.items()
+    sizes = {
+        source: video.shrunk(info.width, info.height, spec.max_image_height if plan.is_image else spec.max_height)
+        for source, plan in by_source.items()
+        for info in [image.probe(source) if plan.is_image else video.probe(source)]
     }
     found = tuple(
         Clip(
             plan.clip_id,
             printable(plan.source),
-            info.height,
-            info.width,
+            height,
+            width,
             plan.num_frames,
             plan.fps,
             (),
             start_frame=plan.start_frame,
         )
         for plan in planned.clips
-        for info in [infos[plan.source]]
+        for width, height in [sizes[plan.source]]
     )
     dropped = _printable_sources(planned.dropped)
     notes = tuple(printable(note.line) for note in planned.notes)
@@ -304,8 +306,11 @@ def _misfit(clip: Clip, config: TrainConfig) -> str:
     except ValueError as error:
         return str(error)
     if clip.dims == 2 and (coarsest.height > clip.height or coarsest.width > clip.width):
-        least = f"its coarsest scale would be {coarsest.width}x{coarsest.height}"
-        return f"is {clip.width}x{clip.height} px, and {least}; give a larger image, or set a smaller min_size"
+        mend = "give a larger image, or set a smaller min_size"
+        if clip.height >= _height(config):  # shrunk to it, and so narrow that the ladder is higher
+            mend = "crop it, or set a smaller min_size"
+        cause = f"is kept at {clip.height}×{clip.width} px (H×W), and its coarsest scale would be"
+        return f"{cause} {coarsest.height}×{coarsest.width}; {mend}"
     return ""
 
 

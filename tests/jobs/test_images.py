@@ -63,7 +63,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Mixed:
 def test_each_is_trained_as_what_it_is_and_what_is_neither_costs_itself(mixed: Mixed) -> None:
     assert mixed.code == 1, mixed.output
     assert "broken.png: is a text file, not an image; give an image file" in mixed.output
-    assert "dot.png: is 4x4 pixels, 16x16 is the least; give a larger image" in mixed.output
+    assert "dot.png: is 4×4 px (H×W), 16×16 is the least; give a larger image" in mixed.output
     for name, metric, other in (("film", "svfid_lite0", "sifid"), ("one", "sifid_lite0_frames", "svfid")):
         scores = json.loads((mixed.clip(name) / "metrics.json").read_text())
         assert {metric, f"{metric}_blur", f"{metric}_reconstruction", "diversity_n2", "coherence"} <= scores.keys()
@@ -167,7 +167,21 @@ def test_samples_of_anything_are_scored_against_an_image(mixed: Mixed, tmp_path:
 def test_an_image_smaller_than_its_coarsest_scale_is_one_line(mixed: Mixed) -> None:
     larger = ("--set", "min_size=40", "--set", "max_size=48", "--experiment", "larger")
     told = mixed.train(*larger, "--dry-run").stdout  # type: ignore[attr-defined]
-    assert "is 48x36 px, and its coarsest scale would be 53x40; give a larger image, or set a smaller min_size" in told
+    words = "is kept at 36×48 px (H×W), and its coarsest scale would be 40×53; give a larger image"
+    assert f"{words}, or set a smaller min_size" in told
+
+
+@pytest.mark.parametrize("more", [("--dry-run",), ()], ids=["dry run", "run"])
+def test_a_very_high_image_is_refused_for_its_size_when_it_is_kept(more: tuple[str, ...], tmp_path: Path) -> None:
+    """It is shrunk to 376 px of height, twice max_size; a ladder of its shorter side could be higher than that."""
+    make_image(tmp_path / "higher.png", 1600, 60)
+    make_image(tmp_path / "high.png", 1000, 60)
+    settings = ("--preset", "image_demo", "--set", "min_size=30", "--storage", tmp_path / "runs")
+    done = run_job("train_corpus.py", "--corpus", tmp_path, *settings, *more)
+    assert done.returncode == 2, done.stdout
+    assert "higher.png: is 1600×60 px (H×W), kept at 376×14, and 16×16 is the least; crop it" in done.stdout
+    words = "is kept at 376×23 px (H×W), and its coarsest scale would be 490×30; crop it, or set a smaller min_size"
+    assert words in done.stdout
 
 
 def test_evaluating_images_and_videos_together(mixed: Mixed, tmp_path: Path) -> None:

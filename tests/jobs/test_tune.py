@@ -333,7 +333,7 @@ def test_a_draw_that_fails_before_it_begins_is_told(tmp_path: Path, one_at_a_tim
     ends = [(name[-2:], result["status"]) for name, result in results_of(tmp_path / "storage" / "s").items()]
     assert set(ends) == {("12", "failed"), ("16", "done")} and len(ends) == 3
     told = [line for line in done.stdout.splitlines() if line.startswith("failed  ")]
-    assert len(told) == ends.count(("12", "failed")) and "would be 6x12 px" in told[0]
+    assert len(told) == ends.count(("12", "failed")) and "would be 12×6: its" in told[0]
     assert runs_of(tmp_path / "storage")["corpus"].data.metrics["trials_failed"] == len(told)
 
 
