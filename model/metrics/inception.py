@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from infra.errors import Refusal
 from model.metrics.features import Video, checked_video, one_thread
 from model.metrics.weight_files import Layout, load
 
@@ -98,9 +99,9 @@ class InceptionFeatures:
         """
         video = checked_video(video_cthw, ndim=4).cpu()
         if video.shape[1] != 1:
-            raise ValueError(f"inception features are of one image, got {video.shape[1]} frames: pass them one by one")
+            raise Refusal(f"inception features are of one image, got {video.shape[1]} frames: pass them one by one")
         if min(video.shape[2:]) < self.least_px:
-            raise ValueError(f"inception features need {self.least_px} px at least, got {tuple(video.shape[2:])}")
+            raise Refusal(f"inception features need {self.least_px} px at least, got {tuple(video.shape[2:])}")
         with torch.inference_mode(), torch.autocast("cpu", enabled=False), one_thread():
             maps = self._maps(video.transpose(0, 1))  # (1, dims, h, w)
             return maps[0].flatten(1).T.to(torch.float64).numpy()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infra.errors import Refusal
 from model.config import TrainConfig
 from model.device import HOST, host_bytes, memory_bytes
 from model.networks.generators import GeneratorStack
@@ -103,7 +104,7 @@ class NetworkSampler:
     def reconstruction(self) -> Tensor:
         """See `Sampler`."""
         if self._real_zero is None:
-            raise ValueError("a reconstruction needs the clip")
+            raise Refusal("a reconstruction needs the clip")
         return reconstruct(self.stack, self._real_zero)
 
 
@@ -300,7 +301,7 @@ def check_bytes(what: str, needed: float, device: torch.device, mend: Callable[[
     there = memory_bytes(device) if device.type == "cuda" else host_bytes()
     if needed > there:
         amounts = f"{needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there"
-        raise ValueError(f"{what} needs {amounts}; {mend(there / needed)}")
+        raise Refusal(f"{what} needs {amounts}; {mend(there / needed)}")
 
 
 def sampler_of(config: TrainConfig, stack: GeneratorStack | None, clip: Pyramids, device: torch.device) -> Sampler:
@@ -336,4 +337,4 @@ def check_patch(size: ScaleSize, how: Matching) -> None:
     """Raises ValueError, one line, for a scale that is smaller than a patch."""
     if not fits(size, how.patch):
         patch = ScaleSize(*how.patch)
-        raise ValueError(f"a scale of {size} is smaller than a patch of {patch} (T×H×W); make it larger, or patch_size")
+        raise Refusal(f"a scale of {size} is smaller than a patch of {patch} (T×H×W); make it larger, or patch_size")
