@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from model.config import Method, TrainConfig
+from model.config import ConfigError, Method, TrainConfig
 
 
 def paper() -> TrainConfig:
@@ -235,6 +235,15 @@ ABLATIONS: dict[str, Callable[[TrainConfig], TrainConfig]] = {
     "gan_only": lambda config: replace(config, vae_levels=0),  # §1, "patch-GAN for all levels"
     "vae_only": lambda config: replace(config, vae_levels=config.trained_scales),  # Fig. 5, Fig. 6 row 3
 }
+
+
+def ablated(config: TrainConfig, name: str) -> TrainConfig:
+    """A configuration with one of ABLATIONS. Raises ConfigError for another method than the one that they are of."""
+    if config.method != "hpvaegan":
+        raise ConfigError(f"ablation={name}: is one of hp-VAE-GAN; leave it out, or method={config.method}")
+    return ABLATIONS[name](config)
+
+
 # What the paper tells of each, against its method.
 ABLATIONS_IN_PAPER = {
     "no_freezing": "diversity −51 %, SVFID +680 %: memorises (§4.2)",

@@ -101,6 +101,7 @@ def read_corpus(
     *configs: TrainConfig,
     advance: Callable[[int, int], None] = lambda done, total: None,
     decode: Decode = in_turn,
+    misfit: str = "",
 ) -> Corpus:
     """The clips of --corpus. Videos and images are decoded once, into the experiment's shards.
 
@@ -111,6 +112,7 @@ def read_corpus(
         configs: that the clips are trained with, those of videos of the same `num_frames`, `fps`, `stride` and
             `resizing`. Frames are kept as high as any needs, and a clip is left out if it fits none.
         advance, decode: as of `pipeline.prepare.prepare`.
+        misfit: as of `ModelSettings`, told of clips of a kind that none of the configs is for.
 
     Raises UsageError for a corpus that cannot be fetched and for shards that cannot be used or written.
     """
@@ -126,16 +128,17 @@ def read_corpus(
             found = Corpus(whole, failures, dropped, tuple(printable(note.line) for note in prepared.notes))
     except (shards.ShardError, OSError) as error:
         raise UsageError(one_line(error)) from error
-    return _without_misfits(found, *configs)
+    return _without_misfits(found, *configs, misfit=misfit)
 
 
-def preview_corpus(given: str, cache: Path, *configs: TrainConfig) -> Corpus:
+def preview_corpus(given: str, cache: Path, *configs: TrainConfig, misfit: str = "") -> Corpus:
     """What `read_corpus` would read, from the headers of the files alone. cache: for a corpus behind a URI."""
     local = _fetched(given, cache)
     spec = clip_spec(*configs)
     try:
         if shards.is_corpus(local):
-            return _without_misfits(Corpus(_joined(_clips(shards.index(local)), spec.stride), (), {}), *configs)
+            found = Corpus(_joined(_clips(shards.index(local)), spec.stride), (), {})
+            return _without_misfits(found, *configs, misfit=misfit)
     except shards.ShardError as error:
         raise UsageError(str(error)) from error
     planned = clips.plan([local], spec)
@@ -145,7 +148,7 @@ def preview_corpus(given: str, cache: Path, *configs: TrainConfig) -> Corpus:
         for source, plan in by_source.items()
         for info in [image.probe(source) if plan.is_image else video.probe(source)]
     }
-    found = tuple(
+    previewed = tuple(
         Clip(
             plan.clip_id,
             printable(plan.source),
@@ -161,8 +164,8 @@ def preview_corpus(given: str, cache: Path, *configs: TrainConfig) -> Corpus:
     )
     dropped = _printable_sources(planned.dropped)
     notes = tuple(printable(note.line) for note in planned.notes)
-    whole = Corpus(_joined(found, spec.stride), _printable_failures(planned.failures), dropped, notes)
-    return _without_misfits(whole, *configs)
+    whole = Corpus(_joined(previewed, spec.stride), _printable_failures(planned.failures), dropped, notes)
+    return _without_misfits(whole, *configs, misfit=misfit)
 
 
 def frames_of_source(path: str, config: TrainConfig) -> list[np.ndarray]:
@@ -273,21 +276,26 @@ def _joined(found: Sequence[Clip], stride: int | None) -> tuple[Clip, ...]:
     )
 
 
-def _without_misfits(corpus: Corpus, *configs: TrainConfig) -> Corpus:
-    """Clips of another length or speed, and clips too narrow for every ladder, become failures."""
-    fitting, failures = [], list(corpus.failures)
+def _without_misfits(corpus: Corpus, *configs: TrainConfig, misfit: str) -> Corpus:
+    """Clips of another length or speed, and clips too narrow for every ladder, become failures: one a file."""
+    fitting, failures = [], {}
     for clip in corpus.clips:
         own = [config for config in configs if config.dims == clip.dims]
-        misfits = [misfit for config in own if (misfit := _misfit(clip, config))] if own else [_no_kind(clip, configs)]
+        misfits = (
+            [line for config in own if (line := _misfit(clip, config))] if own else [_no_kind(clip, configs, misfit)]
+        )
         if len(misfits) < len(own):
             fitting.append(clip)
         else:
-            failures.append((clip.source, f"{clip.clip_id}: {misfits[0]}"))
-    return replace(corpus, clips=tuple(fitting), failures=tuple(failures))
+            failures[clip.source] = f"{clip.source}: {misfits[0]}"
+    return replace(corpus, clips=tuple(fitting), failures=(*corpus.failures, *failures.items()))
 
 
-def _no_kind(clip: Clip, configs: Sequence[TrainConfig]) -> str:
+def _no_kind(clip: Clip, configs: Sequence[TrainConfig], misfit: str) -> str:
     """Why a clip of a kind that none of the configs is for cannot be trained."""
+    if misfit:
+        kind = "a video" if clip.dims == 3 else "an image"
+        return f"is {kind}, which these settings do not fit ({misfit}); leave that out, or train it by itself"
     if clip.dims == 3:
         return "is a video, and these settings are of images; give a preset of videos"
     if any(config.stride for config in configs):

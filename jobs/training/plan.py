@@ -30,7 +30,8 @@ def preview(request: TrainRequest) -> tuple[bool, Iterator[str]]:
     request.check()
     check_share(request.share)
     with tempfile.TemporaryDirectory() as nowhere:
-        corpus = preview_corpus(request.corpus, Path(nowhere), *request.settings.kinds)
+        kinds, misfit = request.settings.kinds, request.settings.misfit
+        corpus = preview_corpus(request.corpus, Path(nowhere), *kinds, misfit=misfit)
     return bool(corpus.clips), _plan(request, corpus)
 
 

@@ -11,7 +11,7 @@ from skimage.color import rgb2lab
 from infra.errors import Refusal
 from model.metrics.features import Video, checked_video
 
-LEAST_SPREAD = 1e-6  # of L, which goes to 100; below it all pixels have one lightness, but for rounding
+LEAST_SPREAD = 1e-4  # of L, which goes to 100; below it all pixels have one lightness, but for float32 rounding
 
 
 def lab_diversity(samples_ncthw: Video | Iterable[Video], real_cthw: Video) -> float:

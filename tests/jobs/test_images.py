@@ -112,13 +112,21 @@ def test_a_dry_run_tells_the_ladder_of_each_kind(mixed: Mixed) -> None:
 
 def test_long_refuses_images_one_by_one(mixed: Mixed, tmp_path: Path) -> None:
     told = mixed.train("--long", "--dry-run", "--experiment", "long").stdout  # type: ignore[attr-defined]
-    assert told.count("is an image, which has no length; train it without --long") == 2
+    for name in ("one.png", "two.jpg"):
+        assert f"{mixed.folder / name}: is an image, which has no length; train it without --long" in told
     assert "film" in told and "1 clip, preset" in told
     images = json.loads((mixed.base / "experiment.json").read_text())["other_kind"]
     (tmp_path / "images.json").write_text(json.dumps(images))
     refused = run_job("train_corpus.py", "--corpus", mixed.folder, "--config", tmp_path / "images.json", "--long")
     assert refused.returncode == 2
     assert "--long: an image has no length; leave it out, or give a preset of videos" in refused.stdout
+
+
+def test_a_setting_that_images_cannot_have_is_named(mixed: Mixed) -> None:
+    told = mixed.train("--set", "num_frames=25", "--dry-run", "--experiment", "n").stdout  # type: ignore[attr-defined]
+    cause = "is an image, which these settings do not fit (num_frames=25: of an image it is 1)"
+    for name in ("one.png", "two.jpg"):
+        assert f"{mixed.folder / name}: {cause}; leave that out, or train it by itself" in told
 
 
 def test_sampling_an_image(mixed: Mixed, tmp_path: Path) -> None:
@@ -286,7 +294,8 @@ def test_a_sweep_of_videos_leaves_images_out(mixed: Mixed, tmp_path: Path) -> No
     command = ("--corpus", mixed.folder / "one.png", *QUICK, "--sweep", "vae_levels=1,2", "--storage", tmp_path)
     done = run_job("tune.py", *command)
     assert done.returncode == 2
-    assert "is an image, and these settings are of videos; give a preset of images, such as image_demo" in done.stdout
+    cause = "is an image, and these settings are of videos; give a preset of images, such as image_demo"
+    assert f"{mixed.folder / 'one.png'}: {cause}" in done.stdout
 
 
 def test_a_video_is_trained_by_a_rival(mixed: Mixed, tmp_path: Path) -> None:
