@@ -298,8 +298,8 @@ def test_a_sweep_of_videos_leaves_images_out(mixed: Mixed, tmp_path: Path) -> No
     assert f"{mixed.folder / 'one.png'}: {cause}" in done.stdout
 
 
-def test_a_video_is_trained_by_a_rival(mixed: Mixed, tmp_path: Path) -> None:
-    sets = ("channels=4", "num_scales=2", "min_size=12", "max_size=16", "iters_per_scale=1")
+def test_a_video_and_its_mirror_image_are_trained_by_a_rival(mixed: Mixed, tmp_path: Path) -> None:
+    sets = ("channels=4", "num_scales=2", "min_size=12", "max_size=16", "iters_per_scale=1", "flip=true")
     command = (
         "--corpus",
         mixed.folder / "film.mp4",
