@@ -121,14 +121,16 @@ def read_corpus(
     try:
         if shards.is_corpus(local):
             found = Corpus(_joined(_clips(shards.index(local)), spec.stride), (), {})
+            paths: dict[str, str] = {}
         else:
             prepared = prepare([local], experiment.shards, spec, advance, decode)
             whole = _joined(_clips(prepared.entries), spec.stride)
             failures, dropped = _printable_failures(prepared.failures), _printable_sources(prepared.dropped)
             found = Corpus(whole, failures, dropped, tuple(printable(note.line) for note in prepared.notes))
+            paths = _printable_paths(prepared.paths)
     except (shards.ShardError, OSError) as error:
         raise UsageError(one_line(error)) from error
-    return _without_misfits(found, *configs, misfit=misfit)
+    return _without_misfits(found, paths, *configs, misfit=misfit)
 
 
 def preview_corpus(given: str, cache: Path, *configs: TrainConfig, misfit: str = "") -> Corpus:
@@ -138,7 +140,7 @@ def preview_corpus(given: str, cache: Path, *configs: TrainConfig, misfit: str =
     try:
         if shards.is_corpus(local):
             found = Corpus(_joined(_clips(shards.index(local)), spec.stride), (), {})
-            return _without_misfits(found, *configs, misfit=misfit)
+            return _without_misfits(found, {}, *configs, misfit=misfit)
     except shards.ShardError as error:
         raise UsageError(str(error)) from error
     planned = clips.plan([local], spec)
@@ -165,7 +167,7 @@ def preview_corpus(given: str, cache: Path, *configs: TrainConfig, misfit: str =
     dropped = _printable_sources(planned.dropped)
     notes = tuple(printable(note.line) for note in planned.notes)
     whole = Corpus(_joined(previewed, spec.stride), _printable_failures(planned.failures), dropped, notes)
-    return _without_misfits(whole, *configs, misfit=misfit)
+    return _without_misfits(whole, {}, *configs, misfit=misfit)
 
 
 def frames_of_source(path: str, config: TrainConfig) -> list[np.ndarray]:
@@ -276,19 +278,24 @@ def _joined(found: Sequence[Clip], stride: int | None) -> tuple[Clip, ...]:
     )
 
 
-def _without_misfits(corpus: Corpus, *configs: TrainConfig, misfit: str) -> Corpus:
-    """Clips of another length or speed, and clips too narrow for every ladder, become failures: one a file."""
-    fitting, failures = [], {}
+def _without_misfits(corpus: Corpus, paths: Mapping[str, str], *configs: TrainConfig, misfit: str) -> Corpus:
+    """Clips of another length or speed, and clips too narrow for every ladder, become failures: one a file.
+
+    Args: paths: of the files, by clip id, where the source of a clip is only a name.
+    """
+    fitting: list[Clip] = []
+    failures: dict[str, tuple[str, str]] = {}  # by the id of the video
     for clip in corpus.clips:
         own = [config for config in configs if config.dims == clip.dims]
-        misfits = (
-            [line for config in own if (line := _misfit(clip, config))] if own else [_no_kind(clip, configs, misfit)]
-        )
-        if len(misfits) < len(own):
+        lines = [line for config in own if (line := _misfit(clip, config))]
+        if not own:
+            lines = [_no_kind(clip, configs, misfit)]
+        if len(lines) < len(own):
             fitting.append(clip)
         else:
-            failures[clip.source] = f"{clip.source}: {misfits[0]}"
-    return replace(corpus, clips=tuple(fitting), failures=(*corpus.failures, *failures.items()))
+            file = next((paths[chunk.clip_id] for chunk in clip.chunks if chunk.clip_id in paths), clip.source)
+            failures[_video_of(clip)] = file, f"{file}: {lines[0]}"
+    return replace(corpus, clips=tuple(fitting), failures=(*corpus.failures, *failures.values()))
 
 
 def _no_kind(clip: Clip, configs: Sequence[TrainConfig], misfit: str) -> str:
@@ -327,6 +334,10 @@ def _misfit(clip: Clip, config: TrainConfig) -> str:
 
 def _printable_failures(failures: Sequence[Failure]) -> tuple[tuple[str, str], ...]:
     return tuple((printable(failure.source), printable(failure.reason)) for failure in failures)
+
+
+def _printable_paths(paths: Mapping[str, str]) -> dict[str, str]:
+    return {clip_id: printable(path) for clip_id, path in paths.items()}
 
 
 def _printable_sources(dropped: Mapping[str, int]) -> dict[str, int]:
