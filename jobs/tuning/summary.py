@@ -11,7 +11,17 @@ from dataclasses import dataclass
 
 from infra.errors import counted
 from jobs.experiment.experiment import Trials, Values
-from jobs.experiment.result import DROPPED_FIRST, FIGURES, SIFID, SVFID, Result, columns, is_realism, spec_of
+from jobs.experiment.result import (
+    DROPPED_FIRST,
+    FIGURES,
+    SIFID,
+    SVFID,
+    Result,
+    columns,
+    is_diversity,
+    is_realism,
+    spec_of,
+)
 from jobs.reports.table import TextTable
 from jobs.tuning.axes import ABLATION, METHOD, OWN, RIVAL
 from jobs.tuning.request import MODES
@@ -184,11 +194,16 @@ def _change(line: CombinationResult, method: CombinationResult | None, name: str
 def to_csv(trials: Trials, results: Mapping[str, Result], keys: Sequence[str]) -> bytes:
     """A line a trial: its clip, values and result, with the figures of other features where they were asked for."""
     text = io.StringIO()
-    records = {name: results[name].to_dict() for name in trials if name in results}
+    diversity = diversity_of(results.values())  # that of trials from before is in its column
+    records = {
+        name: {diversity if is_diversity(key) else key: value for key, value in results[name].to_dict().items()}
+        for name in trials
+        if name in results
+    }
     asked = sorted({figure for result in results.values() for figure in result.others})
     figures = [name for name in Result("", "").to_dict() if name != "clip_id"]
     names = ["trial", "clip", *keys, *columns([*figures, *asked], records.values())]
-    writer = csv.DictWriter(text, names, extrasaction="ignore")  # the diversity, null, of a trial that failed
+    writer = csv.DictWriter(text, names, extrasaction="ignore")
     writer.writeheader()
     for name, (clip, values) in trials.items():
         own = {key: _value(values, key) for key in keys}
