@@ -11,7 +11,7 @@ A clip's folder, in the order it fills:
     metrics.json     the final scores: svfid_lite0, of an image sifid_lite0_frames (also of the reconstruction and of
                      the blurred clip), diversity_n10 …
     result.json      written last: its presence with status "done" means done
-    error.txt        only of a failed clip: the traceback
+    error.txt        only of a failed clip: the reason, with a traceback unless the project words it
     tracked.json     written when all the others are in MLflow (infra/tracking/forward.py)
 
     with ClipFolder(store, "bikes-1b0f76") as folder:  # on whatever machine the clip's task runs

@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+_ROOMS = ("infra", "jobs", "model", "pipeline")
 LINE_CHARS = 500  # of an error in a table, a tag or a log
 # What a URI holds before its host. It is there if an @ or a : that begins no port stands before the first / ? or #; it
 # ends at the last @ that no seconds follow, as those of clip.mp4@2.5: a password may hold @ / # and quotes. And
@@ -19,6 +20,10 @@ _PARAMETER = re.compile(
 
 class UsageError(Exception):
     """Arguments that cannot work; the message is one line. A command prints it and exits with code 2."""
+
+
+class Refusal(ValueError):
+    """What a clip, its size or its settings do not allow; the message is one line: what, cause, mend."""
 
 
 class StorageError(OSError):
@@ -58,6 +63,16 @@ def user_part(uri: str) -> str:
 def one_line(error: BaseException | str) -> str:
     """An error's message as one printable line of at most LINE_CHARS characters, for a table or a tag."""
     return printable(" ".join(str(error).split()))[:LINE_CHARS]
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether the project itself words the error, as those of the classes that it defines."""
+    return type(error).__module__.partition(".")[0] in _ROOMS
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, as one line: ours as it is, that of a library or a bug with its class before it."""
+    return one_line(error) if is_ours(error) else f"{type(error).__name__}: {one_line(error)}"
 
 
 def printable(path: str | os.PathLike[str]) -> str:

@@ -296,6 +296,9 @@ class TrainConfig:
                 raise ConfigError(f"--set {assignment}: write key=value")
             name = _check_name(name.strip())
             changes[name] = _parse(name, text.strip())
+        if changes.get("dims", self.dims) != self.dims:
+            kind = {2: "images, such as image_demo", 3: "videos, such as demo"}[changes["dims"]]
+            raise ConfigError(f"dims={changes['dims']}: goes with the preset; leave it out, and give one of {kind}")
         return dataclasses.replace(self, **changes)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from infra.errors import counted
+from infra.errors import Refusal, counted
 from infra.remote import fetch
 from model import checkpoint, official, presets
 from model.config import Finish, Method, Precision, TrainConfig
@@ -67,15 +67,15 @@ class LoadedModel:
         for chunk in chunks_thwc:
             if chunk.ndim != 4 or chunk.shape[3] != 3:
                 cause = f"frames of shape {chunk.shape}, uint8 (T, H, W, 3) are needed"
-                raise ValueError(f"{self.name}: {cause}; of one picture give picture[None]")
+                raise Refusal(f"{self.name}: {cause}; of one picture give picture[None]")
             if len(chunk) != self.config.num_frames:
                 cause = f"{counted(len(chunk), 'frame')}, its clip has {self.config.num_frames}"
-                raise ValueError(f"{self.name}: {cause}; give as many, of a long video chunks of as many")
+                raise Refusal(f"{self.name}: {cause}; give as many, of a long video chunks of as many")
             finest = ladder(self.config, *chunk.shape[1:3])[-1]
             if any(abs(side - own) > 1 for side, own in zip(finest, self.sizes[-1], strict=True)):  # px of rounding
                 px = "×".join(map(str, chunk.shape[1:3]))
                 cause = f"frames of {px} px have a finest scale of {finest}, its clip {self.sizes[-1]}"
-                raise ValueError(f"{self.name}: {cause}: they are of another clip; give its own")
+                raise Refusal(f"{self.name}: {cause}: they are of another clip; give its own")
 
     def real_clip(self, chunks_thwc: Sequence[np.ndarray], features: VideoFeatures | None = None) -> RealClip:
         """What its samples are scored against: the clip, or its chunks to score, and no augmented copy of them.
@@ -104,9 +104,9 @@ class LoadedModel:
             zero = build(chunks_thwc[0], self.sizes[:1], self.config.resizing)[0] if chunks_thwc else None
             return NetworkSampler(stack, None if zero is None else torch.from_numpy(zero)[None], self.latent_frames)
         if self.latent_frames is not None:
-            raise ValueError(f"{self.name}: its videos are made of the clip's patches too; leave out --z-frames")
+            raise Refusal(f"{self.name}: its videos are made of the clip's patches too; leave out --z-frames")
         if not chunks_thwc:
-            raise ValueError(f"{self.name}: its videos are made of the clip's patches, and its frames are not there")
+            raise Refusal(f"{self.name}: its videos are made of the clip's patches, and its frames are not there")
         return sampler_of(self.config, stack, self._clip(chunks_thwc), device)
 
     def _clip(self, chunks_thwc: Sequence[np.ndarray]) -> list[Pyramid]:
@@ -115,7 +115,7 @@ class LoadedModel:
         clip = training_pyramids(chunks_thwc, self.config, self.sizes)
         if self.examples not in (None, len(clip)):
             cause = f"trained on {self.examples} chunks and copies of them, there are {len(clip)}"
-            raise ValueError(f"{self.name}: {cause}: chunks are lost, or of another clip; give all of its own")
+            raise Refusal(f"{self.name}: {cause}: chunks are lost, or of another clip; give all of its own")
         return clip
 
     def applications(
@@ -131,7 +131,7 @@ class LoadedModel:
         trained = stack.num_scales if stack else 0
         if trained < self.config.trained_scales:
             cause = f"{trained} of {self.config.trained_scales} scales are trained"
-            raise ValueError(f"{self.name}: {cause}; finish the training first, by the same command again")
+            raise Refusal(f"{self.name}: {cause}; finish the training first, by the same command again")
         if chunks_thwc:
             self._clip(chunks_thwc)
         return Applications(self.config, stack, chunks_thwc, self.sizes, device, finish)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from model.config import Method, TrainConfig
+from model.config import ConfigError, Method, TrainConfig
 
 
 def paper() -> TrainConfig:
@@ -180,8 +180,8 @@ OTHER_KIND = {
 }
 
 # The rivals of Fig. 5, as the authors re-implemented them (train_video_baselines.py and modules/networks_3d.py at
-# f372e84): their networks, losses and noise, on the ladder and for the iterations of a preset. One z*, where they have
-# one for each of a batch of two.
+# f372e84): their networks, losses and noise, on the ladder and for the iterations of a preset. One z* a
+# chunk, where they have one for each of a batch of two.
 # SinGAN's own text and code differ: 2,000 iterations a scale of three steps each of D and G (gan_steps=3), 32 channels
 # that double every four scales, scales from 25 to 250 px by ¾, z* of one channel, a batch of one (batch_size=1
 # noise_amp=0.1), five convolutions. ConSinGAN's: six scales of rescaling=consingan, three steps, rates that fall to a
@@ -235,6 +235,15 @@ ABLATIONS: dict[str, Callable[[TrainConfig], TrainConfig]] = {
     "gan_only": lambda config: replace(config, vae_levels=0),  # §1, "patch-GAN for all levels"
     "vae_only": lambda config: replace(config, vae_levels=config.trained_scales),  # Fig. 5, Fig. 6 row 3
 }
+
+
+def ablated(config: TrainConfig, name: str) -> TrainConfig:
+    """A configuration with one of ABLATIONS. Raises ConfigError for another method than the one that they are of."""
+    if config.method != "hpvaegan":
+        raise ConfigError(f"ablation={name}: is one of hp-VAE-GAN; leave it out, or method={config.method}")
+    return ABLATIONS[name](config)
+
+
 # What the paper tells of each, against its method.
 ABLATIONS_IN_PAPER = {
     "no_freezing": "diversity −51 %, SVFID +680 %: memorises (§4.2)",

@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from infra.errors import Refusal
 from model.config import Resizing, TrainConfig
 
 SMALLEST_SIDE_PX = 8  # below this a kernel-3 network of receptive field 11 sees only padding
 CROP_SIDE = 0.9  # of the frame's height and width: the pyramid brings a crop to the clip's sizes, so it is enlarged
 
 
-class SizeError(ValueError):
+class SizeError(Refusal):
     """A size that was asked for and cannot be made; one line that names what would do."""
 
 
@@ -45,7 +46,7 @@ def ladder(config: TrainConfig, height: int, width: int) -> tuple[ScaleSize, ...
     that patches make and that is smaller than one.
     """
     if min(height, width) < 1:
-        raise ValueError(f"a clip of {width}x{height} px has no ladder")
+        raise Refusal(f"a clip of {height}×{width} px (H×W) has no ladder")
     sizes, last = [], config.num_scales - 1
     for n in range(config.num_scales):
         along = _along(config, n)
@@ -56,8 +57,8 @@ def ladder(config: TrainConfig, height: int, width: int) -> tuple[ScaleSize, ...
         else:
             scale_height, scale_width = int(along * (height / width)), along
         if min(scale_height, scale_width) < SMALLEST_SIDE_PX:
-            raise ValueError(
-                f"scale {n} of a clip of {width}x{height} px would be {scale_width}x{scale_height} px: its "
+            raise Refusal(
+                f"scale {n} of a clip of {height}×{width} px (H×W) would be {scale_height}×{scale_width}: its "
                 f"aspect ratio is too extreme (each side needs {SMALLEST_SIDE_PX} px); crop it"
             )
         rate = config.frame_rates[int(n / last * (len(config.frame_rates) - 1)) if last else -1]
@@ -65,7 +66,7 @@ def ladder(config: TrainConfig, height: int, width: int) -> tuple[ScaleSize, ...
     if config.made_of_patches and config.method != "vgpnn":  # which has a ladder of its own
         for size in sizes[config.trained_scales - bool(config.patch_coarse_passes) :]:
             if any(side < part for side, part in zip(size, config.patch_size, strict=True)):
-                raise ValueError(
+                raise Refusal(
                     f"a scale of {size} is smaller than a patch of {ScaleSize(*config.patch_size)} (T×H×W); "
                     "set a larger max_size, a later patch_scale or a smaller patch_size"
                 )
@@ -189,7 +190,7 @@ def to_frames(video_cthw: np.ndarray) -> np.ndarray:
 
 def _checked(frames_thwc: np.ndarray) -> np.ndarray:
     if frames_thwc.dtype != np.uint8 or frames_thwc.ndim != 4 or frames_thwc.shape[3] != 3:
-        raise ValueError(f"uint8 (T, H, W, 3) is needed, got {frames_thwc.dtype} {frames_thwc.shape}")
+        raise Refusal(f"uint8 (T, H, W, 3) is needed, got {frames_thwc.dtype} {frames_thwc.shape}")
     return frames_thwc
 
 
@@ -198,7 +199,7 @@ def _subsample(frames_thwc: np.ndarray, count: int) -> np.ndarray:
     if count == 1 == len(frames_thwc):
         return frames_thwc
     if gaps < 1 or steps % gaps or steps < gaps:
-        raise ValueError(f"{len(frames_thwc)} frames cannot be sub-sampled evenly to {count} with both ends kept")
+        raise Refusal(f"{len(frames_thwc)} frames cannot be sub-sampled evenly to {count} with both ends kept")
     return frames_thwc[:: steps // gaps]
 
 

@@ -139,7 +139,7 @@ def _covered(parts: Sequence[range]) -> int:
 def _image(found: Still, spec: ClipSpec) -> tuple[list[ClipPlan], int, list[str]]:
     """The clip of an image, its number of frames, and lines to tell. Raises: VideoError."""
     info = image.probe(found.path)
-    _check_sides(info, "image")
+    _check_sides(info, "image", spec.max_image_height)
     lines = []
     if info.pictures > 1:
         cause = f"holds {info.pictures} pictures, and the first or main one is taken"
@@ -157,14 +157,18 @@ def _video(found: Video, spec: ClipSpec) -> tuple[list[ClipPlan], int, list[str]
     return _cut(found, info, total, spec), total, [*video.notes(info), *_few_pictures(info, total, spec)]
 
 
-def _check_sides(info: video.VideoInfo | image.ImageInfo, what: str) -> None:
+def _check_sides(info: video.VideoInfo | image.ImageInfo, what: str, max_height: int) -> None:
+    """Raises VideoError for one that is too small, or too narrow once it is as high as it may be."""
+    least, cause = f"{MIN_SIDE_PX}×{MIN_SIDE_PX} is the least", f"is {info.height}×{info.width} px (H×W)"
     if min(info.width, info.height) < MIN_SIDE_PX:
-        cause = f"is {info.width}x{info.height} pixels, {MIN_SIDE_PX}x{MIN_SIDE_PX} is the least"
-        raise video.video_error(info.path, cause, f"give a larger {what}")
+        raise video.video_error(info.path, f"{cause}, {least}", f"give a larger {what}")
+    width, height = video.shrunk(info.width, info.height, max_height)
+    if width < MIN_SIDE_PX <= height:
+        raise video.video_error(info.path, f"{cause}, kept at {height}×{width}, and {least}", "crop it")
 
 
 def _usable_frames(info: video.VideoInfo, spec: ClipSpec) -> int:
-    _check_sides(info, "video")
+    _check_sides(info, "video", spec.max_height)
     total = video.count_frames(info, spec.fps)
     if total < spec.num_frames:
         cause = f"has only {counted(total, 'frame')}{_at(spec)}, {spec.num_frames} are needed"

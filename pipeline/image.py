@@ -4,6 +4,7 @@ Pillow decodes them (video/pillow.py). What it would read wrongly, of TIFF files
 """
 
 import io
+import logging
 import os
 import re
 import struct
@@ -11,7 +12,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from infra.errors import counted
 from pipeline import video
 from pipeline.video import animation, pillow
 from pipeline.video.errors import VideoError, video_error
-from pipeline.video.info import MAX_SIDE_PX, check_file, is_text, round_half_up
+from pipeline.video.info import MAX_SIDE_PX, check_file, is_text, shrunk
 
 IMAGE_SUFFIXES = video.IMAGE_SUFFIXES
 # What is an image to other programs and is not read here: drawings, projects, and what cameras' sensors saw.
@@ -32,11 +32,12 @@ OTHER_SUFFIXES = frozenset(
 )
 _MOVING = ("PNG", "WEBP", "GIF", "AVIF")  # those that may hold an animation
 _PROFILE = 0x8773  # a tag of TIFF
-_PLANAR, _SAMPLES = 284, 339  # tags of TIFF 6.0
+_BANDS, _PLANAR, _SAMPLES = 277, 284, 339  # tags of TIFF 6.0
 _HDR = re.compile(rb"colrnclx..\x00[\x10\x12]|cICP.[\x10\x12]", re.DOTALL)  # transfer 16 or 18 of ITU-T H.273
 
 # Of strange tags and large sizes; what matters is an error here. Their default shows them to the user.
 warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,7 @@ def _seen(path: str | os.PathLike[str]) -> Image.Image:
 def _shrunk(image: Image.Image, max_height: int | None) -> Image.Image:
     if max_height is None or image.height <= max_height:
         return image
-    width = max(1, round_half_up(Fraction(image.width * max_height, image.height)))
-    return image.resize((width, max_height), Image.Resampling.BOX)
+    return image.resize(shrunk(image.width, image.height, max_height), Image.Resampling.BOX)
 
 
 # -- files
@@ -157,7 +157,23 @@ def _header(path: str | os.PathLike[str], file: io.BufferedReader, head: bytes) 
             if name == "TIFF":
                 return _by_ffmpeg(path)
             said = said or pillow.said(error)
+    if said and _is_cut_off(file, head):
+        raise video_error(path, "is an image that cannot be read to its end", "copy or export it again")
     raise video_error(path, f"is not an image that can be read{said}", "check it, or export it as png")
+
+
+def _is_cut_off(file: io.BufferedReader, head: bytes) -> bool:
+    """Whether a WebP, AVIF or HEIC is shorter than its chunk or its boxes say that it is."""
+    end, place = file.seek(0, os.SEEK_END), 0
+    if head[:4] == b"RIFF":
+        return 8 + int.from_bytes(head[4:8], "little") > end
+    while head[4:8] == b"ftyp" and place + 8 <= end:
+        file.seek(place)
+        size = int.from_bytes(file.read(4), "big")
+        if size < 8:  # to the end of the file, or longer than 4 GiB
+            break
+        place += size
+    return place > end
 
 
 def _is_hdr(path: str | os.PathLike[str]) -> bool:
@@ -170,7 +186,7 @@ def _is_hdr(path: str | os.PathLike[str]) -> bool:
 def _check_size(path: str | os.PathLike[str], width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE_PX or width * height > video.MAX_PIXELS:
         most = f"{MAX_SIDE_PX} a side and {video.MAX_PIXELS} in all are the most"
-        raise video_error(path, f"is {width}x{height} pixels, {most}", "give a smaller image")
+        raise video_error(path, f"is {height}×{width} px (H×W), {most}", "give a smaller image")
 
 
 def _count(image: Image.Image) -> int:
@@ -197,12 +213,15 @@ def _by_ffmpeg(path: str | os.PathLike[str]) -> Image.Image:
             file.seek(tags.next)
             tags.load(file)
         kinds, photometric = set(tags.get(_SAMPLES, (1,))), tags.get(pillow.PHOTOMETRIC)
+        bands = tags.get(_BANDS, 1)
         profile, orientation = tags.get(_PROFILE), tags.get(pillow.ORIENTATION, 1)
     except (OSError, SyntaxError, ValueError, KeyError, struct.error, TypeError) as error:
         cause = f"is not an image that can be read{pillow.said(error)}"
         raise video_error(path, cause, "check it, or export it as png") from None
     if kinds != {1} or photometric not in (0, 1, 2):
         raise _no_colours(path)
+    if bands > 4:
+        raise video_error(path, f"has {bands} bands, and 4, colours and alpha, are the most", "export it in RGB")
     image = Image.fromarray(video.decode_stored(path))
     image.info["icc_profile"] = profile
     image.getexif()[pillow.ORIENTATION] = orientation

@@ -108,7 +108,7 @@ def read_keyframes(folder: str | os.PathLike[str], max_height: int | None = None
         (drawings[frame],) = image.read_rgba(files[frame], max_height)
         (height, width, _), (first_height, first_width, _) = drawings[frame].shape, drawings[first].shape
         if (height, width) != (first_height, first_width):
-            cause = f"is {width}x{height} but {printable(files[first].name)} is {first_width}x{first_height}"
+            cause = f"is {height}×{width} px (H×W) but {printable(files[first].name)} is {first_height}×{first_width}"
             raise video_error(files[frame], cause, "give all drawings of a folder the same size")
     return drawings
 

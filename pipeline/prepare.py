@@ -20,6 +20,7 @@ class Prepared:
     Attributes:
         entries: where the frames of each planned clip are, in the order of the shards.
         written: what was decoded this time.
+        paths: of the files, by the ids of the planned clips; the source of an entry is the name alone.
         failures: sources and clips that cannot be used.
         dropped: source → frames that no clip uses.
         notes: what is to be said of videos and images that are used, and of files that are left out.
@@ -27,6 +28,7 @@ class Prepared:
 
     entries: tuple[ShardEntry, ...]
     written: Written
+    paths: Mapping[str, str]
     failures: tuple[Failure, ...]
     dropped: Mapping[str, int]
     notes: tuple[Note, ...] = ()
@@ -50,8 +52,9 @@ def prepare(
     """
     planned = plan(sources, spec)
     if not planned.clips:
-        return Prepared((), Written((), (), (), 0), planned.failures, planned.dropped, planned.notes)
-    wanted, finished = {clip.clip_id for clip in planned.clips}, 0
+        return Prepared((), Written((), (), (), 0), {}, planned.failures, planned.dropped, planned.notes)
+    paths = {clip.clip_id: clip.source for clip in planned.clips}
+    wanted, finished = set(paths), 0
 
     def count(_clip_id: str) -> None:
         nonlocal finished
@@ -68,7 +71,7 @@ def prepare(
     )
     wanted -= written.changed
     entries = tuple(entry for entry in shards.index(folder) if entry.clip_id in wanted)
-    return Prepared(entries, written, (*planned.failures, *written.failures), planned.dropped, planned.notes)
+    return Prepared(entries, written, paths, (*planned.failures, *written.failures), planned.dropped, planned.notes)
 
 
 def fetch_all(

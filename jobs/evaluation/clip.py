@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infra.errors import UsageError, counted, one_line, printable
+from infra.errors import Refusal, UsageError, counted, one_line, printable, reason
 from infra.store import Store
 from jobs.evaluation import kept_scores
 from jobs.evaluation.sample_folder import list_images, list_samples, read_whole
@@ -92,9 +92,7 @@ def score_clip(
         if not chunks:
             chunks = frames_of_real(str(task.real), config)
         elif loaded.needs_clip and not task.method and loaded.name != task.clip_id:
-            raise ValueError(
-                f"{task.checkpoint}: is of the clip {loaded.name}; give the folder of that clip, or --real"
-            )
+            raise Refusal(f"{task.checkpoint}: is of the clip {loaded.name}; give the folder of that clip, or --real")
         digest = kept_scores.made_of(loaded, chunks, f"{features.name} {replace(options, out=NOWHERE)}")
         if not options.keep and (kept := kept_scores.read(options.out, task.row, digest)):
             return kept
@@ -114,8 +112,7 @@ def score_clip(
             row, complaints=[f"none of {counted(options.num_samples, 'sample')} can be scored: {row.complaints[0]}"]
         )
     except Exception as error:  # the boundary where a failure becomes data: this clip's, and only its
-        kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
-        return task.unscored(kind + one_line(error))
+        return task.unscored(reason(error))
 
 
 def score_folder(folder: Path, real: str, features: VideoFeatures, options: ScoringOptions) -> ScoredClip:

@@ -31,7 +31,7 @@ class Clip:
 
     Attributes:
         source: fit for one line of text, whatever the file's name holds.
-        height, width: px.
+        height, width: px, of its frames as they are kept: shrunk where the file's are higher than is needed.
         chunks: where the frames of each chunk are, of a clip one; none in a preview, which reads no frames.
         num_chunks: how many there are, in a preview too.
         start_frame: of the first chunk, at `fps`.
@@ -106,6 +106,7 @@ def read_corpus(
     *configs: TrainConfig,
     advance: Callable[[int, int], None] = lambda done, total: None,
     decode: Decode = in_turn,
+    misfit: str = "",
 ) -> Corpus:
     """The clips of --corpus. Videos and images are decoded once, into the experiment's shards.
 
@@ -116,6 +117,7 @@ def read_corpus(
         configs: that the clips are trained with, those of videos of the same `num_frames`, `fps`, `stride` and
             `resizing`. Frames are kept as high as any needs, and a clip is left out if it fits none.
         advance, decode: as of `pipeline.prepare.prepare`.
+        misfit: as of `ModelSettings`, told of clips of a kind that none of the configs is for.
 
     Raises UsageError for a corpus that cannot be fetched and for shards that cannot be used or written.
     """
@@ -124,48 +126,53 @@ def read_corpus(
     try:
         if shards.is_corpus(local):
             found = Corpus(_joined(_clips(shards.index(local)), spec.stride), (), {})
+            paths: dict[str, str] = {}
         else:
             prepared = prepare([local], experiment.shards, spec, advance, decode)
             whole = _joined(_clips(prepared.entries), spec.stride)
             failures, dropped = _printable_failures(prepared.failures), _printable_sources(prepared.dropped)
             found = Corpus(whole, failures, dropped, tuple(printable(note.line) for note in prepared.notes))
+            paths = _printable_paths(prepared.paths)
     except (shards.ShardError, OSError) as error:
         raise UsageError(one_line(error)) from error
-    return _without_misfits(found, *configs)
+    return _without_misfits(found, paths, *configs, misfit=misfit)
 
 
-def preview_corpus(given: str, cache: Path, *configs: TrainConfig) -> Corpus:
+def preview_corpus(given: str, cache: Path, *configs: TrainConfig, misfit: str = "") -> Corpus:
     """What `read_corpus` would read, from the headers of the files alone. cache: for a corpus behind a URI."""
     local = _fetched(given, cache)
     spec = clip_spec(*configs)
     try:
         if shards.is_corpus(local):
-            return _without_misfits(Corpus(_joined(_clips(shards.index(local)), spec.stride), (), {}), *configs)
+            found = Corpus(_joined(_clips(shards.index(local)), spec.stride), (), {})
+            return _without_misfits(found, {}, *configs, misfit=misfit)
     except shards.ShardError as error:
         raise UsageError(str(error)) from error
     planned = clips.plan([local], spec)
     by_source = {plan.source: plan for plan in planned.clips}
-    infos = {
-        source: image.probe(source) if plan.is_image else video.probe(source) for source, plan in by_source.items()
+    sizes = {
+        source: video.shrunk(info.width, info.height, spec.max_image_height if plan.is_image else spec.max_height)
+        for source, plan in by_source.items()
+        for info in [image.probe(source) if plan.is_image else video.probe(source)]
     }
-    found = tuple(
+    previewed = tuple(
         Clip(
             plan.clip_id,
             printable(plan.source),
-            info.height,
-            info.width,
+            height,
+            width,
             plan.num_frames,
             plan.fps,
             (),
             start_frame=plan.start_frame,
         )
         for plan in planned.clips
-        for info in [infos[plan.source]]
+        for width, height in [sizes[plan.source]]
     )
     dropped = _printable_sources(planned.dropped)
     notes = tuple(printable(note.line) for note in planned.notes)
-    whole = Corpus(_joined(found, spec.stride), _printable_failures(planned.failures), dropped, notes)
-    return _without_misfits(whole, *configs)
+    whole = Corpus(_joined(previewed, spec.stride), _printable_failures(planned.failures), dropped, notes)
+    return _without_misfits(whole, {}, *configs, misfit=misfit)
 
 
 def frames_of_source(path: str, config: TrainConfig) -> list[np.ndarray]:
@@ -279,21 +286,31 @@ def _joined(found: Sequence[Clip], stride: int | None) -> tuple[Clip, ...]:
     )
 
 
-def _without_misfits(corpus: Corpus, *configs: TrainConfig) -> Corpus:
-    """Clips of another length or speed, and clips too narrow for every ladder, become failures."""
-    fitting, failures = [], list(corpus.failures)
+def _without_misfits(corpus: Corpus, paths: Mapping[str, str], *configs: TrainConfig, misfit: str) -> Corpus:
+    """Clips of another length or speed, and clips too narrow for every ladder, become failures: one a file.
+
+    Args: paths: of the files, by clip id, where the source of a clip is only a name.
+    """
+    fitting: list[Clip] = []
+    failures: dict[str, tuple[str, str]] = {}  # by the id of the video
     for clip in corpus.clips:
         own = [config for config in configs if config.dims == clip.dims]
-        misfits = [misfit for config in own if (misfit := _misfit(clip, config))] if own else [_no_kind(clip, configs)]
-        if len(misfits) < len(own):
+        lines = [line for config in own if (line := _misfit(clip, config))]
+        if not own:
+            lines = [_no_kind(clip, configs, misfit)]
+        if len(lines) < len(own):
             fitting.append(clip)
         else:
-            failures.append((clip.source, f"{clip.clip_id}: {misfits[0]}"))
-    return replace(corpus, clips=tuple(fitting), failures=tuple(failures))
+            file = next((paths[chunk.clip_id] for chunk in clip.chunks if chunk.clip_id in paths), clip.source)
+            failures[_video_of(clip)] = file, f"{file}: {lines[0]}"
+    return replace(corpus, clips=tuple(fitting), failures=(*corpus.failures, *failures.values()))
 
 
-def _no_kind(clip: Clip, configs: Sequence[TrainConfig]) -> str:
+def _no_kind(clip: Clip, configs: Sequence[TrainConfig], misfit: str) -> str:
     """Why a clip of a kind that none of the configs is for cannot be trained."""
+    if misfit:
+        kind = "a video" if clip.dims == 3 else "an image"
+        return f"is {kind}, which these settings do not fit ({misfit}); leave that out, or train it by itself"
     if clip.dims == 3:
         return "is a video, and these settings are of images; give a preset of videos"
     if any(config.stride for config in configs):
@@ -312,8 +329,11 @@ def _misfit(clip: Clip, config: TrainConfig) -> str:
     except ValueError as error:
         return str(error)
     if clip.dims == 2 and (coarsest.height > clip.height or coarsest.width > clip.width):
-        least = f"its coarsest scale would be {coarsest.width}x{coarsest.height}"
-        return f"is {clip.width}x{clip.height} px, and {least}; give a larger image, or set a smaller min_size"
+        mend = "give a larger image, or set a smaller min_size"
+        if clip.height >= _height(config):  # shrunk to it, and so narrow that the ladder is higher
+            mend = "crop it, or set a smaller min_size"
+        cause = f"is kept at {clip.height}×{clip.width} px (H×W), and its coarsest scale would be"
+        return f"{cause} {coarsest.height}×{coarsest.width}; {mend}"
     return ""
 
 
@@ -322,6 +342,10 @@ def _misfit(clip: Clip, config: TrainConfig) -> str:
 
 def _printable_failures(failures: Sequence[Failure]) -> tuple[tuple[str, str], ...]:
     return tuple((printable(failure.source), printable(failure.reason)) for failure in failures)
+
+
+def _printable_paths(paths: Mapping[str, str]) -> dict[str, str]:
+    return {clip_id: printable(path) for clip_id, path in paths.items()}
 
 
 def _printable_sources(dropped: Mapping[str, int]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from infra.clip_folder import CONFIG
-from infra.errors import UsageError
+from infra.errors import Refusal, UsageError
 from infra.store import Store
 from jobs.experiment.corpus import clip_frames, frames_of_source
 from jobs.experiment.experiment import Experiment
@@ -127,5 +127,5 @@ def frames_of_model(
     entries = chunks_of_checkpoint(Store.open(model, "CLIP"), clip_id)
     if not entries and needed:
         cause = f"the clip {clip_id} is needed, whose frames no experiment around it has"
-        raise ValueError(f"{model}: {cause}; give --real CLIP")
+        raise Refusal(f"{model}: {cause}; give --real CLIP")
     return [shards.read_clip(entry).frames_thwc for entry in entries]

@@ -17,10 +17,12 @@ class ModelSettings:
 
     Attributes:
         other: of the other kind; None where such clips are not trained.
+        misfit: then the setting of `main` that they cannot have, as ConfigError words it; "" if it is none.
     """
 
     main: TrainConfig
     other: TrainConfig | None = None
+    misfit: str = ""
 
     @property
     def kinds(self) -> tuple[TrainConfig, ...]:
@@ -69,4 +71,4 @@ class ModelSettings:
         """A copy with changes to the settings of videos."""
         main, other = (replace(c, **changes) if c and c.dims == 3 else c for c in (self.main, self.other))
         assert main is not None
-        return ModelSettings(main, other)
+        return replace(self, main=main, other=other)

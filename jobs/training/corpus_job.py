@@ -57,7 +57,8 @@ def _train(request: TrainRequest, console: Console, lease: Lease, session: conte
     if not request.fresh:  # before anything is decoded for it
         experiment.check_definition(settings, clip_folders(names), ())
     tasks = DecodeTasks(experiment, request.corpus, request.decode_tasks, session)
-    corpus = find_clips(console, experiment, request.corpus, *settings.kinds, decode=tasks)
+    kinds, misfit = settings.kinds, settings.misfit
+    corpus = find_clips(console, experiment, request.corpus, *kinds, decode=tasks, misfit=misfit)
 
     # -- 2. one experiment holds models of one configuration
     clip_ids = [clip.clip_id for clip in corpus.clips]
@@ -93,7 +94,12 @@ def _train(request: TrainRequest, console: Console, lease: Lease, session: conte
 
 
 def find_clips(
-    console: Console, experiment: Experiment, given: str, *configs: TrainConfig, decode: Decode = in_turn
+    console: Console,
+    experiment: Experiment,
+    given: str,
+    *configs: TrainConfig,
+    decode: Decode = in_turn,
+    misfit: str = "",
 ) -> Corpus:
     """The clips of --corpus, decoded into the experiment's shards for the models of `configs` (see `read_corpus`).
 
@@ -101,7 +107,7 @@ def find_clips(
     """
     with reading(console) as advance:
         experiment.pull_shards()
-        corpus = read_corpus(given, experiment, *configs, advance=advance, decode=decode)
+        corpus = read_corpus(given, experiment, *configs, advance=advance, decode=decode, misfit=misfit)
         experiment.push_shards()
     for line in unused(corpus):
         console.print(line, soft_wrap=True)

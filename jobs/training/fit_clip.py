@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from infra import clip_folder
-from infra.errors import printable
+from infra.errors import Refusal, printable
 from infra.files import append, write_json
 from infra.metrics_log import MetricsLog
 from jobs.experiment.result import Result, write_result
@@ -26,7 +26,7 @@ from jobs.reports.pictures import SHOWN_SAMPLES, sheet, write_png
 from jobs.training.kept_samples import SCORED_SEED, KeptSamples, Trained
 from model.config import TrainConfig
 from model.device import best_device, resolve
-from model.metrics.diversity import lightness
+from model.metrics.diversity import is_of_one_lightness
 from model.metrics.names import diversity_name
 from model.metrics.option import features_for, from_option
 from model.metrics.scores import chunks_to_score, score
@@ -135,7 +135,7 @@ class _Training:
     """The scales of a clip, each scored and pictured when it is trained."""
 
     def __init__(self, clip: ClipFrames, config: TrainConfig, folder: Path, hooks: Hooks) -> None:
-        """Begins the folder. Raises ValueError for a clip that nothing can be learned of, or that does not fit."""
+        """Begins the folder. Raises Refusal for a clip that nothing can be learned of, or that does not fit."""
         self._clip, self._config, self._folder, self._hooks = clip, config, folder, hooks
         self._pyramids = training_pyramids(clip.chunks, config)
         sizes = ladder(config, *clip.chunks[0].shape[1:3])
@@ -144,9 +144,10 @@ class _Training:
         _write_config(folder / clip_folder.CONFIG, clip, config)
         copies = len(self._pyramids) // len(clip.chunks)  # augmented ones, which are not scored against
         self._chunks = chunks_to_score(self._pyramids[::copies])
-        if all(lightness(torch.from_numpy(chunk[-1])).std() == 0 for chunk in self._chunks):
-            cause = "every pixel has the same lightness, nothing can be learned"
-            raise ValueError(f"{clip.source}: {cause}; give another clip")
+        for n in range(config.num_scales):  # a small thing may be lost at the coarse ones
+            if all(is_of_one_lightness(chunk[n]) for chunk in self._chunks):
+                cause = f"at scale {n} every pixel has the same lightness, nothing can be learned"
+                raise Refusal(f"{clip.source}: {cause}; give another clip")
         self._log, self._features = MetricsLog(folder / clip_folder.LOG), features_for(config.dims)
 
     def run(self) -> Trained:

@@ -32,7 +32,8 @@ def preview(request: TrainRequest, console: Console) -> bool:
     request.check()
     check_share(request.share)
     with tempfile.TemporaryDirectory() as nowhere:
-        corpus = preview_corpus(request.corpus, Path(nowhere), *request.settings.kinds)
+        kinds, misfit = request.settings.kinds, request.settings.misfit
+        corpus = preview_corpus(request.corpus, Path(nowhere), *kinds, misfit=misfit)
     for line in _plan(request, corpus):
         console.print(line, soft_wrap=True)
     return bool(corpus.failures)

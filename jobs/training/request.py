@@ -16,7 +16,7 @@ from jobs.experiment.experiment import Experiment, clip_folders
 from jobs.experiment.names import experiment_name
 from jobs.experiment.settings import ModelSettings
 from model.config import ConfigError, TrainConfig
-from model.presets import ABLATIONS, OTHER_KIND, PRESETS
+from model.presets import OTHER_KIND, PRESETS, ablated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def _settings(args: argparse.Namespace) -> ModelSettings:
 
     def changed(config: TrainConfig) -> TrainConfig:
         config = with_method(config, args).with_overrides(args.set)
-        return ABLATIONS[args.ablation](config) if args.ablation else config
+        return ablated(config, args.ablation) if args.ablation else config
 
     if args.config:
         given = _read_config(args.config)
@@ -95,8 +95,8 @@ def _settings(args: argparse.Namespace) -> ModelSettings:
     if other:
         try:
             other = changed(other)
-        except ConfigError:  # a setting that clips of the other kind have not, or have otherwise: they are refused
-            other = None
+        except ConfigError as error:  # a setting that clips of the other kind have not, or have otherwise
+            return ModelSettings(main, misfit=str(error))
     return ModelSettings(main, other)
 
 

@@ -15,7 +15,7 @@ import ray
 
 from infra import clip_folder
 from infra.clip_folder import ClipFolder
-from infra.errors import TakenOver, one_line, without_secrets
+from infra.errors import TakenOver, is_ours, one_line, reason, without_secrets
 from infra.files import append
 from infra.tracking.forward import forwarding
 from infra.tracking.runs import ParentRun
@@ -116,10 +116,11 @@ def fit_in_folder(
             except Exception as error:  # the boundary where a failure becomes data: this clip's, and only its
                 result = failure(task, error)
                 if result.status == "failed":
-                    keep_failure(task, folder.path, result, traceback.format_exc())
+                    details = f"{result.reason}\n" if is_ours(error) else traceback.format_exc()
+                    keep_failure(task, folder.path, result, details)
                 return result
     except TakenOver as error:  # nothing may be written: the folder is another's
-        return replace(failure(task, error), reason=one_line(error))
+        return failure(task, error)
     except PeerLost:
         raise
     except Exception as error:  # its storage, before or after training
@@ -143,14 +144,14 @@ def setup_process(config: TrainConfig) -> None:
 
 def failure(task: ClipTask, error: Exception) -> Result:
     """What an error of a clip's training means: its result, or that it may be tried again with less memory."""
-    reason = f"{type(error).__name__}: {one_line(error)}"
+    why = reason(error)
     if isinstance(error, memory.OutOfMemory):
-        lacking = OutOfMemoryResult(task.clip_id, reason=reason, micro_batch=error.micro_batch)
+        lacking = OutOfMemoryResult(task.clip_id, reason=why, micro_batch=error.micro_batch)
     elif memory.is_out_of_memory(error):  # beside the training: in its samples or scores
-        lacking = OutOfMemoryResult(task.clip_id, reason=reason)
+        lacking = OutOfMemoryResult(task.clip_id, reason=why)
     else:
-        return Result(task.clip_id, "failed", reason)
-    return lacking if task.with_less_memory(lacking) else Result(task.clip_id, "failed", reason)
+        return Result(task.clip_id, "failed", why)
+    return lacking if task.with_less_memory(lacking) else Result(task.clip_id, "failed", why)
 
 
 def _forget_failure(folder: Path) -> None:
@@ -171,7 +172,7 @@ def keep_failure(task: ClipTask, folder: Path | None, result: Result, details: s
 
     Args:
         folder: the clip's on this machine; None outside the clip's task.
-        details: the traceback, for error.txt.
+        details: for error.txt, the traceback or the line of an error that we word.
     """
     store = task.experiment.store
     local = folder or store.path / task.clip_id

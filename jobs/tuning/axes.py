@@ -19,7 +19,7 @@ from itertools import product
 from infra.errors import UsageError
 from jobs.experiment.experiment import Values
 from model.config import TrainConfig
-from model.presets import ABLATIONS, of_method
+from model.presets import ABLATIONS, ablated, of_method
 
 ABLATION, METHOD = "ablation", "none"
 RIVAL, OWN = "method", "hpvaegan"
@@ -82,7 +82,7 @@ def configured(config: TrainConfig, values: Values) -> TrainConfig:
         config = of_method(config, rival)  # type: ignore[arg-type]  # of --rivals, or refused by TrainConfig
     changed = config.with_overrides(f"{key}={value}" for key, value in values.items() if key not in (ABLATION, RIVAL))
     ablation = values.get(ABLATION, METHOD)
-    return changed if ablation == METHOD else ABLATIONS[ablation](changed)
+    return changed if ablation == METHOD else ablated(changed, ablation)
 
 
 def combinations(config: TrainConfig, axes: Sequence[Axis], rivals: Sequence[str] = ()) -> list[Values]:

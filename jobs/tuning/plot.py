@@ -31,8 +31,8 @@ def figure(found: Sequence[CombinationResult], axes: Sequence[Axis], title: str)
     places = _places([line.values[x] for line in done if x in line.values], axes[0])
     numeric = all(place == _number(word) for word, place in places.items())
     results = [result for line in done for result in line.done.values()]
-    panels = {name: f"{_words(name)}, lower is better" for name in _realisms(results)}
-    panels["diversity"] = f"{diversity_of(results)}, higher is better"
+    panels = {name: f"{_words(name)},\nlower is better" for name in _realisms(results)}
+    panels["diversity"] = f"{diversity_of(results)},\nhigher is better"
     methods: dict[str, list[CombinationResult]] = {}
     for line in done:
         methods.setdefault(_label(line, {x} | ranges), []).append(line)

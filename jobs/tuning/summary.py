@@ -11,13 +11,22 @@ from dataclasses import dataclass
 
 from infra.errors import counted
 from jobs.experiment.experiment import Trials, Values
-from jobs.experiment.result import DROPPED_FIRST, FIGURES, SVFID, Result, columns, is_realism, spec_of
+from jobs.experiment.result import (
+    DROPPED_FIRST,
+    FIGURES,
+    SIFID,
+    SVFID,
+    Result,
+    columns,
+    is_diversity,
+    is_realism,
+    spec_of,
+)
 from jobs.reports.table import TextTable
 from jobs.tuning.axes import ABLATION, METHOD, OWN, RIVAL
 from jobs.tuning.request import MODES
 from model.presets import ABLATIONS_IN_PAPER
 
-NOTE = "A copy of the clip scores best in svfid; read it with diversity and nn_distance, which a copy has near 0."
 SHOWN = [name for name in FIGURES if not name.endswith("_blur")]
 
 
@@ -110,8 +119,8 @@ def _written(line: CombinationResult) -> str:
 
 
 def realism_of(results: Iterable[Result]) -> str:
-    """The name of svfid or sifid of a sweep's results, which are all of videos or all of images."""
-    return next((result.realism for result in results), SVFID)
+    """The name of svfid or sifid of a sweep's results, which are all of videos or all of images; svfid of none."""
+    return SIFID if any(result.realism == SIFID for result in results) else SVFID
 
 
 def diversity_of(results: Iterable[Result]) -> str:
@@ -136,7 +145,7 @@ def table(found: Sequence[CombinationResult], keys: Sequence[str]) -> TextTable:
     changes = [f"{word} change", "diversity change"] if method else []
     rows = []
     for line in found:
-        cells = [line.values.get(key, OWN if key == RIVAL else "") for key in keys] + [f"{len(line.done)}/{line.tried}"]
+        cells = [_value(line.values, key) for key in keys] + [f"{len(line.done)}/{line.tried}"]
         for name in shown:
             spec = spec_of(name)
             cells.append(f"{line.mean(name):{spec}} ± {line.deviation(name):{spec}}" if line.done else "")
@@ -159,7 +168,9 @@ def in_paper(found: Sequence[CombinationResult]) -> str:
 
 def notes_below_table(trials: Trials, results: Mapping[str, Result]) -> str:
     """What stands below the table: how to read it, and a line for every trial that is not done, with the reason."""
-    text = f"mean ± standard deviation over the clips. {NOTE}\n"
+    word = realism_of(results.values()).partition("_")[0]
+    text = f"mean ± standard deviation over the clips. A copy of the clip scores best in {word}; "
+    text += "read it with diversity and nn_distance, which a copy has near 0.\n"
     for name in trials:
         result = results.get(name, Result(name, "failed", "it has no result"))
         if result.status != "done":
@@ -181,14 +192,25 @@ def _change(line: CombinationResult, method: CombinationResult | None, name: str
 
 
 def to_csv(trials: Trials, results: Mapping[str, Result], keys: Sequence[str]) -> bytes:
-    """A line a trial: its clip, values and result."""
+    """A line a trial: its clip, values and result, with the figures of other features where they were asked for."""
     text = io.StringIO()
-    diversity = diversity_of(results.values())
-    names = [diversity if name == "diversity" else name for name in Result("", "").to_dict() if name != "clip_id"]
-    names = ["trial", "clip", *keys, *names]
+    diversity = diversity_of(results.values())  # that of trials from before is in its column
+    records = {
+        name: {diversity if is_diversity(key) else key: value for key, value in results[name].to_dict().items()}
+        for name in trials
+        if name in results
+    }
+    asked = sorted({figure for result in results.values() for figure in result.others})
+    figures = [name for name in Result("", "").to_dict() if name != "clip_id"]
+    names = ["trial", "clip", *keys, *columns([*figures, *asked], records.values())]
     writer = csv.DictWriter(text, names, extrasaction="ignore")
     writer.writeheader()
     for name, (clip, values) in trials.items():
-        fields = {**results[name].to_dict(), diversity: results[name].diversity} if name in results else {}
-        writer.writerow({**fields, **values, "trial": name, "clip": clip})
+        own = {key: _value(values, key) for key in keys}
+        writer.writerow({**records.get(name, {}), **own, "trial": name, "clip": clip})
     return text.getvalue().encode()
+
+
+def _value(values: Values, key: str) -> str:
+    """Of a combination on an axis; the project's method beside the rivals, "" where it has none."""
+    return values.get(key, OWN if key == RIVAL else "")

@@ -8,7 +8,10 @@ import numpy as np
 import torch
 from skimage.color import rgb2lab
 
+from infra.errors import Refusal
 from model.metrics.features import Video, checked_video
+
+LEAST_SPREAD = 1e-4  # of L, which goes to 100; below it all pixels have one lightness, but for float32 rounding
 
 
 def lab_diversity(samples_ncthw: Video | Iterable[Video], real_cthw: Video) -> float:
@@ -35,10 +38,20 @@ def lab_diversity(samples_ncthw: Video | Iterable[Video], real_cthw: Video) -> f
 
 def relative_spread(map_thw: np.ndarray, real_cthw: Video) -> float:
     """`lab_diversity` of the samples that `map_thw` is the `diversity_map` of. Errors as there, of the real clip."""
-    real_std = float(lightness(checked_video(real_cthw, ndim=4)).std())
-    if real_std < 1e-6:
-        raise ValueError("diversity is relative to the real clip's spread, and the real clip has constant lightness")
+    real_std = spread_of_lightness(real_cthw)
+    if real_std < LEAST_SPREAD:
+        raise Refusal("diversity is relative to the real clip's spread, and the real clip has constant lightness")
     return float(map_thw.mean()) / real_std
+
+
+def is_of_one_lightness(video_cthw: Video) -> bool:
+    """Whether a real clip, as of `lab_diversity`, has no spread that samples' could be relative to."""
+    return spread_of_lightness(video_cthw) < LEAST_SPREAD
+
+
+def spread_of_lightness(video_cthw: Video) -> float:
+    """Standard deviation of L (CIELAB) over all pixels of a video, (3, T, H, W) float RGB in [-1, 1]."""
+    return float(lightness(checked_video(video_cthw, ndim=4)).std())
 
 
 def diversity_map(samples_ncthw: Video | Iterable[Video]) -> np.ndarray:
@@ -67,12 +80,12 @@ def diversity_map(samples_ncthw: Video | Iterable[Video]) -> np.ndarray:
         if count == 1:
             mean, squares = np.zeros_like(sample_l), np.zeros_like(sample_l)
         elif sample_l.shape != mean.shape:
-            raise ValueError(f"samples must have one size (T, H, W), got {mean.shape} and {sample_l.shape}")
+            raise Refusal(f"samples must have one size (T, H, W), got {mean.shape} and {sample_l.shape}")
         delta = sample_l - mean
         mean += delta / count
         squares += delta * (sample_l - mean)
     if count < 2:
-        raise ValueError(f"diversity needs at least 2 samples, got {count}: one sample has no spread")
+        raise Refusal(f"diversity needs at least 2 samples, got {count}: one sample has no spread")
     spread: np.ndarray = np.sqrt(squares / count)
     return spread
 

@@ -13,6 +13,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from infra.errors import Refusal
+
 # A decoder or a pyramid hands over numpy, a generator torch; both are read, neither is changed.
 Video = np.ndarray | torch.Tensor
 
@@ -57,13 +59,13 @@ def checked_video(video: Video, ndim: int) -> torch.Tensor:
     if not tensor.is_floating_point():
         raise TypeError(f"video must be floating point RGB in [-1, 1], got {tensor.dtype}")
     if tensor.ndim != ndim or tensor.shape[-4] != 3 or tensor.numel() == 0:
-        raise ValueError(f"video must be {layout} and not empty, got {tuple(tensor.shape)}")
+        raise Refusal(f"video must be {layout} and not empty, got {tuple(tensor.shape)}")
     tensor = tensor.to(torch.float32)
     if not bool(torch.isfinite(tensor).all()):
-        raise ValueError(f"video {tuple(tensor.shape)} holds NaN or infinite values")
+        raise Refusal(f"video {tuple(tensor.shape)} holds NaN or infinite values")
     if float(tensor.abs().amax()) > 2.0:
         low, high = float(tensor.amin()), float(tensor.amax())
-        raise ValueError(f"video must be in [-1, 1], got [{low:g}, {high:g}]: another range?")
+        raise Refusal(f"video must be in [-1, 1], got [{low:g}, {high:g}]: another range?")
     return tensor.clamp(-1.0, 1.0)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from infra.errors import Refusal
 from model.metrics.features import one_thread
 
 
@@ -38,13 +39,13 @@ class Gaussian:
         """
         vectors = np.asarray(vectors, dtype=np.float64)
         if vectors.ndim != 2 or vectors.shape[1] == 0:
-            raise ValueError(f"vectors must be (n, D), got {vectors.shape}")
+            raise Refusal(f"vectors must be (n, D), got {vectors.shape}")
         count, dims = vectors.shape
         least = 2 if rank_deficient else dims + 1
         if count < least:
-            raise ValueError(f"{count} vectors of {dims} dimensions: the covariance needs at least {least}")
+            raise Refusal(f"{count} vectors of {dims} dimensions: the covariance needs at least {least}")
         if not np.isfinite(vectors).all():
-            raise ValueError("vectors hold NaN or infinite values")
+            raise Refusal("vectors hold NaN or infinite values")
         mean = vectors.mean(axis=0)
         with one_thread():  # of a second one a busy machine makes a second out of 10 ms
             root = torch.linalg.qr(torch.from_numpy(vectors - mean), mode="r").R
@@ -67,9 +68,9 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
         ValueError: different dimensions, or a NaN or infinity.
     """
     if a.mean.shape != b.mean.shape:
-        raise ValueError(f"Gaussians of {a.mean.size} and {b.mean.size} dimensions have no distance")
+        raise Refusal(f"Gaussians of {a.mean.size} and {b.mean.size} dimensions have no distance")
     if not all(np.isfinite(array).all() for array in (a.mean, a.root, b.mean, b.root)):
-        raise ValueError("a Gaussian holds NaN or infinite values")
+        raise Refusal("a Gaussian holds NaN or infinite values")
     with one_thread():
         cross = torch.linalg.svdvals(torch.from_numpy(a.root) @ torch.from_numpy(b.root).T).sum().item()
     means = np.sum((a.mean - b.mean) ** 2)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from infra.errors import Refusal
 from model.metrics.features import Video, checked_video, one_thread
 from model.metrics.weight_files import Layout, load
 
@@ -77,7 +78,9 @@ class InceptionFeatures:
         wanted = shapes(dims)
         layout = Layout(project=PROJECT, names={name: name for name in wanted}, classes="fc.bias")
         weights = load(path, (layout,), wanted, NETWORKS)
-        self.dims, self.least_px = dims, {64: 7, 192: 19}[dims]  # the smallest image with a location
+        self.dims = dims
+        self._least_px = {64: 7, 192: 19}[dims]  # a side of the smallest image with a location
+        self._enough_px = {64: 23, 192: 71}[dims]  # of the smallest square with more locations than channels
         self._tensors = weights.tensors
         # Two files never share a name: the digits are of the weights.
         kind = "inception" if dims == 64 else f"inception{dims}"
@@ -87,23 +90,32 @@ class InceptionFeatures:
         """Vectors at every location of one image.
 
         Args:
-            video_cthw: float RGB in [-1, 1], (3, 1, H, W): an image is a video of one frame. H and W at least 7, of
-                192 channels 19; a covariance needs 65 vectors, about 20 x 20 px, or 193, about 70 x 70.
+            video_cthw: float RGB in [-1, 1], (3, 1, H, W): an image is a video of one frame. A covariance needs 65
+                vectors, which 23×23 px have, or of 192 channels 193, which 71×71 px have.
 
         Returns:
             float64 (about H / 2 * W / 2, 64) or (about H / 4 * W / 4, 192), ordered by row and column; >= 0.
 
         Raises:
-            TypeError, ValueError: not such an image (see `checked_video`), more than one frame, or too small.
+            TypeError, ValueError: not such an image (see `checked_video`), more than one frame, or one too small
+                for a covariance.
         """
         video = checked_video(video_cthw, ndim=4).cpu()
         if video.shape[1] != 1:
-            raise ValueError(f"inception features are of one image, got {video.shape[1]} frames: pass them one by one")
-        if min(video.shape[2:]) < self.least_px:
-            raise ValueError(f"inception features need {self.least_px} px at least, got {tuple(video.shape[2:])}")
+            raise Refusal(f"inception features are of one image, got {video.shape[1]} frames: pass them one by one")
+        if min(video.shape[2:]) < self._least_px:
+            raise self._too_small(video, 0)
         with torch.inference_mode(), torch.autocast("cpu", enabled=False), one_thread():
             maps = self._maps(video.transpose(0, 1))  # (1, dims, h, w)
-            return maps[0].flatten(1).T.to(torch.float64).numpy()
+        vectors = maps[0].flatten(1).T.to(torch.float64).numpy()
+        if len(vectors) <= self.dims:
+            raise self._too_small(video, len(vectors))
+        return vectors
+
+    def _too_small(self, video: Tensor, count: int) -> Refusal:
+        height, width = video.shape[2:]
+        cause = f"Inception has {count} vectors of {height}×{width} px (H×W), and {self.dims + 1} are needed"
+        return Refusal(f"{cause}; take {self._enough_px}×{self._enough_px} px or more, or --features lite0")
 
     def _maps(self, image: Tensor) -> Tensor:
         """(1, 3, H, W) in [-1, 1] → (1, dims, h, w)."""

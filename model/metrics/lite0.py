@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from infra.errors import Refusal
 from model.metrics.features import Video, checked_video, one_thread
 
 
@@ -75,7 +76,7 @@ class Lite0Features:
         """
         video = checked_video(video_cthw, ndim=4)
         if video.shape[1] < 2:
-            raise ValueError("lite0 features need at least 2 frames: they contain the change to the next frame")
+            raise Refusal("lite0 features need at least 2 frames: they contain the change to the next frame")
         maps = self.frame_maps(video)  # (T, 40, h / 8, w / 8)
         change = self.change_weight * (maps[1:] - maps[:-1])
         joined = torch.cat([maps[:-1], change], dim=1)  # (T - 1, 80, h / 8, w / 8)

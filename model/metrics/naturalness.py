@@ -11,6 +11,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage, special
 
+from infra.errors import Refusal
+
 PATCH, STRIDE = 32, 16  # px; NIQE has 96, which most clips here have no room for
 SIGMA, RADIUS = 7 / 6, 3  # of the Gaussian window of 7×7 px
 SATURATION = 1.0  # of 255 levels, added to the deviation that pixels are divided by
@@ -48,7 +50,7 @@ def has_room(frames_thwc: np.ndarray) -> bool:
 def statistics(frames_thwc: np.ndarray) -> Gaussian:
     """Mean (36,), covariance (36, 36) of the features of all patches. Raises ValueError as `naturalness_distance`."""
     if not has_room(frames_thwc):
-        raise ValueError(f"frames of {PATCH}×{PATCH} px or more are needed, got {frames_thwc.shape}")
+        raise Refusal(f"frames of {PATCH}×{PATCH} px or more are needed, got {frames_thwc.shape}")
     features = np.concatenate([_features(frame @ np.array([0.299, 0.587, 0.114])) for frame in frames_thwc])
     return features.mean(axis=0), np.atleast_2d(np.cov(features.T)) if len(features) > 1 else np.zeros((36, 36))
 

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from infra.errors import Refusal
 from model.metrics.diversity import diversity_map, lab_diversity, relative_spread
 from model.metrics.features import Video
 from model.metrics.names import diversity_name
@@ -158,7 +159,7 @@ def measure(
                 video = load()
                 if video.shape != real.video.shape:
                     cause = f"is {size_of(video)} (T×H×W), and not {size_of(real.video)} as most"
-                    raise ValueError(f"{cause}; give all samples one size")
+                    raise Refusal(f"{cause}; give all samples one size")
                 distance = real.distance(video)
                 each(len(distances), video)
             except (TypeError, ValueError) as error:

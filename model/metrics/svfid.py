@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from infra.errors import Refusal
 from model.metrics.features import Video, VideoFeatures
 from model.metrics.frechet import Gaussian, frechet_distance
 
@@ -69,7 +70,7 @@ class RealClip:
 
 def _mean_distance(a: Sequence[Gaussian], b: Sequence[Gaussian]) -> float:
     if len(a) != len(b):
-        raise ValueError(f"{len(b)} frames cannot be held against {len(a)}, one by one")
+        raise Refusal(f"{len(b)} frames cannot be held against {len(a)}, one by one")
     return float(np.mean([frechet_distance(*pair) for pair in zip(a, b, strict=True)]))
 
 
@@ -103,7 +104,7 @@ def svfid(real: RealClip, samples_ncthw: Video | Iterable[Video]) -> Svfid:
     """
     per_sample = tuple(real.distance(sample) for sample in samples_ncthw)
     if not per_sample:
-        raise ValueError("a Fréchet distance needs at least one sample")
+        raise Refusal("a Fréchet distance needs at least one sample")
     return Svfid(mean=float(np.mean(per_sample)), per_sample=per_sample, features=real.features.name)
 
 
@@ -125,5 +126,5 @@ def sifid(real_chw: Video, samples_nchw: Video | Iterable[Video], features: Vide
 
 def _one_frame(image_chw: Video) -> Video:
     if image_chw.ndim != 3:
-        raise ValueError(f"image must be (3, H, W), got {tuple(image_chw.shape)}")
+        raise Refusal(f"image must be (3, H, W), got {tuple(image_chw.shape)}")
     return image_chw[:, None]

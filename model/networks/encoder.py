@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -58,11 +59,12 @@ class Encoder(nn.Module):
 
 
 class FixedCode(nn.Module):
-    """In place of the encoder where there is no VAE scale: whatever it is given, the posterior is one fixed z*.
+    """In place of the encoder where there is no VAE scale: whatever it is given, the posterior is a fixed z*.
 
     The text speaks of "patch-GAN for all levels" (§1) without saying what scale 0 is then; the authors' code has none.
     Here it is what SinGAN does: at scale 0 too a critic judges G⁰(z) of random z ~ N(0, I), and the clip is
     reconstructed from z*, drawn once. All else stays that of hp-VAE-GAN. Its checkpoint holds z*.
+    Of several examples this is the first one's z*. `of_examples` gives each of the others its own.
     """
 
     z: Tensor
@@ -72,6 +74,22 @@ class FixedCode(nn.Module):
         self.register_buffer("z", torch.randn(tuple(shape)))
 
     def forward(self, x: Tensor) -> Posterior:
-        """A Gaussian without width: its mean and every sample are z*, (B, latent, T, H, W)."""
-        z = self.z.expand(len(x), *self.z.shape[1:])
-        return Posterior(z, torch.full_like(z, -math.inf))
+        """q(z|x) of the first example, (B, latent, T, H, W)."""
+        return without_width(self.z.expand(len(x), *self.z.shape[1:]))
+
+    def of_examples(self, numbers: Sequence[int], seed: int) -> Posterior:
+        """q(z|x) of examples by their numbers in the training set, (B, latent, T, H, W).
+
+        The z* of the first one, number 0, is in the checkpoint. Those of the others follow from seed and number.
+        """
+        return without_width(torch.cat([self._z_of(number, seed) if number else self.z for number in numbers]))
+
+    def _z_of(self, number: int, seed: int) -> Tensor:
+        (state,) = np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(1, np.uint64)
+        rng = torch.Generator().manual_seed(int(state) >> 1)  # of the CPU, so that it is the same on every device
+        return torch.randn(self.z.shape, generator=rng).to(self.z)
+
+
+def without_width(z: Tensor) -> Posterior:
+    """A Gaussian whose mean and every sample are z."""
+    return Posterior(z, torch.full_like(z, -math.inf))

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from infra.errors import Refusal
 from model.patches.field import Grid, Size, carry, fits, scattered
 from model.patches.match import exact_field, spread_field
 from model.patches.space import COMPONENTS, Patch, PatchSpace, principal_components
@@ -93,7 +94,7 @@ class ClipPatches:
             if self.hidden:
                 hidden = touched(self.hidden(n), patch).to(vectors.device)
                 if hidden.all():
-                    raise ValueError(
+                    raise Refusal(
                         f"at {_written(self.sizes[n])} no patch of {_written(patch)} is left outside the mask"
                     )
                 vectors[hidden] = FAR
@@ -149,7 +150,7 @@ class Refinement:
         patch = self.how.patch
         for size in [size for step in steps for size in (step.size, self.clip.sizes[step.n])]:
             if not fits(size, patch):
-                raise ValueError(f"{_written(size)} is smaller than a patch of {_written(patch)} (T×H×W)")
+                raise Refusal(f"{_written(size)} is smaller than a patch of {_written(patch)} (T×H×W)")
         self.video = self.video.to(self.clip.device)
         for step in steps:
             self._run(step)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from infra.errors import Refusal
+
 PATCH = 3  # pixels and frames of a side (SinFusion §7.2); an image has one frame, and patches of 1×3×3
 # Patches of the sample, and of the clip, compared at a time. With it a search holds less than 150 MiB beside the two
 # videos and the field, whatever their sizes.
@@ -23,7 +25,7 @@ def patches_of(video_cthw: Tensor, step: int) -> Tensor:
     """A view of every `step`-th patch: (3, T, H, W) → (T', H', W', 3, *patch_sides)."""
     sides = patch_sides(video_cthw.shape[1:])
     if any(side < part for side, part in zip(video_cthw.shape[1:], sides)):
-        raise ValueError(f"patches of {PATCH} frames and pixels need a larger video than {tuple(video_cthw.shape)}")
+        raise Refusal(f"patches of {PATCH} frames and pixels need a larger video than {tuple(video_cthw.shape)}")
     for dim, side in zip((1, 2, 3), sides):
         video_cthw = video_cthw.unfold(dim, side, step)
     return video_cthw.movedim(0, 3)

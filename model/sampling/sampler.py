@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infra.errors import Refusal
 from model.config import TrainConfig
 from model.device import HOST, host_bytes, memory_bytes
 from model.networks.generators import GeneratorStack
@@ -103,7 +104,7 @@ class NetworkSampler:
     def reconstruction(self) -> Tensor:
         """See `Sampler`."""
         if self._real_zero is None:
-            raise ValueError("a reconstruction needs the clip")
+            raise Refusal("a reconstruction needs the clip")
         return reconstruct(self.stack, self._real_zero)
 
 
@@ -287,16 +288,11 @@ def check_sample(sampler: Sampler, sizes: Sequence[ScaleSize], device: torch.dev
 
 def check_video(size: ScaleSize, needed: int, device: torch.device) -> None:
     """Raises SizeError, one line, if a video of this size needs more bytes than the memory of the device."""
-    try:
-        check_bytes(
-            f"a video of {size}", needed, device, lambda share: f"make it smaller, {share:.1%} of its pixels fit"
-        )
-    except ValueError as error:
-        raise SizeError(str(error)) from error
+    check_bytes(f"a video of {size}", needed, device, lambda share: f"make it smaller, {share:.1%} of its pixels fit")
 
 
 def check_bytes(what: str, needed: float, device: torch.device, mend: Callable[[float], str]) -> None:
-    """Raises ValueError, one line, if so many bytes are more than the memory of the device.
+    """Raises SizeError, one line, if so many bytes are more than the memory of the device.
 
     Args:
         what: needs them.
@@ -305,7 +301,7 @@ def check_bytes(what: str, needed: float, device: torch.device, mend: Callable[[
     there = memory_bytes(device) if device.type == "cuda" else host_bytes()
     if needed > there:
         amounts = f"{needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there"
-        raise ValueError(f"{what} needs {amounts}; {mend(there / needed)}")
+        raise SizeError(f"{what} needs {amounts}; {mend(there / needed)}")
 
 
 def sampler_of(config: TrainConfig, stack: GeneratorStack | None, clip: Pyramids, device: torch.device) -> Sampler:

@@ -16,11 +16,12 @@ from model import checkpoint as ckpt
 from model.config import TrainConfig
 from model.device import autocast
 from model.networks.critic import Critic
+from model.networks.encoder import FixedCode
 from model.networks.generators import GeneratorStack
 from model.networks.patchvae import AnyPosterior
 from model.networks.stacks import new_stack
 from model.pyramid import ScaleSize
-from model.training.training_set import TrainingSet
+from model.training.training_set import Batch, TrainingSet
 
 
 @dataclass
@@ -95,7 +96,7 @@ def next_scale(state: TrainState, training_set: TrainingSet) -> TrainState:
         squares = torch.zeros((), device=device)
         for batch in training_set.measuring(n):
             with torch.no_grad(), autocast(device, config.precision):
-                z = sample_posterior(stack.encoder(batch.real(0)), batch.rngs())
+                z = sample_posterior(posterior_of(stack, batch), batch.rngs())
                 x = stack.to_video(stack.reconstruct(stack.decode(z), 0, n))
             squares += len(batch) * F.mse_loss(x, batch.real(n))
         stack.noise_amps[n] = config.noise_amp * math.sqrt(training_set.workers.sum(squares).item() / len(training_set))
@@ -129,6 +130,14 @@ def restore(saved: ckpt.Checkpoint, training_set: TrainingSet, clip_id: str, pat
     for optimizer, optimizer_state in zip(optimizers, saved.optimizers, strict=True):
         optimizer.load_state_dict(optimizer_state)
     return TrainState(stack, critic, optimizers, saved.scale, saved.iteration, train_s=saved.train_s)
+
+
+def posterior_of(stack: GeneratorStack, batch: Batch) -> AnyPosterior:
+    """q(z|x⁰) of every example of the batch; without VAE scales the z* of each."""
+    if isinstance(stack.encoder, FixedCode):
+        return stack.encoder.of_examples(batch.examples, stack.config.seed)
+    posterior: AnyPosterior = stack.encoder(batch.real(0))
+    return posterior
 
 
 def sample_posterior(posterior: AnyPosterior, rngs: Sequence[torch.Generator]) -> Tensor:

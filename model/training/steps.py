@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from model.networks.blocks import refine_spectral
 from model.networks.critic import FixedCritic, checkpointed
 from model.networks.patchvae import AnyPosterior
 from model.training.losses import gradient_penalty, kl_divergence
-from model.training.state import TrainState, sample_posterior
+from model.training.state import TrainState, posterior_of, sample_posterior
 from model.training.training_set import Batch, TrainingSet
 from model.training.workers import Workers
 
@@ -137,11 +137,10 @@ def _reconstruct_and_sample(state: TrainState, batch: Batch, rngs: Sequence[torc
 
 def _posterior(state: TrainState, batch: Batch) -> AnyPosterior:
     """q(z|x⁰) at a GAN scale: kept from iteration to iteration where E is frozen and the examples are the same."""
-    encoder: Callable[[Tensor], AnyPosterior] = state.stack.encoder
     if not state.stack.config.freeze:  # E learns at GAN scales too
-        return encoder(batch.real(0))
+        return posterior_of(state.stack, batch)
     if state.posterior is None or state.posterior[0] != batch.examples:
-        state.posterior = batch.examples, encoder(batch.real(0))
+        state.posterior = batch.examples, posterior_of(state.stack, batch)
     return state.posterior[1]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infra.errors import Refusal
 from model.config import TrainConfig
 from model.device import memory_bytes, on_device
 from model.pyramid import ScaleSize
@@ -108,13 +109,11 @@ class TrainingSet:
         self.config, self.workers = config, workers
         self.sizes = [ScaleSize(t, h, w) for _, t, h, w in (real.shape for real in pyramids[0])]
         if len(self.sizes) != config.num_scales:
-            raise ValueError(f"{len(self.sizes)} scales in the pyramid, {config.num_scales} in the config")
-        if config.trained_scales and config.vae_levels == 0 and len(pyramids) > 1:
-            raise ValueError(f"vae_levels=0 reconstructs one sample, from its one z*; there are {len(pyramids)}")
+            raise Refusal(f"{len(self.sizes)} scales in the pyramid, {config.num_scales} in the config")
         count = self.draws_per_iteration(len(pyramids), config)
         if workers.size > count:
             cause = f"{workers.size} workers for {count} samples an iteration"
-            raise ValueError(f"{cause}; every worker needs one, take fewer")
+            raise Refusal(f"{cause}; every worker needs one, take fewer")
         self._pyramids = pyramids
         self._kept: dict[tuple[int, int], Tensor] = {}
         on_gpu = workers.device.type == "cuda"

@@ -19,7 +19,7 @@ from pipeline.video.encoder import ENCODED_SUFFIXES, encode, writing
 from pipeline.video.errors import VideoError, video_error
 from pipeline.video.ffmpeg import IMAGE_SUFFIXES, MAX_PIXELS, ffmpeg_exe
 from pipeline.video.frames import frame_files, numbered_images
-from pipeline.video.info import MAX_FRAMES, VideoInfo, probe
+from pipeline.video.info import MAX_FRAMES, VideoInfo, probe, shrunk
 
 __all__ = [
     "ENCODED_SUFFIXES",
@@ -43,6 +43,7 @@ __all__ = [
     "numbered_images",
     "printable",
     "probe",
+    "shrunk",
     "video_error",
     "writing",
 ]

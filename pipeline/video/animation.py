@@ -128,7 +128,7 @@ def _copy(path: str, mtime_ns: int, size: int) -> Path:
         if is_foreign(path):
             with Image.open(path, formats=pillow.formats()) as image:
                 if image.width * image.height > MAX_FRAME_PIXELS:
-                    cause = f"is {image.width}x{image.height} pixels, {MAX_FRAME_PIXELS} in all are the most"
+                    cause = f"is {image.height}×{image.width} px (H×W), {MAX_FRAME_PIXELS} in all are the most"
                     raise video_error(path, cause, "give a smaller image")
                 picture = pillow.seen(image, path)
             _write(place, picture, 1)
@@ -136,8 +136,8 @@ def _copy(path: str, mtime_ns: int, size: int) -> Path:
         with Image.open(path, formats=["WEBP", "AVIF"]) as image:
             count = int(getattr(image, "n_frames", 1))
             if image.width * image.height * count > MAX_PIXELS:
-                cause = f"is an animation of {count} pictures of {image.width}x{image.height} pixels"
-                raise video_error(path, f"{cause}, {MAX_PIXELS} pixels in all are the most", "cut it into parts")
+                cause = f"is an animation of {count} pictures of {image.height}×{image.width} px (H×W)"
+                raise video_error(path, f"{cause}, {MAX_PIXELS} px in all are the most", "cut it into parts")
             _write(place, image, count)
     except VideoError:
         raise

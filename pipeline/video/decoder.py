@@ -20,7 +20,7 @@ from pipeline.video import one_pass, picture
 from pipeline.video.errors import VideoError, video_error
 from pipeline.video.ffmpeg import AnyPath
 from pipeline.video.frames import frame_files, frame_notes
-from pipeline.video.info import MAX_FRAMES, VideoInfo, cut_image, probe
+from pipeline.video.info import MAX_FRAMES, VideoInfo, cut_image, probe, shrunk
 from pipeline.video.output import Output, Wanted
 from pipeline.video.soundness import Soundness
 
@@ -121,7 +121,7 @@ def _clips(path: AnyPath, waiting: deque[int], num_frames: int, wanted: Wanted) 
     """Takes clips off `waiting` as they come."""
     info = probe(path)
     due = info.timeline.due(_rate(path, wanted.fps))
-    width, height = picture.size(info, wanted.max_height)
+    width, height = shrunk(info.width, info.height, wanted.max_height)
     _check_memory(path, (height, width, 3 + wanted.alpha), num_frames)
     numbers = range(waiting[0], min(waiting[-1] + num_frames, len(due)))
     soundness = Soundness(info)
@@ -186,7 +186,7 @@ def _too_short(path: AnyPath, total: int, start_frame: int, needed: int, fps: fl
 def _check_memory(path: AnyPath, shape: tuple[int, int, int], count: int) -> None:
     if math.prod(shape) * count > MAX_CLIP_BYTES:
         height, width, _ = shape
-        cause = f"{counted(count, 'frame')} of {width}x{height} pixels are more than {MAX_CLIP_BYTES >> 30} GiB"
+        cause = f"{counted(count, 'frame')} of {height}×{width} px (H×W) are more than {MAX_CLIP_BYTES >> 30} GiB"
         raise video_error(path, cause, "take fewer frames or a smaller max_height")
 
 
@@ -211,7 +211,7 @@ def decode_stored(path: AnyPath) -> np.ndarray:
 def _image(file: Path, first: VideoInfo, wanted: Wanted) -> np.ndarray:
     info = probe(file)
     if (info.width, info.height) != (first.width, first.height):
-        cause = f"is {info.width}x{info.height} but the first frame is {first.width}x{first.height}"
+        cause = f"is {info.height}×{info.width} px (H×W) but the first frame is {first.height}×{first.width}"
         raise video_error(file, cause, "give all frames of a folder the same size")
     given = Output(info, wanted)
     node = given.output(command.input_node(file, noautorotate=None)["V:0"], frames=1)

@@ -131,7 +131,14 @@ def cut_image(path: AnyPath) -> VideoError:
 def _check_size(path: AnyPath, width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE_PX or width * height > command.MAX_PIXELS:
         most = f"{MAX_SIDE_PX} a side and {command.MAX_PIXELS} in all are the most"
-        raise video_error(path, f"has frames of {width}x{height} pixels, {most}", "give a smaller video")
+        raise video_error(path, f"has frames of {height}×{width} px (H×W), {most}", "give a smaller video")
+
+
+def shrunk(width: int, height: int, max_height: int | None) -> tuple[int, int]:
+    """Width and height of frames that are shrunk to `max_height` where they are higher. None: as they are."""
+    if max_height is None or height <= max_height:
+        return width, height
+    return max(1, round_half_up(Fraction(width * max_height, height))), max_height
 
 
 def round_half_up(value: float | Fraction) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.video import ffmpeg as command
 from pipeline.video import picture
 from pipeline.video.errors import video_error
-from pipeline.video.info import VideoInfo
+from pipeline.video.info import VideoInfo, shrunk
 
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # by the codec's name: the one that gives alpha
 
@@ -46,7 +46,7 @@ class Output:
         may_be_laid = is_decodable and not picture.is_hdr(info) and not info.is_counted  # an AVI's alpha may be filler
         self._alpha = info.has_alpha and (wanted.alpha or may_be_laid)
         self.decoder = {"c:v": name} if self._alpha and name else {}  # options of the input
-        width, height = picture.size(info, wanted.max_height)
+        width, height = shrunk(info.width, info.height, wanted.max_height)
         self._shape = (height, width, 3 + self._alpha)
         self.size = math.prod(self._shape)  # bytes
 

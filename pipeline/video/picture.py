@@ -1,11 +1,10 @@
 """From a stored frame to the one that is seen: the filters of ffmpeg between its decoder and RGB."""
 
-from fractions import Fraction
 from typing import Any
 
 from pipeline.video import ffmpeg as command
 from pipeline.video.container import UNNAMED
-from pipeline.video.info import VideoInfo, round_half_up
+from pipeline.video.info import VideoInfo, shrunk
 
 HD_LINES = 720  # from which on a video that does not name its colours has those of HDTV
 PQ, HLG = 16, 18  # transfer characteristics of HDR, by ITU-T H.273
@@ -20,13 +19,6 @@ KNEE = 0.8
 FIELDS = frozenset(
     {"mpeg2video", "mpeg4", "h264", "hevc", "vc1", "wmv3", "dvvideo", "prores", "dnxhd", "ffv1", "mjpeg"}
 )
-
-
-def size(info: VideoInfo, max_height: int | None) -> tuple[int, int]:
-    """Width and height of the frames: as displayed, or shrunk to `max_height`."""
-    if max_height is None or info.height <= max_height:
-        return info.width, info.height
-    return max(1, round_half_up(Fraction(info.width * max_height, info.height))), max_height
 
 
 def is_hdr(info: VideoInfo) -> bool:
@@ -64,12 +56,12 @@ def progressive(node: Any, info: VideoInfo) -> Any:
 
 
 def filtered(node: Any, info: VideoInfo, max_height: int | None, *, alpha: bool = False) -> Any:
-    """The graph's progressive frames as they are seen: cropped, of the size of `size`, turned, in SDR's colours.
+    """The graph's progressive frames as they are seen: cropped, of the size of `shrunk`, turned, in SDR's colours.
 
     Args: alpha: whether the alpha channel, which is there, is kept. It is straight. What is transparent has no part
         in the colours of a shrunk frame.
     """
-    width, height = size(info, max_height)
+    width, height = shrunk(info.width, info.height, max_height)
     transfer = "arib-std-b67" if info.transfer == HLG else "smpte2084"
     if is_hdr(info) and info.matrix == BT2020:  # the frames may not say it, which the container does
         node = node.filter("setparams", colorspace="bt2020nc", color_primaries="bt2020", color_trc=transfer)

@@ -1,10 +1,12 @@
-"""infra/errors.py: what is written of numbers."""
+"""infra/errors.py: what is written of numbers, and of errors."""
 
 from __future__ import annotations
 
 import pytest
 
-from infra.errors import counted
+from infra.errors import Refusal, StorageError, UsageError, counted, reason
+from model.checkpoint import CheckpointError
+from pipeline.video import VideoError
 
 
 @pytest.mark.parametrize(
@@ -22,3 +24,25 @@ from infra.errors import counted
 )
 def test_a_number_of_things(number: int, noun: str, written: str) -> None:
     assert counted(number, noun) == written
+
+
+@pytest.mark.parametrize(
+    ("error", "written"),
+    [
+        (Refusal("a.mp4: is too dark; give another clip"), "a.mp4: is too dark; give another clip"),
+        (VideoError("a.mp4: is damaged; copy it again"), "a.mp4: is damaged; copy it again"),
+        (CheckpointError("c.pt: of another clip; use --fresh"), "c.pt: of another clip; use --fresh"),
+        (UsageError("--n 1: at least 2"), "--n 1: at least 2"),
+        (
+            StorageError("f", OSError(28, "No space left")),
+            "f: cannot be written (No space left); make room on its disk",
+        ),
+        (ValueError("could not\nbroadcast"), "ValueError: could not broadcast"),
+        (KeyError("x"), "KeyError: 'x'"),
+        (OSError(5, "Input/output error"), "OSError: [Errno 5] Input/output error"),
+    ],
+)
+def test_the_reason_of_a_failure_has_a_class_only_where_the_project_does_not_word_it(
+    error: Exception, written: str
+) -> None:
+    assert reason(error).removesuffix(", then run the same command again") == written

@@ -11,6 +11,7 @@ import torch
 from jobs.sample import main as sample_main
 from jobs.train_corpus import main
 from jobs.training.fit_clip import ClipFrames, Scoring, fit_clip
+from jobs.tune import main as tune_main
 from model import checkpoint as ckpt
 from model.presets import ABLATIONS, demo
 from pipeline import video
@@ -51,6 +52,21 @@ def test_the_plan_of_an_ablation_has_an_experiment_of_its_own(
     # vae_only follows the number of scales that is set
     assert main([*argv, "--set", "num_scales=4", "--set", "iters_per_scale=1"]) == 0
     assert f"clip.mp4-demo-{name}" in capsys.readouterr().out.replace("\n", "")
+
+
+@pytest.mark.parametrize("method", ["singan", "consingan", "vgpnn"])
+@pytest.mark.parametrize("name", sorted(ABLATIONS))
+def test_an_ablation_of_another_method_is_refused(
+    method: str, name: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--corpus", str(clip), "--preset", "demo", "--method", method, "--storage", str(tmp_path / "runs")]
+    told = f"error: ablation={name}: is one of hp-VAE-GAN; leave it out, or method={method}\n"
+    for command in (main, tune_main):
+        own = ["--ablation", name] if command is main else ["--sweep", f"ablation=none,{name}"]
+        for dry in ([], ["--dry-run"]):
+            assert command([*argv, *own, *dry]) == 2
+            assert capsys.readouterr().out == told
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_unknown_ablation_is_refused_with_the_names(capsys: pytest.CaptureFixture[str]) -> None:

@@ -249,8 +249,25 @@ def test_a_failed_clip_that_is_tried_again_has_no_result_meanwhile(corpus: track
     task = ClipTask("again", "clip.mp4", CONFIG, Experiment(Store(str(tmp_path))), corpus, 2)
     result = fit_in_folder(task, [frames], report)
     assert there == [False]
-    assert result.reason == "RuntimeError: the second time"
+    assert result.reason == "RuntimeError: the second time"  # not one of ours: with its class, and a traceback
+    assert "Traceback" in (tmp_path / "again" / "error.txt").read_text()
     assert json.loads((tmp_path / "again" / "result.json").read_text())["reason"] == result.reason
+
+
+@pytest.mark.parametrize("what", ["one colour", "a dot"])
+def test_a_clip_that_nothing_can_be_learned_of_fails_in_one_line_of_ours(
+    what: str, corpus: tracking.ParentRun, tmp_path: Path
+) -> None:
+    """Rounding leaves 200, 10, 10 a spread of lightness of 1e-14; scale 0 is sampled beside the dot."""
+    frames = np.full((13, 90, 120, 3), (200, 10, 10), np.uint8)
+    if what == "a dot":
+        frames[:, 1, 1] = 255
+    task = ClipTask("flat", "flat.mp4", CONFIG, Experiment(Store(str(tmp_path))), corpus, 2)
+    result = fit_in_folder(task, [frames])
+    cause = "at scale 0 every pixel has the same lightness, nothing can be learned; give another clip"
+    assert (result.status, result.reason) == ("failed", f"flat.mp4: {cause}")
+    assert (tmp_path / "flat" / "error.txt").read_text() == f"{result.reason}\n"  # ours: no class, no traceback
+    assert not (tmp_path / "flat" / "checkpoint.pt").exists()
 
 
 def test_a_file_that_mlflow_has_no_room_for_is_named_and_there_when_there_is_room(

@@ -145,7 +145,7 @@ def test_a_clip_whose_loss_is_not_finite_fails_with_scale_iteration_and_term(tmp
     failed = run_job("train_corpus.py", *command(tmp_path, "nan"), "--set", "lr=1e30")
     assert failed.returncode == 1
     (line,) = [line for line in failed.stdout.splitlines() if line.startswith("failed  ")]
-    assert "NonFiniteLoss: scale 0, iteration" in line and "_loss is" in line
+    assert f"{the_clip(tmp_path, 'nan').name}: scale 0, iteration" in line and "_loss is" in line
     result = json.loads((the_clip(tmp_path, "nan") / "result.json").read_text())
     assert result["status"] == "failed" and "iteration" in result["reason"]
 

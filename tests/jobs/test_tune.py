@@ -246,13 +246,13 @@ def test_a_trial_that_fails_costs_that_trial_and_asha_stops_the_worse_half(
         "lr-1e-09": "stopped",
     }
     (failure,) = [line for line in done.stdout.splitlines() if line.startswith("failed  ")]
-    assert "--lr-1e30: NonFiniteLoss" in failure
+    assert "--lr-1e30: scale 0, iteration" in failure
     assert "Traceback" not in done.stdout and "tune.py:" not in done.stdout
     (stop,) = [line for line in done.stdout.splitlines() if line.startswith("stopped  ")]
     assert "--lr-1e-09: by ASHA after 1 scale" in stop
     runs = {name.partition("--")[2]: run for name, run in runs_of(tmp_path).items()}
     assert runs["lr-1e-09"].info.status == "KILLED" and "by ASHA" in runs["lr-1e-09"].data.tags["stopped"]
-    assert runs["lr-1e30"].info.status == "FAILED" and "NonFiniteLoss" in runs["lr-1e30"].data.tags["failure"]
+    assert runs["lr-1e30"].info.status == "FAILED" and "lower lr" in runs["lr-1e30"].data.tags["failure"]
     assert json.loads((tmp_path / "s" / "best.json").read_text())["lr"] == 3e-3
 
     before = {name: time for name, time in times_of(tmp_path / "s").items() if "1e30" not in name}
@@ -333,7 +333,7 @@ def test_a_draw_that_fails_before_it_begins_is_told(tmp_path: Path, one_at_a_tim
     ends = [(name[-2:], result["status"]) for name, result in results_of(tmp_path / "storage" / "s").items()]
     assert set(ends) == {("12", "failed"), ("16", "done")} and len(ends) == 3
     told = [line for line in done.stdout.splitlines() if line.startswith("failed  ")]
-    assert len(told) == ends.count(("12", "failed")) and "would be 6x12 px" in told[0]
+    assert len(told) == ends.count(("12", "failed")) and "would be 12×6: its" in told[0]
     assert runs_of(tmp_path / "storage")["corpus"].data.metrics["trials_failed"] == len(told)
 
 
@@ -453,6 +453,35 @@ def test_changes_compare_the_clips_that_both_finished_and_the_best_has_most_clip
     assert chosen and chosen.values == {"ablation": "none"}  # 0.75; gan_only 0.975; no_freezing not on both
     assert "failed  bno_freezing: why" in summary.notes_below_table(trials, results)
     assert summary.best(summary.lines(trials, {}), "svfid_lite0") is None
+
+
+INCEPTION = "sifid_inception2048_inception_v3_google_5d9c"
+
+
+def of_image(name: str, sifid: float = 3.0) -> Result:
+    """Of an image, scored with Inception too."""
+    others = {INCEPTION: 40.0, f"{INCEPTION}_blur": 90.0}
+    figures = {"sifid_lite0_frames": sifid, "sifid_lite0_frames_blur": 6.0, "diversity": 0.4, "nn_distance": 0.1}
+    return Result(name, "done", diversity_n=10, others=others, **figures)  # type: ignore[arg-type]
+
+
+def test_the_csv_has_the_figures_that_there_are_and_the_method_of_each_trial() -> None:
+    """As results.csv: no column of videos for a sweep of images. A trial that failed has no figures."""
+    trials = {"f": ("a", {"vae_levels": "1"}), "o": ("a", {"vae_levels": "2"}), "r": ("a", {"method": "singan"})}
+    results = {"f": Result("f", "failed", "why"), "o": of_image("o"), "r": of_image("r", 4.0)}
+    rows = list(csv.DictReader(io.StringIO(summary.to_csv(trials, results, ["vae_levels", "method"]).decode())))
+    assert [row["method"] for row in rows] == ["hpvaegan", "hpvaegan", "singan"]
+    assert [row["sifid_lite0_frames"] for row in rows] == ["", "3.0", "4.0"]
+    assert [(row[INCEPTION], row[f"{INCEPTION}_blur"]) for row in rows] == [
+        ("", ""),
+        ("40.0", "90.0"),
+        ("40.0", "90.0"),
+    ]
+    assert [row["diversity_n10"] for row in rows] == ["", "0.4", "0.4"] and rows[0]["reason"] == "why"
+    assert not [name for name in rows[0] if name.startswith("svfid") or name in ("diversity", "clip_id")]
+    note, *_ = summary.notes_below_table(trials, results).splitlines()
+    assert "A copy of the clip scores best in sifid; read it with diversity" in note
+    assert "scores best in svfid; " in summary.notes_below_table({}, {"a": result("a", 100, 0.4)})
 
 
 def test_the_best_is_named_by_what_decided_and_only_where_it_is_clear() -> None:
@@ -576,3 +605,14 @@ def test_a_plot_has_a_line_a_method_and_a_straight_one_for_what_has_no_value() -
     assert rows.size and np.ptp(rows) <= 3  # level
     assert left.any(0).sum() > 0.4 * left.shape[1]  # dashed, across
     assert (pixels == BLUE).all(-1).sum() > 500
+
+
+def test_the_labels_of_a_plot_are_no_higher_than_its_axes() -> None:
+    axes = read_axes(["vae_levels=1,2"], PURE)
+    found = [summary.CombinationResult({"vae_levels": value}, {"a": of_image("a")}, 1) for value in ("1", "2")]
+    pixels = np.asarray(Image.open(io.BytesIO(plot.figure(found, axes, "t"))).convert("L")) < 100
+    for panel in np.array_split(pixels, 3, axis=1):
+        axis = int(panel.sum(0)[: panel.shape[1] // 2].argmax())
+        rows = np.flatnonzero(panel[:, axis])
+        written = np.flatnonzero(panel[:, : axis - 50].any(1))  # left of the numbers
+        assert written.size and rows.min() <= written.min() and written.max() <= rows.max()

@@ -61,10 +61,10 @@ def gaussian(mu, logvar, draw):
 
 
 def code(w, x, config, draw):
-    """z ~ q(z|x) and KL(q ‖ p): of the method, of PatchVAE (A.4), or the one z* of a model without VAE scales."""
+    """z ~ q(z|x) and KL(q ‖ p): of the method, of PatchVAE (A.4), or the sample's z* of a model without VAE scales."""
     if config.vae_levels == 0:
         draw.normal(w["encoder.z"].shape)  # taken, and multiplied by a width of 0
-        return w["encoder.z"], None
+        return draw.code(w["encoder.z"]), None
     if config.latent == "gaussian":
         return gaussian(*encode(w, x, config.encoder_convs), draw)
     x = features(w, x, config.encoder_convs)
@@ -274,10 +274,19 @@ class Draws:
 
     def __init__(self, seed, scale, iteration, sample=0, dtype=torch.float32, again=0):
         """again: the number of a further draw of the sample in the same iteration."""
-        self.place = (seed, scale, iteration)
-        place = np.random.SeedSequence(seed, spawn_key=(scale, iteration, sample, again)[: 4 if again else 3])
-        self.generator = torch.Generator().manual_seed(int(place.generate_state(1, np.uint64)[0]) // 2)
+        self.place, self.sample = (seed, scale, iteration), sample
+        self.generator = self._at(*(scale, iteration, sample, again)[: 4 if again else 3])
         self.dtype = dtype
+
+    def _at(self, *key):
+        place = np.random.SeedSequence(self.place[0], spawn_key=key)
+        return torch.Generator().manual_seed(int(place.generate_state(1, np.uint64)[0]) // 2)
+
+    def code(self, first):
+        """z* of the sample: that of the first one, or a draw that depends on the seed and its number alone."""
+        if self.sample == 0:
+            return first
+        return torch.randn(first.shape, generator=self._at(self.sample), dtype=self.dtype).double()
 
     def normal(self, shape):
         return torch.randn(tuple(shape), generator=self.generator, dtype=self.dtype).double()

@@ -17,7 +17,7 @@ from model.metrics.svfid import RealClip
 from model.networks import blocks
 from model.networks.generators import GeneratorStack
 from model.patches.vgpnn import Vgpnn, vgpnn_ladder
-from model.presets import OTHER_KIND, PRESETS, image_demo, image_official, image_paper, official, paper
+from model.presets import OTHER_KIND, PRESETS, demo, image_demo, image_official, image_paper, official, paper
 from model.pyramid import ladder, training_pyramids
 from model.sampling.sample import stretched_ladder
 from model.sampling.sampler import random_videos, sampler_of
@@ -142,11 +142,19 @@ def test_presets_of_images_are_those_of_videos_with_one_frame():
         ("stride=13", "stride=13: of an image it is None"),
         ("patch_size=3,7,7", "an image has one frame; write 1,7,7"),
         ("dims=4", "dims=4: write 2 or 3"),
+        ("dims=3", "dims=3: goes with the preset; leave it out, and give one of videos, such as demo"),
     ],
 )
 def test_settings_of_videos_are_refused(setting, words):
     with pytest.raises(ConfigError, match=words):
         image_demo().with_overrides([setting])
+
+
+def test_dims_goes_with_the_preset():
+    told = "dims=2: goes with the preset; leave it out, and give one of images, such as image_demo"
+    with pytest.raises(ConfigError, match=told):
+        demo().with_overrides(["num_frames=1", "dims=2"])
+    assert image_demo().with_overrides(["dims=2"]) == image_demo()
 
 
 def picture(height=47, width=63):

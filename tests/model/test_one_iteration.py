@@ -220,11 +220,18 @@ def test_iteration_with_low_memory_equals_the_reference(with_low_memory, n):
     check(config, recorder, final, n)
 
 
-@pytest.fixture(scope="module", params=[(True, None), (True, 2), (False, 2)], ids=["whole", "micro", "no_freezing"])
+OF_SAMPLES = {
+    "whole": {},
+    "micro": {"micro_batch": 2},
+    "no_freezing": {"freeze": False, "micro_batch": 2},
+    "gan_only": {"vae_levels": 0, "micro_batch": 2},
+}
+
+
+@pytest.fixture(scope="module", params=OF_SAMPLES.values(), ids=list(OF_SAMPLES))
 def of_three_samples(request, tmp_path_factory):
     """Losses summed over three samples, in one batch or in micro-batches of two and one."""
-    freeze, micro_batch = request.param
-    config = tiny(freeze=freeze, micro_batch=micro_batch, seed=7, **QUICK)
+    config = tiny(**request.param, seed=7, **QUICK)
     return trained_in_float64(tmp_path_factory.mktemp("samples"), config, samples=3)
 
 

@@ -14,9 +14,10 @@ from model.networks.stacks import new_stack
 from model.presets import PRESETS, image_official, of_method, official
 from model.pyramid import ladder
 from model.sampling.sample import reconstruct, sample_in_parts, stretched_ladder
+from model.training.loop import train_clip
 
 from . import reference, rivals_reference
-from .conftest import one_thread, real_pyramid, sample, train
+from .conftest import one_thread, real_pyramid, sample, several_pyramids, train
 from .float64 import in_float64
 from .test_one_iteration import EXACT, moments_of
 
@@ -164,3 +165,17 @@ def test_the_rescaling_of_consingan_is_that_of_its_code():
     config = replace(config, num_scales=6, min_size=25, max_size=250, iters_per_scale=1)
     heights = [size.height for size in ladder(config, 250, 250)]
     assert heights == [25, 32, 45, 71, 158, 250]
+
+
+@pytest.mark.parametrize("method", ["singan", "consingan"])
+def test_every_chunk_is_reconstructed_from_a_code_of_its_own(method, tmp_path):
+    config, path = rival(method, iters_per_scale=1), tmp_path / "checkpoint.pt"
+    chunks = [[real[:, :t, :h, :w] for real, (t, h, w) in zip(chunk, SIZES)] for chunk in several_pyramids(3)]
+    scales = [done.n for done in train_clip(config, chunks, clip_id="c", path=path, log=lambda _: None)]
+    final = ckpt.load(path)
+    assert scales == [0, 1, 2] and final.samples == 3
+    encoder = final.stack().encoder
+    first, second, third = (encoder.of_examples([number], config.seed).mu for number in range(3))
+    assert torch.equal(first, encoder.z) and first.shape == (1, 3, *SIZES[0])
+    assert min((a - b).abs().mean() for a, b in ((first, second), (first, third), (second, third))) > 0.5  # mostly 1.13
+    assert torch.equal(encoder.of_examples([2, 0, 2], config.seed).mu, torch.cat([third, first, third]))

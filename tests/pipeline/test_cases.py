@@ -744,7 +744,8 @@ def test_a_frame_of_another_size_costs_its_clips_alone(tools, tmp_path):
     found, said, _ = clips_of(tmp_path, ClipSpec(num_frames=5, stride=1))
     assert [read(clip)[0] for clip in found] == [*range(13), *range(18, 56)]
     assert said == [
-        f"{tmp_path / '0017.png'}: is 48x32 but the first frame is 96x64; give all frames of a folder the same size"
+        f"{tmp_path / '0017.png'}: is 32×48 px (H×W) but the first frame is 64×96; "
+        "give all frames of a folder the same size"
     ]
 
 

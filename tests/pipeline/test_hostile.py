@@ -118,7 +118,7 @@ def _causes_are_right(root, reasons, clips):
         "absurd/stretched.y4m": "pixels",
         "absurd/years.y4m": "has 31200000000 frames at 24 FPS, 2073600 are the most; cut it into parts",
         "cut_png": "7.png: is an image that ffmpeg cannot read to its end",
-        "mixed_png": "5.png: is 48x64 but the first frame is 64x48",
+        "mixed_png": "5.png: is 64×48 px (H×W) but the first frame is 48×64",
         "bomb_first_png": "100000x100000",
         "bomb_later_png": "9.png: ",
     }
@@ -303,7 +303,7 @@ def test_clips_too_large_for_memory_are_refused(tmp_path, lavfi, monkeypatch):
     monkeypatch.setattr(decoder, "MAX_CLIP_BYTES", 10 * MIB)
     assert video.decode(path, num_frames=13, max_height=240).nbytes < 10 * MIB
     for frames in (13, None):
-        with pytest.raises(video.VideoError, match="frames of 640x480 pixels are more than 0 GiB; take fewer"):
+        with pytest.raises(video.VideoError, match=r"frames of 480×640 px .* are more than 0 GiB; take fewer"):
             video.decode(path, num_frames=frames)
 
 

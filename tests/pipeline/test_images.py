@@ -380,6 +380,7 @@ def test_each_bad_image_is_one_line_and_the_rest_is_there(tmp_path):
     (root / "large.png").write_bytes(bomb(9_000, 9_000))  # of which Pillow itself would only warn
     Image.fromarray(blocks()[:1, :1]).save(root / "dot.png")
     Image.fromarray(blocks()[:15]).save(root / "low.png")
+    Image.new("RGB", (64, 1100)).save(root / "high.png")
     (root / "text.png").write_text("dear reader\n" * 100)
     (root / "page.jpg").write_text("<html></html>")
     (root / "drawing.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg' width='64' height='48'/>")
@@ -393,10 +394,11 @@ def test_each_bad_image_is_one_line_and_the_rest_is_there(tmp_path):
     assert [Path(clip.source).name for clip in planned.clips] == ["good.png"] and not planned.notes
     said = {Path(failure.source).name: failure.reason for failure in planned.failures}
     expected = {
-        "bomb.png": "is 30000x30000 pixels, 16384 a side and 67108864 in all are the most; give a smaller image",
-        "large.png": "is 9000x9000 pixels, 16384 a side",
-        "dot.png": "is 1x1 pixels, 16x16 is the least; give a larger image",
-        "low.png": "is 48x15 pixels",
+        "bomb.png": "is 30000×30000 px (H×W), 16384 a side and 67108864 in all are the most; give a smaller image",
+        "large.png": "is 9000×9000 px (H×W), 16384 a side",
+        "dot.png": "is 1×1 px (H×W), 16×16 is the least; give a larger image",
+        "high.png": "is 1100×64 px (H×W), kept at 256×15, and 16×16 is the least; crop it",
+        "low.png": "is 15×48 px (H×W)",
         "text.png": "is a text file, not an image; give an image file",
         "page.jpg": "is a text file, not an image",
         "drawing.svg": "is in no image format that is read here; export it as png",
@@ -409,9 +411,28 @@ def test_each_bad_image_is_one_line_and_the_rest_is_there(tmp_path):
     }
     assert set(said) == set(expected)
     for name, words in expected.items():
-        if name not in ("dot.png", "low.png"):  # which can be read, but are too small for a clip
+        if name not in ("dot.png", "low.png", "high.png"):  # which can be read, but are too small for a clip
             assert refusal(root / name) == said[name]
         assert said[name].startswith(f"{root / name}: {words}"), said[name]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "avif", "heic", "tif", "bmp", "gif", "ppm"])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_an_image_that_is_cut_off_is_told_so_whatever_its_format(tmp_path, suffix, share):
+    whole, part = tmp_path / f"whole.{suffix}", tmp_path / f"part.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)).save(whole)
+    part.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
+    told = f"{part}: is an image that cannot be read to its end"
+    assert refusal(part).startswith(told) and refusal(part).endswith("; copy or export it again")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_tiff_of_too_many_bands_is_told_so(tmp_path, kind, capfd):
+    for bands in (5, 7):
+        path = tmp_path / f"{bands}.tif"
+        tifffile.imwrite(path, np.zeros((32, 48, bands), kind), photometric="minisblack", planarconfig="contig")
+        assert refusal(path) == f"{path}: has {bands} bands, and 4, colours and alpha, are the most; export it in RGB"
+    assert capfd.readouterr().err == ""
 
 
 def test_a_bomb_is_refused_before_it_is_decoded_and_without_pillows_words(tmp_path):
@@ -426,7 +447,7 @@ def test_a_bomb_is_refused_before_it_is_decoded_and_without_pillows_words(tmp_pa
     command = [sys.executable, "-c", code, tmp_path / "large.png", tmp_path / "odd.tif"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
     line, grown = done.stdout.splitlines()
-    assert "is 9000x9000 pixels" in line and done.stderr == ""
+    assert "is 9000×9000 px" in line and done.stderr == ""
     assert int(grown) < 100_000 * (1 if sys.platform == "linux" else 1024)  # its pixels are 243 MB
 
 

@@ -242,7 +242,7 @@ def test_what_cannot_be_read_is_told_in_one_line(tmp_path, name, content, cause)
 def test_a_folder_that_cannot_be_read(tools, tmp_path):
     folder = folder_of(tmp_path / "frames", ramps(3))
     Image.new("RGBA", (20, 20)).save(folder / "2.png")
-    assert refusal(folder / "2.png", layer, folder).startswith("is 20x20 but the first frame is 48x32; ")
+    assert refusal(folder / "2.png", layer, folder).startswith("is 20×20 px (H×W) but the first frame is 32×48; ")
     (folder / "2.png").write_bytes((folder / "1.png").read_bytes()[:-40])
     refusal(folder / "2.png", layer, folder)
     (tmp_path / "empty").mkdir()
@@ -319,7 +319,7 @@ def test_key_frames_that_cannot_be_used(tmp_path):
     where = folder("twice", _3=(20, 30), _003=(20, 30))
     assert line(where, where / "3.png") == "is for frame 3, as 003.png is; keep one of the two"
     where = folder("sizes", _10=(40, 30), _2=(20, 30))
-    assert line(where, where / "10.png").startswith("is 40x30 but 2.png is 20x30; ")
+    assert line(where, where / "10.png").startswith("is 30×40 px (H×W) but 2.png is 30×20; ")
     where = folder("empty")
     assert line(where, where).startswith("holds no images; ")
     assert line(tmp_path / "none", tmp_path / "none").startswith("cannot be listed (No such file or directory); ")

@@ -264,7 +264,7 @@ def test_folder_of_frames_in_natural_order(tools, tmp_path, lavfi, numbered, lev
     assert decode(folder, max_height=12, num_frames=1).shape == (1, 12, 16, 3)
     assert video.count_frames(probe(folder), 24.0) == 14
     lavfi(folder / "9.png", "testsrc=s=64x48", 1, "-update", 1)
-    with pytest.raises(VideoError, match=r"9\.png: is 64x48 but the first frame is 32x24; "):
+    with pytest.raises(VideoError, match=r"9\.png: is 48×64 px \(H×W\) but the first frame is 24×32; "):
         decode(folder, max_height=24)
     (folder / "9.png").write_bytes(b"no picture")
     with pytest.raises(VideoError, match=r"9\.png: .*; "):

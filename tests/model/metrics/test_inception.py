@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from model.metrics.inception import InceptionFeatures
+from model.metrics.inception import InceptionFeatures, shapes
 from model.metrics.svfid import RealClip, svfid
 
 
@@ -66,12 +66,25 @@ def test_sifid_of_an_image(network, tmp_path):
     ("video", "words"),
     [
         (np.zeros((3, 2, 32, 32), np.float32), "of one image, got 2 frames"),
-        (np.zeros((3, 1, 32, 6), np.float32), "7 px at least"),
+        (
+            np.zeros((3, 1, 32, 6), np.float32),
+            r"0 vectors of 32×6 px \(H×W\), and 65 are needed; take 23×23 px or more, or --features lite0",
+        ),
+        (np.zeros((3, 1, 16, 21), np.float32), r"40 vectors of 16×21 px \(H×W\), and 65 are needed; take 23×23"),
     ],
 )
 def test_refuses(network, tmp_path, video, words):
     write(network, tmp_path / "weights.pth", 1000)
     features = InceptionFeatures(tmp_path / "weights.pth")
-    assert features(np.zeros((3, 1, 7, 7), np.float32)).shape == (1, 64)
     with pytest.raises(ValueError, match=words):
         features(video)
+
+
+@pytest.mark.parametrize(("dims", "side", "count"), [(64, 23, 81), (192, 71, 196)])
+def test_the_size_that_is_named_is_the_smallest_square_that_will_do(tmp_path, dims, side, count):
+    weights = {name: torch.ones(shape) for name, shape in shapes(dims).items()}
+    torch.save({**weights, "fc.bias": torch.zeros(1000)}, tmp_path / "weights.pth")
+    features = InceptionFeatures(tmp_path / "weights.pth", dims)
+    assert features(np.zeros((3, 1, side, side), np.float32)).shape == (count, dims)
+    with pytest.raises(ValueError, match=f"and {dims + 1} are needed; take {side}×{side} px or more"):
+        features(np.zeros((3, 1, side - 1, side - 1), np.float32))
