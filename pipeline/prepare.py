@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra.remote import fetch
@@ -18,7 +18,7 @@ class Prepared:
     """What `prepare` found and wrote.
 
     Attributes:
-        entries: where the frames of each planned clip are, in the order of the shards.
+        entries: where the frames of each planned clip are, in the order of the shards; their sources are paths.
         written: what was decoded this time.
         failures: sources and clips that cannot be used.
         dropped: source → frames that no clip uses.
@@ -51,7 +51,7 @@ def prepare(
     planned = plan(sources, spec)
     if not planned.clips:
         return Prepared((), Written((), (), (), 0), planned.failures, planned.dropped, planned.notes)
-    wanted, finished = {clip.clip_id for clip in planned.clips}, 0
+    sources_of, finished = {clip.clip_id: clip.source for clip in planned.clips}, 0
 
     def count(_clip_id: str) -> None:
         nonlocal finished
@@ -66,8 +66,9 @@ def prepare(
         on_clip=count,
         decode=decode,
     )
-    wanted -= written.changed
-    entries = tuple(entry for entry in shards.index(folder) if entry.clip_id in wanted)
+    wanted = sources_of.keys() - written.changed
+    found = (entry for entry in shards.index(folder) if entry.clip_id in wanted)
+    entries = tuple(replace(entry, source=sources_of[entry.clip_id]) for entry in found)
     return Prepared(entries, written, (*planned.failures, *written.failures), planned.dropped, planned.notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from pipeline import clips, image, shards, video
 from pipeline.clips import ClipSpec
 from pipeline.prepare import fetch_all, prepare
 from pipeline.shards import Decode, ShardEntry, in_turn
-from pipeline.sources import Failure, split_start
+from pipeline.sources import split_start
 
 FPS = clips.FPS  # of a video that goes with no model
 ANY_HEIGHT = 1 << 14  # px, that no video has more of: none is shrunk
@@ -30,7 +31,8 @@ class Clip:
     """A clip that can be trained, or a long video.
 
     Attributes:
-        source: fit for one line of text, whatever the file's name holds.
+        source: where its video or image is found again: an absolute path, or a URI below that of --corpus; of shards
+            the name in them. Fit for one line of text, whatever the file's name holds.
         height, width: px.
         chunks: where the frames of each chunk are, of a clip one; none in a preview, which reads no frames.
         num_chunks: how many there are, in a preview too.
@@ -62,7 +64,7 @@ class Corpus:
     """What --corpus holds.
 
     Attributes:
-        failures: (source, one line) of what is no clip.
+        failures: (source, one line) of what is no clip; the source as of a clip.
         dropped: source → frames that no clip uses.
         notes: lines on videos that are used, and on files that are left out.
     """
@@ -121,8 +123,11 @@ def read_corpus(
             found = Corpus(_joined(_clips(shards.index(local)), spec.stride), (), {})
         else:
             prepared = prepare([local], experiment.shards, spec, advance, decode)
-            whole = _joined(_clips(prepared.entries), spec.stride)
-            failures, dropped = _printable_failures(prepared.failures), _printable_sources(prepared.dropped)
+            place = partial(_place, given, local)
+            entries = [replace(entry, source=place(entry.source)) for entry in prepared.entries]
+            whole = _joined(_clips(entries), spec.stride)
+            failures = tuple((place(failure.source), printable(failure.reason)) for failure in prepared.failures)
+            dropped = _printable_sources(prepared.dropped)
             found = Corpus(whole, failures, dropped, tuple(printable(note.line) for note in prepared.notes))
     except (shards.ShardError, OSError) as error:
         raise UsageError(one_line(error)) from error
@@ -143,10 +148,11 @@ def preview_corpus(given: str, cache: Path, *configs: TrainConfig) -> Corpus:
     infos = {
         source: image.probe(source) if plan.is_image else video.probe(source) for source, plan in by_source.items()
     }
+    place = partial(_place, given, local)
     found = tuple(
         Clip(
             plan.clip_id,
-            printable(plan.source),
+            place(plan.source),
             info.height,
             info.width,
             plan.num_frames,
@@ -159,7 +165,8 @@ def preview_corpus(given: str, cache: Path, *configs: TrainConfig) -> Corpus:
     )
     dropped = _printable_sources(planned.dropped)
     notes = tuple(printable(note.line) for note in planned.notes)
-    whole = Corpus(_joined(found, spec.stride), _printable_failures(planned.failures), dropped, notes)
+    failures = tuple((place(failure.source), printable(failure.reason)) for failure in planned.failures)
+    whole = Corpus(_joined(found, spec.stride), failures, dropped, notes)
     return _without_misfits(whole, *configs)
 
 
@@ -227,6 +234,18 @@ def _fetched(given: str, cache: Path) -> str:
         cause = f"shards are cut already, and cannot begin at {start_s:g} s"
         raise UsageError(f"{printable(named)}: {cause}; give --start to make_shards.py")
     return local[0]
+
+
+def _place(given: str, local: str, source: str) -> str:
+    """Where a source is found again, whatever folder this runs in; fit for one line.
+
+    Args: given: --corpus; local: the same on this machine, as `_fetched` returned it.
+    """
+    root = split_start(local)[0]
+    if given != local and source.startswith(root):
+        uri = given if root == local else split_start(given)[0]
+        return printable(uri.rstrip("/") + source.removeprefix(root))
+    return printable(os.path.abspath(source))
 
 
 def _clips(entries: Sequence[ShardEntry]) -> tuple[Clip, ...]:
@@ -310,10 +329,6 @@ def _misfit(clip: Clip, config: TrainConfig) -> str:
 
 
 # -- names and reasons as they can be printed: a file's name may hold line ends and commands to a terminal
-
-
-def _printable_failures(failures: Sequence[Failure]) -> tuple[tuple[str, str], ...]:
-    return tuple((printable(failure.source), printable(failure.reason)) for failure in failures)
 
 
 def _printable_sources(dropped: Mapping[str, int]) -> dict[str, int]:
