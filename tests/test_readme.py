@@ -34,6 +34,13 @@ def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= MAX_README_LINES
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_a_head_of_a_table_names_how_many_samples_a_diversity_is_of(page: str) -> None:
+    lines = PAGES[page].splitlines()
+    heads = [head for head, rule in zip(lines, lines[1:]) if re.match(r"\|[-:| ]+$", rule) or "  svfid_lite0  " in head]
+    assert not [head for head in heads if re.search(r"\bdiversity\b(?! change)", head)]
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_rooms_page_names_every_module_and_nothing_else(room: str) -> None:
     named = re.findall(r"^\| `([\w/]+\.py)` \|", PAGES[f"{room}/README.md"], flags=re.MULTILINE)
