@@ -9,6 +9,7 @@ import re
 import subprocess
 import time
 import urllib.request
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -37,7 +38,7 @@ def test_the_readme_is_short() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_a_head_of_a_table_names_how_many_samples_a_diversity_is_of(page: str) -> None:
     lines = PAGES[page].splitlines()
-    heads = [head for head, rule in zip(lines, lines[1:]) if re.match(r"\|[-:| ]+$", rule) or "  svfid_lite0  " in head]
+    heads = [head for head, rule in pairwise(lines) if re.match(r"\|[-:| ]+$", rule) or "  svfid_lite0  " in head]
     assert not [head for head in heads if re.search(r"\bdiversity\b(?! change)", head)]
 
 

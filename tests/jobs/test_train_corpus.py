@@ -226,7 +226,7 @@ def test_bad_arguments_exit_2_with_a_line_that_says_why(arguments: list[str], to
 
 @pytest.mark.parametrize(
     ("job", "more"),
-    [("train_corpus.py", ()), ("tune.py", ("--sweep", "vae_levels=1,2")), ("train_corpus.py", ("--long",))],
+    [("train_corpus.py", ()), ("tune.py", ("--sweep", "vae_levels=1,2"))],
 )
 def test_a_server_that_does_not_answer_is_refused_before_anything_is_made(
     job: str, more: tuple[str, ...], tmp_path: Path
