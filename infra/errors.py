@@ -14,7 +14,9 @@ LINE_CHARS = 500  # of an error in a table, a tag or a log
 # parameters that are passwords, keys or signatures by their names.
 _USER = re.compile(r"(?<=://)(?=[^\s/?#]*@|[^\s/?#@:]*:(?!\d+(?:[/?#'\"),;]|\s|$)))\S*@(?!\d+(?:\.\d+)?s?(?![\w.:/-]))")
 _PARAMETER = re.compile(
-    r"(?<=[?&;])([^=&;\s?#'\"]*(?:passw|pwd|secret|token|key|sig|cred|auth)[^=&;\s'\"]*=)[^&;\s#'\"]+", re.IGNORECASE
+    r"(?<=[?&;])([^=&;\s?#'\"]*(?:passw|pwd|secret|token|key|sig|cred|auth)[^=&;\s'\"]*=)"
+    r"(?!\*{3}[:),.]*(?:[&;\s#'\"]|$))[^&;\s#'\"]+",  # not what is masked already, and the mark behind it
+    re.IGNORECASE,
 )
 
 

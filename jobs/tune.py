@@ -45,7 +45,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--asha", action="store_true", help=asha)
     metric = (
         "what ASHA, Optuna and best.json go by: the lowest svfid or sifid, the highest of the others "
-        f"(default: {SVFID}, of images {SIFID})"
+        f"(default: {SVFID}, of images {SIFID}); the diversity of a finished trial is of --n samples"
     )
     add("--metric", choices=sorted(MODES), help=metric)
     features = "score the samples with these too: c3d:FILE, or inception:FILE for images (model/README.md)"

@@ -24,6 +24,7 @@ from model.loading import LoadedModel
 from model.loading import load as load_file
 from model.metrics.diversity import lab_diversity
 from model.metrics.features import VideoFeatures
+from model.metrics.names import diversity_name
 from model.metrics.scores import blur_distance, nn_distance
 from model.metrics.svfid import svfid
 from model.patches.field import Size
@@ -47,6 +48,7 @@ class SampleScores:
         realism: Fréchet distance to the clip, mean over the samples; lower is nearer, 0 a copy.
         blur: the same of the clip itself, blurred by 1 px: what `realism` is read against.
         diversity: spread of the samples' lightness over the clip's; None of one sample. It rises with their number.
+        diversity_metric: its name, which holds that number: of four samples diversity_n4; None of one sample.
         nn_distance: of a 3×3×3 patch to the nearest of the clip, in [0, 2]; 0 for a copy of any part.
         samples: how many they are of.
     """
@@ -55,6 +57,7 @@ class SampleScores:
     realism: float
     blur: float
     diversity: float | None
+    diversity_metric: str | None
     nn_distance: float
     samples: int
 
@@ -133,6 +136,7 @@ class Model:
             realism=svfid(real, videos).mean,
             blur=blur_distance(real),
             diversity=lab_diversity(videos, real.frames) if len(videos) > 1 else None,
+            diversity_metric=diversity_name(len(videos)) if len(videos) > 1 else None,
             nn_distance=float(np.mean([nn_distance(video, real) for video in videos])),
             samples=len(videos),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra.remote import fetch
@@ -18,9 +18,8 @@ class Prepared:
     """What `prepare` found and wrote.
 
     Attributes:
-        entries: where the frames of each planned clip are, in the order of the shards.
+        entries: where the frames of each planned clip are, in the order of the shards; their sources are paths.
         written: what was decoded this time.
-        paths: of the files, by the ids of the planned clips; the source of an entry is the name alone.
         failures: sources and clips that cannot be used.
         dropped: source → frames that no clip uses.
         notes: what is to be said of videos and images that are used, and of files that are left out.
@@ -28,7 +27,6 @@ class Prepared:
 
     entries: tuple[ShardEntry, ...]
     written: Written
-    paths: Mapping[str, str]
     failures: tuple[Failure, ...]
     dropped: Mapping[str, int]
     notes: tuple[Note, ...] = ()
@@ -52,9 +50,8 @@ def prepare(
     """
     planned = plan(sources, spec)
     if not planned.clips:
-        return Prepared((), Written((), (), (), 0), {}, planned.failures, planned.dropped, planned.notes)
-    paths = {clip.clip_id: clip.source for clip in planned.clips}
-    wanted, finished = set(paths), 0
+        return Prepared((), Written((), (), (), 0), planned.failures, planned.dropped, planned.notes)
+    sources_of, finished = {clip.clip_id: clip.source for clip in planned.clips}, 0
 
     def count(_clip_id: str) -> None:
         nonlocal finished
@@ -69,9 +66,10 @@ def prepare(
         on_clip=count,
         decode=decode,
     )
-    wanted -= written.changed
-    entries = tuple(entry for entry in shards.index(folder) if entry.clip_id in wanted)
-    return Prepared(entries, written, paths, (*planned.failures, *written.failures), planned.dropped, planned.notes)
+    wanted = sources_of.keys() - written.changed
+    found = (entry for entry in shards.index(folder) if entry.clip_id in wanted)
+    entries = tuple(replace(entry, source=sources_of[entry.clip_id]) for entry in found)
+    return Prepared(entries, written, (*planned.failures, *written.failures), planned.dropped, planned.notes)
 
 
 def fetch_all(

@@ -9,6 +9,7 @@ import re
 import subprocess
 import time
 import urllib.request
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -32,6 +33,13 @@ def test_every_room_has_a_page() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= MAX_README_LINES
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_head_of_a_table_names_how_many_samples_a_diversity_is_of(page: str) -> None:
+    lines = PAGES[page].splitlines()
+    heads = [head for head, rule in pairwise(lines) if re.match(r"\|[-:| ]+$", rule) or "  svfid_lite0  " in head]
+    assert not [head for head in heads if re.search(r"\bdiversity\b(?! change)", head)]
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from infra import clip_folder
-from infra.errors import counted
+from infra.errors import counted, printable
 
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
 NOTE_BYTES = 5000  # of a tag, which every store takes
@@ -51,12 +53,12 @@ def of_clip(run_id: str, about: Mapping[str, Any], scores: Mapping[str, float], 
     frames, height, width = about["clip_size_thw"]
     what = "1 image" if frames == 1 else counted(about.get("chunks", 1) * frames, "frame")
     words = " · ".join(f"{name} **{value:.4g}**" for name, value in scores.items())
-    lines = [f"**{_plain(about.get('title', about['clip_id']))}**: {what} of {width}×{height} px. {words}", ""]
+    lines = [f"**{_text(about.get('title', about['clip_id']))}**: {what} of {width}×{height} px. {words}", ""]
     if has_sheet:
         sheet = picture(run_id, f"{clip_folder.SAMPLES}/{clip_folder.SHEET}")
         lines += [f"![real, reconstruction, samples]({sheet})", ""]
     where = "Samples are in `samples/` of the artifacts; the checkpoint is the logged model."
-    lines.append(f"Source: `{_plain(about['source'])}`. {where}")
+    lines.append(f"Source: {_code(about['source'])}. {where}")
     return cut("\n".join(lines))
 
 
@@ -68,7 +70,7 @@ def of_corpus(run_id: str, about: Mapping[str, str], links: Mapping[str, str], p
         links: text → address.
         picture_name: of an artifact of the run; "" for none.
     """
-    lines = [f"- {name}: `{_plain(value)}`" for name, value in about.items() if value]
+    lines = [f"- {name}: {_code(value)}" for name, value in about.items() if value]
     lines += [f"- [{text}]({address})" for text, address in links.items()]
     if picture_name:
         lines += ["", f"![{picture_name}]({picture(run_id, picture_name)})"]
@@ -83,8 +85,14 @@ def cut(text: str) -> str:
     return "\n".join(lines)
 
 
-def _plain(text: str) -> str:
-    """Text within `…`, or in bold: nothing in it is Markdown or HTML."""
-    for mark in "`<>*[]|":
-        text = text.replace(mark, " ")
-    return " ".join(text.split())
+def _code(text: str) -> str:
+    """A code span of any text, which stays as it is: its fence is longer than the backticks in it."""
+    text = printable(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if text[:1] in ("`", " ") or text[-1:] in ("`", " ") else ""
+    return f"{fence}{space}{text}{space}{fence}"
+
+
+def _text(text: str) -> str:
+    """Any text, as in bold: nothing in it is Markdown or HTML."""
+    return re.sub(r"([\\`*_\[\]~|])", r"\\\1", html.escape(printable(text).strip(), quote=False))

@@ -33,7 +33,7 @@ from infra.store import Store
 from infra.tracking.descriptions import NOTE, of_clip
 from infra.tracking.inputs import HostMetrics, dataset_of
 from infra.tracking.logged_model import log_checkpoint
-from infra.tracking.runs import ERRORS, ParentRun, run_ids, sqlite_lock
+from infra.tracking.runs import ERRORS, STATUS, ParentRun, run_ids, sqlite_lock
 
 FORWARD_S = 5.0  # seconds between two looks at a clip's folder
 CHUNK = 1 << 20  # bytes of metrics.jsonl read at once
@@ -43,7 +43,6 @@ PATIENCE_S = 60.0  # without an answer, before a finished clip is left for later
 QUEUE_S = 600.0  # more, while it waits for its turn
 PICTURES = "real_reconstruction_samples"  # their name in MLflow's image grid
 SCORE, TRAIN, AFTER_SCALE = "score", "train", "train/after_scale"  # what the names of metrics begin with
-STATUS = "status"  # a tag: training, done, failed, stopped
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 

@@ -15,14 +15,18 @@ from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
 HOST_S = 10.0  # seconds between two points of the host's load
-DIGEST = 32  # hexadecimal digits; MLflow takes 36
+DIGEST = 32  # hexadecimal digits of the SHA-256; MLflow takes 36
 NAME = 200  # characters of a dataset's name, of 500
 
 
 def dataset_of(about: Mapping[str, Any]) -> DatasetInput:
-    """The frames that a clip is trained on. about: its config.json, with `frames_sha256`."""
+    """The frames that a clip is trained on: its digest begins their SHA-256, which the profile holds whole.
+
+    Args: about: the clip's config.json, with `frames_sha256`.
+    """
     frames, height, width = about["clip_size_thw"]
     profile = {"chunks": about.get("chunks", 1), "frames": frames, "height": height, "width": width}
+    profile |= {"frames_sha256": about["frames_sha256"]}
     dataset = Dataset(
         name=Path(about["source"]).name[:NAME] or about["clip_id"],
         digest=about["frames_sha256"][:DIGEST],

@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -37,7 +37,7 @@ from infra.tracking.moved import follow_storage
 from infra.tracking.uri import artifact_location, check_connection, check_length, default_uri, is_database, sqlite_file
 
 SEARCHED = 1000  # runs in one page of a search
-COMPARED = 25  # runs in one comparison
+STATUS = "status"  # a tag of a clip's run: training, done, failed, stopped
 # The migration log of a new sqlite file, and what MLflow prints of a database that fails: ours is one line.
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)
@@ -84,11 +84,11 @@ class ParentRun:
         return f"{self._server}/{run_page(self.experiment_id, run_id)}"
 
     def comparison(self, run_ids: Sequence[str]) -> str:
-        """The page that compares the first runs with each other."""
+        """The page that compares runs with each other."""
         compared, experiments = (
-            quote(json.dumps(list(ids), separators=(",", ":"))) for ids in (run_ids[:COMPARED], [self.experiment_id])
+            quote(json.dumps(list(ids), separators=(",", ":"))) for ids in (run_ids, [self.experiment_id])
         )
-        return f"{self._server}/#/compare-runs?runs={compared}&experiments={experiments}"
+        return f"{self._server}/#/compare-runs?runs={compared}&experiments={experiments}&workflowType=machine_learning"
 
     @property
     def _server(self) -> str:
@@ -127,12 +127,21 @@ def client_of(uri: str) -> MlflowClient:
 
 
 def open_parent(
-    uri: str, experiment: str, storage: Path, tags: Mapping[str, str], params: Mapping[str, object] | None = None
+    uri: str,
+    experiment: str,
+    storage: Path,
+    tags: Mapping[str, str],
+    params: Mapping[str, object] | None = None,
+    *,
+    anew: bool = False,
 ) -> ParentRun:
     """The parent run of an experiment, made if it is not there. Called once in the driver, before any task starts:
     several processes that create the schema of one sqlite file at once break it.
 
-    Args: params: the settings.
+    Args:
+        params: the settings.
+        anew: whether nothing of an earlier run is kept: it is deleted, with those of its clips and files, and another
+            one is made, as a param never changes.
 
     Raises ConnectionError with one line if the store cannot be used.
     """
@@ -153,6 +162,10 @@ def open_parent(
                     _restore(client, experiment_id)
             runs = run_ids(client, experiment_id, "tags.role = 'corpus'")
             run_id = next(iter(runs), None)
+            if run_id is not None and anew:
+                _delete(client, experiment_id, _all_runs(client, experiment_id, _children(run_id)))
+                client.delete_run(run_id)
+                run_id = None
             if run_id is None:
                 run = client.create_run(experiment_id, tags={"role": "corpus"}, run_name=experiment)
                 run_id = run.info.run_id
@@ -160,7 +173,6 @@ def open_parent(
             # A later submission may change them.
             said = {**(context if params is not None else {}), **tags}  # not of a job that sends what another left out
             client.log_batch(run_id, tags=[RunTag(k, v) for k, v in said.items()])
-            # A param never changes: of other settings, after --fresh, the run keeps the first.
             known = client.get_run(run_id).data.params
             new = [Param(k, str(v)) for k, v in (params or {}).items() if k not in known]
             client.log_batch(run_id, params=new)
@@ -195,7 +207,7 @@ def source_tags() -> dict[str, str]:
 
 def tracking_error(uri: str, error: Exception) -> ConnectionError:
     """The one line for a tracking URI that MLflow cannot use."""
-    mend = "start it, or leave out --tracking-uri"
+    mend = "start it, or leave out --tracking-uri and unset MLFLOW_TRACKING_URI"
     if sqlite_file(uri):
         mend = "end other programs that use the file, see to its disk, and run the same command again"
     return ConnectionError(f"{printable(uri)}: MLflow cannot use it ({one_line(error)}); {mend}")
@@ -233,11 +245,15 @@ def close_parent(
 
 
 def kill_unfinished(parent: ParentRun) -> None:
-    """Mark the parent run and the runs of its clips that have not ended as KILLED. Raises ERRORS."""
+    """Mark the parent run and the runs of its clips that have not ended as KILLED, and these by their tag as stopped.
+
+    Raises ERRORS.
+    """
     with sqlite_lock(parent.uri):
         client = parent.client()
-        query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}' and attributes.status = 'RUNNING'"
+        query = f"{_children(parent.run_id)} and attributes.status = 'RUNNING'"
         for run in [*_all_runs(client, parent.experiment_id, query)]:
+            client.set_tag(run.info.run_id, STATUS, "stopped")
             client.set_terminated(run.info.run_id, "KILLED")
         client.set_terminated(parent.run_id, "KILLED")
 
@@ -249,7 +265,7 @@ def log_failed_files(parent: ParentRun, failures: Sequence[tuple[str, str]]) -> 
     """
     with sqlite_lock(parent.uri):
         client = parent.client()
-        query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}' and tags.role = 'file'"
+        query = f"{_children(parent.run_id)} and tags.role = 'file'"
         runs = [*_all_runs(client, parent.experiment_id, query)]
         there = {(run.data.tags.get("source", ""), run.data.tags.get("failure", "")): run for run in runs}
         wanted = dict.fromkeys((source, reason) for source, reason in failures)
@@ -308,14 +324,19 @@ def forget_clips(parent: ParentRun, clip_ids: Collection[str]) -> None:
     try:
         with sqlite_lock(parent.uri):
             client = parent.client()
-            query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}'"
-            runs = _all_runs(client, parent.experiment_id, query)  # one search for all, ended before the first goes
-            for run_id in [run.info.run_id for run in runs if run.data.tags.get("clip_id") in wanted]:
-                for model in client.search_logged_models([parent.experiment_id], f"source_run_id = '{run_id}'"):
-                    client.delete_logged_model(model.model_id)
-                client.delete_run(run_id)
+            runs = _all_runs(client, parent.experiment_id, _children(parent.run_id))  # one search for all
+            found = [run for run in runs if run.data.tags.get("clip_id") in wanted]
+            _delete(client, parent.experiment_id, found)
     except ERRORS as error:
         raise ConnectionError(f"{parent.shown_uri}: MLflow did not delete the old runs ({one_line(error)})") from error
+
+
+def _delete(client: MlflowClient, experiment_id: str, runs: Iterable[Run]) -> None:
+    """Delete runs, with their logged models, once all are read: a search goes on from page to page."""
+    for run_id in [run.info.run_id for run in runs]:
+        for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
+            client.delete_logged_model(model.model_id)
+        client.delete_run(run_id)
 
 
 @contextlib.contextmanager
@@ -349,6 +370,11 @@ def _restore(client: MlflowClient, experiment_id: str) -> None:
         if name in newest:
             client.delete_run(newest[name])
         newest[name] = run.info.run_id
+
+
+def _children(run_id: str) -> str:
+    """The query for the runs below a parent run."""
+    return f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'"
 
 
 def _all_runs(client: MlflowClient, experiment_id: str, query: str = "") -> Iterator[Run]:

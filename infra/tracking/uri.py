@@ -148,9 +148,11 @@ def _checked(uri: str) -> str:
     if kind in ("http", "https"):
         if not _names_a_host(uri):
             raise _unusable(uri, "names no host", "give http://HOST:5000")
-    elif kind == "file" or not (separator or kind == "databricks"):
+    elif kind.startswith("databricks"):
+        raise _unusable(uri, "Databricks names experiments by paths in its workspace, which none here has", EXAMPLES)
+    elif kind == "file" or not separator:
         raise _unusable(uri, "is a folder or a word, which MLflow takes no more", EXAMPLES)
-    elif kind != "databricks" and kind not in {plugin.name for plugin in entry_points(group="mlflow.tracking_store")}:
+    elif kind not in {plugin.name for plugin in entry_points(group="mlflow.tracking_store")}:
         raise _unusable(uri, f"MLflow has no store behind {kind}://", EXAMPLES)
     return uri
 

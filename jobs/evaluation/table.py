@@ -171,14 +171,14 @@ def _record(name: str, settings: Mapping[str, Any], rows: Sequence[ScoredClip]) 
 
 
 def metrics(row: ScoredClip) -> dict[str, float]:
-    """For a clip's run: eval_n50_svfid_lite0, eval_diversity_n50 …, after n how many samples a score is of; without it,
+    """For a clip's run: eval/n50_svfid_lite0, eval/diversity_n50 …, after n how many samples a score is of; without it,
     of the clip.
     """
     named: dict[str, float] = {}
     for name, score in row.scores.items():
         told = not score.samples or name.endswith(f"_n{score.samples}")
-        prefix = "eval" if told else f"eval_n{score.samples}"
-        named |= {f"{prefix}_{key}": value for key, value in _flat({name: score}).items()}
+        prefix = "" if told else f"n{score.samples}_"
+        named |= {f"eval/{prefix}{key}": value for key, value in _flat({name: score}).items()}
     return named
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from pipeline import clips, image, shards, video
 from pipeline.clips import ClipSpec
 from pipeline.prepare import fetch_all, prepare
 from pipeline.shards import Decode, ShardEntry, in_turn
-from pipeline.sources import Failure, split_start
+from pipeline.sources import split_start
 
 FPS = clips.FPS  # of a video that goes with no model
 ANY_HEIGHT = 1 << 14  # px, that no video has more of: none is shrunk
@@ -30,7 +31,8 @@ class Clip:
     """A clip that can be trained, or a long video.
 
     Attributes:
-        source: fit for one line of text, whatever the file's name holds.
+        source: where its video or image is found again: an absolute path, or a URI below that of --corpus; of shards
+            the name in them. Fit for one line of text, whatever the file's name holds.
         height, width: px, of its frames as they are kept: shrunk where the file's are higher than is needed.
         chunks: where the frames of each chunk are, of a clip one; none in a preview, which reads no frames.
         num_chunks: how many there are, in a preview too.
@@ -62,7 +64,7 @@ class Corpus:
     """What --corpus holds.
 
     Attributes:
-        failures: (source, one line) of what is no clip.
+        failures: (source, one line) of what is no clip; the source as of a clip.
         dropped: source → frames that no clip uses.
         notes: lines on videos that are used, and on files that are left out.
     """
@@ -126,16 +128,17 @@ def read_corpus(
     try:
         if shards.is_corpus(local):
             found = Corpus(_joined(_clips(shards.index(local)), spec.stride), (), {})
-            paths: dict[str, str] = {}
         else:
             prepared = prepare([local], experiment.shards, spec, advance, decode)
-            whole = _joined(_clips(prepared.entries), spec.stride)
-            failures, dropped = _printable_failures(prepared.failures), _printable_sources(prepared.dropped)
+            place = partial(_place, given, local)
+            entries = [replace(entry, source=place(entry.source)) for entry in prepared.entries]
+            whole = _joined(_clips(entries), spec.stride)
+            failures = tuple((place(failure.source), printable(failure.reason)) for failure in prepared.failures)
+            dropped = _printable_sources(prepared.dropped)
             found = Corpus(whole, failures, dropped, tuple(printable(note.line) for note in prepared.notes))
-            paths = _printable_paths(prepared.paths)
     except (shards.ShardError, OSError) as error:
         raise UsageError(one_line(error)) from error
-    return _without_misfits(found, paths, *configs, misfit=misfit)
+    return _without_misfits(found, *configs, misfit=misfit)
 
 
 def preview_corpus(given: str, cache: Path, *configs: TrainConfig, misfit: str = "") -> Corpus:
@@ -145,7 +148,7 @@ def preview_corpus(given: str, cache: Path, *configs: TrainConfig, misfit: str =
     try:
         if shards.is_corpus(local):
             found = Corpus(_joined(_clips(shards.index(local)), spec.stride), (), {})
-            return _without_misfits(found, {}, *configs, misfit=misfit)
+            return _without_misfits(found, *configs, misfit=misfit)
     except shards.ShardError as error:
         raise UsageError(str(error)) from error
     planned = clips.plan([local], spec)
@@ -155,10 +158,11 @@ def preview_corpus(given: str, cache: Path, *configs: TrainConfig, misfit: str =
         for source, plan in by_source.items()
         for info in [image.probe(source) if plan.is_image else video.probe(source)]
     }
+    place = partial(_place, given, local)
     previewed = tuple(
         Clip(
             plan.clip_id,
-            printable(plan.source),
+            place(plan.source),
             height,
             width,
             plan.num_frames,
@@ -171,8 +175,9 @@ def preview_corpus(given: str, cache: Path, *configs: TrainConfig, misfit: str =
     )
     dropped = _printable_sources(planned.dropped)
     notes = tuple(printable(note.line) for note in planned.notes)
-    whole = Corpus(_joined(previewed, spec.stride), _printable_failures(planned.failures), dropped, notes)
-    return _without_misfits(whole, {}, *configs, misfit=misfit)
+    failures = tuple((place(failure.source), printable(failure.reason)) for failure in planned.failures)
+    whole = Corpus(_joined(previewed, spec.stride), failures, dropped, notes)
+    return _without_misfits(whole, *configs, misfit=misfit)
 
 
 def frames_of_source(path: str, config: TrainConfig) -> list[np.ndarray]:
@@ -244,6 +249,18 @@ def _fetched(given: str, cache: Path) -> str:
     return local[0]
 
 
+def _place(given: str, local: str, source: str) -> str:
+    """Where a source is found again, whatever folder this runs in; fit for one line.
+
+    Args: given: --corpus; local: the same on this machine, as `_fetched` returned it.
+    """
+    root = split_start(local)[0]
+    if given != local and source.startswith(root):
+        uri = given if root == local else split_start(given)[0]
+        return printable(uri.rstrip("/") + source.removeprefix(root))
+    return printable(os.path.abspath(source))
+
+
 def _clips(entries: Sequence[ShardEntry]) -> tuple[Clip, ...]:
     return tuple(
         Clip(
@@ -286,11 +303,8 @@ def _joined(found: Sequence[Clip], stride: int | None) -> tuple[Clip, ...]:
     )
 
 
-def _without_misfits(corpus: Corpus, paths: Mapping[str, str], *configs: TrainConfig, misfit: str) -> Corpus:
-    """Clips of another length or speed, and clips too narrow for every ladder, become failures: one a file.
-
-    Args: paths: of the files, by clip id, where the source of a clip is only a name.
-    """
+def _without_misfits(corpus: Corpus, *configs: TrainConfig, misfit: str) -> Corpus:
+    """Clips of another length or speed, and clips too narrow for every ladder, become failures: one a file."""
     fitting: list[Clip] = []
     failures: dict[str, tuple[str, str]] = {}  # by the id of the video
     for clip in corpus.clips:
@@ -301,8 +315,7 @@ def _without_misfits(corpus: Corpus, paths: Mapping[str, str], *configs: TrainCo
         if len(lines) < len(own):
             fitting.append(clip)
         else:
-            file = next((paths[chunk.clip_id] for chunk in clip.chunks if chunk.clip_id in paths), clip.source)
-            failures[_video_of(clip)] = file, f"{file}: {lines[0]}"
+            failures[_video_of(clip)] = clip.source, f"{clip.source}: {lines[0]}"
     return replace(corpus, clips=tuple(fitting), failures=(*corpus.failures, *failures.values()))
 
 
@@ -338,14 +351,6 @@ def _misfit(clip: Clip, config: TrainConfig) -> str:
 
 
 # -- names and reasons as they can be printed: a file's name may hold line ends and commands to a terminal
-
-
-def _printable_failures(failures: Sequence[Failure]) -> tuple[tuple[str, str], ...]:
-    return tuple((printable(failure.source), printable(failure.reason)) for failure in failures)
-
-
-def _printable_paths(paths: Mapping[str, str]) -> dict[str, str]:
-    return {clip_id: printable(path) for clip_id, path in paths.items()}
 
 
 def _printable_sources(dropped: Mapping[str, int]) -> dict[str, int]:

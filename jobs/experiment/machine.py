@@ -8,18 +8,18 @@ from infra.errors import UsageError
 from infra.ray_address import cluster_address
 from infra.ray_cluster import ClipShare
 from jobs.experiment.experiment import Experiment
-from jobs.experiment.runs import tracking_uri
+from jobs.experiment.runs import check_tracking
 from model.device import best_device
 from pipeline.video import VideoError, ffmpeg_exe
 
 
 def check_machine(experiment: Experiment, tracking: str | None) -> None:
-    """Raises UsageError for a storage, a tracking URI or an ffmpeg that cannot work. Changes nothing.
+    """Raises UsageError for a storage, an MLflow or an ffmpeg that cannot be used. Makes nothing.
 
-    Args: tracking: --tracking-uri. Whether a server answers there is found out when its run is opened.
+    Args: tracking: --tracking-uri.
     """
     experiment.check_writable()
-    tracking_uri(experiment, tracking)
+    check_tracking(experiment, tracking)
     try:
         ffmpeg_exe()
     except VideoError as error:

@@ -31,14 +31,19 @@ def tracking_uri(experiment: Experiment, given: str | None) -> str:
 
 
 def open_parent_run(
-    experiment: Experiment, given: str | None, tags: Mapping[str, str], config: TrainConfig | None = None
+    experiment: Experiment,
+    given: str | None,
+    tags: Mapping[str, str],
+    config: TrainConfig | None = None,
+    *,
+    anew: bool = False,
 ) -> ParentRun:
-    """The experiment's run in MLflow, made if it is not there. given: --tracking-uri. Raises UsageError."""
+    """The experiment's run in MLflow, made if it is not there, or anew. given: --tracking-uri. Raises UsageError."""
     folder = experiment.storage.tracking_folder
     shown = {name: printable(value) for name, value in tags.items()}
     try:
         params = config.definition() if config else None
-        return runs.open_parent(tracking_uri(experiment, given), experiment.name, folder, shown, params)
+        return runs.open_parent(tracking_uri(experiment, given), experiment.name, folder, shown, params, anew=anew)
     except ConnectionError as error:
         raise UsageError(str(error)) from error
 

@@ -91,12 +91,14 @@ class Summary:
         return text.getvalue().encode()
 
     def metrics(self) -> Mapping[str, float]:
-        """clips_done, clips_failed, and the mean of every figure over the finished clips."""
+        """The mean of every figure over the finished clips, scores first, and clips_done and clips_failed: MLflow lists
+        them in this order."""
         means = {
             f"{'train' if name == 'minutes' else 'score'}/{name}_mean": total / count
             for name, (count, total) in self._values.items()
         }
-        return {"clips_done": float(self.done), "clips_failed": float(self.failed), **means}
+        scores = {name: value for name, value in means.items() if name.startswith("score/")}
+        return {**scores, "clips_done": float(self.done), "clips_failed": float(self.failed), **means}
 
 
 def summarise(

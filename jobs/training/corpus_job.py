@@ -12,7 +12,7 @@ from rich.console import Console
 from infra.errors import StorageError, UsageError, counted, one_line, printable, without_secrets
 from infra.lease import Lease
 from infra.ray_cluster import ray_session
-from infra.tracking.runs import COMPARED, ParentRun, forget_clips
+from infra.tracking.runs import ParentRun, forget_clips
 from jobs.experiment import runs
 from jobs.experiment.corpus import Clip, Corpus, read_corpus
 from jobs.experiment.driver_log import driver_log
@@ -20,7 +20,7 @@ from jobs.experiment.experiment import EVALUATION, Experiment, Submission, clip_
 from jobs.experiment.gallery import Gallery, write_gallery
 from jobs.experiment.machine import check_machine
 from jobs.experiment.result import Result
-from jobs.experiment.summary import summarise
+from jobs.experiment.summary import SHOWN_ROWS, summarise
 from jobs.invocation import own_words, start_of
 from jobs.training import schedule
 from jobs.training.board import Board
@@ -130,10 +130,15 @@ def unused(corpus: Corpus) -> Iterator[str]:
 
 
 def _open_tracking(request: TrainRequest, console: Console, submission: Submission, kept: Collection[str]) -> ParentRun:
-    """The corpus run in MLflow. A clip that has no folder has no earlier work, so an old run of it is forgotten too."""
+    """The corpus run in MLflow, a new one if no clip has earlier work: other settings may train them.
+
+    A clip that has no folder has no earlier work, so an old run of it is forgotten too.
+    """
     tags = {"corpus": submission.corpus, "preset": submission.preset}
     with console.status("opening MLflow"):
-        parent = runs.open_parent_run(request.experiment, request.tracking_uri, tags, request.settings.main)
+        parent = runs.open_parent_run(
+            request.experiment, request.tracking_uri, tags, request.settings.main, anew=not kept
+        )
         try:
             forget_clips(parent, [clip_id for clip_id in submission.clip_ids if clip_id not in kept])
         except ConnectionError as error:
@@ -208,7 +213,7 @@ def _print_results(
     for line in where_to_look(experiment, parent, gallery):
         console.print(line, soft_wrap=True)
     if len(summary.runs) > 1:
-        which = f"compare (the first {COMPARED})" if len(summary.runs) > COMPARED else "compare"
+        which = f"compare (the first {SHOWN_ROWS})" if len(submission.clip_ids) > SHOWN_ROWS else "compare"
         console.print(f"{which}: {parent.comparison([*summary.runs.values()])}", soft_wrap=True)
     if summary.done_clips:
         command = [*start_of("sample"), f"{experiment.uri}/{summary.done_clips[0]}", "--out", "samples/"]

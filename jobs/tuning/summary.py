@@ -94,7 +94,7 @@ def verdict(found: Sequence[CombinationResult], metric: str) -> str:
     """
     chosen = best(found, metric)
     assert chosen is not None
-    by = f"{metric.partition('_')[0]} of blur" if is_realism(metric) else metric
+    by = f"{metric.partition('_')[0]} of blur" if is_realism(metric) else metric_of(chosen.done.values(), metric)
     end, behind = ("lowest", "higher") if MODES[metric] == "min" else ("highest", "lower")
     name = f"{_written(chosen)} ({chosen.objective(metric):.3g})"
     done = f"done on {len(chosen.done)} of {counted(chosen.tried, 'clip')}"
@@ -128,6 +128,11 @@ def diversity_of(results: Iterable[Result]) -> str:
     of how many.
     """
     return columns(["diversity"], [result.to_dict() for result in results])[-1]
+
+
+def metric_of(results: Iterable[Result], metric: str) -> str:
+    """The name that --metric's figure has in a sweep's results."""
+    return diversity_of(results) if metric == "diversity" else metric
 
 
 def table(found: Sequence[CombinationResult], keys: Sequence[str]) -> TextTable:

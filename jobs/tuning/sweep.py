@@ -78,7 +78,6 @@ def preview(request: SweepRequest, console: Console) -> bool:
     experiment = request.experiment
     _check_restore(experiment, request.restore)
     check_machine(experiment, request.tracking_uri)
-    runs.check_tracking(experiment, request.tracking_uri)
     check_share(request.share)
     tried = combinations(request.config, request.axes, request.rivals)
     configs = [configured(request.config, values) for values in tried]
@@ -233,7 +232,7 @@ def _print_results(console: Console, sweep: Sweep, corpus: Corpus, ended: Trials
     ends = [results[name].status if name in results else "failed" for name in ended]
     totals = {f"trials_{end}": float(ends.count(end)) for end in ("done", "stopped", "failed")}
     if chosen:
-        totals[f"best/{request.metric}"] = chosen.objective(request.metric)
+        totals[f"best/{summary.metric_of(chosen.done.values(), request.metric)}"] = chosen.objective(request.metric)
     failed = bool(totals["trials_failed"] or corpus.failures)
     try:
         with tempfile.TemporaryDirectory() as folder:

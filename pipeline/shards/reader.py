@@ -43,7 +43,7 @@ class ShardEntry:
 
     clip_id: str
     shard: str  # path of the tar
-    source: str  # name of the video or image that it was cut from
+    source: str  # name of the video or image that it was cut from; `prepare` gives its path
     height: int  # px
     width: int  # px
     num_frames: int

@@ -85,6 +85,8 @@ def test_the_sqlite_file_and_the_artifacts_are_in_the_storage_folder_whatever_it
         ("./mlruns", "is a folder or a word"),
         ("file:///tmp/mlruns", "is a folder or a word"),
         ("mlflow:5000", "is a folder or a word"),
+        ("databricks", "names experiments by paths in its workspace"),
+        ("databricks://profile", "names experiments by paths in its workspace"),
     ],
 )
 def test_what_mlflow_cannot_use_is_one_line_with_its_mend(
@@ -154,6 +156,9 @@ def test_a_database_that_is_away_is_one_line_at_once(tmp_path: Path, capfd: pyte
         ("'s3://hidden:hidden@bucket/x' and \"ftp://a:hidden@h\"", "'s3://***@bucket/x' and \"ftp://***@h\""),
         ("postgresql://h/db?user=me&password=hidden&x=1", "postgresql://h/db?user=me&password=***&x=1"),
         ("https://h/v.mp4?X-Amz-Signature=hidden#t", "https://h/v.mp4?X-Amz-Signature=***#t"),
+        ("http://h/?token=***: cannot be used", "http://h/?token=***: cannot be used"),  # masked before: its mark stays
+        ("no answer (http://h/?token=***), wait", "no answer (http://h/?token=***), wait"),
+        ("http://h/?token=***hidden", "http://h/?token=***"),
         *((same, same) for same in ("s3://bucket/a@b", "http://h:80/a@b", "sqlite:////a:b/c@d", "/a:b/c@d", "me@host")),
     ],
 )

@@ -118,12 +118,12 @@ def _one_schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     def make(folder: Path) -> None:
         MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
 
-    def with_schema(uri: str, *arguments: Any) -> ParentRun:
+    def with_schema(uri: str, *arguments: Any, **keywords: Any) -> ParentRun:
         path = sqlite_file(uri)
         if path and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(made_once("schema", make, tmp_path_factory) / "mlflow.db", path)
-        return plain(uri, *arguments)
+        return plain(uri, *arguments, **keywords)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "open_parent", with_schema)

@@ -154,18 +154,18 @@ def test_mlflow_has_it_once_however_often_it_is_made(evaluated: Path) -> None:
     for clip_id, found in figures.items():
         run = now[clip_id]
         assert run.info.status == "FINISHED"
-        assert run.data.metrics["eval_n2_svfid_lite0"] == found["svfid_lite0"]["mean"]
-        assert run.data.metrics["eval_n2_svfid_lite0_std"] == found["svfid_lite0"]["std"]
-        assert run.data.metrics["eval_n1_nnfdiv"] == found["nnfdiv"]["values"][0]
-        assert run.data.metrics["eval_n2_nnfdiv"] == before[clip_id].data.metrics["eval_n2_nnfdiv"]
-        assert len(client.get_metric_history(run.info.run_id, "eval_n2_svfid_lite0")) == 1
+        assert run.data.metrics["eval/n2_svfid_lite0"] == found["svfid_lite0"]["mean"]
+        assert run.data.metrics["eval/n2_svfid_lite0_std"] == found["svfid_lite0"]["std"]
+        assert run.data.metrics["eval/n1_nnfdiv"] == found["nnfdiv"]["values"][0]
+        assert run.data.metrics["eval/n2_nnfdiv"] == before[clip_id].data.metrics["eval/n2_nnfdiv"]
+        assert len(client.get_metric_history(run.info.run_id, "eval/n2_svfid_lite0")) == 1
         paths = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
         assert {"evaluation/diversity.png", "evaluation/nnf_00.png"} <= paths
     parent = now["corpus"]
     means = [found["diversity_n2"]["mean"] for found in figures.values()]
-    assert parent.data.metrics["eval_diversity_n2_mean"] == pytest.approx(np.mean(means))
-    assert parent.data.metrics["eval_diversity_n2_std"] == pytest.approx(np.std(means))
-    assert len(client.get_metric_history(parent.info.run_id, "eval_diversity_n2_mean")) == 1
+    assert parent.data.metrics["eval/diversity_n2_mean"] == pytest.approx(np.mean(means))
+    assert parent.data.metrics["eval/diversity_n2_std"] == pytest.approx(np.std(means))
+    assert len(client.get_metric_history(parent.info.run_id, "eval/diversity_n2_mean")) == 1
     tables = {file.path for file in client.list_artifacts(parent.info.run_id, "evaluation")}
     assert tables == {f"evaluation/results.{kind}" for kind in ("csv", "json", "md")}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import RunData
 
 from infra.errors import TakenOver
 from jobs.training.fit_clip import ClipFrames, Hooks, fit_clip
@@ -173,14 +174,20 @@ def test_sigterm_ends_it_as_ctrl_c_does_and_a_finished_clip_gets_as_many_samples
         assert experiment is not None
         return {run.data.tags["role"]: run.info.status for run in client.search_runs([experiment.experiment_id])}
 
-    def shown(name: str) -> float:
+    def run_of_clip() -> RunData:
         client = MlflowClient(f"sqlite:///{tmp_path / 'stopped' / 'mlflow.db'}")
         (run,) = client.search_runs(["1"], "tags.role = 'clip'")
-        return run.data.metrics[name]
+        return run.data
 
-    assert statuses() == {"corpus": "KILLED", "clip": "KILLED"}
+    def shown(name: str) -> float:
+        return run_of_clip().metrics[name]
+
+    def tag(name: str) -> str:
+        return run_of_clip().tags[name]
+
+    assert statuses() == {"corpus": "KILLED", "clip": "KILLED"} and tag("status") == "stopped"
     assert run_job("train_corpus.py", *command(tmp_path, "stopped"), *soon).returncode == 0
-    assert statuses() == {"corpus": "FINISHED", "clip": "FINISHED"}
+    assert statuses() == {"corpus": "FINISHED", "clip": "FINISHED"} and tag("status") == "done"
 
     trained = (clip / "checkpoint.pt").read_bytes()
     first = (clip / "samples" / "sample_01.gif").read_bytes()

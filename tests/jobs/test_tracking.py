@@ -7,10 +7,12 @@ import json
 import re
 import socket
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -19,6 +21,7 @@ from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
 from PIL import Image
 
 from infra.store import Store
+from infra.tracking import descriptions
 from infra.tracking import forward as forwarding
 from infra.tracking import runs as tracking
 from infra.tracking.uri import default_uri
@@ -64,10 +67,12 @@ def test_params_metrics_and_tags(trained: Trained, runs: dict[str, Run]) -> None
     metrics = json.loads((trained.clips["good"] / "metrics.json").read_text())
     assert run.data.params["iters_per_scale"] == "4"
     assert run.data.tags["precision_used"] in ("bf16", "float32")
-    assert run.data.tags["source"].endswith("good.mp4")
     for name in ("svfid_lite0", "svfid_lite0_blur", "diversity_n2", "nn_distance"):
         assert run.data.metrics[f"score/{name}"] == metrics[name]
-    assert runs["corpus"].data.metrics["score/svfid_lite0_mean"] > 0
+    assert run.data.tags["source"] == str(Path(trained.command[1]) / "good.mp4")
+    listed = [*runs["corpus"].data.metrics]  # in the order in which MLflow's page has them
+    scores = [name for name in listed if name.startswith("score/")]
+    assert "score/svfid_lite0_mean" in scores and listed[: len(scores)] == scores
 
 
 def test_every_point_of_the_log_is_there_once(trained: Trained, client: MlflowClient, runs: dict[str, Run]) -> None:
@@ -112,7 +117,8 @@ def test_the_run_of_a_clip_has_a_name_a_description_its_frames_and_its_model(
     (given,) = run.inputs.dataset_inputs
     frames = video.decode(Path(trained.command[1]) / "good.mp4", num_frames=13, fps=24)
     assert given.dataset.digest == hashlib.sha256(frames.tobytes()).hexdigest()[:32]
-    assert json.loads(given.dataset.source)["uri"].endswith("good.mp4")
+    assert json.loads(given.dataset.profile)["frames_sha256"] == hashlib.sha256(frames.tobytes()).hexdigest()
+    assert json.loads(given.dataset.source) == {"uri": str(Path(trained.command[1]) / "good.mp4")}
 
     (output,) = run.outputs.model_outputs
     model = client.get_logged_model(output.model_id)
@@ -141,6 +147,7 @@ def test_a_file_that_is_no_clip_has_a_run_that_says_why(trained: Trained, client
     found = client.search_runs([experiment.experiment_id], "tags.role = 'file'")
     submission = json.loads((trained.base / "submission.json").read_text())
     failures = {Path(source).name: reason for source, reason in submission["failures"]}
+    assert {str(Path(run.data.tags["source"]).parent) for run in found} == {str(trained.command[1])}
     assert {run.info.run_name: run.data.tags["failure"] for run in found} == failures and len(failures) == 7
     assert {run.info.status for run in found} == {"FAILED"}
 
@@ -244,7 +251,10 @@ def test_only_the_runs_of_the_clips_named_are_forgotten(
 
 
 def test_an_unreachable_server_is_one_line(tmp_path: Path) -> None:
-    told = r"http://127\.0\.0\.1:9: MLflow cannot use it \(Connection refused\); start it, or"
+    told = (
+        r"http://127\.0\.0\.1:9: MLflow cannot use it \(Connection refused\); "
+        "start it, or leave out --tracking-uri and unset MLFLOW_TRACKING_URI$"
+    )
     with pytest.raises(ConnectionError, match=told) as caught:
         tracking.open_parent("http://127.0.0.1:9", "none", tmp_path, {})
     assert "\n" not in str(caught.value)
@@ -341,7 +351,66 @@ def test_what_upload_cannot_use_is_one_line(tmp_path: Path, capsys: pytest.Captu
     assert f"{tmp_path / 'none'}: holds no experiment" in capsys.readouterr().out
     (tmp_path / "away").mkdir()
     Experiment(Store(str(tmp_path / "away"))).begin(ModelSettings(demo()), Submission("corpus", "demo", [], []))
-    arguments = ["--storage", str(tmp_path), "--experiment", "away", "--tracking-uri", "http://127.0.0.1:9"]
+    arguments = ["--storage", str(tmp_path), "--experiment", "away", "--tracking-uri", "http://127.0.0.1:9/?token=hid"]
     assert upload.main(arguments) == 2
     (line,) = capsys.readouterr().out.splitlines()
-    assert "http://127.0.0.1:9: MLflow cannot use it" in line
+    assert "http://127.0.0.1:9/?token=***: MLflow cannot use it" in line
+
+
+def test_a_run_that_is_stopped_is_killed_and_says_so(tmp_path: Path, uri: str) -> None:
+    corpus, client = tracking.open_parent(uri, "stopped", tmp_path, {}), MlflowClient(uri)
+    for status in ("done", "training"):
+        tags = {"clip_id": status, "status": status, "mlflow.parentRunId": corpus.run_id}
+        run = client.create_run(corpus.experiment_id, tags=tags)
+        if status == "done":
+            client.set_terminated(run.info.run_id)
+    tracking.kill_unfinished(corpus)
+    found = client.search_runs([corpus.experiment_id], "tags.clip_id != ''")
+    said = {run.data.tags["clip_id"]: (run.info.status, run.data.tags["status"]) for run in found}
+    assert said == {"done": ("FINISHED", "done"), "training": ("KILLED", "stopped")}
+    assert client.get_run(corpus.run_id).info.status == "KILLED"
+
+
+def test_anew_the_run_of_a_corpus_has_the_new_settings_and_no_old_run_stays(tmp_path: Path, uri: str) -> None:
+    client = MlflowClient(uri)
+    first = tracking.open_parent(uri, "anew", tmp_path, {}, {"lr": 1})
+    client.create_run(first.experiment_id, tags={"clip_id": "clip", "mlflow.parentRunId": first.run_id})
+    assert tracking.open_parent(uri, "anew", tmp_path, {}, {"lr": 2}) == first
+    second = tracking.open_parent(uri, "anew", tmp_path, {}, {"lr": 2}, anew=True)
+    (run,) = client.search_runs([first.experiment_id])
+    assert run.info.run_id == second.run_id != first.run_id and run.data.params == {"lr": "2"}
+
+
+HARD_WORDS = [
+    """a "b" <b>c</b> *d* [e](http://x) 'f' | g_h_ \\x # ~~i~~ & &lt; <script>alert()</script>""",
+    "python x --corpus 's3://b/[2024]*  x'",
+    "in `ticks` and ``two``",
+    "`begins and ends`",
+    " blanks ",
+]
+
+
+@pytest.mark.parametrize("words", HARD_WORDS)
+def test_a_description_says_any_words_as_they_are(words: str) -> None:
+    about = {"clip_id": "clip", "title": words, "source": words, "clip_size_thw": [13, 48, 64]}
+    of_clip = descriptions.of_clip("1", about, {}, has_sheet=False)
+    of_corpus = descriptions.of_corpus("1", {"command": words}, {}, "")
+    found = [token for note in (of_clip, of_corpus) for token in inline_tokens(note)]
+    assert [token.content for token in found if token.type == "code_inline"] == [words, "samples/", words]
+    assert not {token.type for token in found} & {"html_inline", "link_open", "em_open", "s_open"}
+    bold = "".join(token.content for token in found[: [token.type for token in found].index("strong_close")])
+    assert bold.split() == words.split()
+
+
+def inline_tokens(note: str) -> list[Token]:
+    """Of a page of Markdown, as CommonMark takes it apart."""
+    return [token for block in MarkdownIt().parse(note) for token in block.children or ()]
+
+
+def test_a_comparison_names_every_run_on_the_pages_of_trained_models() -> None:
+    run_ids = [f"{number:032x}" for number in range(60)]
+    page = tracking.ParentRun("http://mlflow:5000", "7", "1").comparison(run_ids)
+    assert page.startswith("http://mlflow:5000/#/compare-runs?runs=")  # which MLflow takes as the first parameter only
+    asked = parse_qs(page.partition("?")[2])
+    assert json.loads(asked["runs"][0]) == run_ids and json.loads(asked["experiments"][0]) == ["7"]
+    assert asked["workflowType"] == ["machine_learning"]

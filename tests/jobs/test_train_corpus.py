@@ -13,9 +13,12 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
 from PIL import Image
 
 from infra.errors import printable
+from jobs.experiment.corpus import preview_corpus, read_corpus
+from jobs.experiment.experiment import Experiment
 from model import checkpoint
 from model.presets import demo
 
@@ -225,6 +228,44 @@ def test_bad_arguments_exit_2_with_a_line_that_says_why(arguments: list[str], to
     assert "Traceback" not in refused.stdout
 
 
+@pytest.mark.parametrize(
+    ("job", "more"),
+    [("train_corpus.py", ()), ("tune.py", ("--sweep", "vae_levels=1,2"))],
+)
+def test_a_server_that_does_not_answer_is_refused_before_anything_is_made(
+    job: str, more: tuple[str, ...], tmp_path: Path
+) -> None:
+    make_video(tmp_path / "a.mp4", size="48x48")
+    away = ("--storage", tmp_path / "runs", "--tracking-uri", "http://127.0.0.1:9")
+    refused = run_job(job, "--corpus", tmp_path / "a.mp4", *TINY, *more, *away)
+    assert refused.returncode == 2 and "http://127.0.0.1:9: MLflow cannot use it" in refused.stdout
+    assert not [*(tmp_path / "runs").rglob("*")]
+
+
+@pytest.mark.parametrize(
+    ("given", "begin"),
+    [
+        ("films", "{cwd}/films"),
+        ("films@0.25", "{cwd}/films"),
+        ("file://{cwd}/films", "file://{cwd}/films"),
+        ("file://{cwd}/films/", "file://{cwd}/films"),
+        ("file://{cwd}/films@0.25", "file://{cwd}/films"),
+    ],
+)
+def test_a_source_is_named_so_that_it_is_found_again_from_any_folder(
+    given: str, begin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "films" / "part").mkdir(parents=True)
+    make_video(tmp_path / "films" / "part" / "a.mp4", size="48x48")
+    (tmp_path / "films" / "none.mp4").touch()
+    given, begin = (words.format(cwd=tmp_path) for words in (given, begin))
+    read = read_corpus(given, Experiment.open(str(tmp_path), "own"), demo())
+    for found in (read, preview_corpus(given, tmp_path / "cache", demo())):
+        assert [clip.source for clip in found.clips] == [f"{begin}/part/a.mp4"]
+        assert [source for source, _ in found.failures] == [f"{begin}/none.mp4"]
+
+
 def test_nothing_usable_exits_2(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -297,6 +338,11 @@ def test_fresh_forgets_and_a_damaged_shard_costs_its_clip(tmp_path: Path) -> Non
     assert "000000.tar" in results["b"]["reason"]
     (config,) = (tmp_path / "runs" / "x").glob("a-*/config.json")
     assert json.loads(config.read_text())["config"]["lr"] == 0.001 and config.read_bytes() != before[config.parent.name]
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("x")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.role = 'corpus'")
+    assert run.data.params["lr"] == "0.001"
 
 
 @pytest.mark.slow

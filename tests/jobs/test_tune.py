@@ -430,7 +430,7 @@ def test_combinations_are_every_one_once() -> None:
 
 
 def result(name: str, svfid: float, diversity: float, blur: float = 100.0) -> Result:
-    return Result(name, "done", "", 1.0, svfid, blur, diversity, 0.1)
+    return Result(name, "done", "", 1.0, svfid, blur, diversity, 0.1, diversity_n=4)
 
 
 def test_changes_compare_the_clips_that_both_finished_and_the_best_has_most_clips() -> None:
@@ -508,7 +508,7 @@ def test_the_best_is_named_by_what_decided_and_only_where_it_is_clear() -> None:
         "the next, vae_levels=2 (1.05), is 0.3 ± 0.1 higher, clip by clip"
     )
     assert verdict({"1": {"a": 100, "b": 500}, "2": {"a": 300, "b": 700}}, "diversity") == (
-        "best by diversity: vae_levels=2 (0.5), done on 2 of 2 clips; "
+        "best by diversity_n4: vae_levels=2 (0.5), done on 2 of 2 clips; "
         "the next, vae_levels=1 (0.3), is 0.2 ± 0 lower, clip by clip"
     )
     assert verdict({"1": {"a": 100}, "2": {"a": 150}}) == (

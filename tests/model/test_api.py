@@ -38,7 +38,8 @@ def test_the_block_of_the_readme(tmp_path, monkeypatch, capsys):
     exec(block, names)
     assert names["samples"].shape == (4, 13, 24, 32, 3) and names["samples"].dtype == np.uint8
     assert names["sharper"].shape == names["samples"][0].shape and names["sharper"].dtype == np.uint8
-    assert "SampleScores(metric='svfid_lite0', realism=" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "SampleScores(metric='svfid_lite0', realism=" in said and ", diversity_metric='diversity_n4', " in said
 
 
 def test_the_blocks_of_the_page_on_applications(tmp_path, monkeypatch):
@@ -109,7 +110,7 @@ def test_samples_scores_and_patches_of_an_image(of_image):
     assert samples.shape == (3, 1, 32, 42, 3) and np.array_equal(samples[2:], loaded.sample(1, seed=5, first=2))
     assert loaded.sample(size=(1, 32, 60)).shape == (1, 1, 32, 60, 3)
     scores = loaded.score(samples)
-    assert scores.metric == "sifid_lite0_frames" and scores.samples == 3
+    assert scores.metric == "sifid_lite0_frames" and scores.samples == 3 and scores.diversity_metric == "diversity_n3"
     assert scores.realism > 0 and scores.blur > 0 and scores.diversity > 0 and scores.nn_distance > 0
     assert loaded.reconstruct().shape == (1, 32, 42, 3)
 
@@ -121,7 +122,8 @@ def test_the_clip_scores_0_and_stays_itself_when_refined(of_image):
 
     clip = to_frames(build(frames, [loaded.size])[0])
     scores = loaded.score(clip[None])
-    assert scores.realism < 1e-3 * scores.blur and scores.diversity is None and scores.nn_distance < 0.01
+    assert scores.realism < 1e-3 * scores.blur and scores.nn_distance < 0.01
+    assert scores.diversity is None and scores.diversity_metric is None
     assert np.abs(loaded.refine(clip).astype(int) - clip).max() <= 1
 
 

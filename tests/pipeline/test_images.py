@@ -623,10 +623,10 @@ def test_both_kinds_lie_in_one_folder_each_in_shards_of_its_own(tmp_path, lavfi)
     assert prepared.written.skipped == 1 and len(prepared.failures) == 1 and before.read_bytes() == content
     sizes = {e.source: (e.num_frames, e.height, e.width, e.is_image) for e in prepared.entries}
     assert sizes == {
-        "v.mp4": (13, 24, 32, False),
-        "high.png": (1, 40, 24, True),
-        "low.png": (1, 32, 48, True),
-        "photo.heic": (1, 32, 48, True),
+        f"{folder}/v.mp4": (13, 24, 32, False),
+        f"{folder}/high.png": (1, 40, 24, True),
+        f"{folder}/low.png": (1, 32, 48, True),
+        f"{folder}/photo.heic": (1, 32, 48, True),
     }
     settings = [json.loads(path.read_text())["settings"] for path in sorted(out.glob("*.json"))]
     assert settings == [{"max_height": 24}, {"max_image_height": 40}]
