@@ -77,6 +77,18 @@ def test_links_and_pictures_exist(page: str) -> None:
             assert anchor in anchors_of(str(file.relative_to(ROOT))), target
 
 
+def test_pictures_are_shown_and_small() -> None:
+    shown = {
+        ((ROOT / page).parent / target).resolve()
+        for page, text in PAGES.items()
+        for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
+    }
+    sizes = {path: path.stat().st_size for room in ROOMS for path in (ROOT / room).rglob("pictures/*")}
+    assert sizes.keys() <= shown
+    assert max(sizes.values()) <= 150_000, sizes
+    assert sum(sizes.values()) <= 1_200_000, sizes
+
+
 @pytest.mark.slow
 def test_make_ui_serves_the_store(tmp_path: Path) -> None:
     runs.open_parent(default_uri(tmp_path), "mixed", tmp_path, {})
