@@ -85,6 +85,26 @@ def test_links_and_pictures_exist(page: str) -> None:
             assert anchor in anchors_of(str(file.relative_to(ROOT))), target
 
 
+def test_pictures_are_shown_and_small() -> None:
+    shown = {
+        ((ROOT / page).parent / target).resolve()
+        for page, text in PAGES.items()
+        for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
+    }
+    sizes = {path: path.stat().st_size for room in ROOMS for path in (ROOT / room).rglob("pictures/*")}
+    assert sizes.keys() <= shown
+    assert max(sizes.values()) <= 150_000, sizes
+    assert sum(sizes.values()) <= 1_200_000, sizes
+
+
+def test_each_application_has_a_picture() -> None:
+    sections = re.split(r"^##+ ", PAGES["model/sampling/README.md"], flags=re.MULTILINE)[1:]
+    with_commands = {part.splitlines()[0]: part for part in sections if "jobs/sample.py CLIP" in part}
+    del with_commands["Random samples"]
+    assert len(with_commands) >= 9
+    assert [title for title, part in with_commands.items() if "](pictures/" not in part] == []
+
+
 @pytest.mark.slow
 def test_make_ui_serves_the_store(tmp_path: Path) -> None:
     runs.open_parent(default_uri(tmp_path), "mixed", tmp_path, {})

@@ -3,13 +3,15 @@
     python -m tests.model.enlarge_figures CLIP TRUTH --factor 2
 
 CLIP is the folder of a trained clip, TRUTH the video or image that it was trained on, of which the model has seen a
-smaller one. The truth is brought to `factor` times the model's size, and shrunk by that to what is enlarged.
+smaller one. The truth is shrunk to `factor` times the model's size, and by that to what is enlarged. A truth that is
+smaller would be interpolated itself, and is refused.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -29,16 +31,21 @@ def sharpness(frames_thwc: np.ndarray) -> float:
     return float(np.abs(np.diff(frames_thwc.astype(float), axis=2)).mean())
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clip")
     parser.add_argument("truth")
     parser.add_argument("--factor", type=float, default=2.0)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     source = image.read(args.truth) if image.is_image(args.truth) else video.decode(args.truth, num_frames=13, fps=24)
     model = load(args.clip, source)
     _, height, width = model.applications.size
-    truth = shrunk(source, round(height * args.factor), round(width * args.factor))
+    large = (round(height * args.factor), round(width * args.factor))
+    if source.shape[1] < large[0] or source.shape[2] < large[1]:
+        cause = f"has {source.shape[1]}×{source.shape[2]} px, and {large[0]}×{large[1]} px are needed"
+        print(f"{args.truth}: {cause}; give a larger truth, or train with a smaller max_size", file=sys.stderr)
+        return 2
+    truth = shrunk(source, *large)
     low = shrunk(truth, height, width)
     cubic = resize(low, truth.shape, order=3, preserve_range=True).round().clip(0, 255).astype(np.uint8)
     ours = model.applications.enlarge(args.factor, given=low)

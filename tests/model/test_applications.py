@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import ndimage
 
 from model.networks.generators import GeneratorStack
@@ -24,7 +26,9 @@ from model.sampling.sample import stream_of
 from model.sampling.sampler import random_videos, sampler_of
 from model.sampling.scales import CannotApply
 from model.sampling.variations import check_kept, diverse, kept, slerp, steps_to_keep
+from model.training.loop import train_clip
 
+from . import enlarge_figures
 from .conftest import synthetic_clip
 
 CPU = torch.device("cpu")
@@ -547,6 +551,23 @@ def test_each_result_of_each_seed_is_another(method: str) -> None:
     made = [apps.extend(6, seed=seed, index=index) for seed, index in ((0, 0), (0, 1), (1, 0), (1, 1))]
     assert all(not np.array_equal(a, b) for a, b in combinations(made, 2))
     assert np.array_equal(made[1], apps.extend(6, seed=0, index=1))
+
+
+@pytest.mark.parametrize(("factor", "code"), [(2, 0), (2.2, 2), (4, 2)])
+def test_a_truth_that_would_be_interpolated_is_no_truth_of_an_enlargement(
+    factor: float, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = clip_of(1, 48, 64)
+    config = replace(image_demo(), **{**SIZE, "num_scales": 2})  # type: ignore[arg-type]  # up to 24×32 px
+    Image.fromarray(clip[0]).save(tmp_path / "truth.png")
+    pyramids, path = training_pyramids([clip], config), tmp_path / "x.pt"
+    list(train_clip(config, pyramids, clip_id="x", path=path, log=lambda point: None))
+    assert enlarge_figures.main([str(path), str(tmp_path / "truth.png"), "--factor", str(factor)]) == code
+    out, error = capsys.readouterr()
+    if code:
+        assert not out and error.count("\n") == 1 and "truth.png: has 48×64 px, and " in error
+    else:
+        assert "| ours |" in out and not error
 
 
 @pytest.mark.parametrize("factor", [0, -1, 0.5, 1, math.nan, math.inf])
