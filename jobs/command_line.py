@@ -43,8 +43,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=prog, description=description, formatter_class=HelpFormatter)
 
     def error(self, message: str) -> NoReturn:
-        """One line for what argparse refuses; --help has the rest."""
-        self.exit(BAD_ARGUMENTS, f"error: {printable(message.removeprefix('argument '))}; see --help\n")
+        """One line for what argparse refuses; --help has the usage."""
+        self.exit(BAD_ARGUMENTS, f"error: {printable(message.removeprefix('argument '))}\n")
 
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """The command line, None for the process's own; ends the process with code 2 on a bad one."""

@@ -123,7 +123,7 @@ WRONG = [  # file, what stands there, what is put in its place, part of the line
     (STAYS, "effect: NoSchedule", "effect: NoSchedul", "spec.tolerations[0].effect: 'NoSchedul' is not one of NoSch"),
     (STAYS, "type: RuntimeDefault", "type: Default", "template.spec.securityContext.seccompProfile.type: 'Default' i"),
     (JOB, "--preset paper", "--prest paper", "spec.entrypoint: jobs/train_corpus.py: unrecognized arguments: --pre"),
-    (JOB, "--preset paper", "--preset papr", "spec.entrypoint: jobs/train_corpus.py: argument --preset: invalid ch"),
+    (JOB, "--preset paper", "--preset papr", "spec.entrypoint: jobs/train_corpus.py: --preset: invalid choice"),
     (JOB, "jobs/train_corpus.py", "jobs/train_corpora.py", "there is no jobs/train_corpora.py; did you mean jobs/trai"),
     (JOB, "backoffLimit: 1", "backoffLimit: -1", "spec.backoffLimit: -1 is below 0"),
     (JOB, "shutdownAfterJobFinishes", "shutdownAfterJob", "spec.shutdownAfterJob: no such field; did you"),

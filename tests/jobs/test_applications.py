@@ -196,7 +196,7 @@ def test_what_cannot_be_is_one_line(of_video: tuple[Path, Path], of_image: tuple
         ("--loop", "--feather", 2): "--feather: --loop does not have it; leave it out",
         ("--inject", photo, "--grow", 2): "--grow: needs --mask FILE",
         ("--inject", photo, "--n", 2): "--n: --scale auto has one result a scale; leave --n out, or give --scale N",
-        ("--fill", "--mask", mask, "--grow", "nan"): "--grow and --feather: from 0 to 10000 px",
+        ("--fill", "--mask", mask, "--grow", "10001"): "--grow and --feather: from 0 to 10000 px",
         ("--seed-to", -1): "--seed-to -1: 0 or more",
         ("--steps", 3): "--steps: is an option of applications; leave it out",
         ("--loop", "--z-frames", 4): "--z-frames: is of plain samples; leave it out",

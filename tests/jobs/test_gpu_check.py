@@ -60,7 +60,7 @@ def test_times_that_are_none_are_one_line(value, capfd):
     for command, option in ((gpu_check, "--minutes"), (benchmark, "--seconds")):
         with pytest.raises(SystemExit) as ended:
             command.parse([f"{option}={value}"])
-        line = f"argument {option}: {value}: write a number above 0, such as 10 or 0.5\n"
+        line = f"{option}: {value}: write a number above 0, such as 10 or 0.5\n"
         assert ended.value.code == 2 and capfd.readouterr().err.endswith(line)
 
 

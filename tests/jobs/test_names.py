@@ -88,7 +88,7 @@ def test_features_that_are_none_end_every_command_that_takes_them(
         assert command.parse([*words, "--features", "c3d:FILE"]).features == "c3d:FILE"
         with pytest.raises(SystemExit) as ended:
             command.parse([*words, "--features", option])
-        line = f"argument --features: no features {option!r}; give lite0, c3d:FILE, inception:FILE or inception192:FILE"
+        line = f"--features: no features {option!r}; give lite0, c3d:FILE, inception:FILE or inception192:FILE"
         assert ended.value.code == 2 and capsys.readouterr().err.endswith(f"error: {line}\n")
 
 

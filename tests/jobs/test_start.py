@@ -79,7 +79,7 @@ def test_a_number_that_is_none_is_refused(
     with pytest.raises(SystemExit) as end:
         importlib.import_module(f"jobs.{job}").parse([*before, f"{option}={word}"])
     assert end.value.code == 2
-    assert f"error: argument {option}: {word}" in capsys.readouterr().err.splitlines()[-1]
+    assert f"error: {option}: {word}" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_ray_job_without_a_storage_says_first_where_its_files_are(
@@ -119,7 +119,7 @@ def test_a_command_that_is_none_names_the_nearest(
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         hp_vae_gan.main(words)
-    assert ended.value.code == 2 and capsys.readouterr().err.endswith(f"error: argument COMMAND: {told}\n")
+    assert ended.value.code == 2 and capsys.readouterr().err.endswith(f"error: COMMAND: {told}\n")
 
 
 def test_no_command_at_all_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
