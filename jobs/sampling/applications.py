@@ -84,9 +84,11 @@ def _entered(
     for place, scale in enumerate(scales):
         index = 0 if every else indices[place]
         if given.mask is None:
-            frames = applications.inject(video, scale, seed=seed, index=index)
+            frames = applications.inject(video, scale, seed=seed, index=index, hold=request.hold)
         else:
-            edit = partial(applications.edit, stays=given.stays, grown=grown, feather=request.feather)
+            edit = partial(
+                applications.edit, stays=given.stays, grown=grown, feather=request.feather, hold=request.hold
+            )
             frames = edit(video, given.mask, scale, seed=seed, index=index)
         label = f"scale {scale}" if every or len(indices) == 1 else f"scale {scale}, {index}"
         yield Made(f"{request.name}_scale{scale}_seed{seed}_{index:03d}", label, frames)

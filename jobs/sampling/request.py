@@ -39,6 +39,7 @@ OPTIONS: dict[str, tuple[Application, ...]] = {
     "reference": ("inject",),
     "quantise": ("inject",),
     "feather": ("inject",),
+    "hold": ("inject",),
     "mask": ("inject", "fill"),
     "grow": ("inject", "fill"),
     "finish": ("inject", "retarget", "enlarge", "strength", "between", "fix_layout", "fix_detail"),
@@ -56,6 +57,7 @@ class ApplicationRequest:
         scale: where it enters; None: every scale, one after the other.
         grown, feather: px of the mask; None: SinGAN's.
         quantised: colours that the given video is brought to; 0: all.
+        hold: how much of what enters is brought back while patches are chosen.
         extend, extend_before: how much goes on, at the clip's rate.
         share: of `strength`, or of the way between two seeds, one a result.
     """
@@ -69,6 +71,7 @@ class ApplicationRequest:
     feather: float | None
     scale: int | None
     quantised: int
+    hold: float
     finish: Finish | None
     extend: Length
     extend_before: Length
@@ -196,6 +199,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--feather", type=command_line.number, metavar="PX", help="softness of its edge (default: 5 of 250 px)")
     colours = f"bring what enters to so many main colours of the clip; of a painting ({COLOURS} if no number is given)"
     add("--quantise", nargs="?", type=int, const=COLOURS, metavar="COLOURS", help=colours)
+    hold = "0 to 1: how much of what enters stays while patches are chosen (default: of --paint and --over 1, else 0)"
+    add("--hold", type=command_line.number, metavar="SHARE", help=hold)
     add("--finish", choices=get_args(Finish), help="what the scales above are (default: as the model's samples)")
     add("--fill", action="store_true", help="make what --mask covers new from the rest of the clip")
     behind = "go on in time behind the clip's own frames: frames, or seconds such as 2s"
@@ -267,6 +272,8 @@ def from_args(args: argparse.Namespace) -> ApplicationRequest | None:
         raise UsageError(f"--seed-to {args.seed_to}: 0 or more")
     if args.enlarge is not None and not 1 < args.enlarge <= 8:
         raise UsageError(f"--enlarge {args.enlarge:g}: above 1, at most 8")
+    if args.hold is not None and not 0 <= args.hold <= 1:
+        raise UsageError(f"--hold {args.hold:g}: from 0 to 1")
     if args.quantise is not None and not 2 <= args.quantise <= 256:
         raise UsageError(f"--quantise {args.quantise}: 2 to 256 colours")
     if not all(value is None or 0 <= value <= MOST_PX for value in (args.grow, args.feather)):
@@ -282,6 +289,7 @@ def from_args(args: argparse.Namespace) -> ApplicationRequest | None:
         feather=args.feather,
         scale=_scale(args.scale),
         quantised=args.quantise or 0,
+        hold=args.hold if args.hold is not None else float(entering[:1] != [] and entering[0][0] != "inject"),
         finish=args.finish,
         extend=args.extend or Length(0),
         extend_before=args.extend_before or Length(0),

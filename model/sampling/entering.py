@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -29,6 +29,26 @@ SEARCHED_PAIRS = 10**9  # of patches that are compared where a video enters: 2 s
 BACK_PROJECTIONS = 8  # of `enlarge`, a step: more change less than a level
 
 
+@dataclass(frozen=True)
+class _Entered:
+    """A video where it enters.
+
+    Attributes:
+        at: the video at scale n: n → (1, 3, *sizes[n]).
+        first: the scale; what it runs on is `at(first - 1)`.
+        hold: from 0 to 1, see `inject`.
+    """
+
+    at: Callable[[int], Tensor]
+    first: int
+    hold: float
+
+    def held(self, made: Tensor, size: Size) -> Tensor:
+        """What is made, (1, 3, *size), with its coarse content brought back to that of the video, by `hold`."""
+        low = self.at(self.first - 1).to(made.device)
+        return made + self.hold * enlarged(low - F.interpolate(made, size=low.shape[2:], mode="area"), size)
+
+
 class Entering(Workbench):
     """`inject`, and what it is for: `edit`, `retarget`, `enlarge`."""
 
@@ -41,7 +61,7 @@ class Entering(Workbench):
         seed: int = 0,
         index: int = 0,
         size: Size | None = None,
-        complete: bool = True,
+        hold: float = 0.0,
     ) -> np.ndarray:
         """What the scales from `scale` on make of a given video.
 
@@ -49,22 +69,15 @@ class Entering(Workbench):
             given: uint8 (T, H, W, 3), of any height and width, and of the clip's frames or those of `size`.
             scale: from 1 to the finest; the lower, the more is made anew.
             size: (T, H, W) of the result; None: the clip's.
-            complete: whether patches ask for all of the clip (`Matching.alpha`). False for a clip that was edited in
-                part: what the edit hides would be asked for most, and come back in its place.
+            hold: from 0 to 1: where patches make the scales, how much of what enters, seen at the scale below, is
+                brought back after each pass but the last. 0: patches go where they like, and may cover what is unlike
+                the clip; 1: colours and places stay.
 
         Returns uint8 (T, H, W, 3). Raises CannotApply, one line, for a scale that is none, and for a number of frames
         that its scales cannot have; ValueError for a size that cannot be.
         """
-        self._check_scale(scale)
         sizes = self.ladder_to(size or self.size)
-        if len(given) != sizes[-1].frames:
-            raise CannotApply(f"{len(given)} frames enter a model of {sizes[-1].frames}; give as many")
-        self._check_memory(sizes[-1])
-        how = self._scales.how if complete else replace(self._scales.how, alpha=NEAREST)
-        random, at = stream_of(seed, index, Draw.ENTERING), partial(self._scales.given, given, sizes)
-        if scale < self._scales.patch_from:
-            return self._frames(self._rest(at(scale - 1), scale, sizes, how, random))
-        return self._frames(self._made_of_patches(at, scale, sizes, how, random))
+        return self._injected(given, scale, sizes, self._scales.how, hold, stream_of(seed, index, Draw.ENTERING))
 
     def edit(
         self,
@@ -75,22 +88,50 @@ class Entering(Workbench):
         stays: np.ndarray | None = None,
         grown: float | None = None,
         feather: float | None = None,
+        hold: float = 0.0,
         seed: int = 0,
         index: int = 0,
     ) -> np.ndarray:
         """`inject` of a clip that was edited in part: what the scales make of it is seen in a mask alone.
+
+        Patches do not ask for all of the clip (`Matching.alpha`): what the edit hides would be asked for most, and come
+        back in its place.
 
         Args:
             given: uint8 (T, H, W, 3) of the finest scale, edited, or with something laid over it.
             mask: bool (T, H, W), where it changes.
             stays: uint8 (T, H, W, 3), what is seen elsewhere, to the bit; None: what was given.
             grown, feather: px, see `masks.mask_weight`.
+            hold: as of `inject`.
 
         Returns uint8 (T, H, W, 3). Raises what `inject` and `masks.mask_weight` raise.
         """
         weight = mask_weight(mask, grown, feather)
-        made = self.inject(given, scale, seed=seed, index=index, complete=False)
+        nearest = replace(self._scales.how, alpha=NEAREST)
+        random = stream_of(seed, index, Draw.ENTERING)
+        made = self._injected(given, scale, self.ladder_to(self.size), nearest, hold, random)
         return composite(made, given if stays is None else stays, weight)
+
+    def _injected(
+        self,
+        given: np.ndarray,
+        scale: int,
+        sizes: Sequence[ScaleSize],
+        how: Matching,
+        hold: float,
+        random: torch.Generator,
+    ) -> np.ndarray:
+        """See `inject`."""
+        self._check_scale(scale)
+        if len(given) != sizes[-1].frames:
+            raise CannotApply(f"{len(given)} frames enter a model of {sizes[-1].frames}; give as many")
+        if not 0 <= hold <= 1:
+            raise CannotApply(f"hold={hold:g}: from 0 to 1")
+        self._check_memory(sizes[-1])
+        entered = _Entered(partial(self._scales.given, given, sizes), scale, hold)
+        if scale < self._scales.patch_from:
+            return self._frames(self._rest(entered.at(scale - 1), scale, sizes, how, random))
+        return self._frames(self._made_of_patches(entered, sizes, how, random))
 
     def _check_scale(self, scale: int) -> None:
         if len(self.sizes) == 1:
@@ -109,25 +150,27 @@ class Entering(Workbench):
         return refine(x, self.patches(), steps, how, random, tick=tick) if steps else x
 
     def _made_of_patches(
-        self,
-        at: Callable[[int], Tensor],
-        first: int,
-        sizes: Sequence[ScaleSize],
-        how: Matching,
-        random: torch.Generator,
+        self, entered: _Entered, sizes: Sequence[ScaleSize], how: Matching, random: torch.Generator
     ) -> Tensor:
-        """A given video, at every scale, made of patches from scale `first` on.
+        """A given video, made of patches from the scale on at which it enters.
 
         What is like it may be anywhere in the clip, so all patches are compared. Where they are too many, that is done
         at a scale below, and the search goes on from there.
         """
+        first = entered.first
         searched = self._searched(sizes[:first]) if self._pairs(sizes[first], first) > SEARCHED_PAIRS else []
         steps = [*searched, *(Step(n, sizes[n], self._scales.passes) for n in range(first, len(sizes)))]
 
-        def given(made: Tensor, step: Step) -> Tensor:
-            return at(step.n).to(made.device) if step.n < first else made
+        left = passes(steps)
 
-        x, tick = at(searched[0].n if searched else first - 1), self._ticks(passes(steps))
+        def given(made: Tensor, step: Step) -> Tensor:
+            nonlocal left
+            left -= 1
+            if step.n < first:
+                return entered.at(step.n).to(made.device)
+            return entered.held(made, step.size) if left else made
+
+        x, tick = entered.at(searched[0].n if searched else first - 1), self._ticks(passes(steps))
         return refine(x, self.patches(), steps, how, random, tick=tick, after=given, first_pairs=SEARCHED_PAIRS)
 
     def _searched(self, below: Sequence[ScaleSize]) -> list[Step]:

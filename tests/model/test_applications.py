@@ -168,8 +168,36 @@ def test_an_edit_is_not_replaced_by_what_it_hides() -> None:
     apps, _ = model_of(clip, patch_scale=1)
     edited = clip.copy()
     edited[:, 6:18, 8:20] = clip[:, 6:18, 33:45]
-    here, hidden = (apps.inject(edited, 3, complete=complete)[0, 9:15, 11:17].mean() for complete in (False, True))
+    mask = np.zeros(clip.shape[:3], bool)
+    mask[:, 6:18, 8:20] = True
+    here, hidden = (made[0, 9:15, 11:17].mean() for made in (apps.edit(edited, mask, 3), apps.inject(edited, 3)))
     assert here > 170 and hidden < here
+
+
+@pytest.mark.parametrize("frames", [1, 13])
+def test_what_is_held_stays_where_and_as_it_is(frames: int) -> None:
+    """Bright discs on a dark ground, of which the clip has few: without a hold patches cover some of them."""
+    rows, columns = np.mgrid[:24, :48]
+    random = np.random.default_rng(3)
+
+    def discs(centres: list[tuple[int, int]]) -> np.ndarray:
+        near = np.any([(rows - y) ** 2 + (columns - x) ** 2 < 9 for y, x in centres], axis=0)
+        picture = np.where(near[..., None], (220, 180, 60), (40, 60, 80)) + random.integers(-20, 20, (24, 48, 3))
+        return np.repeat(picture.astype(np.uint8)[None], frames, axis=0)
+
+    apps, _ = model_of(discs([(12, 8)]), patch_scale=1)
+    sketch = discs([(6, 10), (6, 24), (16, 38), (17, 18)])
+
+    def apart(hold: float) -> float:
+        small = [video.reshape(frames, 6, 4, 12, 4, 3).mean(axis=(2, 4)) for video in (
+            sketch.astype(float), apps.inject(sketch, 2, hold=hold).astype(float))]  # fmt: skip
+        return float(np.abs(small[0] - small[1]).mean())
+
+    loose, half, held = map(apart, (0.0, 0.5, 1.0))
+    assert held < 0.7 * loose and held < half < loose
+    for hold in (-0.1, 1.1, math.nan):
+        with pytest.raises(CannotApply, match=f"^hold={hold:g}: from 0 to 1$"):
+            apps.inject(sketch, 2, hold=hold)
 
 
 # -- masks
@@ -193,10 +221,12 @@ def test_an_edit_is_seen_in_its_mask_alone() -> None:
     mask[:, 8:12, 10:16] = True
     edited[mask] = (255, 0, 0)
     around = masks.mask_weight(mask, 1, 0) == 0
+    nearly_all = np.ones_like(mask)
+    nearly_all[0, 0, 0] = False
     for stays in (None, clip):
         made = apps.edit(edited, mask, 3, stays=stays, grown=1, feather=0)
         assert np.array_equal(made[around], (edited if stays is None else stays)[around])
-        assert np.array_equal(made[mask], apps.inject(edited, 3, complete=False)[mask])
+        assert np.array_equal(made[mask], apps.edit(edited, nearly_all, 3, grown=0, feather=0)[mask])
     assert np.array_equal(apps.edit(edited, mask, 3, index=1), apps.edit(edited, mask, 3, index=1))
 
 
