@@ -222,7 +222,7 @@ def test_a_sweep_is_evaluated_with_a_table_a_combination(swept: Swept) -> None:
             score = clip["figures"]["svfid_lite0"]["mean"]
             assert clip["clip_id"].endswith(f"--vae_levels-{value}")
             assert score == results[clip["clip_id"]]["svfid_lite0"]  # of the same samples
-            assert runs[clip["clip_id"]].data.metrics["eval_n2_svfid_lite0"] == score
+            assert runs[clip["clip_id"]].data.metrics["eval/n2_svfid_lite0"] == score
     one = run_job("evaluate.py", swept.base / min(results) / "checkpoint.pt", "--n", "2", "--nn", "0")
     assert one.returncode == 0 and min(results) in one.stdout, one.stdout
 

@@ -115,7 +115,7 @@ def _causes_are_right(root, reasons, clips):
         "other/ffconcat.mp4": "no video format",
         "absurd/large.y4m": "100000x100000",
         "absurd/thin.y4m": "4000000x16",
-        "absurd/stretched.y4m": "pixels",
+        "absurd/stretched.y4m": "px (H×W)",
         "absurd/years.y4m": "has 31200000000 frames at 24 FPS, 2073600 are the most; cut it into parts",
         "cut_png": "7.png: is an image that ffmpeg cannot read to its end",
         "mixed_png": "5.png: is 64×48 px (H×W) but the first frame is 48×64",
