@@ -48,7 +48,12 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """The command line, None for the process's own; ends the process with code 2 on a bad one."""
-        return self.parse_args([_no_option(word) for word in (sys.argv[1:] if argv is None else argv)])
+        args = self.parse_args([_no_option(word) for word in (sys.argv[1:] if argv is None else argv)])
+        for action in self._actions:
+            value = getattr(args, action.dest, None)
+            if action.option_strings and (value == "" or (isinstance(value, list) and "" in value)):
+                self.error(f"{action.option_strings[0]} '': is empty; give a value, or leave it out")
+        return args
 
 
 def _no_option(word: str) -> str:

@@ -82,6 +82,9 @@ WRONG = [
     ("sample", ["CLIP", "--out", "o", "--extend", ""], "--extend: '': write frames, such as 48, or seconds"),
     ("sample", ["CLIP", "--out", "o", "--n", "x"], "--n: invalid int value: 'x'"),
     ("train_corpus", ["--corpus", "c", "--start", ""], "--start: '': write seconds, such as 2.5"),
+    ("train_corpus", ["--corpus", "c", "--experiment", ""], "--experiment '': is empty; give a value, or leave it out"),
+    ("train_corpus", ["--corpus", "c", "--set", "lr=1e-3", "--set", ""], "--set '': is empty"),
+    ("benchmark", ["--scales", ""], "--scales '': is empty"),
     ("study", ["make", "--no-such-option"], "the following arguments are required"),
     *((name, ["--no-such-option", "a\nb"], "") for name in COMMANDS),
 ]
