@@ -163,7 +163,7 @@ def _check_sides(info: video.VideoInfo | image.ImageInfo, what: str, max_height:
     if min(info.width, info.height) < MIN_SIDE_PX:
         raise video.video_error(info.path, f"{cause}, {least}", f"give a larger {what}")
     width, height = video.shrunk(info.width, info.height, max_height)
-    if width < MIN_SIDE_PX <= height:
+    if min(width, height) < MIN_SIDE_PX:
         raise video.video_error(info.path, f"{cause}, kept at {height}×{width}, and {least}", "crop it")
 
 

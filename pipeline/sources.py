@@ -116,7 +116,7 @@ def split_start(source: str) -> tuple[str, float | None]:
     found = START.fullmatch(source)
     named, start_s = (found[1], float(found[2])) if found else (source, None)
     before, at, behind = named.rpartition("@")
-    if at and (os.path.lexists(before) or before == "demo") and not os.path.lexists(named):
+    if at and os.sep not in behind and (os.path.lexists(before) or before == "demo") and not os.path.lexists(named):
         if found and START.fullmatch(named):
             raise video.video_error(source, "has two starts", "give --start or @SECONDS, not both")
         cause = f"{printable(behind)!r} is no time to begin at"

@@ -52,7 +52,7 @@ progress &
 watcher=$!
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 pip_install() { # -qq: errors alone, of which none says that a registry did not answer, but the log
-  rm -f "$log/all"
+  : >"$log/all"
   pip --log "$log/all" install -qq "$@" 2>"$log/errors" && return
   local away
   away=$(sed -n 's/.*Could not fetch URL \(.*\): connection error: .*/\1/p' "$log/all" | head -n 1)
@@ -61,7 +61,7 @@ pip_install() { # -qq: errors alone, of which none says that a registry did not 
   exit 1
 }
 pip_install --require-hashes -r <(locked uv)
-if [[ " $* " == *" cuda "* ]] && .venv/bin/uv pip freeze --quiet --python .venv/bin/python | grep -q '^torch==.*+'; then
+if [[ " $* " == *" cuda "* ]] && .venv/bin/uv pip freeze --quiet --python .venv/bin/python | grep '^torch==.*+' >/dev/null; then
   files+=(--reinstall-package torch) # another build, such as 2.13.0+cpu, which uv would take for the locked one
 fi
 UV_PYTHON_DOWNLOADS=never .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes --no-deps \

@@ -140,8 +140,9 @@ def open_parent(
 
     Args:
         params: the settings.
-        anew: whether nothing of an earlier run is kept: it is deleted, with those of its clips and files, and another
-            one is made, as a param never changes.
+        tags: with the experiment's `storage`, by which a server that several people share tells whose run it is.
+        anew: whether nothing of an earlier run of this storage is kept: it is deleted, with those of its clips and
+            files, and another one is made, as a param never changes.
 
     Raises ConnectionError with one line if the store cannot be used.
     """
@@ -162,7 +163,7 @@ def open_parent(
                     _restore(client, experiment_id)
             runs = run_ids(client, experiment_id, "tags.role = 'corpus'")
             run_id = next(iter(runs), None)
-            if run_id is not None and anew:
+            if run_id is not None and anew and client.get_run(run_id).data.tags.get("storage") == tags.get("storage"):
                 _delete(client, experiment_id, _all_runs(client, experiment_id, _children(run_id)))
                 client.delete_run(run_id)
                 run_id = None
@@ -190,6 +191,7 @@ def _create_database(file: Path | None) -> None:
     that was stopped meanwhile."""
     if file is None or file.exists():
         return
+    file = file.resolve()  # of a link, where it leads
     with tempfile.TemporaryDirectory(prefix=".mlflow", dir=file.parent) as folder:
         uri = default_uri(Path(folder))
         client_of(uri).search_experiments(max_results=1)

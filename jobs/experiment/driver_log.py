@@ -64,8 +64,8 @@ class _DriverLog:
                 self.write()
 
     def write_at_once(self) -> None:
-        """Write what is added from now on, and what waits."""
-        self._write_s = 0.0
+        """Write what is added from now on, and what waits, behind what another driver wrote meanwhile."""
+        self._write_s, self._content = 0.0, None
         self.write()
 
     def write(self) -> None:

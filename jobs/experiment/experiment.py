@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,11 @@ class Experiment:
         return bool(self.store.read([SUBMISSION]))
 
     def begin(self, settings: ModelSettings, submission: Submission) -> None:
-        """Keep what is trained, and of what."""
+        """Keep what is trained, and of what. Settings of a kind of clips that is not trained now stay."""
+        before = self.settings()
+        if before and settings.other is None:
+            of_before = (config for config in before.kinds if config.dims != settings.main.dims)
+            settings = replace(settings, other=next(of_before, None))
         self.store.write_json(SETTINGS, settings.to_dict())
         self.store.write_json(SUBMISSION, asdict(submission))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from skimage.transform import resize
@@ -86,10 +85,17 @@ def _entered(
         if given.mask is None:
             frames = applications.inject(video, scale, seed=seed, index=index, hold=request.hold)
         else:
-            edit = partial(
-                applications.edit, stays=given.stays, grown=grown, feather=request.feather, hold=request.hold
+            frames = applications.edit(
+                video,
+                given.mask,
+                scale,
+                stays=given.stays,
+                grown=grown,
+                feather=request.feather,
+                hold=request.hold,
+                seed=seed,
+                index=index,
             )
-            frames = edit(video, given.mask, scale, seed=seed, index=index)
         label = f"scale {scale}" if every or len(indices) == 1 else f"scale {scale}, {index}"
         yield Made(f"{request.name}_scale{scale}_seed{seed}_{index:03d}", label, frames)
 

@@ -131,16 +131,16 @@ class _Reader:
 
     def painted(self, path: str, clip: np.ndarray, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """See `tracked`."""
-        if not image.is_image(path):
-            drawings = layers.read_keyframes(path, self.max_height)
-            size = next(iter(drawings.values())).shape[:2]
+        if not image.is_image(split_start(path)[0]):
+            height, width, _ = next(iter(layers.read_keyframes(path).values())).shape  # of the files
+            drawings, size = layers.read_keyframes(path, self.max_height), (height, width)
         elif 0 <= frame < self.size.frames:
             (drawing,), size = self._layer(path, 1)
             drawings = {frame: drawing}
         else:
             raise UsageError(f"--frame {frame}: the clip's first frame is 0, its last {self.size.frames - 1}")
         fitted = {at: self._on_clip(f"{path}, of frame {at}", drawing) for at, drawing in drawings.items()}
-        self._say_size(path, (size[0], size[1]))
+        self._say_size(path, size)
         with _of_file(path):
             return tracked(clip, fitted)
 

@@ -138,6 +138,12 @@ class SampleRequest:
     application: ApplicationRequest | None
 
     @property
+    def files(self) -> list[str]:
+        """Those that are read, beside the model."""
+        real = [] if self.real is None else [split_start(self.real)[0]]
+        return [*real, *(self.application.files if self.application else [])]
+
+    @property
     def one_result(self) -> str:
         """What asks for one result; "" where nothing does."""
         if self.application:
@@ -236,7 +242,8 @@ def from_args(args: argparse.Namespace) -> ApplicationRequest | None:
     application = (others or asked)[0] if asked else None
     for option, of in OPTIONS.items():
         if vars(args)[option] is not None and application not in of:
-            cause = f"{FLAGS[application]} does not have it" if application else "is an option of applications"
+            flag = f"--{entering[0][0]}" if application == "inject" else FLAGS.get(application or "inject", "")
+            cause = f"{flag} does not have it" if application else "is an option of applications"
             raise UsageError(f"--{option}: {cause}; leave it out")
     if args.frame is not None and args.paint is None:
         raise UsageError("--frame: is an option of --paint; leave it out")

@@ -126,6 +126,7 @@ def _sample(request: SampleRequest, loaded: LoadedModel, asked: ScaleSize | None
     check_sample(sampler, sizes, best_device())
     indices: Sequence[int] = range(PLAIN) if request.indices is None else request.indices
     out = Output.named(request.out, loaded.config.dims, request.keep or len(indices), request.one_result)
+    out.check_apart(request.files)
     if request.keep is not None:
         if sizes[-1] != sampler.size:
             raise ValueError(f"--keep: scores samples of {sampler.size}, these are of {sizes[-1]}; leave --size out")
@@ -223,7 +224,7 @@ def _apply(
     out = Output.named(request.out, loaded.config.dims, total, request.one_result)
     if request.compare:
         out.check_comparison()
-    out.check_apart(application.files)
+    out.check_apart(request.files)
     made = results(application, applications, given, seed=request.seed, indices=indices, size=size)
     words = application.name.replace("_", " ")
     with Progress(console=console, disable=not console.is_terminal) as progress:

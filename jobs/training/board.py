@@ -160,7 +160,8 @@ class Board:
 
         Args: height: lines that all of it may take, of which the last says how many clips there are beside; None: any.
         """
-        head = [self.headline] if cell_len(self.headline) <= width else [self.summary, self.machine]
+        parts = [line for line in (self.summary, self.machine) if line]
+        head = [self.headline] if cell_len(self.headline) <= width else parts
         room = len(self.clips) if height is None else height - len(head)
         if room < len(self.clips):
             room = max(0, room - 1)

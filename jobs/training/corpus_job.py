@@ -130,14 +130,14 @@ def unused(corpus: Corpus) -> Iterator[str]:
 
 
 def _open_tracking(request: TrainRequest, console: Console, submission: Submission, kept: Collection[str]) -> ParentRun:
-    """The corpus run in MLflow, a new one if no clip has earlier work: other settings may train them.
+    """The corpus run in MLflow, a new one if --fresh leaves no clip with earlier work: other settings may train them.
 
     A clip that has no folder has no earlier work, so an old run of it is forgotten too.
     """
-    tags = {"corpus": submission.corpus, "preset": submission.preset}
+    tags = {"corpus": submission.corpus, "preset": submission.preset, "storage": printable(request.experiment.uri)}
     with console.status("opening MLflow"):
         parent = runs.open_parent_run(
-            request.experiment, request.tracking_uri, tags, request.settings.main, anew=not kept
+            request.experiment, request.tracking_uri, tags, request.settings.main, anew=request.fresh and not kept
         )
         try:
             forget_clips(parent, [clip_id for clip_id in submission.clip_ids if clip_id not in kept])

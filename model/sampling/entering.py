@@ -69,9 +69,9 @@ class Entering(Workbench):
             given: uint8 (T, H, W, 3), of any height and width, and of the clip's frames or those of `size`.
             scale: from 1 to the finest; the lower, the more is made anew.
             size: (T, H, W) of the result; None: the clip's.
-            hold: from 0 to 1: where patches make the scales, how much of what enters, seen at the scale below, is
+            hold: from 0 to 1: where it enters at a scale of patches, how much of it, seen at the scale below, is
                 brought back after each pass but the last. 0: patches go where they like, and may cover what is unlike
-                the clip; 1: colours and places stay.
+                the clip; 1: colours and places stay. Below, generators run on it, and nothing is held.
 
         Returns uint8 (T, H, W, 3). Raises CannotApply, one line, for a scale that is none, and for a number of frames
         that its scales cannot have; ValueError for a size that cannot be.
@@ -104,8 +104,13 @@ class Entering(Workbench):
             grown, feather: px, see `masks.mask_weight`.
             hold: as of `inject`.
 
-        Returns uint8 (T, H, W, 3). Raises what `inject` and `masks.mask_weight` raise.
+        Returns uint8 (T, H, W, 3). Raises what `inject` and `masks.mask_weight` raise, and CannotApply, one line, for
+        another size than the clip's.
         """
+        for what, found in {"given": given, "stays": given if stays is None else stays, "mask": mask}.items():
+            if found.shape[:3] != tuple(self.size):
+                sizes = f"{what} is {ScaleSize(*found.shape[:3])}, and the clip {self.size}"
+                raise CannotApply(f"{sizes} (T×H×W); bring it there by at_size")
         weight = mask_weight(mask, grown, feather)
         nearest = replace(self._scales.how, alpha=NEAREST)
         random = stream_of(seed, index, Draw.ENTERING)
@@ -168,7 +173,7 @@ class Entering(Workbench):
             left -= 1
             if step.n < first:
                 return entered.at(step.n).to(made.device)
-            return entered.held(made, step.size) if left else made
+            return entered.held(made, step.size) if left and entered.hold else made
 
         x, tick = entered.at(searched[0].n if searched else first - 1), self._ticks(passes(steps))
         return refine(x, self.patches(), steps, how, random, tick=tick, after=given, first_pairs=SEARCHED_PAIRS)
@@ -228,7 +233,7 @@ class Entering(Workbench):
         frames, height, width = base.shape[:3]
         self._check_memory(ScaleSize(frames, round(height * factor), round(width * factor)))
         if (round(height * factor), round(width * factor)) == (height, width):
-            raise CannotApply(f"--enlarge {factor:g}: {height}×{width} px become no larger by it; give 2 or 4")
+            raise CannotApply(f"a factor of {factor:g}: {height}×{width} px become no larger by it; give 2 or 4")
         low = torch.from_numpy(to_video(base))[None].to(self.device)
         x, count = low, self._enlargements(factor)
         tick = self._ticks(count)

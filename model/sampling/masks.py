@@ -107,7 +107,7 @@ def mask_weight(mask: np.ndarray, grown: float | None = None, feather: float | N
     grown = EDITED * max(mask.shape[1:]) if grown is None else grown
     wide = dilated(mask, grown)
     if wide.all():
-        raise ValueError(f"--grow: grown by {grown:g} px the mask covers everything; grow it by fewer")
+        raise ValueError(f"grown by {grown:g} px the mask covers everything; grow it by fewer")
     return softened(wide, feather)
 
 

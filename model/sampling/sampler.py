@@ -288,11 +288,16 @@ def check_sample(sampler: Sampler, sizes: Sequence[ScaleSize], device: torch.dev
 
 def check_video(size: ScaleSize, needed: int, device: torch.device) -> None:
     """Raises SizeError, one line, if a video of this size needs more bytes than the memory of the device."""
-    check_bytes(f"a video of {size}", needed, device, lambda share: f"make it smaller, {share:.1%} of its pixels fit")
+    try:
+        check_bytes(
+            f"a video of {size}", needed, device, lambda share: f"make it smaller, {share:.1%} of its pixels fit"
+        )
+    except Refusal as error:
+        raise SizeError(str(error)) from None
 
 
 def check_bytes(what: str, needed: float, device: torch.device, mend: Callable[[float], str]) -> None:
-    """Raises SizeError, one line, if so many bytes are more than the memory of the device.
+    """Raises Refusal, one line, if so many bytes are more than the memory of the device.
 
     Args:
         what: needs them.
@@ -301,7 +306,7 @@ def check_bytes(what: str, needed: float, device: torch.device, mend: Callable[[
     there = memory_bytes(device) if device.type == "cuda" else host_bytes()
     if needed > there:
         amounts = f"{needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there"
-        raise SizeError(f"{what} needs {amounts}; {mend(there / needed)}")
+        raise Refusal(f"{what} needs {amounts}; {mend(there / needed)}")
 
 
 def sampler_of(config: TrainConfig, stack: GeneratorStack | None, clip: Pyramids, device: torch.device) -> Sampler:

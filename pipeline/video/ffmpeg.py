@@ -50,10 +50,14 @@ def ffmpeg_exe() -> str:
     """Path of the ffmpeg to use: the one in imageio-ffmpeg's wheel or, if that lacks something, the first on PATH.
 
     The wheel's is of one version on all machines, and starts in a fifth of the time of one of many shared libraries.
-    The environment variable IMAGEIO_FFMPEG_EXE names another in its place.
+    The environment variable IMAGEIO_FFMPEG_EXE names the only one that may be used.
 
-    Raises VideoError if neither will do.
+    Raises VideoError if none will do.
     """
+    if named := os.environ.get("IMAGEIO_FFMPEG_EXE"):
+        if cause := lacks(named):
+            raise video_error(named, cause, "unset IMAGEIO_FFMPEG_EXE, or name another there")
+        return named
     import imageio_ffmpeg
 
     found, cause = shutil.which("ffmpeg"), "is not there"

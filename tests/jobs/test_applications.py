@@ -270,7 +270,7 @@ def test_what_is_given_wrongly_is_named(
         (of_video, "--paint", photo, "--frame", -1): "--frame -1: the clip's first frame is 0, its last 12",
         (of_video, "--inject", photo, "--mask", mask, "--grow", 1e4): "--grow: grown by 10000 px the mask covers every",
         (of_video, "--loop", "--inject", still): "--loop: all frames are the same picture, which does not move",
-        (of_image, "--enlarge", 1.01): "--enlarge 1.01: 24×32 px become no larger by it; give 2 or 4",
+        (of_image, "--enlarge", 1.01): "a factor of 1.01: 24×32 px become no larger by it; give 2 or 4",
         (of_video, "--inject", f"{photo}@0.2"): f"{photo}: is an image, which has no times; leave out @0.2",
         (of_video, "--inject", f"{of_video[1]}@0.75"): "13 are needed from frame 18 on; give a longer video, or an ear",
         (of_video, "--loop", "--finish", "patches"): "--finish: --loop does not have it; leave it out",
@@ -375,12 +375,15 @@ def test_what_is_brought_to_another_size_is_said(
     large, wide = tmp_path / "large.png", tmp_path / "wide.png"
     Image.fromarray(drawn.repeat(40, 0).repeat(40, 1)).save(large)
     Image.fromarray(drawn.repeat(2, 1)).save(wide)
+    (tmp_path / "drawings").mkdir()
+    (tmp_path / "drawings" / "0.png").write_bytes(large.read_bytes())
     thing = painted(tmp_path / "thing.png", (48, 64), (16, 16, 32, 32), (255, 0, 0, 255))
     cases = {
         ("--inject", large): [f"{large}: scaled from 960×1280 to 24×32 px"],
         ("--inject", wide): [f"{wide}: stretched from 24×64 to 24×32 px"],
         ("--paint", large): [f"{large}: scaled from 960×1280 to 24×32 px"],
         ("--over", thing): [f"{thing}: scaled from 48×64 to 24×32 px"],
+        ("--paint", tmp_path / "drawings"): [f"{tmp_path / 'drawings'}: scaled from 960×1280 to 24×32 px"],
         ("--inject", tmp_path / "same.png"): [],
     }
     for options, lines in cases.items():

@@ -223,15 +223,18 @@ def fake_ffmpeg(folder: Path, encoders: str) -> Path:
 def test_an_ffmpeg_without_x264_is_not_taken(
     encoders: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clip = make_video(tmp_path / "clip.mp4")
+    import imageio_ffmpeg
+
+    monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)
+    clip, wheels = make_video(tmp_path / "clip.mp4"), video.ffmpeg_exe()
     fake = fake_ffmpeg(tmp_path / "bin", encoders)
     good = tmp_path / "good" / "ffmpeg"
     good.parent.mkdir()
-    good.symlink_to(video.ffmpeg_exe())
+    good.symlink_to(wheels)
 
     monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
-    assert "imageio_ffmpeg" in video.ffmpeg_exe()
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(fake))
+    assert video.ffmpeg_exe() == wheels
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(fake))
     monkeypatch.setenv("PATH", f"{good.parent}{os.pathsep}{os.environ['PATH']}")
     assert video.ffmpeg_exe() == str(good)
     frames = video.decode(clip, num_frames=13, fps=24.0)
@@ -239,9 +242,15 @@ def test_an_ffmpeg_without_x264_is_not_taken(
     assert (tmp_path / "made.mp4").stat().st_size > 0
 
     good.unlink()  # now the fake is the first on PATH too
-    assert train_corpus.main(["--corpus", str(clip), "--storage", str(tmp_path / "runs"), *TINY]) == 2
+    train = ["--corpus", str(clip), "--storage", str(tmp_path / "runs"), *TINY]
+    assert train_corpus.main(train) == 2
     (line,) = capsys.readouterr().out.splitlines()
     assert str(fake) in line and "no encoder libx264" in line and "pip install imageio-ffmpeg" in line
+    monkeypatch.undo()
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(fake))  # no other is taken in its place
+    assert train_corpus.main(train) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert str(fake) in line and "no encoder libx264" in line and "unset IMAGEIO_FFMPEG_EXE" in line
     assert not (tmp_path / "runs").exists()
 
 

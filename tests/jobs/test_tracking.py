@@ -373,10 +373,14 @@ def test_a_run_that_is_stopped_is_killed_and_says_so(tmp_path: Path, uri: str) -
 
 def test_anew_the_run_of_a_corpus_has_the_new_settings_and_no_old_run_stays(tmp_path: Path, uri: str) -> None:
     client = MlflowClient(uri)
-    first = tracking.open_parent(uri, "anew", tmp_path, {}, {"lr": 1})
+    here = {"storage": "/here/anew"}
+    first = tracking.open_parent(uri, "anew", tmp_path, here, {"lr": 1})
     client.create_run(first.experiment_id, tags={"clip_id": "clip", "mlflow.parentRunId": first.run_id})
-    assert tracking.open_parent(uri, "anew", tmp_path, {}, {"lr": 2}) == first
-    second = tracking.open_parent(uri, "anew", tmp_path, {}, {"lr": 2}, anew=True)
+    assert tracking.open_parent(uri, "anew", tmp_path, here, {"lr": 2}) == first
+    elsewhere = tracking.open_parent(uri, "anew", tmp_path, {"storage": "/of/another/anew"}, {"lr": 2}, anew=True)
+    assert elsewhere == first and len(client.search_runs([first.experiment_id])) == 2  # on a server that is shared
+    tracking.open_parent(uri, "anew", tmp_path, here)
+    second = tracking.open_parent(uri, "anew", tmp_path, here, {"lr": 2}, anew=True)
     (run,) = client.search_runs([first.experiment_id])
     assert run.info.run_id == second.run_id != first.run_id and run.data.params == {"lr": "2"}
 

@@ -227,7 +227,13 @@ def test_an_edit_is_seen_in_its_mask_alone() -> None:
         made = apps.edit(edited, mask, 3, stays=stays, grown=1, feather=0)
         assert np.array_equal(made[around], (edited if stays is None else stays)[around])
         assert np.array_equal(made[mask], apps.edit(edited, nearly_all, 3, grown=0, feather=0)[mask])
-    assert np.array_equal(apps.edit(edited, mask, 3, index=1), apps.edit(edited, mask, 3, index=1))
+    networks, _ = model_of(clip, patch_scale=None)
+    first, again, other = (networks.edit(edited, mask, 1, index=index) for index in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    for wrong in ({"given": clip[:, ::2]}, {"stays": clip[:6]}, {"mask": mask[:, 1:]}):
+        arguments = {"given": edited, "mask": mask, "stays": None, **wrong}
+        with pytest.raises(CannotApply, match=f"^{next(iter(wrong))} is .*; bring it there by at_size$"):
+            apps.edit(scale=3, **arguments)
 
 
 def test_a_mask_that_covers_everything_when_it_is_grown_is_one_line() -> None:
@@ -235,7 +241,7 @@ def test_a_mask_that_covers_everything_when_it_is_grown_is_one_line() -> None:
     apps, _ = model_of(clip_of(), patch_scale=1)
     mask = np.zeros(apps.size, bool)
     mask[:, 8:12, 10:16] = True
-    with pytest.raises(ValueError, match=r"^--grow: grown by 10000 px the mask covers everything; grow it by fewer$"):
+    with pytest.raises(ValueError, match=r"^grown by 10000 px the mask covers everything; grow it by fewer$"):
         apps.edit(apps.clip(), mask, 99, grown=1e4)
 
 
@@ -609,7 +615,7 @@ def test_a_factor_that_does_not_enlarge_is_one_line(factor: float) -> None:
 
 def test_a_factor_that_adds_no_pixel_is_one_line() -> None:
     apps, _ = model_of(clip_of(), patch_scale=1)
-    with pytest.raises(CannotApply, match=r"--enlarge 1\.01: 24×32 px become no larger by it; give 2 or 4"):
+    with pytest.raises(CannotApply, match=r"^a factor of 1\.01: 24×32 px become no larger by it; give 2 or 4"):
         apps.enlarge(1.01)
     assert apps.enlarge(1.02).shape == (13, 24, 33, 3)  # 32.64 px wide
 

@@ -22,6 +22,7 @@ TOOLS = ["wheel", "system"] if SYSTEM else ["wheel"]
 def tools(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """The test runs with the wheel's ffmpeg alone and, where there is one, with the system's."""
     if request.param == "wheel":
+        monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)
         monkeypatch.setenv("PATH", str(tmp_path / "nothing-here"))
         assert "imageio_ffmpeg" in video.ffmpeg_exe()
     else:
