@@ -85,6 +85,10 @@ WRONG = [
     ("train_corpus", ["--corpus", "c", "--experiment", ""], "--experiment '': is empty; give a value, or leave it out"),
     ("train_corpus", ["--corpus", "c", "--set", "lr=1e-3", "--set", ""], "--set '': is empty"),
     ("benchmark", ["--scales", ""], "--scales '': is empty"),
+    *(
+        ("sample", ["CLIP", "--out", "o", option, ""], f"{option} '': is empty")
+        for option in ("--strength", "--scale", "--only", "--size")
+    ),
     ("study", ["make", "--no-such-option"], "the following arguments are required"),
     *((name, ["--no-such-option", "a\nb"], "") for name in COMMANDS),
 ]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from infra.errors import UsageError
+from infra.errors import UsageError, printable
 from jobs import command_line
-from jobs.command_line import Length, shown
+from jobs.command_line import Length
 from model.config import COLOURS, Finish, Precision, Retarget
 from pipeline.sources import split_start
 
@@ -182,7 +182,7 @@ class SampleRequest:
 def _indices(text: str) -> list[int]:
     """3,7 of --only. Raises UsageError."""
     if not re.fullmatch(r"[0-9]{1,6}(,[0-9]{1,6})*", text):
-        raise UsageError(f"--only {shown(text)}: numbers of samples from 0 with commas between them, such as 3,7")
+        raise UsageError(f"--only {printable(text)}: numbers of samples from 0 with commas between them, such as 3,7")
     return list(dict.fromkeys(map(int, text.split(","))))  # each once
 
 
@@ -316,7 +316,7 @@ def _scale(text: str | None) -> int | None:
     if text is None or text == AUTO:
         return None
     if not text.isdecimal():
-        raise UsageError(f"--scale {shown(text)}: a number from 1, or auto")
+        raise UsageError(f"--scale {printable(text)}: a number from 1, or auto")
     return int(text)
 
 
@@ -327,6 +327,6 @@ def _strengths(text: str) -> list[float]:
         found = []
     if not found or not all(0 <= strength <= 1 for strength in found):
         raise UsageError(
-            f"--strength {shown(text)}: numbers from 0, the clip, to 1, a free sample, with commas between them"
+            f"--strength {printable(text)}: numbers from 0, the clip, to 1, a free sample, with commas between them"
         )
     return list(dict.fromkeys(found))  # each once

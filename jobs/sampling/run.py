@@ -74,7 +74,7 @@ def size_from(text: str, config: TrainConfig) -> ScaleSize:
     found = re.fullmatch("(?:([0-9.]{1,13}s|[0-9]{1,18})[x×])?([0-9]{1,18})[x×]([0-9]{1,18})", text)
     if not found or (found[1] is None and config.dims == 3):
         raise ValueError(
-            f"--size {command_line.shown(text)}: write "
+            f"--size {printable(text)}: write "
             + (
                 "height x width, such as 256x1024"
                 if config.dims == 2

@@ -201,7 +201,6 @@ def test_frames_of_z_that_cannot_be_are_one_line(
         ("2x30", "write frames x height x width, such as 13x256x1024"),
         ("13x30x-40", "write frames x height x width"),
         ("13,30,40", "write frames x height x width"),
-        ("", "write frames x height x width"),
         ("1e3x30x40", "write frames x height x width"),
         ("9999997x30x40", "--size: a video of 9999997×30×40 needs "),
         (f"{12 * 10**15 + 1}x3000x4000", " are there; make it smaller"),
