@@ -95,6 +95,11 @@ WRONG = [  # file, what stands there, what is put in its place, part of the line
     (AWS, "InstanceType: g5", "InstanceType: g55", f"{AT}.gpu.node_config.InstanceType: EC2 has no g55.2xlarge, as"),
     (AWS, "ray start --head", "ray stat --head", "head_start_ray_commands[1]: ray has no stat; did you mean start?"),
     (AWS, "--autoscaling-config=", "--autoscale-config=", "head_start_ray_commands[1]: ray start: No such option"),
+    (AWS, "--address=$RAY", "--adress=$RAY", "worker_start_ray_commands[1]: ray start: No such option '--adress"),
+    (AWS, "bin/ray stop", "bin/ray 2>log stpo $N", "head_start_ray_commands[0]: ray has no stpo; did you mean stop?"),
+    (AWS, "ray start --head", "ray --log start --head", "head_start_ray_commands[1]: ray: No such option '--log'"),
+    (AWS, "- ~/venv/bin/ray stop", "- |\n    ray stop\n    ray stat", "head_start_ray_commands[0]: ray has no stat;"),
+    (AWS, "bin/ray stop", "bin/ray", "head_start_ray_commands[0]: ray: no command is given"),
     (AWS, "'export RAY_AUTH", "export RAY_AUTH", "setup_commands[5]: no shell reads it (No closing quotation)"),
     (AWS, ": infra/lock/requirements-cuda.txt", ": 5", "file_mounts./home/ubuntu/requirements.txt: 5 is not of ty"),
     (GCP, "region: us", "zone: us", "provider.zone: no such field"),
@@ -155,6 +160,38 @@ WRONG = [  # file, what stands there, what is put in its place, part of the line
     (ACCESS, "!Ref MyAddress", "!Ref MyAdress", "Resources.Group.Properties.SecurityGroupIngress[0].CidrIp.Ref: 'My"),
     (KUSTOMIZATION, "- mlflow.yaml", "- mlflw.yaml", "resources: mlflw.yaml does not lie beside it"),
 ]  # fmt: skip
+START = "ray start --head"
+RIGHT = [  # file, what stands there, what may stand in its place
+    (AWS, "bin/ray stop", "bin/ray stop 2>/dev/null"),
+    (AWS, "bin/ray stop", "bin/ray stop >> log 2>&1 < in || true"),
+    (AWS, "bin/ray stop", "bin/ray stop &>log &"),
+    (AWS, "bin/ray stop", "bin/ray stop --grace-period 2 > log"),
+    (AWS, "bin/ray stop", "bin/ray --version"),
+    (AWS, "bin/ray stop", "bin/ray start --help"),
+    (AWS, "- ~/venv/bin/ray stop", "- |\n    ray stop # what's left\n    ray status \\\n      --address x\n"),
+    (AWS, START, "ray --logging-level=info start --head"),
+    (AWS, START, "ray --logging-level info start --head"),
+    (AWS, START, f"{START} --num-cpus=$(nproc)"),
+    (AWS, START, f"{START} --num-cpus=`nproc --all`"),
+    (AWS, START, f"{START} --num-cpus=${{N}}"),
+    (AWS, START, "ray start $HEAD"),
+    (AWS, START, f'{START} --node-name ""'),
+    (JOB, "--preset paper", "--preset $PRESET"),
+    (STAYS, 'num-cpus: "0"', 'num-cpus: "$CPUS"'),
+    (MLFLOW, '- "1"', "- $(WORKERS)"),
+]
+
+
+@pytest.mark.parametrize("name, ours, other", RIGHT, ids=[f"{case[0]}-{case[2]}" for case in RIGHT])
+def test_another_command_that_its_program_takes_is_no_mistake(
+    name: str, ours: str, other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (CLUSTER / name).read_text()
+    assert ours in text
+    file = tmp_path / Path(name).name
+    file.write_text(text.replace(ours, other))
+    code, lines = run(capsys, file)
+    assert code == 0 and all(line.startswith(f"{file}: ") for line in lines), lines
 
 
 @pytest.mark.parametrize("name, right, wrong, line", WRONG, ids=[f"{case[0]}-{case[3][:40]}" for case in WRONG])
