@@ -138,6 +138,10 @@ WRONG = [  # file, what stands there, what is put in its place, part of the line
     (MLFLOW, "clusterIP: None", "clusterIP: 5", "Service/database: spec.clusterIP: 5 is not of type"),
     (MLFLOW, "metadata:\n  name: database\nspec:\n  s", "metadata: database\nspec:\n  s", "metadata: 'database' is no"),
     (MLFLOW, "kind: StatefulSet", "kind: [StatefulSet]", "database: apiVersion and kind: missing; every object has th"),
+    (MLFLOW, "\nspec:\n", "\nrayStartParams: {}\nspec:\n", "Service/database: rayStartParams: no such field"),
+    (MLFLOW, "\nspec:\n", "\nsecretName: x\nspec:\n", "Service/database: secretName: no such field"),
+    (MLFLOW, "command: # that", "command: 5\n          x: # that", f"Deployment/mlflow: spec.{POD}"),
+    (MLFLOW, "storage: 20Gi", "storage: 1e9999999999", "requests.storage: '1e9999999999' is no quantity; write it as"),
     (MLFLOW, "port: 5432", "port: 543200", "Service/database: spec.ports[0].port: 543200 is no port"),
     (MLFLOW, "[ReadWriteOnce]", "[ReadWriteOne]", "spec.accessModes[0]: 'ReadWriteOne' is not one of ReadWriteOnce"),
     (MLFLOW, "storage: 20Gi", "storage: 20GB", "volumeClaimTemplates[0].spec.resources.requests.storage: '20GB' i"),
@@ -216,8 +220,8 @@ def test_a_mistake_is_one_line_that_names_file_and_field(
 
 @pytest.mark.parametrize("name", [STAYS, "compose.yaml"])
 @pytest.mark.parametrize("value", [5, None], ids=str)
-def test_another_kind_of_value_in_any_place_is_never_a_traceback(name: str, value: Any, tmp_path: Path) -> None:
-    """In each of the upper places of a file in turn."""
+def test_another_kind_of_value_in_an_upper_place_is_never_a_traceback(name: str, value: Any, tmp_path: Path) -> None:
+    """In each of the upper places of a file in turn; WRONG has some of the lower ones."""
     pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
     broken = tmp_path / Path(name).name
     for parts in changed_in_turn(read(name), value):
@@ -259,6 +263,39 @@ def test_the_secrets_that_an_object_names_are_those_of_its_kustomization(
     )
     file.write_text(text.replace("name: hp-vae-gan, key: mlflow_password", "name: hp-vae-gam, key: mlflow_password"))
     assert any("nothing makes a secret hp-vae-gam; did you mean hp-vae-gan?" in line for line in run(capsys, file)[1])
+
+
+@pytest.mark.parametrize("beside", ["[a, list]", "words", "5"])
+def test_a_kustomization_that_is_none_is_no_mistake_of_what_lies_beside_it(
+    beside: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kustomization.yaml").write_text(beside)
+    shutil.copy(CLUSTER / MLFLOW, tmp_path)
+    code, lines = run(capsys, tmp_path / "mlflow.yaml")
+    assert code == 0 and any("for want of a kustomization.yaml beside this" in line for line in lines), lines
+    assert run(capsys, tmp_path / "kustomization.yaml")[0] == 1
+
+
+@pytest.mark.parametrize(
+    "file, key, missing",
+    [("cert=secrets/tls.crt", "cert", "secrets/tls.crt"), ("secrets/tls.crt", "tls.crt", "secrets/tls.crt")],
+)
+def test_a_file_in_a_secret_has_the_key_that_it_is_given_or_its_name(
+    file: str, key: str, missing: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = {"name": "keys", "files": [file]}
+    kustomization = {"kind": "Kustomization", "secretGenerator": [generator]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    for asked, code in ((key, 0), ("other", 1)):
+        reference = {"name": "keys", "key": asked}
+        variable = {"name": "CERT", "valueFrom": {"secretKeyRef": reference}}
+        pod = {"containers": [{"name": "a", "image": "a:1", "env": [variable]}]}
+        document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": pod}
+        (tmp_path / "pod.yaml").write_text(yaml.safe_dump(document))
+        found, lines = run(capsys, tmp_path / "pod.yaml")
+        assert (found, any("the secret keys has no other" in line for line in lines)) == (code, bool(code)), lines
+    _, lines = run(capsys, tmp_path / "kustomization.yaml")
+    assert any(f"not checked: {missing}, which does not lie beside it yet" in line for line in lines), lines
 
 
 def test_a_definition_of_kuberays_that_is_none_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
