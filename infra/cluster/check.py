@@ -108,10 +108,12 @@ def check(path: Path, crds: Path | None) -> Found:
 
 def _secrets(folder: Path, parts: list[dict[str, Any]]) -> dict[str, set[str]] | None:
     """The keys of each secret that there will be: those of the file, and of a kustomization.yaml that lies beside it;
-    None without one."""
+    None without one that can be read."""
     try:
         (beside,) = documents((folder / check_kustomization.NAME).read_bytes())
     except (OSError, ValueError):
+        return None
+    if not isinstance(beside, dict):
         return None
     below = check_schema.below
     own = {

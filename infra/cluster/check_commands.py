@@ -5,6 +5,9 @@ Nothing is run. A program that is none of these is not looked at.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 import shlex
 import subprocess
 import sys
@@ -19,29 +22,43 @@ from infra.cluster import check_schema
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 IMAGE = "/app/"  # where the image has this folder
+REDIRECTION = re.compile(r"&?(?:>{1,2}|<{1,3}|<>)[&|]?")  # the word behind it is a file, or &1
+NUMBER = re.compile(r"(?<![^\s;&|()])\d+(?=[<>])")  # the 2 of 2>
 # Of a job: its arguments are parsed by the job itself, in a process of its own, as this room imports no job.
 PARSE = "import sys; from importlib import import_module; import_module(sys.argv.pop(1)).parse(None)"
 
 
 def mistakes(words: Sequence[str]) -> Iterator[str]:
-    """Why a program would refuse its arguments: nothing, or one line. words: the program, and each argument."""
+    """Why a program would refuse its arguments: nothing, or one line. words: the program, and each argument.
+
+    What stands for a $ in a word is not known here: then only options that the program does not have are mistakes.
+    """
+    if any("`" in word for word in words):  # which words are arguments is not known either
+        return
     program, arguments = Path(words[0]).name if words else "", [*words[1:]]
     if program in ("ray", "mlflow"):
         yield from _refused_by_click(_ray() if program == "ray" else _mlflow(), program, arguments)
     elif program.startswith("python") and arguments:
         path = arguments[0].removeprefix(IMAGE)
-        if path.startswith("jobs/") and path.endswith(".py"):
+        if path.startswith("jobs/") and path.endswith(".py") and not any("$" in word for word in words):
             yield from _refused_by_job(path, arguments[1:])
 
 
 def in_shell(line: str) -> Iterator[str]:
-    """What is wrong in the commands of a shell's line, which ; and && part; what they set before them is left out."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    """What is wrong in the commands of a shell's lines, which ; and && part.
+
+    What they set before them, and where they read from and write to, is left out.
+    """
+    parted = line.replace("\\\n", "").replace("\n", "\n;")
+    lexer = shlex.shlex(NUMBER.sub("", parted), posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     words: list[str] = []
+    redirected = False
     try:
         for word in [*lexer, ";"]:
-            if set(word) <= set(";&|()<>"):
+            if redirected or REDIRECTION.fullmatch(word):
+                redirected = not redirected
+            elif word and set(word) <= set(";&|()<>"):
                 yield from mistakes(words)
                 words = []
             elif words or "=" not in word:
@@ -85,20 +102,27 @@ def _mlflow() -> Any:
     return cli
 
 
-def _refused_by_click(group: click.Command, program: str, words: list[str]) -> Iterator[str]:
-    while isinstance(group, click.Group) and words:
-        named = group.get_command(click.Context(group), words[0])
-        if named is None:
-            known = group.list_commands(click.Context(group))
-            yield f"{program} has no {words[0]}{check_schema.meant(words[0], known)}"
-            return
-        program, group, words = f"{program} {words[0]}", named, words[1:]
+def _refused_by_click(command: click.Command, program: str, arguments: list[str]) -> list[str]:
+    words = arguments
     try:
-        group.make_context(program, words)
-    except click.exceptions.Exit:  # --help
-        return
+        with contextlib.redirect_stdout(io.StringIO()):  # of --help and --version
+            while isinstance(command, click.Group):
+                context = click.Context(command, info_name=program)
+                words = click.Command.parse_args(command, context, [*words]) if words else []  # from its command on
+                if not words:
+                    return [f"{program}: no command is given"]
+                named = command.get_command(context, words[0])
+                if named is None:
+                    close = check_schema.meant(words[0], command.list_commands(context))
+                    return [] if "$" in words[0] else [f"{program} has no {words[0]}{close}"]
+                program, command, words = f"{program} {words[0]}", named, words[1:]
+            command.make_context(program, [*words])
+    except click.exceptions.Exit:
+        return []
     except click.ClickException as error:
-        yield f"{program}: {error.format_message()}"
+        if isinstance(error, click.NoSuchOption) or not any("$" in word for word in arguments):
+            return [f"{program}: {error.format_message()}"]
+    return []
 
 
 def _refused_by_job(path: str, arguments: list[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from infra.cluster import check_commands, check_schema
 
 SPECIFICATION = Path(__file__).resolve().parent / "compose-spec.json"
 RESTART = re.compile(r"no|always|unless-stopped|on-failure(:\d+)?")  # any text, by the specification
+RUNS = {"image", "build", "extends"}  # a service has one of them, in one of its files
 NAME = re.compile(r"[a-z][\w-]*")
 ADDRESS = re.compile(rf"({NAME.pattern}):(?:\d+|\*)")  # head:6379
 URL = re.compile(rf"\b(?:https?|ray|redis|postgresql(?:\+\w+)?)://(?:[^/@]*@)?({NAME.pattern})(?=[:/?]|$)")  # no s3:
@@ -25,34 +26,45 @@ def mistakes(document: dict[str, Any], found: Any) -> Iterator[str]:
         yield from wrong
         return
     services = check_schema.below(document, "services")
+    whole = "include" not in document and all(service.keys() & RUNS for service in services.values())
+    if not whole:
+        found.unchecked.append("the services and volumes that it names, as other files belong to it")
     for name, service in services.items():
-        for place, what in _of_service(service, {*services}, check_schema.below(document, "volumes")):
+        unfound = _unfound(service, {*services}, check_schema.below(document, "volumes")) if whole else ()
+        for place, what in (*_of_service(service), *unfound):
             yield f"{check_schema.field(('services', name, *place))}: {what}"
 
 
-def _of_service(
+def _of_service(service: dict[str, Any]) -> Iterator[tuple[check_schema.Place, str]]:
+    """Where in a service something is wrong by itself, and what."""
+    restart = service.get("restart", "no")
+    if "$" not in restart and not RESTART.fullmatch(restart):
+        yield ("restart",), f"{restart!r} is not one of no, always, on-failure, unless-stopped"
+    command = service.get("command") or []
+    wrong_words = check_commands.in_shell(command) if isinstance(command, str) else check_commands.mistakes(command)
+    yield from ((("command",), wrong) for wrong in wrong_words)
+    variables = _variables(service)
+    yield from ((("environment", name), wrong) for name, wrong in check_commands.unknown_variables(variables))
+
+
+def _unfound(
     service: dict[str, Any], services: set[str], volumes: Iterable[str]
 ) -> Iterator[tuple[check_schema.Place, str]]:
-    """Where in a service something is wrong, and what."""
-    if not RESTART.fullmatch(service.get("restart", "no")):
-        yield ("restart",), f"{service['restart']!r} is not one of no, always, on-failure, unless-stopped"
+    """Where a service names another one, or a volume, that its file has not, and what."""
     for other in service.get("depends_on", ()):
-        if other not in services:
+        if "$" not in other and other not in services:
             yield ("depends_on",), f"there is no service {other}{check_schema.meant(other, services)}"
     for volume in filter(None, map(_volume, service.get("volumes", ()))):
-        if volume not in volumes:
+        if "$" not in volume and volume not in volumes:
             yield ("volumes",), f"there is no volume {volume}{check_schema.meant(volume, volumes)}"
-    variables, command = _variables(service.get("environment") or {}), service.get("command") or []
+    command = service.get("command") or []
     words = command.split() if isinstance(command, str) else command
-    texts: list[tuple[str, str]] = [*variables.items(), *(("", word) for word in words)]
+    texts: list[tuple[str, str]] = [*_variables(service).items(), *(("", word) for word in words)]
     for name, text in texts:
         for host in _hosts(name, text):
             if host not in services | {"localhost"}:
                 place = ("environment", name) if name else ("command",)
                 yield place, f"there is no service {host}{check_schema.meant(host, services)}"
-    wrong_words = check_commands.in_shell(command) if isinstance(command, str) else check_commands.mistakes(words)
-    yield from ((("command",), wrong) for wrong in wrong_words)
-    yield from ((("environment", name), wrong) for name, wrong in check_commands.unknown_variables(variables))
 
 
 def _volume(mount: Any) -> str | None:
@@ -60,11 +72,12 @@ def _volume(mount: Any) -> str | None:
     if isinstance(mount, dict):
         return mount.get("source") if mount["type"] == "volume" else None
     source, inside, _ = mount.partition(":")
-    return source if inside and not re.match(r"[./~$]", source) else None
+    return source if inside and not re.match(r"[./~]", source) else None
 
 
-def _variables(environment: Any) -> dict[str, str]:
-    """Of a mapping, or of a list of NAME=VALUE."""
+def _variables(service: dict[str, Any]) -> dict[str, str]:
+    """The environment of a service: of a mapping, or of a list of NAME=VALUE."""
+    environment = service.get("environment") or {}
     pairs = environment.items() if isinstance(environment, dict) else (one.partition("=")[::2] for one in environment)
     return {str(name): "" if value is None else str(value) for name, value in pairs}
 

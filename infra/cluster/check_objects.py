@@ -8,12 +8,12 @@ from decimal import Decimal
 from typing import Any
 
 from infra.cluster import check_commands, check_schema
-from infra.cluster.check_schema import Place, below, mappings
+from infra.cluster.check_schema import Place, below, mappings, texts
 
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 NAMED_BY_LABEL = ("Service", "RayCluster", "RayJob")  # the names of these become names of machines
-QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([KMGTPE]i|[numkMGTPE]?)|[eE]([+-]?\d+))")
+QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([KMGTPE]i|[numkMGTPE]?)|[eE]([+-]?\d{1,3}))")
 UNITS = {"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1)}
 UNITS |= {unit: Decimal(1000) ** power for power, unit in enumerate("kMGTPE", 1)}
 UNITS |= {f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", 1)}
@@ -128,7 +128,7 @@ def _wrong_container(container: dict[str, Any], volumes: list[Any]) -> Iterator[
         if isinstance(probe["port"], str) and probe["port"] not in ports:
             yield (*place, "port"), f"the container has no port {probe['port']}"
     yield from _wrong_resources(container)
-    words = [word for key in ("command", "args") for word in container.get(key) or [] if isinstance(word, str)]
+    words = texts(container, "command") + texts(container, "args")
     yield from ((("command",), wrong) for wrong in check_commands.mistakes(words))
     variables = [str(variable.get("name")) for variable in mappings(container, "env")]
     yield from ((("env",), wrong) for _, wrong in check_commands.unknown_variables(variables))
@@ -150,7 +150,7 @@ def _wrong_ray(document: dict[str, Any]) -> Iterator[tuple[Place, str]]:
     if isinstance(entrypoint, str):
         yield from ((("spec", "entrypoint"), wrong) for wrong in check_commands.in_shell(entrypoint))
     for place, group in _holders(document, "rayStartParams"):
-        head = place[-1] == "headGroupSpec"
+        head = place[-1:] == ("headGroupSpec",)
         for wrong in check_commands.ray_start(below(group, "rayStartParams"), head):
             yield (*place, "rayStartParams"), wrong
     for place, group in _holders(document, "maxReplicas"):
@@ -196,7 +196,7 @@ def _unknown_secrets(document: dict[str, Any], secrets: Secrets, found: Any) -> 
         ((*place, "secretKeyRef"), below(one, "secretKeyRef")) for place, one in _holders(document, "secretKeyRef")
     ]
     named = [
-        (place, {"name": one["secretName"], "key": "auth_token" if place[-1] == "authOptions" else None})
+        (place, {"name": one["secretName"], "key": "auth_token" if place[-1:] == ("authOptions",) else None})
         for place, one in _holders(document, "secretName")
     ]
     for place, reference in asked + named:

@@ -82,6 +82,12 @@ def below(part: Any, *keys: str) -> dict[str, Any]:
 
 
 def mappings(part: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    """The mappings in the list at a key, none where there is no list."""
+    """What is in the list at a key, with an empty mapping for what is none; nothing where there is no list."""
     found = part.get(key)
     return [one if isinstance(one, dict) else {} for one in found] if isinstance(found, list) else []
+
+
+def texts(part: dict[str, Any], key: str) -> list[str]:
+    """The texts in the list at a key, none where there is no list."""
+    found = part.get(key)
+    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []

@@ -130,9 +130,35 @@ services:
     volumes: [./pages:/pages, /data, {type: volume, source: pages, target: /p}, {type: bind, source: ., target: /b}]
     depends_on: [api]
   api: { image: "api:1.0", environment: { API_HOST: web, PORT: 80, EMPTY: } }
+  set:
+    image: "set:${VERSION}"
+    restart: ${POLICY:-no}
+    command: ray start --head --num-cpus=${CPUS:-2}
+    depends_on: ["${OTHER:-api}"]
+    volumes: ["${DATA:-./data}:/data", "${NAME}-x:/x", "x-${NAME}:/y", {type: volume, source: "${V}", target: /z}]
+  exec: { image: "ray:1.0", command: [ray, start, --head, "--num-cpus=${CPUS}"] }
 volumes: { pages: }
 """)
-    assert check.check(tmp_path / "compose.yaml", None).mistakes == []
+    found = check.check(tmp_path / "compose.yaml", None)
+    assert (found.mistakes, found.unchecked) == ([], [])
+
+
+@pytest.mark.parametrize("document", [
+    "services: { web: { depends_on: [api], command: [a, 'api:80'], volumes: ['pages:/p'] } }",
+    "services: { web: { image: 'a:1', environment: { API_HOST: api } }, api: { restart: always } }",
+    "include: [base.yaml]\nservices: { web: { image: 'a:1', depends_on: [api] } }",
+])  # fmt: skip
+def test_what_a_part_of_a_compose_file_names_may_be_in_the_other_part(document: str, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(document)
+    found = check.check(tmp_path / "compose.yaml", None)
+    assert found.mistakes == []
+    assert found.unchecked == ["the services and volumes that it names, as other files belong to it"]
+
+
+def test_a_part_of_a_compose_file_has_mistakes_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text("services: { web: { restart: nevr, command: ray stat, ports: [] } }")
+    told = check.check(tmp_path / "compose.yaml", None).mistakes
+    assert [line.partition("services.")[2].partition(":")[0] for line in told] == ["web.restart", "web.command"], told
 
 
 def test_the_addition_for_gpus_fits_the_compose_file() -> None:

@@ -95,6 +95,11 @@ WRONG = [  # file, what stands there, what is put in its place, part of the line
     (AWS, "InstanceType: g5", "InstanceType: g55", f"{AT}.gpu.node_config.InstanceType: EC2 has no g55.2xlarge, as"),
     (AWS, "ray start --head", "ray stat --head", "head_start_ray_commands[1]: ray has no stat; did you mean start?"),
     (AWS, "--autoscaling-config=", "--autoscale-config=", "head_start_ray_commands[1]: ray start: No such option"),
+    (AWS, "--address=$RAY", "--adress=$RAY", "worker_start_ray_commands[1]: ray start: No such option '--adress"),
+    (AWS, "bin/ray stop", "bin/ray 2>log stpo $N", "head_start_ray_commands[0]: ray has no stpo; did you mean stop?"),
+    (AWS, "ray start --head", "ray --log start --head", "head_start_ray_commands[1]: ray: No such option '--log'"),
+    (AWS, "- ~/venv/bin/ray stop", "- |\n    ray stop\n    ray stat", "head_start_ray_commands[0]: ray has no stat;"),
+    (AWS, "bin/ray stop", "bin/ray", "head_start_ray_commands[0]: ray: no command is given"),
     (AWS, "'export RAY_AUTH", "export RAY_AUTH", "setup_commands[5]: no shell reads it (No closing quotation)"),
     (AWS, ": infra/lock/requirements-cuda.txt", ": 5", "file_mounts./home/ubuntu/requirements.txt: 5 is not of ty"),
     (GCP, "region: us", "zone: us", "provider.zone: no such field"),
@@ -133,6 +138,10 @@ WRONG = [  # file, what stands there, what is put in its place, part of the line
     (MLFLOW, "clusterIP: None", "clusterIP: 5", "Service/database: spec.clusterIP: 5 is not of type"),
     (MLFLOW, "metadata:\n  name: database\nspec:\n  s", "metadata: database\nspec:\n  s", "metadata: 'database' is no"),
     (MLFLOW, "kind: StatefulSet", "kind: [StatefulSet]", "database: apiVersion and kind: missing; every object has th"),
+    (MLFLOW, "\nspec:\n", "\nrayStartParams: {}\nspec:\n", "Service/database: rayStartParams: no such field"),
+    (MLFLOW, "\nspec:\n", "\nsecretName: x\nspec:\n", "Service/database: secretName: no such field"),
+    (MLFLOW, "command: # that", "command: 5\n          x: # that", f"Deployment/mlflow: spec.{POD}"),
+    (MLFLOW, "storage: 20Gi", "storage: 1e9999999999", "requests.storage: '1e9999999999' is no quantity; write it as"),
     (MLFLOW, "port: 5432", "port: 543200", "Service/database: spec.ports[0].port: 543200 is no port"),
     (MLFLOW, "[ReadWriteOnce]", "[ReadWriteOne]", "spec.accessModes[0]: 'ReadWriteOne' is not one of ReadWriteOnce"),
     (MLFLOW, "storage: 20Gi", "storage: 20GB", "volumeClaimTemplates[0].spec.resources.requests.storage: '20GB' i"),
@@ -155,6 +164,38 @@ WRONG = [  # file, what stands there, what is put in its place, part of the line
     (ACCESS, "!Ref MyAddress", "!Ref MyAdress", "Resources.Group.Properties.SecurityGroupIngress[0].CidrIp.Ref: 'My"),
     (KUSTOMIZATION, "- mlflow.yaml", "- mlflw.yaml", "resources: mlflw.yaml does not lie beside it"),
 ]  # fmt: skip
+START = "ray start --head"
+RIGHT = [  # file, what stands there, what may stand in its place
+    (AWS, "bin/ray stop", "bin/ray stop 2>/dev/null"),
+    (AWS, "bin/ray stop", "bin/ray stop >> log 2>&1 < in || true"),
+    (AWS, "bin/ray stop", "bin/ray stop &>log &"),
+    (AWS, "bin/ray stop", "bin/ray stop --grace-period 2 > log"),
+    (AWS, "bin/ray stop", "bin/ray --version"),
+    (AWS, "bin/ray stop", "bin/ray start --help"),
+    (AWS, "- ~/venv/bin/ray stop", "- |\n    ray stop # what's left\n    ray status \\\n      --address x\n"),
+    (AWS, START, "ray --logging-level=info start --head"),
+    (AWS, START, "ray --logging-level info start --head"),
+    (AWS, START, f"{START} --num-cpus=$(nproc)"),
+    (AWS, START, f"{START} --num-cpus=`nproc --all`"),
+    (AWS, START, f"{START} --num-cpus=${{N}}"),
+    (AWS, START, "ray start $HEAD"),
+    (AWS, START, f'{START} --node-name ""'),
+    (JOB, "--preset paper", "--preset $PRESET"),
+    (STAYS, 'num-cpus: "0"', 'num-cpus: "$CPUS"'),
+    (MLFLOW, '- "1"', "- $(WORKERS)"),
+]
+
+
+@pytest.mark.parametrize("name, ours, other", RIGHT, ids=[f"{case[0]}-{case[2]}" for case in RIGHT])
+def test_another_command_that_its_program_takes_is_no_mistake(
+    name: str, ours: str, other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (CLUSTER / name).read_text()
+    assert ours in text
+    file = tmp_path / Path(name).name
+    file.write_text(text.replace(ours, other))
+    code, lines = run(capsys, file)
+    assert code == 0 and all(line.startswith(f"{file}: ") for line in lines), lines
 
 
 @pytest.mark.parametrize("name, right, wrong, line", WRONG, ids=[f"{case[0]}-{case[3][:40]}" for case in WRONG])
@@ -179,8 +220,8 @@ def test_a_mistake_is_one_line_that_names_file_and_field(
 
 @pytest.mark.parametrize("name", [STAYS, "compose.yaml"])
 @pytest.mark.parametrize("value", [5, None], ids=str)
-def test_another_kind_of_value_in_any_place_is_never_a_traceback(name: str, value: Any, tmp_path: Path) -> None:
-    """In each of the upper places of a file in turn."""
+def test_another_kind_of_value_in_an_upper_place_is_never_a_traceback(name: str, value: Any, tmp_path: Path) -> None:
+    """In each of the upper places of a file in turn; WRONG has some of the lower ones."""
     pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
     broken = tmp_path / Path(name).name
     for parts in changed_in_turn(read(name), value):
@@ -222,6 +263,39 @@ def test_the_secrets_that_an_object_names_are_those_of_its_kustomization(
     )
     file.write_text(text.replace("name: hp-vae-gan, key: mlflow_password", "name: hp-vae-gam, key: mlflow_password"))
     assert any("nothing makes a secret hp-vae-gam; did you mean hp-vae-gan?" in line for line in run(capsys, file)[1])
+
+
+@pytest.mark.parametrize("beside", ["[a, list]", "words", "5"])
+def test_a_kustomization_that_is_none_is_no_mistake_of_what_lies_beside_it(
+    beside: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kustomization.yaml").write_text(beside)
+    shutil.copy(CLUSTER / MLFLOW, tmp_path)
+    code, lines = run(capsys, tmp_path / "mlflow.yaml")
+    assert code == 0 and any("for want of a kustomization.yaml beside this" in line for line in lines), lines
+    assert run(capsys, tmp_path / "kustomization.yaml")[0] == 1
+
+
+@pytest.mark.parametrize(
+    "file, key, missing",
+    [("cert=secrets/tls.crt", "cert", "secrets/tls.crt"), ("secrets/tls.crt", "tls.crt", "secrets/tls.crt")],
+)
+def test_a_file_in_a_secret_has_the_key_that_it_is_given_or_its_name(
+    file: str, key: str, missing: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = {"name": "keys", "files": [file]}
+    kustomization = {"kind": "Kustomization", "secretGenerator": [generator]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    for asked, code in ((key, 0), ("other", 1)):
+        reference = {"name": "keys", "key": asked}
+        variable = {"name": "CERT", "valueFrom": {"secretKeyRef": reference}}
+        pod = {"containers": [{"name": "a", "image": "a:1", "env": [variable]}]}
+        document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": pod}
+        (tmp_path / "pod.yaml").write_text(yaml.safe_dump(document))
+        found, lines = run(capsys, tmp_path / "pod.yaml")
+        assert (found, any("the secret keys has no other" in line for line in lines)) == (code, bool(code)), lines
+    _, lines = run(capsys, tmp_path / "kustomization.yaml")
+    assert any(f"not checked: {missing}, which does not lie beside it yet" in line for line in lines), lines
 
 
 def test_a_definition_of_kuberays_that_is_none_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
