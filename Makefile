@@ -6,6 +6,7 @@ PORT ?= 5000
 BIN := .venv/bin
 THREE_AT_A_TIME := -n 3 --dist loadfile --no-loadscope-reorder --durations=10
 export PYTHONUNBUFFERED := 1
+unexport PYTHONDONTWRITEBYTECODE  # .venv keeps what was compiled; without it each process compiles everything anew
 
 .DEFAULT_GOAL := help
 .PHONY: help setup dev demo ui pictures test test-fast faults lint lock lock-check dist gpu-check hooks clean
