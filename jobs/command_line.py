@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,12 @@ def length(text: str) -> Length:
     if not re.fullmatch(r"-?[0-9]{1,9}|[0-9]{1,6}(\.[0-9]{1,6})?s", text):
         raise argparse.ArgumentTypeError(f"{shown(text)}: write frames, such as 48, or seconds, such as 2s")
     return Length(float(text.removesuffix("s")), text.endswith("s"))
+
+
+def check_once(what: str, names: Sequence[str]) -> None:
+    """Raises UsageError for one of several that was given twice. what: each is, in words."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UsageError(f"{printable(twice[0])}: is given twice; give each {what} once")
 
 
 def number(text: str) -> float:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,9 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         experiments = [Experiment.given(given, args.storage) for given in args.given]
-        twice = [uri for uri, count in Counter(experiment.uri for experiment in experiments).items() if count > 1]
-        if twice:
-            raise UsageError(f"{printable(twice[0])}: is given twice; give each experiment once")
+        command_line.check_once("experiment", [experiment.uri for experiment in experiments])
         gallery = write_gallery(experiments, page_of(args.out) if args.out else None)
         for line in gallery.damaged:
             console.print(f"damaged  {printable(line)}", style="red")

@@ -87,9 +87,25 @@ def read_keyframes(folder: str | os.PathLike[str], max_height: int | None = None
     Args: max_height: px; what is higher is shrunk to it with its aspect kept. None: as it is.
 
     Returns: the drawings in ascending order of their frames, all of one size: uint8 (H, W, 4) RGBA as of `read_layer`.
-    Raises: VideoError, one line with file, cause and mend, for a folder that cannot be listed or holds no image; for a
-        name without a number, two drawings of one frame, or drawings of different sizes; and for one that cannot be
-        read.
+    Raises: VideoError as `keyframe_files` does, for drawings of different sizes, and for one that cannot be read.
+    """
+    files = keyframe_files(folder)
+    drawings: dict[int, np.ndarray] = {}
+    first = min(files)
+    for frame in files:
+        (drawings[frame],) = image.read_rgba(files[frame], max_height)
+        (height, width, _), (first_height, first_width, _) = drawings[frame].shape, drawings[first].shape
+        if (height, width) != (first_height, first_width):
+            cause = f"is {height}×{width} px (H×W) but {printable(files[first].name)} is {first_height}×{first_width}"
+            raise video_error(files[frame], cause, "give all drawings of a folder the same size")
+    return drawings
+
+
+def keyframe_files(folder: str | os.PathLike[str]) -> dict[int, Path]:
+    """The files of `read_keyframes`, by ascending frames.
+
+    Raises: VideoError, one line with file, cause and mend, for a folder that cannot be listed or holds no image, for a
+        name without a number, and for two drawings of one frame.
     """
     files: dict[int, Path] = {}
     for file in files_of(folder, _DRAWINGS):
@@ -102,15 +118,7 @@ def read_keyframes(folder: str | os.PathLike[str], max_height: int | None = None
         files[frame] = file
     if not files:
         raise video_error(folder, "holds no images", "put drawings there, named by their frames, such as 12.png")
-    drawings: dict[int, np.ndarray] = {}
-    first = min(files)
-    for frame in sorted(files):
-        (drawings[frame],) = image.read_rgba(files[frame], max_height)
-        (height, width, _), (first_height, first_width, _) = drawings[frame].shape, drawings[first].shape
-        if (height, width) != (first_height, first_width):
-            cause = f"is {height}×{width} px (H×W) but {printable(files[first].name)} is {first_height}×{first_width}"
-            raise video_error(files[frame], cause, "give all drawings of a folder the same size")
-    return drawings
+    return dict(sorted(files.items()))
 
 
 def _check_length(path: str | os.PathLike[str], start_frame: int, num_frames: int, fps: float | None) -> None:

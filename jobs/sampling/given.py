@@ -132,8 +132,9 @@ class _Reader:
     def painted(self, path: str, clip: np.ndarray, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """See `tracked`."""
         if not image.is_image(split_start(path)[0]):
-            height, width, _ = next(iter(layers.read_keyframes(path).values())).shape  # of the files
-            drawings, size = layers.read_keyframes(path, self.max_height), (height, width)
+            drawings = layers.read_keyframes(path, self.max_height)
+            one = image.probe(next(iter(layers.keyframe_files(path).values())))  # of which all have the size
+            size = one.height, one.width
         elif 0 <= frame < self.size.frames:
             (drawing,), size = self._layer(path, 1)
             drawings = {frame: drawing}

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from infra.errors import UsageError, counted, printable
+from infra.errors import UsageError, counted
 from infra.store import Store
+from jobs.command_line import check_once
 from jobs.experiment.experiment import Experiment
 from jobs.experiment.samples import Viewable, viewable
 from jobs.reports.paper import differences
@@ -48,8 +49,7 @@ def methods_of(given: Sequence[str]) -> list[Method]:
     for another in (lambda m: f"{m.name} ({Store(m.experiment).name})", lambda m: f"{m.name} ({m.experiment})"):
         counts = Counter(method.name for method in found)
         found = [replace(m, name=another(m)) if counts[m.name] > 1 and m.experiment else m for m in found]
-    if twice := [name for name, count in Counter(method.name for method in found).items() if count > 1]:
-        raise UsageError(f"{printable(twice[0])}: is given twice; give each method once")
+    check_once("method", [method.name for method in found])
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ class _Entered:
 
     Attributes:
         at: the video at scale n: n → (1, 3, *sizes[n]).
-        first: the scale; what it runs on is `at(first - 1)`.
+        first: the scale.
         hold: from 0 to 1, see `inject`.
     """
 
@@ -43,16 +43,20 @@ class _Entered:
     first: int
     hold: float
 
+    @cached_property
+    def low(self) -> Tensor:
+        """What the scale `first` runs on."""
+        return self.at(self.first - 1)
+
     def held(self, made: Tensor, size: Size) -> Tensor:
         """What is made, (1, 3, *size), with its coarse content brought back to that of the video, by `hold`."""
-        low = self.at(self.first - 1).to(made.device)
+        low = self.low.to(made.device)
         return made + self.hold * enlarged(low - F.interpolate(made, size=low.shape[2:], mode="area"), size)
 
 
 class Entering(Workbench):
     """`inject`, and what it is for: `edit`, `retarget`, `enlarge`."""
 
-    @torch.no_grad()
     def inject(
         self,
         given: np.ndarray,
@@ -107,7 +111,8 @@ class Entering(Workbench):
         Returns uint8 (T, H, W, 3). Raises what `inject` and `masks.mask_weight` raise, and CannotApply, one line, for
         another size than the clip's.
         """
-        for what, found in {"given": given, "stays": given if stays is None else stays, "mask": mask}.items():
+        stays = given if stays is None else stays
+        for what, found in {"given": given, "stays": stays, "mask": mask}.items():
             if found.shape[:3] != tuple(self.size):
                 sizes = f"{what} is {ScaleSize(*found.shape[:3])}, and the clip {self.size}"
                 raise CannotApply(f"{sizes} (T×H×W); bring it there by at_size")
@@ -115,8 +120,9 @@ class Entering(Workbench):
         nearest = replace(self._scales.how, alpha=NEAREST)
         random = stream_of(seed, index, Draw.ENTERING)
         made = self._injected(given, scale, self.ladder_to(self.size), nearest, hold, random)
-        return composite(made, given if stays is None else stays, weight)
+        return composite(made, stays, weight)
 
+    @torch.no_grad()
     def _injected(
         self,
         given: np.ndarray,
@@ -135,7 +141,7 @@ class Entering(Workbench):
         self._check_memory(sizes[-1])
         entered = _Entered(partial(self._scales.given, given, sizes), scale, hold)
         if scale < self._scales.patch_from:
-            return self._frames(self._rest(entered.at(scale - 1), scale, sizes, how, random))
+            return self._frames(self._rest(entered.low, scale, sizes, how, random))
         return self._frames(self._made_of_patches(entered, sizes, how, random))
 
     def _check_scale(self, scale: int) -> None:
@@ -175,7 +181,7 @@ class Entering(Workbench):
                 return entered.at(step.n).to(made.device)
             return entered.held(made, step.size) if left and entered.hold else made
 
-        x, tick = entered.at(searched[0].n if searched else first - 1), self._ticks(passes(steps))
+        x, tick = entered.at(searched[0].n) if searched else entered.low, self._ticks(passes(steps))
         return refine(x, self.patches(), steps, how, random, tick=tick, after=given, first_pairs=SEARCHED_PAIRS)
 
     def _searched(self, below: Sequence[ScaleSize]) -> list[Step]:
