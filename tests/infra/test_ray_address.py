@@ -132,8 +132,9 @@ from infra.ray_cluster import ray_session
 
 def look():
     import os
-    import jobs.training.task
     found = {os.path.join(folder, name) for folder, _, names in os.walk(".") for name in names}
+    import jobs.training.task  # which leaves compiled files there
+
     return os.path.realpath(jobs.training.task.__file__), os.path.realpath("."), sorted(found)
 
 with ray_session():
