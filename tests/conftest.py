@@ -30,7 +30,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     result = yield
     kept = set(items)
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])  # long files first, so that none is left to run alone at the end
+    size = Counter(item.path for item in items)
+    # Long files first, so that none is left to run alone at the end.
+    items.sort(key=lambda item: (-slow[item.path], -size[item.path]))
     config.stash[LEFT_OUT] |= Counter(item.nodeid.split("::")[0] for item in before if item not in kept)
     return result
 
