@@ -28,12 +28,12 @@ from model.metrics.names import diversity_name
 from model.metrics.scores import blur_distance, nn_distance
 from model.metrics.svfid import svfid
 from model.patches.field import Size
-from model.patches.refine import Matching, Step, refine
+from model.patches.refine import Step, refine
 from model.pyramid import ScaleSize, to_frames, to_video, training_pyramids
 from model.sampling.applications import Applications
 from model.sampling.masks import as_drawn, overlaid, quantised, tracked
 from model.sampling.sample import Draw, stream_of
-from model.sampling.sampler import Sampler, check_sample, clip_patches
+from model.sampling.sampler import Sampler, check_sample, clip_patches, matching_of
 from model.sampling.variations import check_kept, kept
 
 __all__ = ["Applications", "Model", "SampleScores", "as_drawn", "load", "overlaid", "quantised", "tracked"]
@@ -155,7 +155,7 @@ class Model:
         config, finest = self.config, list(self._loaded.sizes)[-1:]
         clip = training_pyramids(self._chunks, config, finest)
         patches = clip_patches(finest, clip, self._device)
-        step, how = Step(0, video.shape[:3], passes), Matching(config.patch_size, config.patch_alpha)
+        step, how = Step(0, video.shape[:3], passes), matching_of(config)
         made = refine(torch.from_numpy(to_video(video))[None], patches, [step], how, stream_of(seed, 0, Draw.PATCHES))
         return to_frames(made[0].cpu().numpy())
 

@@ -122,6 +122,8 @@ class TrainConfig:
     patch_scale: int | None = None  # scales from it on are not trained: the clip's patches make their detail
     patch_size: tuple[int, int, int] = (3, 7, 7)  # frames, height, width (VGPNN)
     patch_alpha: float = 0.005  # completeness: mean squared difference of a value; large: nearest patches alone (GPNN)
+    # Of the mean shift where patches overlap, for values in [-1, 1]; None: their mean, as in VGPNN.
+    patch_bandwidth: float | None = None
     patch_passes: int = 2  # a scale
     # where layouts drawn one after the other are all the clip itself, they are cut out of ones larger by so much a side
     patch_margin: float = 0.15
@@ -212,6 +214,10 @@ class TrainConfig:
             f"patch_size={self.patch_size}: three numbers from 1: frames, height, width",
         )
         need(0 < self.patch_alpha < math.inf, f"patch_alpha={self.patch_alpha}: a finite number above 0")
+        need(
+            self.patch_bandwidth is None or 0 < self.patch_bandwidth < math.inf,
+            f"patch_bandwidth={self.patch_bandwidth}: a finite number above 0, or None",
+        )
         need(self.patch_passes >= 1, f"patch_passes={self.patch_passes}: 1 or more")
         need(0 <= self.patch_margin <= 1, f"patch_margin={self.patch_margin}: from 0 to 1")
         need(self.patch_coarse_passes >= 0, f"patch_coarse_passes={self.patch_coarse_passes}: 0 or more")

@@ -85,7 +85,14 @@ _SHORT: dict[str, Any] = {"vae_levels": 1, "kl_weight": 5.0, "lr": 3e-3, "lr_fin
 # - patch_passes 3: 0.36 with 1, 0.26 with 2, 0.23 with 3, 0.21 with 5 (without coarse passes); each takes as long. With
 #   them carphone had 0.31 with 2 and 0.25 with 3, bigbuckbunny 0.16 both.
 # - patch_alpha 0.005, of GPNN: 0.55 at 0.001, 0.36 at 0.005, 0.35 at 0.02 with less diversity.
-_PATCHES: dict[str, Any] = {"patch_scale": 1, "patch_passes": 3, "patch_coarse_passes": 6, "patch_alpha": 0.005}
+# - patch_bandwidth 0.2: samples are as sharp where patches of different places meet; RESULTS.md, "Patches".
+_PATCHES: dict[str, Any] = {
+    "patch_scale": 1,
+    "patch_passes": 3,
+    "patch_coarse_passes": 6,
+    "patch_alpha": 0.005,
+    "patch_bandwidth": 0.2,
+}
 
 
 def _short(**sizes: Any) -> TrainConfig:

@@ -14,7 +14,7 @@ from model.config import RUN_SETTINGS, TrainConfig
 from model.presets import image_official, image_paper, of_method, official, paper
 
 _LADDER = {"ladder_side", "min_size", "max_size", "scale_factor", "num_scales", "rescaling"}
-_PATCHES = {"patch_size", "patch_alpha", "patch_passes", "patch_margin", "patch_coarse_passes"}
+_PATCHES = {"patch_size", "patch_alpha", "patch_bandwidth", "patch_passes", "patch_margin", "patch_coarse_passes"}
 _IN_WORDS = {"method", "vae_levels", "kl_weight", "iters_per_scale", "patch_scale"} | _LADDER
 _OF_VGPNN = {
     "method",

@@ -1,15 +1,18 @@
 """A video made of a clip's patches, scale by scale: its layout stays, its detail becomes the clip's.
 
-At each scale the video is enlarged; every 3×7×7 patch of it is replaced by the clip's that suits it best, and where
-patches overlap they are averaged. Values are the clip at this scale. Keys of the first pass are the clip's scale below,
-enlarged, which is as blurred as the video is; from the second pass on keys are the values, as for a video that comes at
-the size of the scale (Haim et al. 2022, VGPNN; their published code takes the median where this takes the mean).
+At each scale the video is enlarged; every 3×7×7 patch of it is replaced by the clip's that suits it best. Where patches
+overlap each has a vote, and the video takes the mean of the votes, or what most of them are near. Values are the clip
+at this scale. Keys of the first pass are the clip's scale below, enlarged, which is as blurred as the video is; from
+the second pass on keys are the values, as for a video that comes at the size of the scale (Haim et al. 2022, VGPNN;
+their published code takes the median of the votes). A mean blurs where patches of different places meet; a step of mean
+shift does not (Wexler, Shechtman and Irani 2007, Space-Time Completion of Video).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,20 +26,23 @@ from model.patches.match import exact_field, spread_field
 from model.patches.space import COMPONENTS, Patch, PatchSpace, principal_components
 
 FAR = 1e3  # in every component of a patch that may not be taken; those of others are below 21 (√441)
+SMALLEST_EXPONENT = -80.0  # of a weight: the sum of a pixel's is above 0 in float32, however far its votes are apart
 EXACT_PAIRS = 10**8  # of queries and keys: up to so many all are compared
 
 
 @dataclass(frozen=True)
 class Matching:
-    """How a patch of the clip is chosen.
+    """How patches of the clip are chosen, and put together.
 
     Attributes:
         patch: frames, height, width; 3×7×7 in VGPNN.
         alpha: of completeness, mean squared difference of a value in [-1, 1]; 0.005 in GPNN.
+        bandwidth: of the mean shift where patches overlap, for values in [-1, 1]; None: their mean, as in VGPNN.
     """
 
     patch: Patch = (3, 7, 7)
     alpha: float = 0.005
+    bandwidth: float | None = None
 
 
 @dataclass(frozen=True)
@@ -175,7 +181,8 @@ class Refinement:
                 if self.found is None:
                     self.found = scattered(queries.shape[:3], grid, self.random).to(queries.device)
                 self.found = spread_field(queries, keys.vectors, grid, self.found, alpha, self.random)
-            self.video = self.after(assemble(clip.values(step.n), self.found, step.size, patch), step)
+            made = assemble(clip.values(step.n), self.found, step.size, patch, self.how.bandwidth)
+            self.video = self.after(made, step)
             self.tick(1)
         self._done = step
 
@@ -190,35 +197,53 @@ def refine(
     return Refinement(video, clip, how, random, **more).run(steps)
 
 
-def assemble(values: Tensor, found: Tensor, size: Size, patch: Patch) -> Tensor:
-    """The video whose patches are those of a field, averaged where they overlap.
+def assemble(values: Tensor, found: Tensor, size: Size, patch: Patch, bandwidth: float | None = None) -> Tensor:
+    """The video whose patches are those of a field.
+
+    Where they overlap each has a vote. A pixel is the mean of its votes or, with a bandwidth σ, their mean again with
+    the weights exp(-d² / 2σ²), where d² is a vote's mean squared difference from the first mean.
 
     Args:
         values: (chunks, 3, T, H, W), the clip; found: (4, T', H', W'), places of its patches.
 
     Returns (1, 3, *size), size = (T' + t - 1, H' + h - 1, W' + w - 1) of patches of t×h×w.
     """
-    _, _, frames, rows, columns = values.shape
-    pixels = values.movedim(1, -1).reshape(-1, 3).contiguous()
+    mean = values.new_zeros((len(values[0]), *size))
+    for where, vote in _votes(values, found, patch):
+        mean[where] += vote
+    mean /= _overlaps(size, patch, values.device)
+    if bandwidth is None:
+        return mean[None]
+    total, weights = torch.zeros_like(mean), values.new_zeros(tuple(size))
+    for where, vote in _votes(values, found, patch):
+        exponent = (vote - mean[where]).square_().mean(dim=0).mul_(-0.5 / bandwidth**2)
+        weight = exponent.clamp_min_(SMALLEST_EXPONENT).exp_()
+        total[where].addcmul_(vote, weight)
+        weights[where[1:]] += weight
+    return (total / weights)[None]
+
+
+def _votes(values: Tensor, found: Tensor, patch: Patch) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
+    """For each pixel of a patch: where it is in a video (3, T, H, W), of all patches, and its colours there, of the
+    shape (3, T', H', W')."""
+    channels, frames, rows, columns = values.shape[1:]
+    pixels = values.movedim(1, 0).reshape(channels, -1)
     chunk, t, y, x = found
     first = (((chunk * frames + t) * rows + y) * columns + x).reshape(-1)
     count, height, width = found.shape[1:]
-    total = values.new_zeros((*size, 3))
-    for dt in range(patch[0]):
-        for dy in range(patch[1]):
-            for dx in range(patch[2]):
-                part = pixels.index_select(0, first + (dt * rows + dy) * columns + dx)
-                total[dt : dt + count, dy : dy + height, dx : dx + width] += part.view(count, height, width, 3)
-    return (total / _overlaps(size, patch, values.device)).permute(3, 0, 1, 2)[None].contiguous()
+    for dt, dy, dx in itertools.product(*map(range, patch)):
+        where = slice(None), slice(dt, dt + count), slice(dy, dy + height), slice(dx, dx + width)
+        vote = pixels.index_select(1, first + (dt * rows + dy) * columns + dx)
+        yield where, vote.view(channels, count, height, width)
 
 
 def _overlaps(size: Size, patch: Patch, device: torch.device) -> Tensor:
-    """How many patches each pixel is in: (T, H, W, 1)."""
+    """How many patches each pixel is in: (T, H, W)."""
     along = []
     for side, part in zip(size, patch, strict=True):
         at = torch.arange(side, device=device)
         along.append(torch.minimum(at + 1, side - at).clamp_max(min(part, side - part + 1)).float())
-    return (along[0][:, None, None] * along[1][:, None] * along[2])[..., None]
+    return along[0][:, None, None] * along[1][:, None] * along[2]
 
 
 def needed_bytes(sizes: Sequence[Size], clip_sizes: Sequence[Size], chunks: int) -> int:

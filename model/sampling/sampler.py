@@ -117,7 +117,7 @@ class FinishedSampler:
         self.size = stack.sizes[-1]
         self._first = config.trained_scales
         self._coarse = NetworkSampler(stack, torch.from_numpy(clip[0][0])[None])
-        self._how = Matching(config.patch_size, config.patch_alpha)
+        self._how = matching_of(config)
         self._chunks = len(clip)
         self._patches = clip_patches(stack.sizes, clip, stack.device)
         self.redrawn = 0  # layouts so far that were the clip itself, and were thrown away
@@ -261,6 +261,11 @@ def check_memory(config: TrainConfig, sizes: Sequence[ScaleSize], examples: int,
         return f"max_size={fits} fits" if fits >= config.min_size else "take a larger stride, or a shorter video"
 
     check_bytes(f"a video of {sizes[-1]}", needed, device, mend)
+
+
+def matching_of(config: TrainConfig) -> Matching:
+    """How patches are chosen and put together."""
+    return Matching(config.patch_size, config.patch_alpha, config.patch_bandwidth)
 
 
 def clip_patches(sizes: Sequence[ScaleSize], clip: Pyramids, device: torch.device) -> ClipPatches:

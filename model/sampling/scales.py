@@ -16,7 +16,7 @@ from model.patches.refine import ClipPatches, Matching
 from model.patches.vgpnn import Vgpnn, shrunk
 from model.pyramid import ScaleSize, build, training_pyramids
 from model.sampling.sample import stretched_ladder
-from model.sampling.sampler import check_patch, clip_patches
+from model.sampling.sampler import check_patch, clip_patches, matching_of
 
 
 class CannotApply(ValueError):
@@ -86,7 +86,7 @@ class _OfNetworks:
             raise CannotApply(f"method={config.method}: {cause}")
         self.sizes: Sequence[ScaleSize] = sizes
         self.passes = config.patch_passes
-        self.how = Matching(config.patch_size, config.patch_alpha)
+        self.how = matching_of(config)
         self.patch_from = config.trained_scales if config.made_of_patches else len(sizes)
         self._config, self._stack, self._chunks, self._device = config, stack, chunks, device
         self._patches: ClipPatches | None = None

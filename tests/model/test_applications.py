@@ -540,10 +540,11 @@ def test_strength_0_is_the_reconstruction_and_1_a_sample(patch_scale: int | None
     pyramids = training_pyramids([clip], apps.config, apps.sizes)
     sampler = sampler_of(apps.config, stack, pyramids, CPU)
     assert np.array_equal(apps.vary(0.0, seed=4), to_frames(sampler.reconstruction()[0].numpy()))
-    if patch_scale is None:
-        assert np.array_equal(apps.vary(1.0, seed=4), to_frames(random_videos(sampler, 1, 4)[0].numpy()))
     near, far = (np.abs(apps.vary(s, seed=4).astype(int) - apps.vary(0.0)).mean() for s in (0.02, 1.0))
-    assert 0 < near < far
+    assert far > 0
+    if patch_scale is None:  # patches of a clip with a period may move all of it
+        assert np.array_equal(apps.vary(1.0, seed=4), to_frames(random_videos(sampler, 1, 4)[0].numpy()))
+        assert 0 < near < far
     with pytest.raises(CannotApply, match="from 0, the clip, to 1"):
         apps.vary(1.5)
 

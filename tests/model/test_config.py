@@ -46,6 +46,7 @@ SHARED = {  # what paper and published code agree on
     "patch_scale": None,  # so that the other settings of patches, which follow, say nothing
     "patch_size": (3, 7, 7),
     "patch_alpha": 0.005,
+    "patch_bandwidth": None,
     "patch_passes": 2,
     "patch_margin": 0.15,
     "patch_coarse_passes": 6,

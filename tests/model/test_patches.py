@@ -171,6 +171,34 @@ def test_overlapping_patches_are_averaged() -> None:
     assert torch.allclose(assemble(clip, field, size, PATCH)[0], total / count, atol=1e-5)
 
 
+@pytest.mark.parametrize("bandwidth", [0.01, 0.2, 50.0])
+def test_votes_are_weighted_by_how_near_they_are_to_the_mean(bandwidth: float) -> None:
+    clip, size, grid = smooth((4, 7, 8), chunks=2), (3, 5, 6), Grid(2, (4, 7, 8), PATCH)
+    field = places(torch.randint(len(grid), (2, 3, 4), generator=random()), grid)
+    made = assemble(clip, field, size, PATCH, bandwidth)[0]
+    mean = assemble(clip, field, size, PATCH)[0]
+    for t, y, x in itertools.product(*map(range, size)):
+        votes = []
+        for dt, dy, dx in itertools.product(*map(range, PATCH)):
+            at = t - dt, y - dy, x - dx
+            if all(0 <= place < side for place, side in zip(at, (2, 3, 4))):
+                c, f, row, column = field[(slice(None), *at)].tolist()
+                votes.append(clip[c, :, f + dt, row + dy, column + dx])
+        colours = torch.stack(votes).double().numpy()
+        exponents = -((colours - mean[:, t, y, x].numpy()) ** 2).mean(axis=1) / (2 * bandwidth**2)
+        expected = np.average(colours, axis=0, weights=np.exp(np.maximum(exponents, -80)))
+        assert np.allclose(made[:, t, y, x], expected, atol=1e-4)
+
+
+def test_a_few_votes_for_another_colour_do_not_blur() -> None:
+    """Nine patches of a row hold a pixel: seven show it black, two white. The mean is grey."""
+    clip = torch.cat([-torch.ones(1, 3, 1, 1, 9), torch.ones(1, 3, 1, 1, 9)])
+    field = torch.zeros((4, 1, 1, 9), dtype=torch.long)
+    field[0, ..., [3, 5]] = 1
+    colour = {width: assemble(clip, field, (1, 1, 17), (1, 1, 9), width)[0, 0, 0, 0, 8] for width in (None, 0.2)}
+    assert colour[None] == pytest.approx(-5 / 9, abs=1e-6) and colour[0.2] < -0.999
+
+
 def clip_patches(sizes: list[tuple[int, int, int]], clip: Tensor) -> ClipPatches:
     return ClipPatches(sizes, lambda n: enlarged(clip, sizes[n]))
 
