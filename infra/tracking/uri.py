@@ -128,7 +128,12 @@ def _innermost(error: BaseException) -> str:
 
 
 def _unusable(uri: str, cause: str, mend: str) -> UsageError:
-    return UsageError(f"{printable(uri)}: {cause}; {mend}")
+    """Of one that is no file's all before the last @ is masked: who knows where the password of a wrong URI ends."""
+    scheme, separator, _ = uri.partition("://")
+    before, _, host = uri.rpartition("@")
+    if before and not scheme.startswith(("sqlite", "file")):
+        uri = f"{scheme}://***@{host}" if separator else f"***@{host}"
+    return UsageError(f"{printable(uri.replace(' ', '%20'))}: {cause}; {mend}")
 
 
 def _checked(uri: str) -> str:
@@ -143,6 +148,8 @@ def _checked(uri: str) -> str:
         raise _unusable(uri, "holds a / ? or # in its password", "write them as %2F %3F %23, and @ as %40")
     if kind == "sqlite":
         return _checked_sqlite(uri)
+    if " " in uri and separator:
+        raise _unusable(uri, "holds a space", "write it as %20")
     if kind in DRIVERS:
         return _with_driver(uri, kind, driver)
     if kind in ("http", "https"):
