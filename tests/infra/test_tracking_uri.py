@@ -109,12 +109,26 @@ ABSENT = {"pymysql", "MySQLdb", "pyodbc", "pg8000"}  # whatever is installed whe
 
 def test_a_path_that_is_relative_or_at_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/me")
-    assert tracking_uri("sqlite:///a/mlflow.db", tmp_path) == f"sqlite:///{tmp_path}/a/mlflow.db"
-    assert tracking_uri("sqlite:///~/mlflow.db?timeout=9", tmp_path) == "sqlite:////home/me/mlflow.db?timeout=9"
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    (tmp_path / "me").mkdir()
+    assert tracking_uri("sqlite:///me/mlflow.db", tmp_path) == f"sqlite:///{tmp_path}/me/mlflow.db"
+    assert tracking_uri("sqlite:///~/mlflow.db?timeout=9", tmp_path) == f"sqlite:///{tmp_path}/me/mlflow.db?timeout=9"
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     with pytest.raises(UsageError, match="thrown away"):
         tracking_uri("sqlite:///mlflow.db", tmp_path)
+
+
+def test_no_folder_is_made_for_a_sqlite_file_but_the_storage(tmp_path: Path) -> None:
+    """A slash too many, as in sqlite:////runs/mlflow.db, would make a folder at the root of the disk."""
+    absent = tmp_path / "absent"
+    for file in (f"{absent}/x.db", f"{absent}/below/x.db", f"file:{absent}/x.db?uri=true"):
+        with pytest.raises(
+            UsageError, match=rf"x\.db.*: there is no folder {absent}.*; make it first, or give"
+        ) as told:
+            tracking_uri(f"sqlite:///{file}", tmp_path)
+        assert str(told.value).startswith("--tracking-uri sqlite:///")
+    assert not absent.exists()
+    assert tracking_uri(f"sqlite:///{absent}/x.db", absent) == f"sqlite:///{absent}/x.db"
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
