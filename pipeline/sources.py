@@ -12,7 +12,7 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -272,32 +272,58 @@ def _manifest(manifest: Path) -> Iterator[Video | Still | Failure]:
     coding = ("utf-16", "replace") if is_utf16 else ("utf-8-sig", "surrogateescape")
     with open(manifest, newline="", encoding=coding[0], errors=coding[1]) as file:
         lines = iter(lambda: file.readline(MAX_LINE_CHARS), "")  # a file without line ends is not read whole
-        first = next(lines, "")
+        above, first = next(((n, line) for n, line in enumerate(lines) if line.strip(' ,;"\t\r\n')), (0, ""))
         between = next((mark for mark in ";\t" if mark in first and "," not in first), ",")
-        rows = csv.DictReader(chain([first], lines), delimiter=between, skipinitialspace=True)
-        names = [name.strip().lower() for name in rows.fieldnames or ()]
-        if missing := [name for name in ("clip_id", "path", "start_s") if name not in names]:
-            cause = f"has no column {', '.join(missing)} in its first line"
-            raise video.video_error(manifest, cause, "begin it with clip_id,path,start_s[,duration_s]")
-        rows.fieldnames = names
-        empty = True
-        for row in rows:
-            if not any(str(value or "").strip() for value in row.values()):  # as spreadsheets leave them
-                continue
-            empty = False
-            named_as = f"{printable(manifest)} row {rows.line_num}"
-            try:
-                yield _manifest_row(manifest.parent, row, named_as)
-            except ValueError as error:
-                yield Failure(named_as, f"{named_as}: {error}")
+        taken: list[str] = []  # the lines of one row: a quote may go over several
+        rows = csv.reader(_keeping(chain([first], lines), taken), delimiter=between, skipinitialspace=True)
+        try:
+            names = [name.strip().lower() for name in next(rows, [])]
+            if missing := [name for name in ("clip_id", "path", "start_s") if name not in names]:
+                cause = f"has no column {', '.join(missing)} in its first line"
+                raise video.video_error(manifest, cause, "begin it with clip_id,path,start_s[,duration_s]")
+            taken.clear()
+            empty = True
+            for row in rows:
+                span = above + rows.line_num - len(taken) + 1, above + rows.line_num
+                is_open = _is_open("".join(taken), between)
+                taken.clear()
+                if not any(value.strip() for value in row):  # as spreadsheets leave them
+                    continue
+                empty = False
+                named_as = f"{printable(manifest)} row {span[0]}"
+                if is_open:
+                    yield Failure(named_as, f"{named_as}: its quote takes all that follows into this row; close it")
+                    continue
+                named_as += f" to {span[1]} (a quote goes on)" if span[1] > span[0] else ""
+                try:
+                    yield _manifest_row(manifest.parent, names, row, named_as)
+                except ValueError as error:
+                    yield Failure(named_as, f"{named_as}: {error}")
+        except csv.Error as error:
+            cause = f"cannot be read from row {above + rows.line_num - len(taken) + 1} on ({error})"
+            raise video.video_error(manifest, cause, "close its quotes") from error
         if empty:
             raise video.video_error(manifest, "has no rows", "add a row clip_id,path,start_s for each clip")
 
 
-def _manifest_row(folder: Path, row: Mapping[str | None, str | None], named_as: str) -> Video | Still:
-    if None in row or None in row.values():
+def _keeping(lines: Iterable[str], kept: list[str]) -> Iterator[str]:
+    for line in lines:
+        kept.append(line)
+        yield line
+
+
+def _is_open(text: str, between: str) -> bool:
+    """Whether a row ends within a quote: then it has what follows it too."""
+    lines = [*text.splitlines(keepends=True), "\n", "next"]
+    return (
+        text.count('"') % 2 == 1 and "next" not in list(csv.reader(lines, delimiter=between, skipinitialspace=True))[-1]
+    )
+
+
+def _manifest_row(folder: Path, names: Sequence[str], row: Sequence[str], named_as: str) -> Video | Still:
+    if len(row) != len(names):
         raise ValueError("has another number of fields than the header; quote fields that hold commas")
-    fields = {name: (value or "").strip() for name, value in row.items() if name is not None}
+    fields = {name: value.strip() for name, value in zip(names, row, strict=True)}
     clip_id, path = fields["clip_id"], fields["path"]
     if not SAFE_ID.fullmatch(clip_id):
         raise ValueError(f"clip_id {printable(clip_id)!r} cannot be used; use 1 to 64 of a-z 0-9 _ -")
