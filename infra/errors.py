@@ -5,19 +5,28 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 _ROOMS = ("infra", "jobs", "model", "pipeline")
 LINE_CHARS = 500  # of an error in a table, a tag or a log
-# What a URI holds before its host. It is there if an @ or a : that begins no port stands before the first / ? or #; it
-# ends at the last @ that no seconds follow, as those of clip.mp4@2.5: a password may hold @ / # and quotes. And
-# parameters that are passwords, keys or signatures by their names.
-_USER = re.compile(r"(?<=://)(?=[^\s/?#]*@|[^\s/?#@:]*:(?!\d+(?:[/?#'\"),;]|\s|$)))\S*@(?!\d+(?:\.\d+)?s?(?![\w.:/-]))")
-_PARAMETER = re.compile(
-    r"(?<=[?&;])([^=&;\s?#'\"]*(?:passw|pwd|secret|token|key|sig|cred|auth)[^=&;\s'\"]*=)"
-    r"(?!\*{3}[:),.]*(?:[&;\s#'\"]|$))[^&;\s#'\"]+",  # not what is masked already, and the mark behind it
-    re.IGNORECASE,
+# What is no end of user and password: the @ of a time, as in clip.mp4@2.5.
+_AT = r"@(?!\d+(?:\.\d+)?s?(?![\w.:/-]))"
+# What a URI holds before its host, and rather too much than a part of a password. With a : that begins no port, up to
+# the last @ of the line, or of what stands before the next URI: a password may hold @ / # spaces and quotes. Else up to
+# the last @ of the word, if one stands before the first / ? or #. One or three slashes are a mistyped URI, but for a
+# sqlite file. Without slashes, a host has to follow.
+_USER = re.compile(
+    r"(?:(?<=://)|(?<=:///)(?<!lite:///)(?<!file:///)|(?<=\w:/)|(?<=^//)|(?<=[\s'\"(=,]//))(?!\*{3}@)"
+    rf"(?:(?=[^\s/?#@:]*:(?!\d+\b(?!\S*{_AT}))\S)(?:\S|[^\S\n](?!\S*://))*{_AT}|(?=[^\s/?#]*@)\S*{_AT})"
+    rf"|(?<![^\s'\"(=,])[\w.%+~-]{{1,99}}:(?!//)[^\s/]{{1,999}}{_AT}(?=[\w.-]+(?:[:/?#'\"),;]|\s|$))"
 )
+_PARAMETER = re.compile(r"(?<=[?&;#])([^=&;\s?#'\"]+=)((?:[^&\s'\"]|['\"](?![\s,;:.)\]}>]|$))+)")
+_MASKED = re.compile(r"\*{3}[^\w&]*")  # and the mark of the sentence behind it
+_NAME = re.compile(r"([^=&;?#]+)=")  # of a parameter, and of those that its value holds
+_SECRET_NAME = re.compile("pass|pwd|pw|secret|token|key|sig|cred|auth|jwt|bearer|cookie|session|otp", re.IGNORECASE)
+_QUOTED = re.compile(r"(?<!\S)\S*%(?:25)*3[AD]\S*", re.IGNORECASE)  # words with a : or = of a URI inside another
+_QUOTE = re.compile(r"%(2[1-9A-F]|[3-7][0-9A-F])", re.IGNORECASE)  # of a character that is seen
 
 
 class UsageError(Exception):
@@ -50,10 +59,35 @@ class TakenOver(RuntimeError):
 def without_secrets(text: str) -> str:
     """The text with user and password of every URI in it as ***, and its parameters that are a password or key too.
 
-    Every error, path and URI that is shown or stored comes through here: `one_line`, `printable` and the `uri` of a
-    store call it.
+    Quoted ones (%3A for a colon) are read as well. Every error, path and URI that is shown or stored comes through
+    here: `one_line`, `printable` and the `uri` of a store call it.
     """
-    return _PARAMETER.sub(r"\1***", _USER.sub("***@", text))
+    return _QUOTED.sub(_quoted, _masked(text))
+
+
+def _masked(text: str) -> str:
+    return _PARAMETER.sub(_parameter, _USER.sub("***@", text))
+
+
+def _parameter(found: re.Match[str]) -> str:
+    """A parameter, whose value is masked if its name is a secret's, or if the value holds a secret itself."""
+    if _MASKED.fullmatch(found[2]):
+        return found[0]
+    shown = (found[0], *_unquoted(found[0]))
+    is_secret = any(_USER.search(text) or any(map(_SECRET_NAME.search, _NAME.findall(text))) for text in shown)
+    return f"{found[1]}***" if is_secret else found[0]
+
+
+def _quoted(found: re.Match[str]) -> str:
+    """A word as it is, or unquoted and masked if that shows a secret."""
+    return next((shown for plain in _unquoted(found[0]) if (shown := _masked(plain)) != plain), found[0])
+
+
+def _unquoted(text: str) -> Iterator[str]:
+    """The text with one level of quotes less, two and so on. Those of spaces, which would end a word, stay."""
+    while (plain := _QUOTE.sub(lambda found: chr(int(found[1], 16)), text)) != text:
+        yield plain
+        text = plain
 
 
 def user_part(uri: str) -> str:

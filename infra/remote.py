@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from infra.errors import UsageError, cannot_write, one_line, printable
+from infra.errors import UsageError, cannot_write, one_line, printable, user_part
 from infra.files import MAX_NAME_BYTES, commit, temporary_beside
 
 LEFTOVER_S = 3600.0  # a file that is being copied changes more often
@@ -79,9 +79,9 @@ def _fitting(path: str) -> str:
 def refuse_credentials(uri: str) -> None:
     """Raises UsageError for a user or password before a bucket: nothing would use it."""
     variables = {"s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "gs": "GOOGLE_APPLICATION_CREDENTIALS"}
-    scheme, _, rest = uri.partition("://")
+    scheme = uri.partition("://")[0]
     name = {"s3a": "s3", "gcs": "gs"}.get(scheme.lower(), scheme.lower())
-    if name in variables and "@" in rest.partition("/")[0]:
+    if name in variables and user_part(uri):
         raise UsageError(f"{printable(uri)}: takes no key in the URI; leave it out, and set {variables[name]}")
 
 

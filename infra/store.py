@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from infra.errors import StorageError, TakenOver, UsageError, is_utf8, one_line, printable, without_secrets
+from infra.errors import StorageError, TakenOver, UsageError, is_utf8, one_line, printable, user_part, without_secrets
 from infra.files import replacing
 from infra.remote import leaves_folder, refuse_credentials
 
@@ -59,7 +59,8 @@ class Store:
         if given is None:
             return cls(str(default_folder()))
         named = f"{option} {printable(given)}"
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", given) or re.fullmatch(r"[A-Za-z0-9+.-]+://[/\s]*", given):
+        mistyped = r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/).*|[A-Za-z0-9+.-]+://[/\s]*"
+        if re.fullmatch(mistyped, given, re.DOTALL) or ("://" not in given and user_part(given)):
             raise UsageError(f"{named}: is neither a path nor a URI; write s3://BUCKET/FOLDER, or ./ before a path")
         if "://" not in given:
             if in_ray_job() and not os.path.isabs(given):

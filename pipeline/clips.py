@@ -170,6 +170,9 @@ def _check_sides(info: video.VideoInfo | image.ImageInfo, what: str, max_height:
 def _usable_frames(info: video.VideoInfo, spec: ClipSpec) -> int:
     _check_sides(info, "video", spec.max_height)
     total = video.count_frames(info, spec.fps)
+    if total == 0:
+        mend = "copy it again, or join the parts of a stream to one file"
+        raise video.video_error(info.path, "holds no frame, as one that was cut off or begins a stream of parts", mend)
     if total < spec.num_frames:
         cause = f"has only {counted(total, 'frame')}{_at(spec)}, {spec.num_frames} are needed"
         raise video.video_error(info.path, cause, "give a longer video")

@@ -12,40 +12,18 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from infra.errors import printable
-from pipeline import image, video
+from pipeline import formats, image, video
 from pipeline.video.animation import head
 from pipeline.video.frames import listed
 
 DEMO_CLIPS = ("bikes", "bigbuckbunny", "carphone_pristine")
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"}
-    | {".wmv", ".flv", ".ogv", ".3gp", ".gif", ".y4m", ".mxf", ".vob"}
-    | {".3g2", ".asf", ".f4v", ".divx", ".xvid", ".qt", ".ogm", ".ogx", ".nut", ".ivf", ".obu", ".dv", ".rm", ".rmvb"}
-    | {".m1v", ".m2v", ".mpv", ".mpe", ".m2p", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".vc1", ".mjpeg"}
-    | {".mjpg", ".m2t", ".tp", ".trp", ".tod", ".mod", ".evo", ".wtv", ".dvr-ms", ".mk3d", ".apng", ".f4p", ".m4p"}
-    | {".3gpp", ".3gpp2", ".mp4v", ".mpg4", ".mqv", ".movie", ".mj2", ".mpeg2", ".mpg2", ".mpv2", ".vro", ".mpegts"}
-    | {".ssif", ".h263", ".av1", ".mjp"}
-)
-# Videos if they begin as MPEG program or transport streams, VCD, MP4 or Ogg with pictures do. Else they are data,
-# PostScript, sound and the like.
-MAYBE_SUFFIXES = frozenset({".dat", ".ps", ".rec", ".m4s", ".ogg", ".mp2"})
-_STREAM = re.compile(
-    rb"\x00\x00\x01[\xb3\xba]|G.{187}G|RIFF.{4}CDXA|.{4}[fs]typ|OggS.{,400}(\x80theora|\x01video|OVP80)", re.DOTALL
-)
-BEGIN_BYTES = 512  # which hold the first header of each stream of an Ogg
-# What is a video to other programs and is not read here: formats of their own, and lists of other files.
-OTHER_SUFFIXES = frozenset(
-    {".swf", ".braw", ".r3d", ".ari", ".crm", ".bik", ".smk", ".insv", ".lrv", ".amv", ".roq", ".mvi", ".nsv", ".ismv"}
-    | {".m3u8", ".mpd", ".f4m", ".vdr", ".cine", ".viv", ".fli", ".flc", ".wrf", ".gxf"}
-    | {".dav"}
-)
-UNFINISHED_SUFFIXES = frozenset({".part", ".partial", ".crdownload", ".opdownload", ".!qb", ".!ut"})  # of downloads
+LEFT_OUT = formats.OTHER_SUFFIXES | formats.RAW_SUFFIXES | formats.UNFINISHED_SUFFIXES
 # Folders that systems and programs make beside a user's own, for themselves. A user's own may begin with @ or #, too.
 CLUTTER = re.compile(
     r"@(eaDir|tmp|Recycle|Recently-Snapshot|sharebin|SynoResource)|[#~]snapshot|#recycle|\$RECYCLE\.BIN|RECYCLER"
@@ -194,7 +172,7 @@ def _walk(top: Path, root: PurePosixPath) -> Iterator[Video | Still | Failure | 
         folders.intersection_update(entries)
         images = {e for e in entries if image.is_image(e)}
         moving = {e for e in entries if e.suffix.lower() in image.IMAGE_SUFFIXES and video.is_animation(e)}
-        videos = {e for e in entries if e.suffix.lower() in VIDEO_SUFFIXES or _is_stream(e)} | moving
+        videos = {e for e in entries if formats.is_video(e)} | moving
         videos -= folders | images
         frames, others = _frames(path, folders | videos)
         if frames:
@@ -206,23 +184,32 @@ def _walk(top: Path, root: PurePosixPath) -> Iterator[Video | Still | Failure | 
         if covers:
             yield _covers_note(path, sorted(covers))
         left_out = {e for e in folders if (frames or videos or images) and SMALL_COPIES.fullmatch(e.name)}
-        left_out |= {e for e in entries if e.suffix.lower() in OTHER_SUFFIXES | UNFINISHED_SUFFIXES} - folders
+        left_out |= {e for e in entries if e.suffix.lower() in LEFT_OUT} - folders
         yield from (_left_out(entry, entry in folders) for entry in sorted(left_out))
+        yield from _disguised_notes(path, [e for e in entries if e not in folders])
         used = (folders - left_out) | videos | (images - covers)
         stack += [(e, relative / e.name) for e in reversed(entries) if e in used]
-
-
-def _is_stream(path: Path) -> bool:
-    return path.suffix.lower() in MAYBE_SUFFIXES and bool(_STREAM.match(head(path, BEGIN_BYTES)))
 
 
 def _left_out(path: Path, is_folder: bool) -> Note:
     why, mend = "is in no video format that is read here", "convert it to mp4"
     if is_folder:
         why, mend = "left out as small copies of what lies beside it", "rename it if it is not"
-    elif path.suffix.lower() in UNFINISHED_SUFFIXES:
+    elif path.suffix.lower() in formats.UNFINISHED_SUFFIXES:
         why, mend = "left out as a download that has not ended", "let it end, or rename it if it has"
+    elif path.suffix.lower() in formats.RAW_SUFFIXES:
+        why, mend = "holds bare frames, without their size, rate and format", "convert it to y4m by ffmpeg -f rawvideo"
     return Note(str(path), str(video.video_error(path, why, mend)))
+
+
+def _disguised_notes(folder: Path, files: Sequence[Path]) -> Iterator[Note]:
+    """A line each on the files that begin like videos or images, and are not called so."""
+    kinds = [formats.disguised(file) for file in files]
+    for kind, suffix in (("video", ".mp4"), ("image", ".png")):
+        if found := [file for file, is_kind in zip(files, kinds, strict=True) if is_kind == kind]:
+            cause = f"{listed(found)} left out: {kind}s by how they begin, but not by their names"
+            mend = f"end the names in the suffix of the format, such as {suffix}, to use them"
+            yield Note(str(folder), str(video.video_error(folder, cause, mend)))
 
 
 def _frames(folder: Path, beside: set[Path]) -> tuple[list[Path], list[Path]]:
@@ -285,32 +272,58 @@ def _manifest(manifest: Path) -> Iterator[Video | Still | Failure]:
     coding = ("utf-16", "replace") if is_utf16 else ("utf-8-sig", "surrogateescape")
     with open(manifest, newline="", encoding=coding[0], errors=coding[1]) as file:
         lines = iter(lambda: file.readline(MAX_LINE_CHARS), "")  # a file without line ends is not read whole
-        first = next(lines, "")
+        above, first = next(((n, line) for n, line in enumerate(lines) if line.strip(' ,;"\t\r\n')), (0, ""))
         between = next((mark for mark in ";\t" if mark in first and "," not in first), ",")
-        rows = csv.DictReader(chain([first], lines), delimiter=between, skipinitialspace=True)
-        names = [name.strip().lower() for name in rows.fieldnames or ()]
-        if missing := [name for name in ("clip_id", "path", "start_s") if name not in names]:
-            cause = f"has no column {', '.join(missing)} in its first line"
-            raise video.video_error(manifest, cause, "begin it with clip_id,path,start_s[,duration_s]")
-        rows.fieldnames = names
-        empty = True
-        for row in rows:
-            if not any(str(value or "").strip() for value in row.values()):  # as spreadsheets leave them
-                continue
-            empty = False
-            named_as = f"{printable(manifest)} row {rows.line_num}"
-            try:
-                yield _manifest_row(manifest.parent, row, named_as)
-            except ValueError as error:
-                yield Failure(named_as, f"{named_as}: {error}")
+        taken: list[str] = []  # the lines of one row: a quote may go over several
+        rows = csv.reader(_keeping(chain([first], lines), taken), delimiter=between, skipinitialspace=True)
+        try:
+            names = [name.strip().lower() for name in next(rows, [])]
+            if missing := [name for name in ("clip_id", "path", "start_s") if name not in names]:
+                cause = f"has no column {', '.join(missing)} in its first line"
+                raise video.video_error(manifest, cause, "begin it with clip_id,path,start_s[,duration_s]")
+            taken.clear()
+            empty = True
+            for row in rows:
+                span = above + rows.line_num - len(taken) + 1, above + rows.line_num
+                is_open = _is_open("".join(taken), between)
+                taken.clear()
+                if not any(value.strip() for value in row):  # as spreadsheets leave them
+                    continue
+                empty = False
+                named_as = f"{printable(manifest)} row {span[0]}"
+                if is_open:
+                    yield Failure(named_as, f"{named_as}: its quote takes all that follows into this row; close it")
+                    continue
+                named_as += f" to {span[1]} (a quote goes on)" if span[1] > span[0] else ""
+                try:
+                    yield _manifest_row(manifest.parent, names, row, named_as)
+                except ValueError as error:
+                    yield Failure(named_as, f"{named_as}: {error}")
+        except csv.Error as error:
+            cause = f"cannot be read from row {above + rows.line_num - len(taken) + 1} on ({error})"
+            raise video.video_error(manifest, cause, "close its quotes") from error
         if empty:
             raise video.video_error(manifest, "has no rows", "add a row clip_id,path,start_s for each clip")
 
 
-def _manifest_row(folder: Path, row: Mapping[str | None, str | None], named_as: str) -> Video | Still:
-    if None in row or None in row.values():
+def _keeping(lines: Iterable[str], kept: list[str]) -> Iterator[str]:
+    for line in lines:
+        kept.append(line)
+        yield line
+
+
+def _is_open(text: str, between: str) -> bool:
+    """Whether a row ends within a quote: then it has what follows it too."""
+    lines = [*text.splitlines(keepends=True), "\n", "next"]
+    return (
+        text.count('"') % 2 == 1 and "next" not in list(csv.reader(lines, delimiter=between, skipinitialspace=True))[-1]
+    )
+
+
+def _manifest_row(folder: Path, names: Sequence[str], row: Sequence[str], named_as: str) -> Video | Still:
+    if len(row) != len(names):
         raise ValueError("has another number of fields than the header; quote fields that hold commas")
-    fields = {name: (value or "").strip() for name, value in row.items() if name is not None}
+    fields = {name: value.strip() for name, value in zip(names, row, strict=True)}
     clip_id, path = fields["clip_id"], fields["path"]
     if not SAFE_ID.fullmatch(clip_id):
         raise ValueError(f"clip_id {printable(clip_id)!r} cannot be used; use 1 to 64 of a-z 0-9 _ -")

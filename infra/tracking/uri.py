@@ -46,7 +46,7 @@ def tracking_uri(given: str | None, storage: Path) -> str:
     if not uri:
         return default_uri(storage)
     try:
-        return _checked(uri)
+        return _checked(uri, storage)
     except UsageError as error:
         raise UsageError(f"{'--tracking-uri' if given else 'MLFLOW_TRACKING_URI'} {error}") from error
 
@@ -128,10 +128,15 @@ def _innermost(error: BaseException) -> str:
 
 
 def _unusable(uri: str, cause: str, mend: str) -> UsageError:
-    return UsageError(f"{printable(uri)}: {cause}; {mend}")
+    """Of one that is no file's all before the last @ is masked: who knows where the password of a wrong URI ends."""
+    scheme, separator, _ = uri.partition("://")
+    before, _, host = uri.rpartition("@")
+    if before and not scheme.startswith(("sqlite", "file")):
+        uri = f"{scheme}://***@{host}" if separator else f"***@{host}"
+    return UsageError(f"{printable(uri.replace(' ', '%20'))}: {cause}; {mend}")
 
 
-def _checked(uri: str) -> str:
+def _checked(uri: str, storage: Path) -> str:
     scheme, separator, rest = uri.partition("://")
     kind, _, driver = scheme.lower().partition("+")
     kind = {"postgres": "postgresql"}.get(kind, kind)
@@ -142,7 +147,9 @@ def _checked(uri: str) -> str:
     if not {"/", "?", "#"}.isdisjoint(user) and ("@" in user or kind in ("http", "https")):
         raise _unusable(uri, "holds a / ? or # in its password", "write them as %2F %3F %23, and @ as %40")
     if kind == "sqlite":
-        return _checked_sqlite(uri)
+        return _checked_sqlite(uri, storage)
+    if " " in uri and separator:
+        raise _unusable(uri, "holds a space", "write it as %20")
     if kind in DRIVERS:
         return _with_driver(uri, kind, driver)
     if kind in ("http", "https"):
@@ -175,8 +182,8 @@ def _parsed(uri: str) -> URL:
         raise _unusable(uri, "is no URI of a database", EXAMPLES) from error
 
 
-def _checked_sqlite(uri: str) -> str:
-    """Absolute, and of a file."""
+def _checked_sqlite(uri: str, storage: Path) -> str:
+    """Absolute, and of a file in a folder that is there, or in the storage folder, which the job makes."""
     url = _parsed(uri)
     if url.host:
         raise _unusable(uri, "has too few slashes", "write sqlite:////FILE with four for an absolute path")
@@ -185,11 +192,15 @@ def _checked_sqlite(uri: str) -> str:
         raise _unusable(uri, "is in memory, and lost with this process", "write sqlite:////FILE, or leave it out")
     if url.get_dialect().is_async:
         raise _unusable(uri, "names an asynchronous driver, which MLflow cannot use", "leave out the + part")
-    if database.startswith("file:"):  # an address of sqlite's own, with options of its own
-        return uri.replace("sqlite:", "sqlite+pysqlite:", 1)
-    file = Path(os.path.expanduser(database))
+    is_address = database.startswith("file:")  # of sqlite's own, with options of its own
+    file = Path(unquote(urlsplit(database).path) if is_address else os.path.expanduser(database))
     if IN_RAY_JOB in os.environ and not file.is_absolute():
         raise _unusable(uri, "is in a Ray job's folder, which is thrown away", "give an absolute path")
+    folder = file.absolute().parent
+    if not folder.is_dir() and folder != storage:  # MLflow would make it, wherever a slash too many has it
+        raise _unusable(uri, f"there is no folder {printable(folder)}", "make it first, or give another URI")
+    if is_address:
+        return uri.replace("sqlite:", "sqlite+pysqlite:", 1)
     options = uri.partition("?")[2]
     return sqlite_uri(file.absolute()) + (f"?{options}" if options else "")
 

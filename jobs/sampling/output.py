@@ -13,7 +13,7 @@ from infra.errors import UsageError, printable
 from jobs.reports.pictures import write_png
 from jobs.reports.side_by_side import LOOP_S, side_by_side_video
 from pipeline import video
-from pipeline.sources import VIDEO_SUFFIXES
+from pipeline.formats import VIDEO_SUFFIXES
 
 # By the dims of the model: into a folder, and as the file of one result.
 WRITTEN = {3: (".mp4", ".gif"), 2: (".png",)}

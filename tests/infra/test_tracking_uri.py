@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import sqlite3
 import time
 from pathlib import Path
@@ -108,12 +109,26 @@ ABSENT = {"pymysql", "MySQLdb", "pyodbc", "pg8000"}  # whatever is installed whe
 
 def test_a_path_that_is_relative_or_at_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/me")
-    assert tracking_uri("sqlite:///a/mlflow.db", tmp_path) == f"sqlite:///{tmp_path}/a/mlflow.db"
-    assert tracking_uri("sqlite:///~/mlflow.db?timeout=9", tmp_path) == "sqlite:////home/me/mlflow.db?timeout=9"
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    (tmp_path / "me").mkdir()
+    assert tracking_uri("sqlite:///me/mlflow.db", tmp_path) == f"sqlite:///{tmp_path}/me/mlflow.db"
+    assert tracking_uri("sqlite:///~/mlflow.db?timeout=9", tmp_path) == f"sqlite:///{tmp_path}/me/mlflow.db?timeout=9"
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     with pytest.raises(UsageError, match="thrown away"):
         tracking_uri("sqlite:///mlflow.db", tmp_path)
+
+
+def test_no_folder_is_made_for_a_sqlite_file_but_the_storage(tmp_path: Path) -> None:
+    """A slash too many, as in sqlite:////runs/mlflow.db, would make a folder at the root of the disk."""
+    absent = tmp_path / "absent"
+    for file in (f"{absent}/x.db", f"{absent}/below/x.db", f"file:{absent}/x.db?uri=true"):
+        with pytest.raises(
+            UsageError, match=rf"x\.db.*: there is no folder {absent}.*; make it first, or give"
+        ) as told:
+            tracking_uri(f"sqlite:///{file}", tmp_path)
+        assert str(told.value).startswith("--tracking-uri sqlite:///")
+    assert not absent.exists()
+    assert tracking_uri(f"sqlite:///{absent}/x.db", absent) == f"sqlite:///{absent}/x.db"
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
@@ -155,16 +170,69 @@ def test_a_database_that_is_away_is_one_line_at_once(tmp_path: Path, capfd: pyte
         ("API request to http://me:hidden@host/api failed", "API request to http://***@host/api failed"),
         ("'s3://hidden:hidden@bucket/x' and \"ftp://a:hidden@h\"", "'s3://***@bucket/x' and \"ftp://***@h\""),
         ("postgresql://h/db?user=me&password=hidden&x=1", "postgresql://h/db?user=me&password=***&x=1"),
-        ("https://h/v.mp4?X-Amz-Signature=hidden#t", "https://h/v.mp4?X-Amz-Signature=***#t"),
+        ("https://h/v.mp4?X-Amz-Signature=hidden#hid;den&x=1", "https://h/v.mp4?X-Amz-Signature=***&x=1"),
         ("http://h/?token=***: cannot be used", "http://h/?token=***: cannot be used"),  # masked before: its mark stays
         ("no answer (http://h/?token=***), wait", "no answer (http://h/?token=***), wait"),
         ("http://h/?token=***hidden", "http://h/?token=***"),
-        *((same, same) for same in ("s3://bucket/a@b", "http://h:80/a@b", "sqlite:////a:b/c@d", "/a:b/c@d", "me@host")),
+        *(
+            (same, same)
+            for same in ("s3://bucket/a@b", "http://h:80/a@2.5", "sqlite:////a:b/c@d", "/a:b/c@d", "me@host")
+        ),
     ],
 )
-def test_what_is_shown_of_a_uri_holds_no_password(text: str, shown: str) -> None:
+def test_what_is_shown_of_a_uri_keeps_the_rest(text: str, shown: str) -> None:
     assert without_secrets(text) == shown
     assert without_secrets(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "http://u:12/hid@h",
+        "http://u:12,hid@h:1",
+        "http://u:12:hid@h",
+        "http://u:a hid@h",
+        "http://u:p@ss hid@h/x",
+        "http:///u:hid@h",
+        "http:/u:hid@h",
+        "http:u:hid@h",
+        "u:hid@h:5000",
+        "//u:hid@h/",
+        "http%3A%2F%2Fu%3Ahid%40h/x",
+        "http%253A%252F%252Fu%253Aa%2520hid%2540h",
+        "ray://u:hid@h:10001",
+        "s3://hid:a/hid@b/x",
+        "http://h/?proxy=http%3A%2F%2Fu%3Ahid%40h",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BPWD%3Dhid",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%253Dx%253BPWD%253Dhid%253BUID%253Du",
+        "mssql+pyodbc:///?odbc_connect=DRIVER=x;PWD=hid;UID=u",
+        *(
+            f"postgresql://h/db?a=1&{name}=hid"
+            for name in ("password", "%70assword", "%2570assword", "PASS", "passphrase", "pw", "pwd", "sslpassword")
+        ),
+        *(
+            f"https://h/?{name}=hid&x=1"
+            for name in ("jwt", "api_key", "sig", "AccessToken", "client-secret", "session")
+        ),
+        "http://h/?password=a'hid&x=1",
+        "http://h/?password=a;hid",
+        "http://h/?password=a#hid",
+        "http://h/x;password=hid",
+        "http://h/#access_token=hid",
+    ],
+)
+def test_no_form_of_a_uri_shows_its_password(given: str) -> None:
+    for text in (given, f"'{given}'", f"see {given}: no answer", shlex.join(["--corpus", given]), f"({given}), then"):
+        shown = without_secrets(text)
+        assert "hid" not in shown and "***" in shown, shown
+        assert without_secrets(shown) == shown
+
+
+@pytest.mark.parametrize("given", ["u:a/hid@h:5000", "http://u:a hid@h", "mssql+nix:///u:a/b hid@h", "ftp:///hid@h"])
+def test_of_a_uri_that_cannot_be_used_all_before_its_host_is_masked(given: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^--tracking-uri .*\*\*\*@h.*: .*; ") as refused:
+        tracking_uri(given, tmp_path)
+    assert "hid" not in str(refused.value)
 
 
 def test_a_storage_folder_that_is_no_utf8_is_refused_where_mlflow_would_lose_it(tmp_path: Path) -> None:

@@ -134,12 +134,24 @@ def test_an_error_shows_no_password(
     assert holders(tmp_path) == []
 
 
+@pytest.mark.parametrize("storage", [f"u:{SECRET}@h:22/x", f"//u:{SECRET}@h/x", f"s3:/u:{SECRET}@h/x"])
+def test_a_storage_that_is_no_path_and_no_uri_makes_no_folder_of_its_password(
+    storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train_corpus.main(["--corpus", "demo", "--storage", storage]) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "***@h" in line and "is neither a path nor a URI; write s3://" in line and SECRET not in line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("password", [SECRET, f"a/{SECRET}", f"a {SECRET}"])
 @pytest.mark.parametrize("option", ["--storage", "--corpus"])
 @pytest.mark.parametrize(("scheme", "variable"), [("s3", "AWS_SECRET_ACCESS_KEY"), ("gs", "GOOGLE_APPLICATION")])
 def test_a_key_before_a_bucket_is_refused_with_what_takes_it(
-    option: str, scheme: str, variable: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    option: str, scheme: str, variable: str, password: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    others = {"--storage": str(tmp_path / "runs"), "--corpus": "demo"} | {option: f"{scheme}://key:{SECRET}@bucket/x"}
+    others = {"--storage": str(tmp_path / "runs"), "--corpus": "demo"} | {option: f"{scheme}://key:{password}@bucket/x"}
     assert train_corpus.main([word for pair in others.items() for word in pair]) == 2
     (line,) = capsys.readouterr().out.splitlines()
     assert f"{scheme}://***@bucket/x: takes no key in the URI" in line and variable in line and SECRET not in line

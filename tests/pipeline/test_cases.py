@@ -1,6 +1,7 @@
 """Videos as cameras, recorders and programs leave them. Each frame carries its number, so that a test can read it."""
 
 import re
+import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -908,6 +909,50 @@ def test_rarer_endings(tools, make, ffmpeg, tmp_path):
             for name in unfinished
         ),
     }
+
+
+def test_a_video_or_image_of_another_suffix_is_used_or_named(make, ffmpeg, tmp_path):
+    base = make("base.mp4", numbered(13), 24, *X264)
+    folder = tmp_path / "folder"
+    used = ["v", "v.mpeg4"]
+    raw = ["v.yuv", "v.nv12"]
+    other = ["v.266", "v.h266", "v.vvc", "v.pva"]
+    unfinished = ["v.download"]
+    video_names = [f"v.{x}" for x in ("360", "bak", "lrf", "mp4.1", "mp4_old", "tmp", "trec", "xyz")]
+    folder.mkdir()
+    for name in used + raw + other + unfinished + video_names:
+        shutil.copy(base, folder / name)
+    forms = {"mkv": (), "ts": (), "avi": ("-c:v", "mpeg4"), "flv": (), "asf": ("-c:v", "mpeg4"), "m2ts": ()}
+    forms |= {"mpeg": ("-c:v", "mpeg2video"), "m2v": ("-c:v", "mpeg2video"), "mxf": ("-c:v", "mpeg2video"), "h264": ()}
+    forms |= {"nut": ("-c:v", "mpeg4"), "ivf": ("-c:v", "libvpx"), "ogv": ("-c:v", "libtheora"), "y4m": ()}
+    forms |= {"rm": ("-c:v", "rv10"), "mov": (), "hevc": ("-c:v", "libx265", "-x265-params", "log-level=none")}
+    for ending, args in forms.items():
+        ffmpeg("-i", base, *args, tmp_path / f"v.{ending}")
+        name = f"w.{ending}x" if ending != "m2ts" else "w.tsx2"
+        (tmp_path / f"v.{ending}").rename(folder / name)
+        video_names.append(name)
+    image_names = []
+    for form in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "HEIF", "AVIF"):
+        image_names.append(f"i.{form.lower()}x")
+        Image.fromarray(numbered(1)[0]).save(folder / image_names[-1], format=form)
+    for sound, args in {"a.m4r": ("-f", "ipod"), "a.mka": (), "a.wma": (), "a.xwav": ("-f", "wav")}.items():
+        ffmpeg("-f", "lavfi", "-i", "sine=d=1", *args, folder / sound)
+    for name in ("LICENSE", "x.bin", "icon.ico"):
+        (folder / name).write_bytes(b"\0\0\1\0" + bytes(600))
+    planned = plan([str(folder)], ClipSpec())
+    assert {Path(clip.source).name for clip in planned.clips} == set(used) and not planned.failures
+    lines = {note.line for note in planned.notes}
+    assert {f"{folder / name}: is in no video format that is read here; convert it to mp4" for name in other} <= lines
+    bare = "holds bare frames, without their size, rate and format; convert it to y4m by ffmpeg -f rawvideo"
+    assert {f"{folder / name}: {bare}" for name in raw} <= lines
+    ends = "end the names in the suffix of the format, such as"
+    for kind, names, suffix in (("video", video_names, ".mp4"), ("image", image_names, ".png")):
+        first, names = sorted(names)[:3], sorted(names)
+        told = (
+            f"{', '.join(first)} and {len(names) - 3} more left out: {kind}s by how they begin, but not by their names"
+        )
+        assert f"{folder}: {told}; {ends} {suffix}, to use them" in lines
+    assert len(lines) == len(other + raw + unfinished) + 2
 
 
 def test_annotations_beside_frames_are_no_shards(tools, tmp_path):

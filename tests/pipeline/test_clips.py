@@ -203,6 +203,48 @@ def _row(failure):
 
 
 @pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            'clip_id,path,start_s\na,short.mp4,0\nb,"short.mp4,0\nc,short.mp4,0\n',
+            "row 3: its quote takes all that follows",
+        ),
+        ('clip_id,path,start_s,x\na,short.mp4,0,\nb,short.mp4,0,"x\nc,short.mp4,0,\n', "row 3: its quote takes all"),
+        (
+            '\nclip_id,path,start_s\na,short.mp4,0\nb,short.mp4,"0',
+            "row 4: its quote takes all that follows into this row",
+        ),
+        (
+            'clip_id,path,start_s\na,short.mp4,0\nb,"x.mp4,0\nc,"short.mp4",0\n',
+            "row 3 to 4 (a quote goes on): ",
+        ),
+        ('clip_id,path,start_s\na,short.mp4,0\nb,"x\ny.mp4",0\n', "row 3 to 4 (a quote goes on): "),
+        (
+            'clip_id,path,start_s\na,short.mp4,0\nb,"' + 140 * (999 * "x" + "\n"),
+            "m.csv: cannot be read from row 3 on (field larger",
+        ),
+    ],
+)
+def test_a_quote_that_goes_on_is_told_where_it_opens(tmp_path, short, content, told):
+    copy(short, tmp_path / "short.mp4")
+    (tmp_path / "m.csv").write_text(content)
+    planned = plan([str(tmp_path / "m.csv")], ClipSpec())
+    (failure,) = planned.failures
+    assert [clip.clip_id for clip in planned.clips] == ["a"] and told in failure.reason
+
+
+@pytest.mark.parametrize("above", ["\n\n", ",,\n", " \r\n;;\r\n", '"",""\n'])
+def test_empty_rows_above_the_header_of_a_manifest_are_skipped(tmp_path, short, above):
+    copy(short, tmp_path / "short.mp4", tmp_path / '5" disk.mp4')
+    rows = 'clip_id,path,start_s\na,short.mp4,0\nb,5" disk.mp4,0\nc,"5"" disk.mp4",0.1\nd,short.mp4,x\n'
+    (tmp_path / "m.csv").write_bytes(f"\ufeff{above}{rows}".encode())
+    planned = plan([str(tmp_path / "m.csv")], ClipSpec())
+    assert [clip.clip_id for clip in planned.clips] == ["a", "b", "c"]
+    (failure,) = planned.failures
+    assert f"m.csv row {above.count(chr(10)) + 5}: start_s" in failure.reason
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"", "has no column clip_id, path, start_s"),
@@ -232,6 +274,15 @@ def test_a_uri_in_a_manifest_is_one_line(tmp_path):
     (tmp_path / "m.csv").write_text("clip_id,path,start_s\na,s3://bucket/x.mp4,0\n")
     (failure,) = plan([str(tmp_path / "m.csv")], ClipSpec()).failures
     assert "s3://bucket/x.mp4 is a URI; copy the file here" in failure.reason
+
+
+def test_a_video_without_a_frame_is_not_called_short(tmp_path, short, ffmpeg):
+    ffmpeg("-i", short, "-c", "copy", "-movflags", "frag_keyframe+empty_moov", tmp_path / "whole.mp4")
+    whole = (tmp_path / "whole.mp4").read_bytes()
+    (tmp_path / "init.mp4").write_bytes(whole[: whole.index(b"moof") - 4])
+    (failure,) = plan([str(tmp_path / "init.mp4")], ClipSpec()).failures
+    cause = "holds no frame, as one that was cut off or begins a stream of parts"
+    assert failure.reason.endswith(f"init.mp4: {cause}; copy it again, or join the parts of a stream to one file")
 
 
 def test_ids_that_meet_only_after_numbering(tmp_path, short):
