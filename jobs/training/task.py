@@ -74,13 +74,13 @@ class ClipTask:
         return replace(self, config=config, warning=warning)
 
 
-def fit_task(task: ClipTask, chunks: Sequence[Any], actor: Any) -> Result:
+def fit_task(task: ClipTask, chunks: Sequence[Any]) -> Result:
     """The body of a Ray task: `fit_in_folder`, which reports to the driver how far it is.
 
-    Args: chunks: references to the frames in Ray's object store; actor: a `ProgressActor`.
+    Args: chunks: references to the frames in Ray's object store.
     """
     frames = ray.get(chunks)
-    return fit_in_folder(task, frames, reporter(task.clip_id, task.config, frames[0].shape[1:3], actor))
+    return fit_in_folder(task, frames, reporter(task.clip_id, task.config, frames[0].shape[1:3]))
 
 
 def fit_in_folder(

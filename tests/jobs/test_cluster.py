@@ -190,7 +190,7 @@ def trainers_among(family: list[psutil.Process]) -> list[psutil.Process]:
     return alive
 
 
-def hungry_task(task: ClipTask, chunks: Any, actor: Any) -> Result:
+def hungry_task(task: ClipTask, chunks: Any) -> Result:
     """The real task, in a process whose GAN iterations want more memory than there is, or than `low_memory` needs."""
     from model.training import steps
 
@@ -202,7 +202,7 @@ def hungry_task(task: ClipTask, chunks: Any, actor: Any) -> Result:
         return step(state, *arguments)
 
     steps._gan_step = hungry  # type: ignore[assignment]
-    return fit_task(task, chunks, actor)
+    return fit_task(task, chunks)
 
 
 def test_memory_that_runs_out_is_tried_once_more_with_less(
