@@ -203,7 +203,7 @@ def test_sigterm_ends_it_as_ctrl_c_does_and_a_finished_clip_gets_as_many_samples
 
 WHILE_RAY_STARTS = """
 import os, signal, sys
-import ray._private.worker as worker
+import psutil, ray._private.worker as worker
 from infra.ray_cluster import ray_session
 from jobs import command_line
 
@@ -211,6 +211,8 @@ connect = worker.connect
 
 def stopped_there(*arguments, **options):
     connect(*arguments, **options)
+    words = [word for child in psutil.Process().children() for word in child.cmdline()[:4]]
+    print(*(os.path.basename(word) for word in words), file=sys.stderr)
     os.kill(os.getpid(), signal.SIGTERM)
 
 def command():
@@ -224,11 +226,16 @@ sys.exit(command_line.exit_code(command, command_line.console(), stopped="stoppe
 
 @pytest.mark.slow
 def test_sigterm_while_ray_starts_is_the_one_line_too() -> None:
-    """There Ray's own handlers are in place: of crashes, and of SIGTERM."""
+    """There Ray's own handlers are in place: of crashes, and of SIGTERM.
+
+    Of Ray's processes those are there that clips need.
+    """
     command = [sys.executable, "-c", WHILE_RAY_STARTS]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert process.returncode == 143 and "Traceback" not in process.stderr and "SIGTERM" not in process.stderr
     assert process.stdout.splitlines() == ["SIGTERM: stopped"]
+    words = set(process.stderr.split())
+    assert {"gcs_server", "raylet"} <= words and not {"log_monitor.py", "monitor.py", "dashboard.py"} & words, words
 
 
 def test_a_process_that_lost_its_clip_while_it_scored_a_scale_writes_nothing_more(tmp_path: Path) -> None:
