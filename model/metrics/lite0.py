@@ -164,4 +164,5 @@ def _lite0_to_stride_8() -> nn.Sequential:
     net.load_state_dict(weights, strict=True)
     layers = nn.Sequential(net._conv_stem, net._bn0, net._swish, *net._blocks[:5])
     # Channels last, as its convolutions are faster so on a CPU.
-    return layers.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return layers.eval().requires_grad_(False)

@@ -22,7 +22,7 @@ from jobs.training import schedule
 from jobs.training.task import ClipTask, fit_task
 from model import checkpoint as ckpt
 from model.training.state import TrainState
-from tests.conftest import Injected
+from tests.conftest import EmptyStore, Injected
 from tests.infra.s3 import s3_server
 
 from .conftest import ROOT, TINY, make_video, run_job
@@ -99,10 +99,15 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_a_node_is_lost_and_its_clip_goes_on_elsewhere(
-    bucket: str, tmp_path: Path, injected: Injected, cluster: Any, monkeypatch: pytest.MonkeyPatch
+    bucket: str,
+    tmp_path: Path,
+    injected: Injected,
+    cluster: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    empty_store: EmptyStore,
 ) -> None:
     """Two clips, each on its own node, their files in an object store: no node has another's files."""
-    tracking = ("--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    tracking = ("--tracking-uri", f"sqlite:///{empty_store(tmp_path / 'mlflow.db')}")
     videos = tmp_path / "videos"
     videos.mkdir()
     for number in range(NODES):

@@ -21,7 +21,7 @@ from model import checkpoint
 from model.presets import demo
 from model.training.loop import Progress
 from pipeline import video
-from tests.conftest import Injected
+from tests.conftest import EmptyStore, Injected
 from tests.model.conftest import contents
 
 from .conftest import ROOT, TINY, make_video, run_job
@@ -98,9 +98,10 @@ def lines_without_timings(clip: Path) -> list[str]:
 
 @pytest.mark.faults
 def test_interrupted_and_killed_runs_end_with_the_weights_of_an_undisturbed_one(
-    tmp_path: Path, injected: Injected
+    tmp_path: Path, injected: Injected, empty_store: EmptyStore
 ) -> None:
     make_video(tmp_path / "clip.mp4", size="48x48")
+    empty_store(tmp_path / "stopped" / "mlflow.db")
     assert run_job("train_corpus.py", *command(tmp_path, "whole")).returncode == 0
     whole = the_clip(tmp_path, "whole")
 
@@ -153,9 +154,10 @@ def test_a_clip_whose_loss_is_not_finite_fails_with_scale_iteration_and_term(tmp
 
 @pytest.mark.slow
 def test_sigterm_ends_it_as_ctrl_c_does_and_a_finished_clip_gets_as_many_samples_as_are_asked_for(
-    tmp_path: Path,
+    tmp_path: Path, empty_store: EmptyStore
 ) -> None:
     make_video(tmp_path / "clip.mp4", size="48x48")
+    empty_store(tmp_path / "stopped" / "mlflow.db")
     soon = ("--set", "iters_per_scale=20,250,1,1")
     process = start(tmp_path, "stopped", *soon)
     clip = the_clip(tmp_path, "stopped")

@@ -39,6 +39,7 @@ from model.pyramid import training_pyramids
 from model.training.loop import Progress, train_clip
 from model.training.state import TrainState
 from pipeline import shards
+from tests.conftest import EmptyStore
 
 from .conftest import ROOT, TINY, make_video, run_job
 
@@ -68,9 +69,10 @@ def workers_of(driver: int) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory, empty_store: EmptyStore) -> tuple[Path, str]:
     """The corpus, trained with two workers a video, of which one is killed in the middle of it; what was printed."""
     storage = tmp_path_factory.mktemp("storage")
+    empty_store(storage / "mlflow.db")
     words = ["--corpus", corpus, "--long", "--workers-per-video", "2", "--cpus-per-clip", "1", *TINY]
     words += [word for setting in SETTINGS for word in ("--set", setting)]
     command = [sys.executable, ROOT / "jobs/train_corpus.py", *words, "--storage", storage, "--experiment", "films"]

@@ -23,7 +23,7 @@ from jobs.experiment.experiment import Experiment
 from jobs.training.task import ClipTask, fit_in_folder
 from model.config import TrainConfig
 from model.presets import demo
-from tests.conftest import Injected
+from tests.conftest import EmptyStore, Injected
 from tests.infra.mlflow_server import EVERYTHING, POINTS, RUNS, Server, assert_files_are_there_once, files, logged, rows
 
 from .conftest import ROOT, TINY, make_video, run_job, run_process
@@ -33,9 +33,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    (tmp_path / "server").mkdir()
-    server = Server(tmp_path / "server", f"sqlite:///{tmp_path / 'server' / 'store.db'}")
+def server(tmp_path: Path, empty_store: EmptyStore) -> Iterator[Server]:
+    server = Server(tmp_path / "server", f"sqlite:///{empty_store(tmp_path / 'server' / 'store.db')}")
     server.start()
     yield server
     server.kill()
