@@ -12,7 +12,6 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.experimental.internal_kv import internal_kv_get_gcs_client
 from rich.console import Console
 from rich.live import Live
 
@@ -37,7 +36,7 @@ def reporter(clip_id: str, config: TrainConfig, size: tuple[int, int]) -> Callab
     def report(point: Any) -> None:
         values = json.dumps(asdict(work().progress(point.scale, point.iteration, point.metrics))).encode()
         with contextlib.suppress(RayError):  # only the display: a head that does not answer costs no training
-            internal_kv_get_gcs_client().internal_kv_put(_key(clip_id), values, True, NAMESPACE, PATIENCE_S)
+            _head().internal_kv_put(_key(clip_id), values, True, NAMESPACE, PATIENCE_S)
 
     return report
 
@@ -45,14 +44,19 @@ def reporter(clip_id: str, config: TrainConfig, size: tuple[int, int]) -> Callab
 def reported(clip_ids: Iterable[str]) -> dict[str, ClipProgress]:
     """For the driver: how far clips are, by clip id, without those that have reported nothing. Raises RayError."""
     keys = {_key(clip_id): clip_id for clip_id in clip_ids}
-    found = internal_kv_get_gcs_client().internal_kv_multi_get(list(keys), NAMESPACE, PATIENCE_S)
+    found = _head().internal_kv_multi_get(list(keys), NAMESPACE, PATIENCE_S)
     return {keys[key]: ClipProgress(**json.loads(values)) for key, values in found.items()}
 
 
 def forget(clip_id: str) -> None:
     """For the driver: remove what the task of a clip that has ended left."""
     with contextlib.suppress(RayError):
-        internal_kv_get_gcs_client().internal_kv_del(_key(clip_id), False, NAMESPACE, PATIENCE_S)
+        _head().internal_kv_del(_key(clip_id), False, NAMESPACE, PATIENCE_S)
+
+
+def _head() -> Any:
+    """This process's client of Ray's head, which has a key-value store."""
+    return ray._private.worker.global_worker.gcs_client  # type: ignore[attr-defined]
 
 
 def _key(clip_id: str) -> bytes:

@@ -30,9 +30,9 @@ from .conftest import ROOT, TINY, make_video, run_job
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 NODES = 2
-OFTEN = ("--set", "checkpoint_every=20", "--set", "log_every=10")
-# Scale 2 is long enough that what it has is in the store before its end, whatever the machine.
-LONG = ("--set", "iters_per_scale=20,20,400,20", *OFTEN)
+OFTEN = ("--set", "checkpoint_every=10", "--set", "log_every=5")
+# Scale 2 is long enough, by slowly.py, that what it has is in the store before its end, whatever the machine.
+LONG = ("--set", "iters_per_scale=10,10,80,10", *OFTEN)
 QUICK_DEATHS = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "2000",
@@ -54,7 +54,7 @@ def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str], sec
 
 def start(folder: Path, *arguments: str | Path) -> subprocess.Popen[str]:
     """In a folder: with an object store and sqlite, MLflow's artifacts go to runs/ in it."""
-    command = [sys.executable, str(ROOT / "jobs" / "train_corpus.py"), *map(str, arguments)]
+    command = [sys.executable, str(ROOT / "tests" / "jobs" / "slowly.py"), *map(str, arguments)]
     return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -158,7 +158,7 @@ def test_a_node_is_lost_and_its_clip_goes_on_elsewhere(
 
 def test_a_driver_is_killed_and_another_goes_on_but_not_two_at_once(tmp_path: Path, injected: Injected) -> None:
     make_video(tmp_path / "clip.mp4", size="48x48")
-    settings = (*TINY, "--set", "iters_per_scale=20,20,150,20", *OFTEN)
+    settings = (*TINY, "--set", "iters_per_scale=10,10,40,10", *OFTEN)
     corpus = ("--corpus", tmp_path / "clip.mp4", *settings, "--cpus-per-clip", "1", "--storage", tmp_path / "runs")
     assert run_job("train_corpus.py", *corpus, "--experiment", "whole").returncode == 0
     (whole,) = (tmp_path / "runs" / "whole").glob("clip-*")

@@ -26,11 +26,11 @@ from tests.model.conftest import contents
 
 from .conftest import ROOT, TINY, make_video, run_job
 
-# Scales 1 and 2 are long: a process that is to be stopped there has not left them when it is.
-ITERATIONS = "20,250,150,20"
-SETTINGS = ("--set", f"iters_per_scale={ITERATIONS}", "--set", "checkpoint_every=40", "--set", "log_every=5")
-# Lines of metrics.jsonl, behind a checkpoint of the scale: 20/5 + 1 and 250/5 + 1 for whole scales
-IN_SCALE_1, IN_SCALE_2 = 5 + 10, 5 + 51 + 10
+# Scales 1 and 2 are long, by slowly.py: a process that is to be stopped there has not left them when it is.
+ITERATIONS = "10,60,60,10"
+SETTINGS = ("--set", f"iters_per_scale={ITERATIONS}", "--set", "checkpoint_every=8", "--set", "log_every=2")
+# Lines of metrics.jsonl, behind checkpoints of the scale: 10/2 + 1 and 60/2 + 1 for whole scales
+IN_SCALE_1, IN_SCALE_2 = 6 + 10, 6 + 31 + 10
 
 
 def command(tmp_path: Path, storage: str) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ def wait_for(path: Path, process: subprocess.Popen[str], enough: int) -> None:
 
 
 def start(tmp_path: Path, storage: str, *more: str) -> subprocess.Popen[str]:
-    arguments = [sys.executable, str(ROOT / "jobs" / "train_corpus.py"), *command(tmp_path, storage), *more]
+    arguments = [sys.executable, str(ROOT / "tests" / "jobs" / "slowly.py"), *command(tmp_path, storage), *more]
     # SIGINT is ignored where the tests themselves run in the background of a shell
     return subprocess.Popen(
         arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -158,7 +158,7 @@ def test_sigterm_ends_it_as_ctrl_c_does_and_a_finished_clip_gets_as_many_samples
 ) -> None:
     make_video(tmp_path / "clip.mp4", size="48x48")
     empty_store(tmp_path / "stopped" / "mlflow.db")
-    soon = ("--set", "iters_per_scale=20,250,1,1")
+    soon = ("--set", "iters_per_scale=10,60,1,1")
     process = start(tmp_path, "stopped", *soon)
     clip = the_clip(tmp_path, "stopped")
     wait_for(clip / "metrics.jsonl", process, IN_SCALE_1)

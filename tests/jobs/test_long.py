@@ -218,7 +218,7 @@ def test_a_video_of_several_workers_starts_when_all_its_slots_are_free_and_is_no
         reporter("clip-1", CONFIG, (48, 48))(Progress(0, 12, {"sec_per_iter": 2.0}))
         assert progress.reported(todo)["clip-1"].iteration == 12
         with monkeypatch.context() as patch:
-            patch.setattr(progress, "internal_kv_get_gcs_client", HeadIsAway)
+            patch.setattr(progress, "_head", HeadIsAway)
             reporter("clip-1", CONFIG, (48, 48))(Progress(1, 1, {"sec_per_iter": 2.0}))  # costs the training nothing
             progress.forget("clip-1")
         assert progress.reported(todo)["clip-1"].iteration == 12
