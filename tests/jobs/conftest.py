@@ -79,6 +79,14 @@ def _one_ray(_own_ray: None) -> Iterator[None]:
         SHARED.clear()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _quick_estimates() -> Iterator[None]:
+    """A dry run in this process measures for a moment how long a training takes, in place of a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.timing.ESTIMATE_S", 0.02)
+        yield
+
+
 @pytest.fixture
 def own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a test that changes the process in which a clip is trained."""
