@@ -25,7 +25,7 @@ from jobs.experiment.result import OutOfMemoryResult, Result, write_result
 from jobs.training.fit_clip import ClipFrames, Hooks, Scoring, fit_clip
 from jobs.training.progress import reporter
 from model.config import RUN_SETTINGS, TrainConfig
-from model.device import keep_freed_memory, limit_memory, skip_compiler_import, use_assigned_threads
+from model.device import keep_freed_memory, limit_memory, use_assigned_threads
 from model.training import memory
 from model.training.workers import PeerLost
 
@@ -131,7 +131,6 @@ def setup_process(config: TrainConfig) -> None:
     """Make this process the one of a clip: its threads, and its part of the GPU."""
     if not config.low_memory:
         keep_freed_memory()
-    skip_compiler_import()
     use_assigned_threads()
     gc.freeze()  # what is imported stays
     gc.set_threshold(*USUAL_GARBAGE_THRESHOLD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,7 @@ def work(folder: Path, iterations: int, chunks_per_iter: int | None, place: Mapp
                     print(scale.n, file=said)
         except PeerLost:
             print("peer lost", file=said)
+    assert "torch._dynamo" not in sys.modules  # nothing is compiled, and the compiler takes seconds to import
 
 
 def start(folder: Path, size: int, iterations: int, chunks_per_iter: int | None = None) -> list[Any]:
