@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.device import keep_freed_memory
+
 Injected = Callable[..., None]
 EmptyStore = Callable[[Path], Path]
 TABLE = pytest.StashKey[dict[str, list[int]]]()  # fault → times, lost, duplicated
@@ -27,6 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if hasattr(config, "workerinput"):  # one of several processes, which share the cores
         torch.set_num_threads(1)
+        keep_freed_memory()  # as a training does: the kernel clears what it is asked for anew
 
 
 @pytest.hookimpl(wrapper=True)
