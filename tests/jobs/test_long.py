@@ -192,6 +192,7 @@ class HeadIsAway:
         return refuse
 
 
+@pytest.mark.slow
 def test_a_video_of_several_workers_starts_when_all_its_slots_are_free_and_is_not_overtaken(
     corpus, tmp_path, monkeypatch
 ) -> None:

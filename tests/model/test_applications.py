@@ -175,6 +175,7 @@ def test_an_edit_is_not_replaced_by_what_it_hides() -> None:
     assert here > 170 and hidden < here
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [1, 13])
 def test_what_is_held_stays_where_and_as_it_is(frames: int) -> None:
     """Bright discs on a dark ground, of which the clip has few: without a hold patches cover some of them."""
@@ -534,6 +535,7 @@ def test_an_object_removed_from_a_long_video_is_not_taken_from_the_next_chunk() 
 # -- latent space
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patch_scale", [None, 1])
 def test_strength_0_is_the_reconstruction_and_1_a_sample(patch_scale: int | None) -> None:
     clip = clip_of()
@@ -580,6 +582,7 @@ def test_slerp_goes_along_the_circle() -> None:
     assert torch.allclose(slerp(a, 2 * a, 0.25), 1.25 * a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["hpvaegan", "vgpnn"])
 def test_each_result_of_each_seed_is_another(method: str) -> None:
     """Result 1 of seed 0 is not result 0 of seed 1."""
@@ -627,6 +630,7 @@ def test_what_does_not_move_is_no_loop() -> None:
         apps.loop(np.repeat(clip_of()[:1], 13, axis=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patch_scale", [None, 1])
 def test_the_progress_of_every_application_goes_from_step_to_step_to_its_end(patch_scale: int | None) -> None:
     clip = clip_of(13, 18, 24)

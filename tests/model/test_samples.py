@@ -212,6 +212,7 @@ def test_a_training_that_runs_out_of_memory_says_how_many_samples_it_held(tmp_pa
     assert ckpt.load(tmp_path / "c.pt").scale == 2  # the last one of the VAE: where it goes on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"vae_levels": 0}], ids=["method", "gan_only"])
 def test_a_training_of_several_samples_goes_on_to_the_bit(tmp_path, changes):
     config = tiny(chunks_per_iter=2, micro_batch=1, **changes)
