@@ -72,7 +72,7 @@ def ray_session() -> Iterator[None]:
         ray._private.utils.get_entrypoint_name = lambda: printable(shlex.join(sys.argv))
         before = signal.getsignal(signal.SIGTERM)
         try:
-            with _folder_that_ray_can_name():
+            with _folder_that_ray_can_name(), _fewer_processes():
                 ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before)  # in place of Ray's, which ends the process at once
@@ -100,6 +100,19 @@ def _folder_that_ray_can_name() -> Iterator[None]:
         yield
     finally:
         os.chdir(before)
+
+
+@contextlib.contextmanager
+def _fewer_processes() -> Iterator[None]:
+    """A Ray that starts in the body has no process for what workers print, for further nodes, or for its pages, which
+    `include_dashboard` only empties. Nothing here asks them, and each takes a second of a core and 100 MB."""
+    from ray._private.node import Node
+
+    with contextlib.ExitStack() as stack:
+        for name in ("start_log_monitor", "start_monitor", "start_api_server"):
+            stack.callback(setattr, Node, name, getattr(Node, name))
+            setattr(Node, name, lambda self, **_: None)
+        yield
 
 
 @contextlib.contextmanager

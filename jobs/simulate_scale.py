@@ -122,7 +122,7 @@ def planned(folder: Path, count: int) -> Iterator[Clip]:
         yield Clip(f"clip-{index:06d}", entry.source, 48, 64, 13, 24.0, (entry,))
 
 
-def stand_in(task: ClipTask, chunks: Sequence[Any], actor: Any) -> Result:
+def stand_in(task: ClipTask, chunks: Sequence[Any]) -> Result:
     """What a task does beside training: it takes the frames, works, and leaves a result and a run in MLflow.
 
     The result's `minutes` is what folder and run took.

@@ -87,10 +87,11 @@ def use_assigned_threads() -> None:
 
 
 def skip_compiler_import() -> None:
-    """Keep torch from importing its compiler, for the whole process: 3 s at the start of every clip's process.
+    """Keep torch from importing its compiler, for the whole process: 3 s at the start of every process that trains.
 
-    The first optimizer imports torch._dynamo, only to exclude the optimizer's methods from compilation (torch 2.13,
-    torch/_compile.py). Nothing here is compiled. A method that carries itself as its excluded form needs no import.
+    Call it before the first optimizer, which imports torch._dynamo, only to exclude the optimizer's methods from
+    compilation (torch 2.13, torch/_compile.py). No optimizer is compiled here. A method that carries itself as its
+    excluded form needs no import.
     """
     for method in (
         getattr(torch.optim.Optimizer, name)

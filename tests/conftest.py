@@ -1,16 +1,23 @@
-"""For all tests: the table of what was broken on purpose, and what a run left out; of one process or, as usual, two."""
+"""For all tests: what is made once for all of a run's processes, the table of what was broken on purpose, and what a
+run left out."""
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
+from model.device import keep_freed_memory
+
 Injected = Callable[..., None]
+EmptyStore = Callable[[Path], Path]
 TABLE = pytest.StashKey[dict[str, list[int]]]()  # fault → times, lost, duplicated
 LEFT_OUT = pytest.StashKey[dict[str, int]]()  # file → tests that -m deselected
 
@@ -22,6 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if hasattr(config, "workerinput"):  # one of several processes, which share the cores
         torch.set_num_threads(1)
+        keep_freed_memory()  # as a training does: the kernel clears what it is asked for anew
 
 
 @pytest.hookimpl(wrapper=True)
@@ -54,6 +62,39 @@ def pytest_testnodedown(node: pytest.Session, error: object) -> None:
     node.config.stash[LEFT_OUT] |= getattr(node, "workeroutput", {}).get("left_out", {})  # each process collects all
     for fault, counts in getattr(node, "workeroutput", {}).get("faults", {}).items():
         table[fault] = [a + b for a, b in zip(table.get(fault, [0, 0, 0]), counts)]
+
+
+def made_once(name: str, make: Callable[[Path], None], factory: pytest.TempPathFactory) -> Path:
+    """A folder that is made by the first of the tests' processes that needs it, for all of them."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done = root / name, root / f"{name}.made"
+    with open(root / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> EmptyStore:
+    """Makes an empty sqlite file of MLflow's, and returns its path: a copy of one, as MLflow takes seconds for each."""
+
+    def make(folder: Path) -> None:
+        from mlflow import MlflowClient
+
+        MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+
+    def copied(path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(made_once("schema", make, tmp_path_factory) / "mlflow.db", path)
+        return path
+
+    return copied
 
 
 @pytest.fixture

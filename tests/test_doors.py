@@ -26,6 +26,7 @@ from infra import LOOPBACK_ONLY
 from jobs import sample, train_corpus
 from pipeline import clips, shards
 from pipeline.clips import ClipSpec
+from tests.conftest import EmptyStore
 from tests.jobs.conftest import ROOT, TINY, _own_ray, make_video  # noqa: F401  a Ray of these tests' own
 from tests.model.test_official import Reference, write
 
@@ -130,12 +131,15 @@ def test_the_corpus_job_executes_nothing(
 
 
 @pytest.mark.slow
-def test_a_corpus_full_of_pickles_on_a_ray_that_only_this_machine_reaches(bomb: Bomb, tmp_path: Path) -> None:
+def test_a_corpus_full_of_pickles_on_a_ray_that_only_this_machine_reaches(
+    bomb: Bomb, tmp_path: Path, empty_store: EmptyStore
+) -> None:
     """Both clips fail, each with its line, and neither is executed; nothing listens on another interface meanwhile."""
     (tmp_path / "videos").mkdir()
     for video in ("one", "two"):
         make_video(tmp_path / "videos" / f"{video}.mp4", size="48x48")
     whole, hurt = bombed_shards(tmp_path / "shards", tmp_path / "videos", bomb)
+    empty_store(tmp_path / "storage" / "mlflow.db")
     folder = tmp_path / "storage" / "doors" / whole
     folder.mkdir(parents=True)
     for name in ("checkpoint.pt", "checkpoint.previous.pt"):

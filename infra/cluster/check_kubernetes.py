@@ -13,6 +13,7 @@ import yaml  # type: ignore[import-untyped]
 from infra.cluster import check_schema
 from infra.cluster.check_schema import Place, below, mappings
 
+QUICK = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the former where PyYAML was built with libyaml
 DEFINED_IN = {"RayCluster": "ray.io_rayclusters.yaml", "RayJob": "ray.io_rayjobs.yaml"}
 KUBERNETES = "1.34"  # or the newest that is known before it
 
@@ -56,7 +57,7 @@ def _not_as_defined(document: dict[str, Any], kind: str, version: str, crds: Pat
 @functools.cache
 def _definition(file: Path) -> dict[str, Any]:
     """The strict schema of each apiVersion that a CustomResourceDefinition serves."""
-    spec = yaml.safe_load(file.read_bytes())["spec"]
+    spec = yaml.load(file.read_bytes(), QUICK)["spec"]
     return {
         f"{spec['group']}/{version['name']}": check_schema.strict(version["schema"]["openAPIV3Schema"])
         for version in spec["versions"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import importlib
 import io
 import json
@@ -68,9 +69,7 @@ def _wrong_place(provider: dict[str, Any]) -> Iterator[str]:
         yield f"provider.availability_zone: {zone} is not in the region {region}"
     if provider["type"] == "aws" and region:
         with contextlib.suppress(ImportError):  # _refused_by_ec2 says that it is missing
-            session = importlib.import_module("botocore.session").get_session()
-            partitions = session.get_available_partitions()
-            known = [one for partition in partitions for one in session.get_available_regions("ec2", partition)]
+            known = _regions(importlib.import_module("botocore.session"))
             if region not in known:
                 yield f"provider.region: EC2 has no {region}{BY_BOTO3}{check_schema.meant(region, known)}"
 
@@ -108,13 +107,26 @@ def _refused_by_ec2(node: dict[str, Any], at: check_schema.Place, found: Any) ->
         found.unchecked.append("node_config, for want of boto3; run: pip install boto3")
         return
     found.against.append("EC2's RunInstances")
-    shape = session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    shape = _run_instances(session)
     # SubnetIds is Ray's own; the counts are those that it adds.
     asked = {name: value for name, value in node.items() if name != "SubnetIds"} | {"MinCount": 1, "MaxCount": 1}
     report = validate.ParamValidator().validate(asked, shape).generate_report()
     for line in report.splitlines():
         yield f"{check_schema.field(at)}: {line.partition(', must be one of: ')[0]}"
     yield from _not_among(node, shape, at)
+
+
+@functools.cache  # botocore reads 10 MB for it
+def _run_instances(session: Any) -> Any:
+    """What RunInstances takes. session: the module of botocore."""
+    return session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+
+
+@functools.cache
+def _regions(session: Any) -> list[str]:
+    """Of EC2, in all partitions. session: the module of botocore."""
+    one = session.get_session()
+    return [region for part in one.get_available_partitions() for region in one.get_available_regions("ec2", part)]
 
 
 def _not_among(value: Any, shape: Any, at: check_schema.Place) -> Iterator[str]:

@@ -18,6 +18,7 @@ from rich.text import Text
 from jobs.reports.duration import duration
 from model.config import TrainConfig
 from model.pyramid import ScaleSize
+from model.timing import needed_gflops
 
 LOSS_COLUMNS, MEMORY_COLUMNS = 80, 90  # of a terminal, from which on a clip's line has its loss, and its memory too
 NAMED = 5  # clips that a log tells of at a time
@@ -68,8 +69,6 @@ class Work:
     """The operations that the training of one clip needs: iterations of fine scales take longer than of coarse ones."""
 
     def __init__(self, config: TrainConfig, sizes: Sequence[ScaleSize]) -> None:
-        from model.timing import needed_gflops  # imports torch, which the actor of progress.py does without
-
         self._iterations = config.iterations
         self._gflops = [needed_gflops(config, sizes, n) for n in range(len(self._iterations))]
         self._total = sum(count * each for count, each in zip(self._iterations, self._gflops, strict=True))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from rich.console import Console
 from rich.live import Live
 
@@ -20,39 +22,46 @@ from model.config import TrainConfig
 from model.pyramid import ladder
 
 LINE_S = 60.0  # seconds between two prints where there is no terminal to draw on
+NAMESPACE = b"hp-vae-gan"  # of Ray's key-value store, which is at its head and needs no process of its own
+PATIENCE_S = 2.0  # that a training or the driver waits for Ray's head
 
 
-@ray.remote(num_cpus=0, max_restarts=-1)
-class ProgressActor:
-    """Where tasks leave how far they are, and the driver reads it. One small actor a corpus."""
-
-    def __init__(self) -> None:
-        self._clips: dict[str, ClipProgress] = {}
-
-    def put(self, clip_id: str, progress: ClipProgress) -> None:
-        """Keep how far a clip is now."""
-        self._clips[clip_id] = progress
-
-    def forget(self, clip_id: str) -> None:
-        """Drop a clip that has ended."""
-        self._clips.pop(clip_id, None)
-
-    def get(self) -> dict[str, ClipProgress]:
-        """How far each clip is, by clip id."""
-        return self._clips
-
-
-def reporter(clip_id: str, config: TrainConfig, size: tuple[int, int], actor: Any) -> Callable[[Any], None]:
-    """A function that reports the logged points of a clip's training (`loop.Progress`) to the actor.
+def reporter(clip_id: str, config: TrainConfig, size: tuple[int, int]) -> Callable[[Any], None]:
+    """A function for a clip's task, which leaves the logged points of its training (`loop.Progress`) at Ray's head.
 
     Args: size: height and width of the clip's frames, px.
     """
     work = functools.cache(lambda: Work(config, ladder(config, *size)))
 
     def report(point: Any) -> None:
-        actor.put.remote(clip_id, work().progress(point.scale, point.iteration, point.metrics))
+        values = json.dumps(asdict(work().progress(point.scale, point.iteration, point.metrics))).encode()
+        with contextlib.suppress(RayError):  # only the display: a head that does not answer costs no training
+            _head().internal_kv_put(_key(clip_id), values, True, NAMESPACE, PATIENCE_S)
 
     return report
+
+
+def reported(clip_ids: Iterable[str]) -> dict[str, ClipProgress]:
+    """For the driver: how far clips are, by clip id, without those that have reported nothing. Raises RayError."""
+    keys = {_key(clip_id): clip_id for clip_id in clip_ids}
+    found = _head().internal_kv_multi_get(list(keys), NAMESPACE, PATIENCE_S)
+    return {keys[key]: ClipProgress(**json.loads(values)) for key, values in found.items()}
+
+
+def forget(clip_id: str) -> None:
+    """For the driver: remove what the task of a clip that has ended left."""
+    with contextlib.suppress(RayError):
+        _head().internal_kv_del(_key(clip_id), False, NAMESPACE, PATIENCE_S)
+
+
+def _head() -> Any:
+    """This process's client of Ray's head, which has a key-value store."""
+    return ray._private.worker.global_worker.gcs_client  # type: ignore[attr-defined]
+
+
+def _key(clip_id: str) -> bytes:
+    """Of this driver's clip: another driver on the cluster may have one of the same name."""
+    return f"{ray.get_runtime_context().get_job_id()}/{clip_id}".encode()
 
 
 class ProgressDisplay:

@@ -39,14 +39,14 @@ STATE = ".train"  # what Ray Train keeps for itself, in the experiment's; never 
 TIMEOUT_S = 24 * 3600
 
 
-def fit_together(task: ClipTask, chunks: Sequence[Any], actor: Any) -> Result:
+def fit_together(task: ClipTask, chunks: Sequence[Any]) -> Result:
     """The body of the Ray task that leads the workers; it takes no resources itself. Arguments as of `fit_task`."""
     store, outcome = task.experiment.store, f"{task.clip_id}/{OUTCOME}"
     store.remove(outcome)
     share = {"CPU": task.slot["num_cpus"], "GPU": task.slot.get("num_gpus", 0)}
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"task": task, "chunks": list(chunks), "actor": actor},
+        train_loop_config={"task": task, "chunks": list(chunks)},
         scaling_config=ScalingConfig(num_workers=task.workers, use_gpu=share["GPU"] > 0, resources_per_worker=share),
         torch_config=TorchConfig(timeout_s=TIMEOUT_S),
         run_config=RunConfig(
@@ -81,7 +81,7 @@ def _work(given: dict[str, Any]) -> None:
     chunks = ray.get(given["chunks"])
     try:
         if ray.train.get_context().get_world_rank() == 0:
-            report = reporter(task.clip_id, task.config, chunks[0].shape[1:3], given["actor"])
+            report = reporter(task.clip_id, task.config, chunks[0].shape[1:3])
             result: Result | None = fit_in_folder(task, chunks, report)
         else:
             result = _fit_beside(task, chunks)

@@ -27,20 +27,20 @@ from infra.errors import one_line
 from infra.ray_cluster import SPARE_TASKS, InFlight, Slots
 from jobs.experiment.corpus import Clip
 from jobs.experiment.result import OutOfMemoryResult, Result
-from jobs.training.progress import ProgressActor, ProgressDisplay
+from jobs.training.progress import ProgressDisplay, forget, reported
 from jobs.training.task import MAX_RESTARTS, ClipTask, fit_task, keep_failure
 from pipeline import shards
 
 POLL_S = 1.0
 NAMED = 1000  # tasks that have their clip's name: Ray keeps 20 KB a name in the driver, for as long as that lives
-Fit = Callable[[ClipTask, Sequence[Any], Any], Result]
+Fit = Callable[[ClipTask, Sequence[Any]], Result]
 
 
-def fit_together(task: ClipTask, chunks: Sequence[Any], actor: Any) -> Result:
+def fit_together(task: ClipTask, chunks: Sequence[Any]) -> Result:
     """`ray_workers.fit_together`. Ray Train is imported by the process that leads, and no driver waits for it."""
     from jobs.training import ray_workers
 
-    return ray_workers.fit_together(task, chunks, actor)
+    return ray_workers.fit_together(task, chunks)
 
 
 def run(
@@ -60,7 +60,6 @@ def run(
         alone: the body of a task that trains a clip in one process.
         together: of one that leads several workers.
     """
-    actor: Any = ProgressActor.remote()  # type: ignore[attr-defined]
     single: Any = ray.remote(max_retries=MAX_RESTARTS, **slots.options)(alone)
     # Its workers take the slots.
     leading: Any = ray.remote(max_retries=MAX_RESTARTS, **slots.options | {"num_cpus": 0, "num_gpus": 0})(together)
@@ -72,7 +71,7 @@ def run(
         body = leading if task.workers > 1 else single
         name = f"fit_task:{task.clip_id}" if next(submitted) < NAMED else "fit_task"
         named = body.options(name=name)  # on Ray's pages, and of its process
-        in_flight.items[named.remote(task, chunks, actor)] = task, chunks
+        in_flight.items[named.remote(task, chunks)] = task, chunks
 
     def has_room(task: ClipTask) -> bool:
         """None to spare while several workers are on their way to a video, whose slots a spare task would take."""
@@ -109,12 +108,13 @@ def run(
                 continue
             if isinstance(result, OutOfMemoryResult):
                 result = failed(task, f"{result.status}, also with low_memory: {result.reason}")
-            actor.forget.remote(task.clip_id)
+            forget(task.clip_id)
             yield _ended(display, result)
         if time.monotonic() - displayed > POLL_S:
             displayed = time.monotonic()
-            with contextlib.suppress(RayError):  # only the display: the actor's node may be gone, it starts again
-                display.update(ray.get(actor.get.remote()), [task.clip_id for task, _ in in_flight.items.values()])
+            clip_ids = [task.clip_id for task, _ in in_flight.items.values()]
+            with contextlib.suppress(RayError):  # only the display
+                display.update(reported(clip_ids), clip_ids)
 
 
 def _ended(display: ProgressDisplay, result: Result) -> Result:

@@ -25,7 +25,7 @@ from jobs.experiment.result import OutOfMemoryResult, Result, write_result
 from jobs.training.fit_clip import ClipFrames, Hooks, Scoring, fit_clip
 from jobs.training.progress import reporter
 from model.config import RUN_SETTINGS, TrainConfig
-from model.device import keep_freed_memory, limit_memory, skip_compiler_import, use_assigned_threads
+from model.device import keep_freed_memory, limit_memory, use_assigned_threads
 from model.training import memory
 from model.training.workers import PeerLost
 
@@ -74,13 +74,13 @@ class ClipTask:
         return replace(self, config=config, warning=warning)
 
 
-def fit_task(task: ClipTask, chunks: Sequence[Any], actor: Any) -> Result:
+def fit_task(task: ClipTask, chunks: Sequence[Any]) -> Result:
     """The body of a Ray task: `fit_in_folder`, which reports to the driver how far it is.
 
-    Args: chunks: references to the frames in Ray's object store; actor: a `ProgressActor`.
+    Args: chunks: references to the frames in Ray's object store.
     """
     frames = ray.get(chunks)
-    return fit_in_folder(task, frames, reporter(task.clip_id, task.config, frames[0].shape[1:3], actor))
+    return fit_in_folder(task, frames, reporter(task.clip_id, task.config, frames[0].shape[1:3]))
 
 
 def fit_in_folder(
@@ -131,7 +131,6 @@ def setup_process(config: TrainConfig) -> None:
     """Make this process the one of a clip: its threads, and its part of the GPU."""
     if not config.low_memory:
         keep_freed_memory()
-    skip_compiler_import()
     use_assigned_threads()
     gc.freeze()  # what is imported stays
     gc.set_threshold(*USUAL_GARBAGE_THRESHOLD)

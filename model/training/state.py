@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model import checkpoint as ckpt
 from model.config import TrainConfig
-from model.device import autocast
+from model.device import autocast, skip_compiler_import
 from model.networks.critic import Critic
 from model.networks.encoder import FixedCode
 from model.networks.generators import GeneratorStack
@@ -159,6 +159,7 @@ def _optimizers(stack: GeneratorStack, critic: Critic | None, n: int) -> tuple[t
         {"params": list(network.requires_grad_(True).parameters()), "lr": config.lr * rate}
         for network, rate in stack.trained(n)
     ]
+    skip_compiler_import()
     optimizers = [torch.optim.Adam(groups, betas=config.adam_betas, fused=True)]
     if critic is not None:
         optimizers.append(torch.optim.Adam(critic.parameters(), lr=config.lr, betas=config.adam_betas, fused=True))

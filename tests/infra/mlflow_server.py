@@ -52,16 +52,24 @@ def ui_server(storage: Path) -> Iterator[str]:
 
 
 class Server:
-    """`mlflow server` on a port of its own, which keeps its artifacts in `folder`. `log` is all it ever said."""
+    """What `mlflow server --artifacts-destination` serves, on a port of its own. `log` is all it ever said.
+
+    That command is a process which imports MLflow, and starts the one that is started here, which does too.
+    """
 
     def __init__(self, folder: Path, database: str) -> None:
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.artifacts, self.log = folder / "artifacts", folder / "server.log"
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", database, "--artifacts-destination", str(self.artifacts)]
-        self._command = command
-        self._env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        command = [sys.executable, "-m", "uvicorn", "--host", "127.0.0.1", "--port", str(self.port)]
+        self._command = [*command, "mlflow.server.fastapi_app:app"]
+        self._env = os.environ | {
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "_MLFLOW_SERVER_FILE_STORE": database,
+            "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+            "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(self.artifacts),
+        }
         if database.startswith("postgresql"):  # as the README says
             self._env["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"] = "64"
         self._process: subprocess.Popen[bytes] | None = None

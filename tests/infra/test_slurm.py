@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.conftest import EmptyStore
 from tests.jobs.conftest import ROOT, TINY, make_video
 
 SCRIPT = ROOT / "infra" / "cluster" / "slurm" / "train_corpus.sbatch"
@@ -155,8 +156,9 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> An
 
 
 @pytest.mark.slow
-def test_a_preempted_corpus_is_queued_again_and_goes_on(slurm: Slurm) -> None:
+def test_a_preempted_corpus_is_queued_again_and_goes_on(slurm: Slurm, empty_store: EmptyStore) -> None:
     """Two Ray nodes of a GPU each (Ray is told of them) train two clips; SIGUSR1 comes in the midst of both."""
+    empty_store(slurm.storage / "mlflow.db")
     # Scale 2 is long enough that both clips are in it, and has checkpoints.
     long = ("--set", "iters_per_scale=10,10,300,10", "--set", "checkpoint_every=20", "--set", "log_every=10")
     arguments = (*TINY, *long, "--experiment", "queued")

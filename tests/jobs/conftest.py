@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib
 import io
 import json
@@ -11,14 +10,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-from mlflow import MlflowClient
 
 from infra import ray_cluster
 from infra.ray_cluster import ray_session
@@ -26,6 +24,7 @@ from infra.tracking import runs
 from infra.tracking.runs import ParentRun
 from infra.tracking.uri import sqlite_file
 from pipeline.video import ffmpeg_exe
+from tests.conftest import EmptyStore, made_once
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # A few iterations of narrow networks on a short ladder: everything happens, nothing takes long.
@@ -80,6 +79,14 @@ def _one_ray(_own_ray: None) -> Iterator[None]:
         SHARED.clear()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _quick_estimates() -> Iterator[None]:
+    """A dry run in this process measures for a moment how long a training takes, in place of a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.timing.ESTIMATE_S", 0.02)
+        yield
+
+
 @pytest.fixture
 def own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a test that changes the process in which a clip is trained."""
@@ -94,35 +101,15 @@ def one_actor() -> Iterator[None]:
         yield
 
 
-def made_once(name: str, make: Callable[[Path], None], factory: pytest.TempPathFactory) -> Path:
-    """A folder that is made by the first of the tests' processes that needs it, for all of them."""
-    root = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent
-    folder, done = root / name, root / f"{name}.made"
-    with open(root / f"{name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
-        if not done.exists():
-            shutil.rmtree(folder, ignore_errors=True)  # of one that failed
-            folder.mkdir()
-            make(folder)
-            done.touch()
-    return folder
-
-
 @pytest.fixture(scope="session", autouse=True)
-def _one_schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """MLflow creates the schema of a sqlite file, which takes seconds, once: later files are copies."""
+def _one_schema(empty_store: EmptyStore) -> Iterator[None]:
+    """New sqlite files of jobs in this process are copies of one."""
     plain = runs.open_parent
-
-    def make(folder: Path) -> None:
-        MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
 
     def with_schema(uri: str, *arguments: Any, **keywords: Any) -> ParentRun:
         path = sqlite_file(uri)
         if path and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(made_once("schema", make, tmp_path_factory) / "mlflow.db", path)
+            empty_store(path)
         return plain(uri, *arguments, **keywords)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -100,6 +100,7 @@ def test_a_mask_of_another_size_is_scaled_and_said(of_image: tuple[Path, Path], 
     assert (tmp_path / "out" / "fill_seed0_000.png").is_file()
 
 
+@pytest.mark.slow
 def test_videos_of_every_application(of_video: tuple[Path, Path], tmp_path: Path) -> None:
     mask = painted(tmp_path / "mask.png", (24, 32), (2, 2, 8, 8))
     keys, thing = tmp_path / "keys", tmp_path / "thing.png"
@@ -158,6 +159,7 @@ def test_the_clip_of_a_model_that_does_not_begin_at_the_start(of_video: tuple[Pa
     assert abs(kept - clip).mean() < abs(kept - first).mean()
 
 
+@pytest.mark.slow
 def test_samples_that_are_kept_are_those_of_their_numbers(of_video: tuple[Path, Path], tmp_path: Path) -> None:
     assert apply(of_video, tmp_path / "all", "--n", 8)[0] == 0
     code, told = apply(of_video, tmp_path / "kept", "--keep", 2)

@@ -16,6 +16,7 @@ import yaml
 from infra.errors import UsageError
 from infra.ray_cluster import ClipShare
 from infra.store import IN_RAY_JOB
+from tests.conftest import EmptyStore
 from tests.ports import free_port, ray_head
 from tests.test_doors import listening
 
@@ -75,8 +76,11 @@ def head(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_the_cluster_grows_with_the_clips(head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cluster_grows_with_the_clips(
+    head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: EmptyStore
+) -> None:
     monkeypatch.setenv("RAY_ADDRESS", head)
+    empty_store(tmp_path / "runs" / "mlflow.db")
     # The code is not sent to the nodes: Ray unpacks it in one folder of the machine, where one node would remove it
     # while a task of another runs from it.
     monkeypatch.setenv(IN_RAY_JOB, "{}")

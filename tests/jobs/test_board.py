@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,8 +18,6 @@ from jobs.training.board import Board, ClipProgress, Work
 from model.presets import demo
 from model.pyramid import ScaleSize
 from model.timing import needed_gflops
-
-from .conftest import ROOT
 
 HEADS = ["clip", "status", "minutes", "svfid_lite0", "svfid_lite0_blur", "diversity_n10", "nn_distance", "nnfdiv"]
 DROPPED = ["minutes", "nnfdiv", "nn_distance", "svfid_lite0_blur"]
@@ -185,10 +181,3 @@ def test_no_module_of_the_board_needs_a_terminal(tmp_path: Path) -> None:
     text = io.StringIO()
     Console(file=text, width=80).print(Board(1, 1).draw(80))
     assert text.getvalue().splitlines()[0] == "1/1 done"
-
-
-def test_what_the_actor_of_a_corpus_imports_is_small() -> None:
-    """It is a process of its own, beside the driver, and keeps some numbers."""
-    code = "import sys, jobs.training.progress; print([name for name in ('torch', 'mlflow') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"

@@ -22,7 +22,7 @@ from jobs.training import schedule
 from jobs.training.task import ClipTask, fit_task
 from model import checkpoint as ckpt
 from model.training.state import TrainState
-from tests.conftest import Injected
+from tests.conftest import EmptyStore, Injected
 from tests.infra.s3 import s3_server
 
 from .conftest import ROOT, TINY, make_video, run_job
@@ -30,9 +30,9 @@ from .conftest import ROOT, TINY, make_video, run_job
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 NODES = 2
-OFTEN = ("--set", "checkpoint_every=20", "--set", "log_every=10")
-# Scale 2 is long enough that what it has is in the store before its end, whatever the machine.
-LONG = ("--set", "iters_per_scale=20,20,400,20", *OFTEN)
+OFTEN = ("--set", "checkpoint_every=10", "--set", "log_every=5")
+# Scale 2 is long enough, by slowly.py, that what it has is in the store before its end, whatever the machine.
+LONG = ("--set", "iters_per_scale=10,10,80,10", *OFTEN)
 QUICK_DEATHS = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "2000",
@@ -54,7 +54,7 @@ def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str], sec
 
 def start(folder: Path, *arguments: str | Path) -> subprocess.Popen[str]:
     """In a folder: with an object store and sqlite, MLflow's artifacts go to runs/ in it."""
-    command = [sys.executable, str(ROOT / "jobs" / "train_corpus.py"), *map(str, arguments)]
+    command = [sys.executable, str(ROOT / "tests" / "jobs" / "slowly.py"), *map(str, arguments)]
     return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -99,10 +99,15 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_a_node_is_lost_and_its_clip_goes_on_elsewhere(
-    bucket: str, tmp_path: Path, injected: Injected, cluster: Any, monkeypatch: pytest.MonkeyPatch
+    bucket: str,
+    tmp_path: Path,
+    injected: Injected,
+    cluster: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    empty_store: EmptyStore,
 ) -> None:
     """Two clips, each on its own node, their files in an object store: no node has another's files."""
-    tracking = ("--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    tracking = ("--tracking-uri", f"sqlite:///{empty_store(tmp_path / 'mlflow.db')}")
     videos = tmp_path / "videos"
     videos.mkdir()
     for number in range(NODES):
@@ -153,7 +158,7 @@ def test_a_node_is_lost_and_its_clip_goes_on_elsewhere(
 
 def test_a_driver_is_killed_and_another_goes_on_but_not_two_at_once(tmp_path: Path, injected: Injected) -> None:
     make_video(tmp_path / "clip.mp4", size="48x48")
-    settings = (*TINY, "--set", "iters_per_scale=20,20,150,20", *OFTEN)
+    settings = (*TINY, "--set", "iters_per_scale=10,10,40,10", *OFTEN)
     corpus = ("--corpus", tmp_path / "clip.mp4", *settings, "--cpus-per-clip", "1", "--storage", tmp_path / "runs")
     assert run_job("train_corpus.py", *corpus, "--experiment", "whole").returncode == 0
     (whole,) = (tmp_path / "runs" / "whole").glob("clip-*")
@@ -190,7 +195,7 @@ def trainers_among(family: list[psutil.Process]) -> list[psutil.Process]:
     return alive
 
 
-def hungry_task(task: ClipTask, chunks: Any, actor: Any) -> Result:
+def hungry_task(task: ClipTask, chunks: Any) -> Result:
     """The real task, in a process whose GAN iterations want more memory than there is, or than `low_memory` needs."""
     from model.training import steps
 
@@ -202,7 +207,7 @@ def hungry_task(task: ClipTask, chunks: Any, actor: Any) -> Result:
         return step(state, *arguments)
 
     steps._gan_step = hungry  # type: ignore[assignment]
-    return fit_task(task, chunks, actor)
+    return fit_task(task, chunks)
 
 
 def test_memory_that_runs_out_is_tried_once_more_with_less(

@@ -85,6 +85,7 @@ def ucf(tmp_path_factory: pytest.TempPathFactory) -> UcfSet:
     return UcfSet(folder)
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_would_be_read_and_trained_and_leaves_nothing(ucf: UcfSet, tmp_path: Path) -> None:
     words = [*ucf.arguments(), *TINY[:-2], "--out", str(tmp_path / "out"), "--limit", "2"]
     done = run_job("compare_corpus.py", *words, "--storage", tmp_path / "runs", "--dry-run")

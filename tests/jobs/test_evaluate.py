@@ -96,6 +96,7 @@ def complaints(text: str) -> list[str]:
 # -- an experiment
 
 
+@pytest.mark.slow
 def test_the_scores_of_training_are_reproduced_exactly(evaluated: Path) -> None:
     for clip in clips_of(evaluated).values():
         figures, before = results(evaluated / "evaluation")[clip.name], logged(clip)

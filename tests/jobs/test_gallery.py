@@ -109,6 +109,7 @@ def choose(chrome: webdriver.Chrome, label: str) -> None:
 # -- what a person does
 
 
+@pytest.mark.slow
 def test_it_opens_with_everything_of_a_clip(storage: Path, opened: Callable[[Path], webdriver.Chrome]) -> None:
     chrome = opened(storage / "demo" / "gallery.html")
     assert chrome.title == "demo: gallery" and chrome.find_element(By.TAG_NAME, "h1").text == "demo"
@@ -289,6 +290,7 @@ def test_dark_light_and_less_motion(storage: Path, opened: Callable[[Path], webd
         emulate(chrome, "", "")
 
 
+@pytest.mark.slow
 def test_a_phone_shows_it_without_scrolling_to_the_side(storage: Path) -> None:
     with browser(PHONE) as chrome:
         for page in (storage / "both.html", storage / "demo" / "gallery.html"):
@@ -377,6 +379,7 @@ def troubled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_clip_is_said(
     troubled: Path, desktop: webdriver.Chrome, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -452,6 +455,7 @@ def test_arguments_that_cannot_work_are_one_line(
 # -- many
 
 
+@pytest.mark.slow
 def test_500_clips_open(tmp_path: Path, opened: Callable[[Path], webdriver.Chrome]) -> None:
     real = encoded(0, 0, tmp_path)
     clip_ids = [f"clip-{number:03d}" for number in range(500)]

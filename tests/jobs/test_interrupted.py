@@ -21,16 +21,16 @@ from model import checkpoint
 from model.presets import demo
 from model.training.loop import Progress
 from pipeline import video
-from tests.conftest import Injected
+from tests.conftest import EmptyStore, Injected
 from tests.model.conftest import contents
 
 from .conftest import ROOT, TINY, make_video, run_job
 
-# Scales 1 and 2 are long: a process that is to be stopped there has not left them when it is.
-ITERATIONS = "20,250,150,20"
-SETTINGS = ("--set", f"iters_per_scale={ITERATIONS}", "--set", "checkpoint_every=40", "--set", "log_every=5")
-# Lines of metrics.jsonl, behind a checkpoint of the scale: 20/5 + 1 and 250/5 + 1 for whole scales
-IN_SCALE_1, IN_SCALE_2 = 5 + 10, 5 + 51 + 10
+# Scales 1 and 2 are long, by slowly.py: a process that is to be stopped there has not left them when it is.
+ITERATIONS = "10,60,60,10"
+SETTINGS = ("--set", f"iters_per_scale={ITERATIONS}", "--set", "checkpoint_every=8", "--set", "log_every=2")
+# Lines of metrics.jsonl, behind checkpoints of the scale: 10/2 + 1 and 60/2 + 1 for whole scales
+IN_SCALE_1, IN_SCALE_2 = 6 + 10, 6 + 31 + 10
 
 
 def command(tmp_path: Path, storage: str) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ def wait_for(path: Path, process: subprocess.Popen[str], enough: int) -> None:
 
 
 def start(tmp_path: Path, storage: str, *more: str) -> subprocess.Popen[str]:
-    arguments = [sys.executable, str(ROOT / "jobs" / "train_corpus.py"), *command(tmp_path, storage), *more]
+    arguments = [sys.executable, str(ROOT / "tests" / "jobs" / "slowly.py"), *command(tmp_path, storage), *more]
     # SIGINT is ignored where the tests themselves run in the background of a shell
     return subprocess.Popen(
         arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -98,9 +98,10 @@ def lines_without_timings(clip: Path) -> list[str]:
 
 @pytest.mark.faults
 def test_interrupted_and_killed_runs_end_with_the_weights_of_an_undisturbed_one(
-    tmp_path: Path, injected: Injected
+    tmp_path: Path, injected: Injected, empty_store: EmptyStore
 ) -> None:
     make_video(tmp_path / "clip.mp4", size="48x48")
+    empty_store(tmp_path / "stopped" / "mlflow.db")
     assert run_job("train_corpus.py", *command(tmp_path, "whole")).returncode == 0
     whole = the_clip(tmp_path, "whole")
 
@@ -153,10 +154,11 @@ def test_a_clip_whose_loss_is_not_finite_fails_with_scale_iteration_and_term(tmp
 
 @pytest.mark.slow
 def test_sigterm_ends_it_as_ctrl_c_does_and_a_finished_clip_gets_as_many_samples_as_are_asked_for(
-    tmp_path: Path,
+    tmp_path: Path, empty_store: EmptyStore
 ) -> None:
     make_video(tmp_path / "clip.mp4", size="48x48")
-    soon = ("--set", "iters_per_scale=20,250,1,1")
+    empty_store(tmp_path / "stopped" / "mlflow.db")
+    soon = ("--set", "iters_per_scale=10,60,1,1")
     process = start(tmp_path, "stopped", *soon)
     clip = the_clip(tmp_path, "stopped")
     wait_for(clip / "metrics.jsonl", process, IN_SCALE_1)
@@ -203,7 +205,7 @@ def test_sigterm_ends_it_as_ctrl_c_does_and_a_finished_clip_gets_as_many_samples
 
 WHILE_RAY_STARTS = """
 import os, signal, sys
-import ray._private.worker as worker
+import psutil, ray._private.worker as worker
 from infra.ray_cluster import ray_session
 from jobs import command_line
 
@@ -211,6 +213,8 @@ connect = worker.connect
 
 def stopped_there(*arguments, **options):
     connect(*arguments, **options)
+    words = [word for child in psutil.Process().children() for word in child.cmdline()[:4]]
+    print(*(os.path.basename(word) for word in words), file=sys.stderr)
     os.kill(os.getpid(), signal.SIGTERM)
 
 def command():
@@ -224,11 +228,16 @@ sys.exit(command_line.exit_code(command, command_line.console(), stopped="stoppe
 
 @pytest.mark.slow
 def test_sigterm_while_ray_starts_is_the_one_line_too() -> None:
-    """There Ray's own handlers are in place: of crashes, and of SIGTERM."""
+    """There Ray's own handlers are in place: of crashes, and of SIGTERM.
+
+    Of Ray's processes those are there that clips need.
+    """
     command = [sys.executable, "-c", WHILE_RAY_STARTS]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert process.returncode == 143 and "Traceback" not in process.stderr and "SIGTERM" not in process.stderr
     assert process.stdout.splitlines() == ["SIGTERM: stopped"]
+    words = set(process.stderr.split())
+    assert {"gcs_server", "raylet"} <= words and not {"log_monitor.py", "monitor.py", "dashboard.py"} & words, words
 
 
 def test_a_process_that_lost_its_clip_while_it_scored_a_scale_writes_nothing_more(tmp_path: Path) -> None:

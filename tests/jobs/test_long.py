@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from ray.exceptions import RpcError
 from rich.console import Console
 
 from infra.ray_cluster import Slots, ray_session
@@ -27,16 +29,17 @@ from jobs.experiment.corpus import Clip, clip_frames, read_corpus
 from jobs.experiment.experiment import Experiment
 from jobs.experiment.result import OutOfMemoryResult, Result
 from jobs.train_corpus import main
-from jobs.training import schedule
+from jobs.training import progress, schedule
 from jobs.training.board import Board
-from jobs.training.progress import ProgressDisplay
+from jobs.training.progress import ProgressDisplay, reporter
 from jobs.training.task import ClipTask, fit_task
 from model import checkpoint as ckpt
 from model.presets import demo
 from model.pyramid import training_pyramids
-from model.training.loop import train_clip
+from model.training.loop import Progress, train_clip
 from model.training.state import TrainState
 from pipeline import shards
+from tests.conftest import EmptyStore
 
 from .conftest import ROOT, TINY, make_video, run_job
 
@@ -66,9 +69,10 @@ def workers_of(driver: int) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory, empty_store: EmptyStore) -> tuple[Path, str]:
     """The corpus, trained with two workers a video, of which one is killed in the middle of it; what was printed."""
     storage = tmp_path_factory.mktemp("storage")
+    empty_store(storage / "mlflow.db")
     words = ["--corpus", corpus, "--long", "--workers-per-video", "2", "--cpus-per-clip", "1", *TINY]
     words += [word for setting in SETTINGS for word in ("--set", setting)]
     command = [sys.executable, ROOT / "jobs/train_corpus.py", *words, "--storage", storage, "--experiment", "films"]
@@ -168,17 +172,34 @@ def test_evaluation_of_a_video_equals_that_of_its_training(trained) -> None:
             assert rows[folder.name]["figures"][figure]["mean"] == pytest.approx(scores[figure], rel=1e-5)
 
 
-def stand_in(task: ClipTask, chunks: Sequence[Any], actor: Any) -> Result:
-    """Leaves when it ran."""
+def stand_in(task: ClipTask, chunks: Sequence[Any]) -> Result:
+    """Leaves when it ran, and reports a point of its training."""
     began = time.time()
+    reporter(task.clip_id, task.config, (48, 48))(Progress(1, 6, {"rec_loss": 0.25, "sec_per_iter": 2.0}))
     time.sleep(0.5)
     ran = {"workers": task.workers, "began": began, "ended": time.time()}
     task.experiment.store.write_json(f"{task.clip_id}.json", ran)
     return Result(task.clip_id, "done")
 
 
-def test_a_video_of_several_workers_starts_when_all_its_slots_are_free_and_is_not_overtaken(corpus, tmp_path) -> None:
-    """Videos that want both slots, then clips of one. Their coordinators take no slot: the driver keeps count."""
+class HeadIsAway:
+    """In place of the client of Ray's head."""
+
+    def __getattr__(self, call: str) -> Any:
+        def refuse(*arguments: Any) -> None:
+            raise RpcError("Deadline Exceeded")
+
+        return refuse
+
+
+@pytest.mark.slow
+def test_a_video_of_several_workers_starts_when_all_its_slots_are_free_and_is_not_overtaken(
+    corpus, tmp_path, monkeypatch
+) -> None:
+    """Videos that want both slots, then clips of one. Their coordinators take no slot: the driver keeps count.
+
+    Meanwhile the driver prints what each has reported, and at the end keeps none of it.
+    """
     (tmp_path / "runs").mkdir()
     clip = read_corpus(str(corpus), Experiment(Store(str(tmp_path))), CONFIG).clips[0]
     todo = {f"clip-{i}": workers for i, workers in enumerate([2, 2, 1, 1, 1, 2, 1])}
@@ -187,10 +208,24 @@ def test_a_video_of_several_workers_starts_when_all_its_slots_are_free_and_is_no
     def task_of(clip: Clip) -> ClipTask:
         return ClipTask(clip.clip_id, clip.source, CONFIG, experiment, parent, 2, todo[clip.clip_id])
 
+    monkeypatch.setattr(schedule, "POLL_S", 0.1)
+    monkeypatch.setattr(progress, "LINE_S", 0.0)
+    printed = StringIO()
     with ray_session():
-        display = ProgressDisplay(Console(file=StringIO()), Board(len(todo), 0))
+        display = ProgressDisplay(Console(file=printed), Board(len(todo), 0))
         clips = [replace(clip, clip_id=clip_id) for clip_id in todo]
         results = list(schedule.run(clips, task_of, Slots({"num_cpus": 1}, 2), display, stand_in, stand_in))
+        assert progress.reported(todo) == {}
+        reporter("clip-1", CONFIG, (48, 48))(Progress(0, 12, {"sec_per_iter": 2.0}))
+        assert progress.reported(todo)["clip-1"].iteration == 12
+        with monkeypatch.context() as patch:
+            patch.setattr(progress, "_head", HeadIsAway)
+            reporter("clip-1", CONFIG, (48, 48))(Progress(1, 1, {"sec_per_iter": 2.0}))  # costs the training nothing
+            progress.forget("clip-1")
+        assert progress.reported(todo)["clip-1"].iteration == 12
+        progress.forget("clip-1")
+    lines = set(re.findall(r"clip-\d  scale 1/3 .*", printed.getvalue()))
+    assert len(lines) == len(todo) and all("2 s/it, loss 0.2500" in line for line in lines)
     assert sorted(result.clip_id for result in results) == sorted(todo)
     runs = [json.loads((tmp_path / "runs" / f"{clip_id}.json").read_text()) for clip_id in todo]
     assert [run["workers"] for run in runs] == list(todo.values())
@@ -218,7 +253,7 @@ def test_memory_that_runs_out_halves_the_micro_batch_and_at_last_keeps_one_sampl
     assert task.next_attempt(Result("film", "failed", "for another reason")) is None
 
 
-def hungry_task(task: ClipTask, chunks: Sequence[Any], actor: Any) -> Result:
+def hungry_task(task: ClipTask, chunks: Sequence[Any]) -> Result:
     """The real task, in a process whose GAN iterations have memory for one sample at once."""
     from model.training import steps
 
@@ -230,7 +265,7 @@ def hungry_task(task: ClipTask, chunks: Sequence[Any], actor: Any) -> Result:
         return step(state, batches, reals)
 
     steps._gan_step = hungry  # type: ignore[assignment]
-    return fit_task(task, chunks, actor)
+    return fit_task(task, chunks)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from jobs.experiment.experiment import Experiment
 from jobs.training.task import ClipTask, fit_in_folder
 from model.config import TrainConfig
 from model.presets import demo
-from tests.conftest import Injected
+from tests.conftest import EmptyStore, Injected
 from tests.infra.mlflow_server import EVERYTHING, POINTS, RUNS, Server, assert_files_are_there_once, files, logged, rows
 
 from .conftest import ROOT, TINY, make_video, run_job, run_process
@@ -33,9 +33,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    (tmp_path / "server").mkdir()
-    server = Server(tmp_path / "server", f"sqlite:///{tmp_path / 'server' / 'store.db'}")
+def server(tmp_path: Path, empty_store: EmptyStore) -> Iterator[Server]:
+    server = Server(tmp_path / "server", f"sqlite:///{empty_store(tmp_path / 'server' / 'store.db')}")
     server.start()
     yield server
     server.kill()
@@ -73,9 +72,12 @@ def test_a_server_that_is_away_in_mid_training(
     monkeypatch.setattr(forwarding, "FORWARD_S", 0.5)
     caplog.set_level(logging.WARNING, "infra.tracking.forward")
 
+    def told() -> list[str]:
+        return [text for text in map(logging.LogRecord.getMessage, caplog.records) if "will try again" in text]
+
     def come_back() -> None:
         deadline = time.monotonic() + 60
-        while not caplog.records:  # the forwarding thread has noticed
+        while not told():  # the forwarding thread has noticed
             assert time.monotonic() < deadline
             time.sleep(0.1)
         server.start()
@@ -96,8 +98,7 @@ def test_a_server_that_is_away_in_mid_training(
     assert rows(store, RUNS) == [("clip", "FINISHED")]
     (stored,) = files(server.artifacts).values()
     assert_files_are_there_once(folder, stored)
-    warnings = [record.getMessage() for record in caplog.records]
-    assert len([text for text in warnings if "will try again" in text]) == 1, warnings  # one an outage
+    assert len(told()) == 1, caplog.records  # one an outage
 
 
 def test_a_clip_that_ends_while_the_server_is_away(

@@ -15,7 +15,7 @@ from pipeline import video
 from .conftest import TINY, make_video, run_job
 
 pytestmark = pytest.mark.slow
-PATCHES = (*TINY, "--set", "patch_scale=2", "--set", "max_size=24", "--set", "iters_per_scale=2")
+PATCHES = (*TINY, "--set", "patch_scale=2", "--set", "max_size=18", "--set", "iters_per_scale=2")
 ALONE = ("--cpus-per-clip", "1")
 
 
@@ -47,7 +47,7 @@ def test_scales_that_patches_make_are_not_trained_and_the_finest_is_scored_and_s
     pictures = sorted(path.name for path in (finished.clip / "samples").glob("scale_*.png"))
     assert pictures == ["scale_00.png", "scale_01.png", "scale_03.png"]
     info = video.probe(str(finished.clip / "samples" / "sample_00.mp4"))
-    assert (info.height, info.width) == (24, 32)
+    assert (info.height, info.width) == (18, 24)
     scores = json.loads((finished.clip / "metrics.json").read_text())
     assert scores["svfid_lite0"] < 5 * scores["svfid_lite0_blur"]  # of two iterations: the networks alone are noise
     assert 0 <= scores["layouts_redrawn"] <= 30  # two samples, sixteen layouts each
@@ -95,9 +95,9 @@ def test_samples_find_the_clip_in_the_experiment_and_of_another_size_too(finishe
     assert (video.decode(str(tmp_path / "same" / "sample_seed1_000.mp4"), fps=24) == trained).all()
     refused = run_job("sample.py", checkpoint, "--z-frames", "13", "--out", tmp_path / "z")
     assert refused.returncode == 2 and "patches too; leave out --z-frames" in refused.stdout
-    wide = run_job("sample.py", checkpoint, "--n", "1", "--size", "25x24x64", "--out", tmp_path / "wide")
-    assert wide.returncode == 0 and "25×24×64" in wide.stdout
-    assert video.decode(str(tmp_path / "wide" / "sample_seed0_000.mp4"), fps=24).shape == (25, 24, 64, 3)
+    wide = run_job("sample.py", checkpoint, "--n", "1", "--size", "25x18x48", "--out", tmp_path / "wide")
+    assert wide.returncode == 0 and "25×18×48" in wide.stdout
+    assert video.decode(str(tmp_path / "wide" / "sample_seed0_000.mp4"), fps=24).shape == (25, 18, 48, 3)
 
 
 def test_a_checkpoint_without_its_clip_says_so_and_takes_it_by_name(finished: Finished, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_checkpoint_without_its_clip_says_so_and_takes_it_by_name(finished: Fi
     scored = run_job("evaluate.py", stray / "checkpoint.pt", "--n", "2", "--nn", "0", *ALONE)
     shutil.rmtree(stray)
     assert scored.returncode == 2 and "give --real CLIP" in scored.stdout
-    tiny = run_job("sample.py", finished.clip / "checkpoint.pt", "--size", "13x5x32", "--out", tmp_path / "out")
+    tiny = run_job("sample.py", finished.clip / "checkpoint.pt", "--size", "13x5x24", "--out", tmp_path / "out")
     assert tiny.returncode == 2 and tiny.stdout.count("\n") == 1
     huge = run_job("sample.py", finished.clip / "checkpoint.pt", "--size", "14401x1080x1920", "--out", tmp_path / "out")
     assert huge.returncode == 2 and "are there; make it smaller" in huge.stdout and huge.stdout.count("\n") == 1

@@ -16,6 +16,7 @@ from jobs import evaluate, make_shards, sample, train_corpus, upload
 from jobs.experiment.experiment import Experiment, Submission
 from jobs.experiment.settings import ModelSettings
 from model.presets import demo
+from tests.conftest import EmptyStore
 from tests.infra.mlflow_server import Server
 
 from .conftest import TINY, make_video, run_job, run_process
@@ -62,8 +63,10 @@ def guarded(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_passwords_of_mlflow_and_of_the_corpus_are_in_no_file_and_no_line(guarded: str, tmp_path: Path) -> None:
-    server = Server(tmp_path, f"sqlite:///{tmp_path}/server.db")
+def test_passwords_of_mlflow_and_of_the_corpus_are_in_no_file_and_no_line(
+    guarded: str, tmp_path: Path, empty_store: EmptyStore
+) -> None:
+    server = Server(tmp_path, f"sqlite:///{empty_store(tmp_path / 'server.db')}")
     server.start()
     try:
         uri = f"http://me:{SECRET}@127.0.0.1:{server.port}"
@@ -84,7 +87,7 @@ def test_passwords_of_mlflow_and_of_the_corpus_are_in_no_file_and_no_line(guarde
 
 @pytest.mark.slow
 def test_ray_keeps_no_password_of_the_command_line_and_takes_bytes_that_are_no_text(
-    guarded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    guarded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: EmptyStore
 ) -> None:
     """A job with a Ray of its own, as a user runs it, in and into folders whose names are Latin-1."""
     cwd = tmp_path / os.fsdecode(b"cwd-\xe9")
@@ -95,7 +98,7 @@ def test_ray_keeps_no_password_of_the_command_line_and_takes_bytes_that_are_no_t
     assert done.returncode == 2 and "is not UTF-8, which MLflow cannot name" in done.stdout, done.stdout
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="hps") as session:  # a socket's path must be short
         monkeypatch.setenv("RAY_TMPDIR", session)
-        uri = f"sqlite:///{tmp_path}/mlflow.db"
+        uri = f"sqlite:///{empty_store(tmp_path / 'mlflow.db')}"
         command = ["--corpus", corpus, *TINY, "--storage", str(tmp_path / "runs"), "--tracking-uri", uri]
         done = run_process("train_corpus.py", *command, cwd=cwd)
         assert done.returncode == 0, done.stdout

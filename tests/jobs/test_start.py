@@ -82,6 +82,7 @@ def test_a_number_that_is_none_is_refused(
     assert f"error: {option}: {word}" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_ray_job_without_a_storage_says_first_where_its_files_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

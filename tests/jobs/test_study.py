@@ -258,6 +258,7 @@ def press(chrome: webdriver.Chrome, *keys: str) -> None:
     webdriver.ActionChains(chrome).send_keys(*keys).perform()
 
 
+@pytest.mark.slow
 def test_a_participant_fills_in_the_study_while_the_server_is_killed(folder: Path) -> None:
     """Three questions and a check: by keys and clicks, with a reload, a change of mind, and kill -9 in the middle."""
     with browser(DESKTOP) as chrome, contextlib.ExitStack() as servers:
@@ -312,6 +313,7 @@ def test_a_participant_fills_in_the_study_while_the_server_is_killed(folder: Pat
     assert code in (folder / "codes.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_phone_shows_everything_without_scrolling_sideways(folder: Path) -> None:
     with browser(PHONE) as chrome, serving(folder) as server:
         chrome.get(server.url)

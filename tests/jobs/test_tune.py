@@ -31,6 +31,7 @@ from jobs.tuning.request import Sweep, SweepRequest
 from jobs.tuning.search import FINAL, TRIAL, OptunaSearch
 from model.config import ConfigError, TrainConfig
 from model.presets import ABLATIONS, ABLATIONS_IN_PAPER, demo
+from tests.conftest import EmptyStore
 
 from .conftest import ROOT, TINY, make_video, run_job
 
@@ -271,7 +272,10 @@ def test_a_trial_that_fails_costs_that_trial_and_asha_stops_the_worse_half(
 
 
 @pytest.mark.slow
-def test_a_killed_driver_costs_nothing_that_was_done(videos: Path, tmp_path: Path, one_at_a_time: int) -> None:
+def test_a_killed_driver_costs_nothing_that_was_done(
+    videos: Path, tmp_path: Path, one_at_a_time: int, empty_store: EmptyStore
+) -> None:
+    empty_store(tmp_path / "mlflow.db")
     more = ("--set", "iters_per_scale=5,120,1,1", "--set", "log_every=5", "--set", "checkpoint_every=10")
     more += ("--sweep", "vae_levels=1,2")
     arguments = command(videos / "one.mp4", tmp_path, *more, cpus=one_at_a_time)

@@ -42,6 +42,7 @@ def test_the_block_of_the_readme(tmp_path, monkeypatch, capsys):
     assert "SampleScores(metric='svfid_lite0', realism=" in said and ", diversity_metric='diversity_n4', " in said
 
 
+@pytest.mark.slow
 def test_the_blocks_of_the_page_on_applications(tmp_path, monkeypatch):
     """Each of three lines, beside its import."""
     page = (Path(__file__).parent.parent.parent / "model" / "sampling" / "README.md").read_text()

@@ -41,6 +41,7 @@ SIZE = {
     "precision": "float32",
     "iters_per_scale": 1,
 }
+SMALLER = {"max_size": 18}  # of a clip of 18×24 px, where many results are made: patches search all pairs
 
 
 def clip_of(frames: int = 13, height: int = 24, width: int = 32) -> np.ndarray:
@@ -89,8 +90,8 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     [("hpvaegan", {"patch_scale": None}), ("hpvaegan", {"patch_scale": 1}), ("vgpnn", {}), ("singan", {})],
 )
 def test_what_enters_higher_comes_out_nearer_to_itself(method: str, changes: dict[str, int | None]) -> None:
-    clip = clip_of()
-    apps, _ = model_of(clip, method, **changes)
+    clip = clip_of(13, 18, 24)
+    apps, _ = model_of(clip, method, **SMALLER, **changes)
     given = clip[:, :, ::-1].copy()
     made = {n: apps.inject(given, n) for n in (1, len(apps.sizes) - 1)}
     low, high = (np.abs(made[n].astype(int) - given).mean() for n in made)
@@ -174,6 +175,7 @@ def test_an_edit_is_not_replaced_by_what_it_hides() -> None:
     assert here > 170 and hidden < here
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [1, 13])
 def test_what_is_held_stays_where_and_as_it_is(frames: int) -> None:
     """Bright discs on a dark ground, of which the clip has few: without a hold patches cover some of them."""
@@ -413,9 +415,9 @@ def test_more_frames_join_the_clips_own(after: int, before: int) -> None:
 
 
 def test_a_seed_makes_its_own_frames() -> None:
-    texture = np.random.default_rng(0).integers(0, 256, (24, 64, 3), dtype=np.uint8)
-    clip = np.stack([texture[:, shift : shift + 32] for shift in range(0, 26, 2)])
-    apps, _ = model_of(clip, patch_scale=1)
+    texture = np.random.default_rng(0).integers(0, 256, (18, 50, 3), dtype=np.uint8)
+    clip = np.stack([texture[:, shift : shift + 24] for shift in range(0, 26, 2)])
+    apps, _ = model_of(clip, patch_scale=1, **SMALLER)
     made = apps.extend(6)
     assert np.array_equal(made, apps.extend(6)) and not np.array_equal(made, apps.extend(6, seed=1))
 
@@ -533,6 +535,7 @@ def test_an_object_removed_from_a_long_video_is_not_taken_from_the_next_chunk() 
 # -- latent space
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patch_scale", [None, 1])
 def test_strength_0_is_the_reconstruction_and_1_a_sample(patch_scale: int | None) -> None:
     clip = clip_of()
@@ -580,11 +583,12 @@ def test_slerp_goes_along_the_circle() -> None:
     assert torch.allclose(slerp(a, 2 * a, 0.25), 1.25 * a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["hpvaegan", "vgpnn"])
 def test_each_result_of_each_seed_is_another(method: str) -> None:
     """Result 1 of seed 0 is not result 0 of seed 1."""
-    noise = np.random.default_rng(0).integers(0, 256, (13, 24, 32, 3)).astype(np.uint8)
-    apps, _ = model_of(noise, method, **({"patch_scale": 1} if method == "hpvaegan" else {}))
+    noise = np.random.default_rng(0).integers(0, 256, (13, 18, 24, 3)).astype(np.uint8)
+    apps, _ = model_of(noise, method, **SMALLER, **({"patch_scale": 1} if method == "hpvaegan" else {}))
     made = [apps.extend(6, seed=seed, index=index) for seed, index in ((0, 0), (0, 1), (1, 0), (1, 1))]
     assert all(not np.array_equal(a, b) for a, b in combinations(made, 2))
     assert np.array_equal(made[1], apps.extend(6, seed=0, index=1))
@@ -627,16 +631,17 @@ def test_what_does_not_move_is_no_loop() -> None:
         apps.loop(np.repeat(clip_of()[:1], 13, axis=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patch_scale", [None, 1])
 def test_the_progress_of_every_application_goes_from_step_to_step_to_its_end(patch_scale: int | None) -> None:
-    clip = clip_of()
-    apps, _ = model_of(clip, patch_scale=patch_scale)
+    clip = clip_of(13, 18, 24)
+    apps, _ = model_of(clip, patch_scale=patch_scale, **SMALLER)
     mask = np.zeros(clip.shape[:3], bool)
-    mask[:, 8:12, 10:16] = True
+    mask[:, 6:9, 8:12] = True
     makes: list[Callable[[], object]] = [
         *(partial(apps.inject, clip, scale) for scale in (1, 2)),
         *(partial(apps.fill, mask), partial(apps.extend, 3), apps.loop, partial(apps.enlarge, 2.0)),
-        *(partial(apps.retarget, (13, 24, 48), "objects"), partial(apps.vary, 0.0), partial(apps.vary, 0.5)),
+        *(partial(apps.retarget, (13, 18, 36), "objects"), partial(apps.vary, 0.0), partial(apps.vary, 0.5)),
         *(partial(apps.between, 0, 1, 0.5), partial(apps.recombined, (0, 0), (0, 1))),
     ]
     for make in makes:
@@ -680,8 +685,8 @@ def test_what_is_kept_is_what_comparing_all_with_all_keeps(keep: int) -> None:
 
 @pytest.mark.parametrize("patch_scale", [None, 1])
 def test_samples_to_keep_are_drawn_once_and_those_of_their_numbers(patch_scale: int | None) -> None:
-    clip = clip_of()
-    apps, stack = model_of(clip, patch_scale=patch_scale)
+    clip = clip_of(13, 18, 24)
+    apps, stack = model_of(clip, patch_scale=patch_scale, **SMALLER)
     sampler = sampler_of(apps.config, stack, training_pyramids([clip], apps.config, apps.sizes), CPU)
     samples = [to_frames(random_videos(sampler, 1, 3, first=i)[0].numpy()) for i in range(8)]
     told: list[int] = []

@@ -12,6 +12,8 @@ import pytest
 
 from tests.jobs.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from model.presets import paper
@@ -30,6 +31,7 @@ def held(low_memory: bool, side: int, folder: Path) -> int:
     return max(totals) - totals[0]
 
 
+@pytest.mark.slow
 def test_low_memory_holds_half_the_activations_at_most(tmp_path: Path) -> None:
     usual, low, nothing = held(False, 48, tmp_path), held(True, 48, tmp_path), held(False, 12, tmp_path)
     assert usual - nothing > 30 * 2**20, "too small to tell"

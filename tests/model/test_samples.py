@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,7 @@ def work(folder: Path, iterations: int, chunks_per_iter: int | None, place: Mapp
                     print(scale.n, file=said)
         except PeerLost:
             print("peer lost", file=said)
+    assert "torch._dynamo" not in sys.modules  # nothing is compiled, and the compiler takes seconds to import
 
 
 def start(folder: Path, size: int, iterations: int, chunks_per_iter: int | None = None) -> list[Any]:
@@ -210,6 +212,7 @@ def test_a_training_that_runs_out_of_memory_says_how_many_samples_it_held(tmp_pa
     assert ckpt.load(tmp_path / "c.pt").scale == 2  # the last one of the VAE: where it goes on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"vae_levels": 0}], ids=["method", "gan_only"])
 def test_a_training_of_several_samples_goes_on_to_the_bit(tmp_path, changes):
     config = tiny(chunks_per_iter=2, micro_batch=1, **changes)

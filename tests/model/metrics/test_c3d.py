@@ -219,6 +219,7 @@ def pair(network, tmp_path_factory):
         path.unlink()
 
 
+@pytest.mark.slow
 def test_the_first_convolution_tells_the_order_of_the_colours(network, every, pair):
     """The same weights as c3d.pickle's are fed B, G, R as that is, minus mmaction2's means; turned ones R, G, B."""
     same, other = (from_option(f"c3d:{pair / name},{pair / 'c3d.pickle'}") for name in ("same.pth", "turned.pth"))
