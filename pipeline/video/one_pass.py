@@ -166,9 +166,9 @@ class _Matching:
         self._is_begun = True
         late_s = stamp_s - float(self._stamp_s[0])
         known = np.flatnonzero(np.abs(self._stamp_s - stamp_s) < self._near_s)
-        if len(known) == 0 and abs(late_s) <= MARGIN_S / 2:
-            self._stamp_s += late_s
-        elif self._is_counted and not is_suspect and 0 < known[:1].sum() <= REORDERED:
+        if len(known) == 0:
+            self._stamp_s += late_s if abs(late_s) <= MARGIN_S / 2 else 0.0
+        elif self._is_counted and not is_suspect and known[0] <= REORDERED:
             # Of B-frames that are counted each has the time of the one that is stored when it comes.
             self._guessed = int(known[0])
             self._stamp_s = np.append(self._stamp_s[self._guessed :], np.full(self._guessed, np.inf))
