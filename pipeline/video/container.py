@@ -6,6 +6,7 @@ answers. What comes back is JSON and plain int64, whatever the file did to the r
 """
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -24,12 +25,16 @@ from pipeline.video.ffmpeg import AnyPath
 from pipeline.video.orientation import boxes
 
 NO_TIME = -(1 << 63)
-# Flags of a packet. Unseen: an edit list leaves it out, or no picture comes of it. Lost: announced, and not there.
+# Flags of a packet. Unseen: an edit list leaves it out, or no picture comes of it. Lost: announced, and not all there.
 KEY, UNSEEN, LOST = 1, 2, 4
 BT601, UNNAMED = 5, (0, 2, 3)  # numbers of colours, by ITU-T H.273
 TS_DISCONT = 0x200  # AVFMT_TS_DISCONT: the clock may jump
 BRIEF_CS, USUAL_CS = 2, 10  # a GIF's picture that lasts less than the first is shown for the second, as browsers do
-FILLED_BYTES = 6144  # an M2TS is filled up to a multiple of it
+MAX_GIF_EXTRA_BYTES = 1 << 16  # of a picture's packet: palette, comments
+FILLED_BYTES = 6144  # an M2TS is filled up to a multiple of it, and an ASF has less than it behind its packets
+# Formats in which there is little behind the last packet, so that much is a part that is not read.
+ENDING_WITH_PACKETS = frozenset({"mpegts", "flv", "asf", "ivf", "gif", "ogg", "nut", "rm", "yuv4mpegpipe", "apng"})
+UNTIMED_IN_AVI = frozenset({"h264", "hevc"})  # codecs whose pictures come there in the order of their packets' dts
 MAX_PACKETS = 6_000_000  # a day at 60 FPS and some
 FIRST_FRAME_PACKETS = 600  # in which a picture has to come
 _CODE = "import sys; sys.path[:] = sys.argv[1:]; from pipeline.video import container; container.serve()"
@@ -56,7 +61,9 @@ def undecodable(path: AnyPath, stream: int, first: int, stop: int) -> tuple[set[
     of the pictures that come of them. The first one should be a key frame.
     """
     head, values = _ask(path, {"ask": "decode", "stream": stream, "first": first, "stop": stop})
-    bad = int(head.get("bad", 0))
+    if "bad" not in head:  # the file cannot be read once more
+        return set(range(first, stop)), set()
+    bad = int(head["bad"])
     flat = values.reshape(-1).tolist()
     return set(flat[:bad]), set(flat[bad:])
 
@@ -126,7 +133,17 @@ def _open(path: str, **options: str) -> Any:
     import av
 
     allowed = {"protocol_whitelist": "file", "format_whitelist": command.FORMATS, "max_pixels": str(command.MAX_PIXELS)}
-    return av.open(open(path, "rb"), options=allowed | options, buffer_size=1 << 18)
+    return av.open(_File(path), options=allowed | options, buffer_size=1 << 18)
+
+
+class _File(io.FileIO):
+    """A file for a reader that looks at places which a damaged header names, and that takes a refusal."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:
+            return -(error.errno or 1)
 
 
 def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, Any], np.ndarray]:
@@ -141,17 +158,23 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
         colors = _colors(context)
         if context.name in ("vp8", "webp", "theora") and colors[0] in UNNAMED:
             colors[0] = BT601  # by their specifications
-        index = (
-            {entry.pos + 8: entry.timestamp for entry in stream.index_entries} if "avi" in container.format.name else {}
-        )
+        is_avi = container.format.name == "avi"
+        index = {one.pos + 8: (one.timestamp, one.size) for one in stream.index_entries} if is_avi else {}
+        places: dict[int, int] = {}  # packets by where they are
         rows: list[list[int]] = []
         complaints: list[int] = []
         frame = None
         end = 0
-        is_transport = container.format.name == "mpegts"
-        beside = [other for other in container.streams if is_transport and other.type != "video"]
+        ends = [0 for _ in container.streams]  # ticks of each stream
+        is_mp4 = container.format.name.startswith("mov")
+        ends_with_packets = container.format.name in ENDING_WITH_PACKETS
+        behind_missing = _behind_missing_fragments(path) if is_mp4 else []
+        beside = [other for other in container.streams if ends_with_packets and other.type != "video"]
         for packet in _packets(container, [stream, *beside]):
-            end = max(end, (packet.pos or 0) + packet.size)
+            is_torn = _is_torn(container, packet)
+            end = end if is_torn else max(end, (packet.pos or 0) + packet.size)
+            if packet.pts is not None:
+                ends[packet.stream.index] = max(ends[packet.stream.index], packet.pts + (packet.duration or 0))
             if packet.stream.index != stream.index:
                 continue
             if (
@@ -165,24 +188,38 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
             said = len(logs)
             if not packet.size:
                 continue
+            while behind_missing and behind_missing[0] < (packet.pos or 0):
+                complaints.append(len(rows))
+                del behind_missing[0]
             times = [NO_TIME if time is None else time for time in (packet.pts, packet.dts, packet.duration)]
-            late = index[packet.pos] - times[1] if packet.pos in index and times[1] != NO_TIME else 0
+            late = 0
+            if packet.pos in index:
+                places[packet.pos] = len(rows)
+                late = index[packet.pos][0] - times[1] if times[1] != NO_TIME else 0
             unseen = packet.is_discard or (context.name == "vp8" and not memoryview(packet)[0] & 0x10)
             flags = UNSEEN if _is_header(packet) else KEY * packet.is_keyframe + UNSEEN * unseen
-            rows.append([*times, flags, late])
+            rows.append([*times, flags | LOST * is_torn, late])
             if len(rows) > MAX_PACKETS:
                 raise ValueError("too many packets")
-        if complaints[-1:] == [len(rows)] and container.format.name.startswith("mov"):  # it is cut off
+        if is_avi and context.name in UNTIMED_IN_AVI:
+            _time_as_stored(rows)
+        if 2 * len(places) > len(rows):  # else the index is of another file
+            for number in _before_missing(path, index, places):
+                rows[number][3] |= LOST
+        if complaints[-1:] == [len(rows)] and is_mp4:  # it is cut off
             late = int(np.median([row[0] - row[1] for row in rows])) if rows else 0
             lost = [entry.timestamp for entry in stream.index_entries[len(rows) :]]
             rows += [[time + late, time, 0, LOST, 0] for time in lost]
         head |= _header(container, stream, frame, colors)
-        if container.format.name.startswith("mov"):
+        if is_mp4:
             head["unused"] = _joined(path, end)
         else:
-            head["unused"] = max(0.0, 1 - (end + FILLED_BYTES) / container.size) if is_transport and end else 0.0
-        if rows and rows[0][0] != NO_TIME and not container.format.name.startswith("mov"):  # it counts from 0
-            head["announced_s"] -= float(rows[0][0] * stream.time_base)
+            filled = FILLED_BYTES if container.format.name in ("mpegts", "asf") else 0
+            head["unused"] = max(0.0, 1 - (end + filled) / container.size) if ends_with_packets and end else 0.0
+        if rows and rows[0][0] != NO_TIME and not is_mp4:  # it counts from 0
+            head["announced_s"] -= float((rows[0][0] + rows[0][4]) * stream.time_base)
+        others_end_s = max((float(ends[other.index] * other.time_base) for other in beside), default=0.0)
+        head["announced_s"] -= max(0.0, others_end_s - float(ends[stream.index] * stream.time_base))
         # What is said of a header is no damage of packets. Where there is no header, the first packets are read for it.
         is_hurt = complaints or (head["jumps"] and any(name == container.format.name for _, name, _ in logs))
         head["complaints"] = complaints if is_hurt else None
@@ -209,9 +246,27 @@ def _has_times_of_storage(container: Any, stream: Any, values: np.ndarray) -> bo
 
 
 def _packets(container: Any, streams: Iterable[Any]) -> Iterator[Any]:
-    """The packets of streams. Behind the last one PyAV may fail, where another stream first appeared on the way."""
-    with contextlib.suppress(IndexError):
-        yield from container.demux(*streams)
+    """The packets of streams up to where ffmpeg stops reading, too. Raises: FFmpegError if that is before the first.
+
+    Behind the last one PyAV may fail, where another stream first appeared on the way.
+    """
+    import av
+
+    is_any = is_read = False
+    while not is_read:
+        try:
+            for packet in container.demux(*streams):
+                is_any = True
+                yield packet
+            is_read = True
+        except av.error.BlockingIOError:  # it has skipped as much as it does at once, and goes on when asked again
+            continue
+        except IndexError:
+            is_read = True
+        except av.error.FFmpegError:
+            if not is_any:
+                raise
+            is_read = True
 
 
 def _joined(path: str, end: int) -> float:
@@ -220,6 +275,57 @@ def _joined(path: str, end: int) -> float:
         size = file.seek(0, 2)
         starts = [begin for kind, (begin, _) in boxes(file, 0, size) if kind == b"ftyp"]
     return 1 - starts[1] / size if len(starts) > 1 and end <= starts[1] else 0.0
+
+
+def _behind_missing_fragments(path: str) -> list[int]:
+    """Where the fragments of an mp4 begin before which others are gone, by their numbers (bytes, ascending)."""
+    numbers = {}
+    with open(path, "rb") as file:
+        for kind, (begin, _) in boxes(file, 0, file.seek(0, 2)):
+            if kind == b"moof":
+                file.seek(begin)
+                numbers[begin] = int.from_bytes(file.read(16)[12:], "big")  # of the box mfhd, which is the first in it
+    steps = np.diff(list(numbers.values()))
+    return (
+        [begin for begin, step in zip(list(numbers)[1:], steps) if step > 1]
+        if len(steps) and np.median(steps) == 1
+        else []
+    )
+
+
+def _time_as_stored(rows: list[list[int]]) -> None:
+    """Show the pictures of an AVI when its packets are decoded. ffmpeg writes a delay of all behind the first one."""
+    for row in rows:
+        row[0] = row[1]
+    if len(rows) > 1:
+        steps = np.diff([dts for _, dts, *_ in rows])
+        rows[0][4] += max(0, int(steps[0] - np.median(steps)))
+
+
+def _before_missing(path: str, index: Mapping[int, tuple[int, int]], packets: Mapping[int, int]) -> Iterator[int]:
+    """The packets of an AVI behind which another is gone that its index names: their own ends may be, too.
+
+    Args: index, packets: by place in the file: time and size as the index says, and number of what was read.
+    """
+    before = None
+    with open(path, "rb") as file:
+        for place, (_, size) in index.items():
+            if size and place not in packets and before is not None:
+                file.seek(place - 4)
+                if int.from_bytes(file.read(4), "little") != size:  # else it is there, and no picture: a palette
+                    yield before
+            before = packets.get(place, before)
+
+
+def _is_torn(container: Any, packet: Any) -> bool:
+    """Whether a packet's end is gone. Of formats for broadcasts this is also said where all is well."""
+    if container.format.name == "dv":  # which reads on behind the file's end
+        return bool(packet.size and packet.pos + packet.size > container.size)
+    if container.format.name == "gif":  # which takes all that it does not know for more of the picture
+        is_at_end = packet.size and packet.pos + packet.size >= container.size
+        has_end = not is_at_end or bytes(packet).endswith(b"\0") or b"\0;" in bytes(packet)
+        return not has_end or packet.size > 2 * packet.stream.width * packet.stream.height + MAX_GIF_EXTRA_BYTES
+    return bool(packet.is_corrupt) and not container.format.flags & TS_DISCONT
 
 
 def _is_header(packet: Any) -> bool:
@@ -254,8 +360,10 @@ def _header(container: Any, stream: Any, frame: Any, colors: Sequence[int]) -> d
         rates.reverse()
     rate = next(filter(None, rates), 25)
     named = [one if one not in UNNAMED else other for one, other in zip(_colors(shown), colors)]
-    lasts_s = float(stream.duration * stream.time_base) if stream.duration else 0.0
-    if not lasts_s and len(container.streams) == 1:  # Matroska says but how long all streams together last
+    lasts_s = 0.0
+    if stream.duration and not container.format.name.startswith("matroska"):
+        lasts_s = float(stream.duration * stream.time_base)
+    elif len(container.streams) == 1:  # Matroska says but how long all streams together last
         lasts_s = (container.duration or 0) / 1e6
     return {
         "stream": stream.index,
@@ -334,6 +442,9 @@ def _decode(
                     logs[said:] == [] or any(not HARMLESS.search(text) for *_, text in logs[said:])
                 ):
                     bad.append(number)
+            else:
+                if context.name == "gif" and any(level <= av.logging.ERROR for level, *_ in logs[said:]):
+                    bad.append(number)  # its decoder goes on in any case
         with contextlib.suppress(av.error.FFmpegError, ValueError):
             came += [frame.pts for frame in context.decode(None) if frame.pts is not None]
     if context.name == "hevc":  # whose decoder does not see damage that begins amid a picture, but in the next one

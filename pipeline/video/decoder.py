@@ -50,7 +50,7 @@ def notes(info: VideoInfo) -> Iterator[str]:
         yield str(video_error(info.path, there, "copy it again if it is cut off"))
     if info.unused > MAX_UNUSED:
         cause = f"holds no picture of the stream that is used in its last {100 * info.unused:.0f} %"
-        yield str(video_error(info.path, cause, "cut recordings that were joined, and give each as a file of its own"))
+        yield str(video_error(info.path, cause, "copy it again if it is damaged; cut recordings that were joined"))
     if (picture.is_hdr(info) or picture.is_wide(info)) and not picture.can_tone_map():
         kind = "HDR" if picture.is_hdr(info) else "of a wide gamut"
         cause = f"is {kind}, and this ffmpeg cannot turn its colours into those of SDR"
@@ -135,9 +135,9 @@ def _clips(path: AnyPath, waiting: deque[int], num_frames: int, wanted: Wanted) 
         for seen, frame in enumerate(shown, numbers.start + 1):
             window.append(frame)
             while waiting and waiting[0] + num_frames == seen:
-                pictures = due[waiting[0] : seen]
-                is_sound = soundness.of(int(pictures[0]), int(pictures[-1]))
                 start = waiting.popleft()
+                first, last = int(due[start]), int(due[seen - 1])
+                is_sound = soundness.of(first, last, info.timeline.is_held(seen - 1, last, wanted.fps))
                 yield np.stack(list(window)) if is_sound else Damaged(start, num_frames, wanted.fps or info.fps, path)
     while waiting:
         start = waiting.popleft()

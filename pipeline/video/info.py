@@ -62,8 +62,7 @@ def probe(path: AnyPath) -> VideoInfo:
     """
     if os.path.isdir(path):
         count = len(files := frame_files(path))
-        each = np.arange(count)
-        frames = Timeline(Fraction(1, 24), each, each, 0 * each, each, count, [], frozenset())
+        frames = Timeline.even(Fraction(1, 24), np.arange(count))
         first = probe(files[0])
         return replace(first, path=os.fspath(path), fps=FOLDER_FPS, duration_s=count / FOLDER_FPS, timeline=frames)
     # ffmpeg takes text for speech, subtitles or playlists. A PPM may be text, too.

@@ -18,6 +18,7 @@ from pipeline.video.ffmpeg import AnyPath
 from pipeline.video.info import VideoInfo
 from pipeline.video.output import Output, Wanted
 from pipeline.video.soundness import AHEAD, Soundness
+from pipeline.video.timeline import REORDERED
 
 FRAME_TIMEOUT_S = 0.2  # what decoding may take for each frame, those before the first wanted one included
 PRINTED_S = 2e-6  # to which ffmpeg's printed times are exact
@@ -92,7 +93,7 @@ def _selected(info: VideoInfo, first: int, fps: float | None) -> str:
     are soon followed by another one of the same frame.
     """
     timeline, wanted = info.timeline, "1"
-    if info.has_sure_times and len(timeline) and timeline.part[-1] == 0:
+    if info.has_sure_times and len(timeline) and timeline.part[-1] == 0 and timeline.stamp[0] != container.NO_TIME:
         stamps_s = timeline.stamp * float(timeline.tick_s)
         wanted = f"gte(t,{stamps_s[first] - MARGIN_S:.6f})"
         longest_s = float(np.diff(stamps_s).max(initial=0))
@@ -150,7 +151,8 @@ class _Matching:
         steps = np.diff(self._stamp_s)
         self._near_s = max(0.4 * float(np.min(steps, where=steps > 0, initial=0.04)), PRINTED_S)
         self._is_counted = info.is_counted
-        self._late_s: float | None = None  # how far ffmpeg's clock is ahead of the container's
+        self._is_begun = False
+        self._guessed = 0  # pictures at the end that come under times of ffmpeg's own
 
     def match(self, stamp_s: float | None, is_suspect: bool) -> int | None:
         """Args: is_suspect: whether something was complained of, so that the first picture may be another one."""
@@ -159,19 +161,27 @@ class _Matching:
             self.next = number + 1
         return number
 
+    def _begin(self, stamp_s: float, is_suspect: bool) -> None:
+        """Take the times under which the pictures will come, by that of the first one."""
+        self._is_begun = True
+        late_s = stamp_s - float(self._stamp_s[0])
+        known = np.flatnonzero(np.abs(self._stamp_s - stamp_s) < self._near_s)
+        if len(known) == 0:
+            self._stamp_s += late_s if abs(late_s) <= MARGIN_S / 2 else 0.0
+        elif self._is_counted and not is_suspect and known[0] <= REORDERED:
+            # Of B-frames that are counted each has the time of the one that is stored when it comes.
+            self._guessed = int(known[0])
+            self._stamp_s = np.append(self._stamp_s[self._guessed :], np.full(self._guessed, np.inf))
+
     def _number(self, stamp_s: float | None, is_suspect: bool) -> int | None:
         left = len(self._part) - self.next
         if stamp_s is None or left <= 0:
             return None
         if not self._has_times or math.isnan(stamp_s):
             return self.next
-        if self._late_s is None:  # the first: of a video that has it under another time, how much later that is
-            late_s = stamp_s - float(self._stamp_s[0])
-            is_sure = is_suspect or not self._is_counted
-            is_known = is_sure and bool((np.abs(self._stamp_s - stamp_s) < self._near_s).any())
-            self._late_s = 0.0 if is_known or abs(late_s) > MARGIN_S / 2 else late_s
-        stamp_s -= self._late_s
-        if abs(self._stamp_s[self.next] - stamp_s) < self._near_s:
+        if not self._is_begun:
+            self._begin(stamp_s, is_suspect)
+        if abs(self._stamp_s[self.next] - stamp_s) < self._near_s or left <= self._guessed:
             return self.next
         part = self._part[self.next]
         stop = int(np.searchsorted(self._part, part, side="right"))

@@ -28,13 +28,28 @@ class Timeline:
     stamp: np.ndarray  # int64: the time that the container gives it, in ticks, or NO_TIME
     part: np.ndarray  # int64: how many jumps of the clock are before it
     at: np.ndarray  # int64: when it is shown, in ticks from the first
-    end: int  # of the last one, in ticks
+    until: np.ndarray  # int64: to when it lasts by its own packet, in ticks from the first
     keys: Sequence[int]  # packets from which decoding can begin, ascending
-    gaps: frozenset[int]  # packets behind which others are gone, or behind whose picture none came for a while
-    is_hurt: bool = False  # whether its container is damaged, so that they are gone
+    gap: np.ndarray  # int64: where it is shown for longer, the packet behind which others may be gone; else -1
+    lost: frozenset[int]  # packets that are torn, or behind which others are gone
+
+    @classmethod
+    def even(cls, tick_s: Fraction, packet: np.ndarray, keys: Sequence[int] = ()) -> "Timeline":
+        """Of pictures without times, one a tick."""
+        at, none = np.arange(len(packet)), np.full(len(packet), NO_TIME)
+        return cls(tick_s, packet, none, 0 * at, at, at + 1, keys, 0 * at - 1, frozenset())
 
     def __len__(self) -> int:
         return len(self.at)
+
+    @property
+    def end(self) -> int:
+        """Of the last picture, in ticks."""
+        return int(self.until[-1]) if len(self) else 0
+
+    def is_held(self, frame: int, picture: int, fps: float | None) -> bool:
+        """Whether one of `count(fps)` frames shows a picture although that has ended by its own packet."""
+        return fps is not None and frame >= self._place(int(self.until[picture]), Fraction(fps))
 
     def count(self, fps: float | None) -> int:
         """How many frames it has at `fps` a second; None: as it is, each picture one frame."""
@@ -89,20 +104,20 @@ def timeline(
     expected = flags & UNSEEN == 0
     if len(keys):
         expected[: keys[0]] = False
-    if (pts == NO_TIME).all():
-        (number,) = np.nonzero(expected)
-        at = np.arange(len(number))
-        none = np.full(len(number), NO_TIME)
-        return Timeline(1 / fps, number, none, 0 * at, at, len(at), keys.tolist(), frozenset())
+    if (pts == NO_TIME).all() or (np.unique(pts[expected]).size == 1 < expected.sum()):  # one for all is none
+        return Timeline.even(1 / fps, np.flatnonzero(expected), keys.tolist())
     expected &= pts != NO_TIME
     if len(keys) and (dts[expected] == NO_TIME).any():  # a format without them: groups of pictures tell the time
         dts = pts[keys[np.searchsorted(keys, np.arange(len(pts)), side="right") - 1]]
-    part = _parts(dts, expected, round((JUMP_S if may_jump else STILL_S) / tick_s))
+    longest = round((JUMP_S if may_jump else STILL_S) / tick_s)
+    part = _parts(dts, expected, longest)
     expected &= part >= 0
     if len(keys):  # what is shown before the first key frame hangs on one that is gone
         expected &= (part != part[keys[0]]) | (pts >= pts[keys[0]])
     (number,) = np.nonzero(expected)
     number = number[np.lexsort((number, pts[number], part[number]))]
+    jumps = (np.diff(part[number]) != 0) | (np.diff(pts[number]) >= longest)
+    part[number] = np.append(np.zeros(min(len(number), 1), np.int64), np.cumsum(jumps))
     last = number
     if len(number):  # of pictures of one time the first is shown, until the last of them ends
         differs = (np.diff(pts[number]) != 0) | (np.diff(part[number]) != 0)
@@ -113,13 +128,17 @@ def timeline(
     lasts = np.where(given > 0, given, usual)
     step = np.where(np.diff(part) == 0, np.diff(shown), usual)
     at = np.append(np.zeros(min(len(number), 1), np.int64), np.cumsum(step))
-    end = int(at[-1] + lasts[-1]) if len(number) else 0
-    gaps = _gaps(number, step, lasts, complaints or ()) | frozenset(np.flatnonzero(flags & LOST).tolist())
-    return Timeline(tick_s, number, stamps[number], part, at, end, keys.tolist(), gaps, complaints is not None)
+    gap = _gaps(number, step, lasts, complaints or ())
+    lost = frozenset(np.flatnonzero(flags & LOST).tolist())
+    lost |= frozenset(gap[gap >= 0].tolist()) if complaints is not None else frozenset()
+    return Timeline(tick_s, number, stamps[number], part, at, at + lasts, keys.tolist(), gap, lost)
 
 
 def _parts(dts: np.ndarray, expected: np.ndarray, longest: int) -> np.ndarray:
-    """How many jumps of the clock are before each packet; -1 where only a few packets have a time of their own."""
+    """How many jumps back of the clock are before each packet; -1 where only a few packets have a time of their own.
+
+    A jump forward comes earlier in the times at which pictures are shown than in these, of decoding.
+    """
     part = np.where(expected, 0, -1)
     numbers = np.flatnonzero(expected & (dts != NO_TIME))
     steps = np.diff(dts[numbers])
@@ -134,17 +153,20 @@ def _parts(dts: np.ndarray, expected: np.ndarray, longest: int) -> np.ndarray:
             if goes_on and not 0 <= following[0] - time < longest:
                 part[number] = -1
                 continue
-            now += 1
+            now += time < before
         part[number], before = now, time
     return part
 
 
-def _gaps(number: np.ndarray, step: np.ndarray, lasts: np.ndarray, complaints: Sequence[int]) -> frozenset[int]:
-    """Packets behind which others may be gone: a picture is shown for longer than its packet says.
+def _gaps(number: np.ndarray, step: np.ndarray, lasts: np.ndarray, complaints: Sequence[int]) -> np.ndarray:
+    """For each picture that is shown for longer than its packet says, the packet behind which others may be gone.
 
     They were stored before all that are shown later, or, of pictures that are shown in another order than stored, a
     few packets behind the first of these: where the container complains.
     """
+    gap = np.full(len(number), -1)
     first_behind = np.minimum.accumulate(number[::-1])[::-1][1:]
-    gaps = first_behind[2 * step > 3 * lasts[:-1]].tolist()
-    return frozenset(next((told for told in complaints if 0 <= told - gap <= REORDERED), gap) - 1 for gap in gaps)
+    for picture in np.flatnonzero(2 * step > 3 * lasts[:-1]).tolist():
+        behind = int(first_behind[picture])
+        gap[picture] = next((told for told in complaints if 0 <= told - behind <= REORDERED), behind) - 1
+    return gap

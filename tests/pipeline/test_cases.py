@@ -189,6 +189,41 @@ def test_of_what_is_before_the_first_key_frame_no_gray_picture_is_used(tools, ma
     assert [read(clip) for clip in found] == every(36, 24) and not said
 
 
+TICKS_OF_30 = ("-vf", "settb=1/30", "-enc_time_base", "1:30", "-fps_mode", "passthrough")
+
+
+@pytest.mark.parametrize(("frames", "sound"), [(0, "mp3"), (2, "mp3"), (0, "aac")])
+@pytest.mark.parametrize("rate", [24, 30])
+def test_an_avi_with_sound(tools, make, ffmpeg, tmp_path, frames, sound, rate):
+    """Its muxer fills what is between two times with empty chunks: those of a late beginning behind the first one."""
+    silent = make("silent.mp4", numbered(60), 24, *X264, "-bf", frames)
+    codec = ("-c:v", "copy") if rate == 24 else (*TICKS_OF_30, *X264, "-bf", frames)
+    path = tmp_path / "sound.avi"
+    ffmpeg("-i", silent, "-f", "lavfi", "-i", "sine=d=2.5", *codec, "-c:a", sound, path)
+    found, said, planned = clips_of(path, ClipSpec(stride=13, fps=None))
+    assert [read(clip) for clip in found] == every(60) and not said and not planned.notes
+    if frames == 0:
+        assert read(video.decode(path, num_frames=52)) == list(range(52))
+
+
+def test_a_still_in_a_recording_is_no_other_picture(tools, make):
+    """Of 20 s, behind B-frames: a transport stream's clock may jump, that of Matroska may not."""
+    args = (*X264, "-bf", 3, "-vf", "setpts=PTS+20*gte(N\\,30)/TB", "-fps_mode", "passthrough")
+    for name, length in (("a.ts", 60), ("a.mkv", 540)):
+        path = make(name, numbered(60), 24, *args)
+        found, said, _ = clips_of(path, ClipSpec(stride=13, fps=None))
+        assert [read(clip) for clip in found] == every(60) and not said
+        shown = read(video.decode(path))
+        assert shown[:30] + shown[-30:] == list(range(60)) and len(shown) == length
+
+
+def test_one_time_for_all_pictures_is_none(tools, make, ffmpeg, tmp_path):
+    path = tmp_path / "zero.mkv"
+    ffmpeg("-i", make("whole.mp4", numbered(60), 24, *X264, "-bf", 0), "-c", "copy", "-bsf:v", "setts=ts=0", path)
+    found, said, _ = clips_of(path)
+    assert [read(clip) for clip in found] == every(60) and not said
+
+
 @pytest.mark.parametrize("offset_s", [None, 3600, 2, 50000])
 def test_clocks_that_jump(tools, make, ffmpeg, tmp_path, offset_s):
     """Two recordings joined end to end: by cat, or by a recorder whose clock was set forward between them."""
@@ -361,6 +396,159 @@ def test_files_that_are_cut_off_say_so(tools, make, ffmpeg, tmp_path):
     found, said, planned = clips_of(tmp_path / "cut-whole.mkv")
     assert found and [read(clip) for clip in found] == every(78)[: len(found)] and not said
     assert "says that it lasts 3.2 s, and" in planned.notes[0].line
+
+
+def whole_clips(path, lost):
+    """Clips of 13 frames at 24 FPS, each as it was: all that have none of the `lost` frames, and no other."""
+    found, said, planned = clips_of(path)
+    numbers = [read(clip) for clip in found]
+    assert all(one == list(range(one[0], one[0] + 13)) for one in numbers), numbers
+    assert not any(set(one) & set(lost) for one in numbers), numbers
+    return {one[0] for one in numbers}, said, planned
+
+
+@pytest.mark.parametrize("begin", [54, 60])
+def test_no_clip_of_a_lost_segment_is_given(tools, make, ffmpeg, tmp_path, begin):
+    """Of 3 s, in which several clips begin and end, from amid a group of pictures or from a key frame on."""
+    raw = transported(make, ffmpeg, "whole", numbered(240), "-muxdelay", 0)
+    packets = [raw[at : at + 188] for at in range(0, len(raw), 188)]
+    starts = [n for n, one in enumerate(packets) if (one[1] & 31) << 8 | one[2] == 0x100 and one[1] & 0x40]
+    (tmp_path / "lost.ts").write_bytes(b"".join(packets[: starts[begin]] + packets[starts[begin + 72] :]))
+    firsts, said, _ = whole_clips(tmp_path / "lost.ts", range(64, 124))
+    assert {0, 13, 26, 39, 156, 169, 182, 195, 208, 221} <= firsts and len(said) == 1
+
+
+def test_no_clip_of_a_lost_fragment_is_given(tools, make, tmp_path):
+    """An mp4 from which the third fragment is gone. In one of slides all of them are there."""
+    path = make(
+        "whole.mp4",
+        numbered(120),
+        24,
+        *X264,
+        "-sc_threshold",
+        0,
+        "-movflags",
+        "frag_keyframe+empty_moov+default_base_moof",
+    )
+    raw = path.read_bytes()
+    starts = [found.start() - 4 for found in re.finditer(b"moof", raw)]
+    (tmp_path / "lost.mp4").write_bytes(raw[: starts[2]] + raw[starts[3] :])
+    firsts, said, _ = whole_clips(tmp_path / "lost.mp4", range(24, 36))
+    assert {0, 39, 52, 65, 78, 91, 104} <= firsts and len(said) == 1
+    slides = ("-vf", "setpts=N*3/TB", "-fps_mode", "passthrough", "-g", 1, "-movflags", "frag_keyframe+empty_moov")
+    found, said, _ = clips_of(make("slides.mp4", numbered(20), 24, *X264[:-2], *slides))
+    assert len(found) > 100 and not said
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "huffyuv", "rawvideo"])
+@pytest.mark.parametrize("length", [0.1, 0.01])
+def test_a_hole_in_an_avi_costs_what_is_in_it(tools, make, codec, length):
+    """As a bad sector leaves it: zeros. Its index names what was there."""
+    path = make("hole.avi", numbered(120), 24, "-c:v", codec, "-q:v", 3)
+    raw = bytearray(path.read_bytes())
+    begin, size = len(raw) * 4 // 10, round(len(raw) * length)
+    raw[begin : begin + size] = bytes(size)
+    path.write_bytes(raw)
+    firsts, said, _ = whole_clips(path, [48])
+    assert {0, 13, 26, 65, 78, 91, 104} <= firsts and len(said) == 1
+
+
+@pytest.mark.parametrize("frames", [0, 2])
+def test_the_picture_that_a_decoder_drops_at_another_size_is_not_made_up(tools, make, tmp_path, frames):
+    args = ("-c:v", "mpeg2video", "-q:v", 3, "-bf", frames, "-muxdelay", 0)
+    small = make("a.ts", numbered(20), 24, *args)
+    large = make("b.ts", numbered(30, 128, 96, 20), 24, *args, "-output_ts_offset", 21 / 24)
+    (tmp_path / "both.ts").write_bytes(small.read_bytes() + large.read_bytes())
+    firsts, said, _ = whole_clips(tmp_path / "both.ts", [19])
+    assert firsts == {0, 26} and len(said) == 1
+
+
+@pytest.mark.parametrize("is_amid", [True, False])
+def test_much_that_is_no_transport_stream_is_skipped(tools, make, ffmpeg, tmp_path, is_amid):
+    """More than ffmpeg skips at once: between two packets, or at the end, as space that was kept for more."""
+    raw = transported(make, ffmpeg, "whole", numbered(60), "-muxdelay", 0)
+    starts = [at for at in range(0, len(raw), 188) if raw[at + 1 : at + 3] == b"\x41\x00"]
+    at = starts[30] if is_amid else len(raw)
+    (tmp_path / "zeros.ts").write_bytes(raw[:at] + bytes(200_000) + raw[at:])
+    firsts, said, planned = whole_clips(tmp_path / "zeros.ts", [])
+    assert firsts >= ({0, 39} if is_amid else {0, 13, 26}) and len(said) == (len(firsts) < 4)
+    assert len(planned.notes) == (not is_amid)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [
+        ("ogv", ("-c:v", "libtheora", "-q:v", 9)),
+        ("nut", X264),
+        ("rm", ("-c:v", "rv20", "-q:v", 3)),
+        ("gif", ()),
+        ("flv", X264),
+    ],
+)
+def test_what_is_behind_an_error_of_the_container_is_told(tools, make, suffix, codec):
+    """The second half is zeros, as of a download that has not ended."""
+    path = make(f"half.{suffix}", numbered(120), 24 if suffix != "gif" else 25, *codec)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: len(raw) // 2] + bytes(len(raw) // 2))
+    found, _, planned = clips_of(path, ClipSpec(stride=13, fps=None))
+    assert len(found) >= 2 and [read(clip) for clip in found] == every(120)[: len(found)]
+    assert any("in its last " in note.line and " %; copy it again" in note.line for note in planned.notes)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [
+        ("flv", X264),
+        ("ivf", ("-c:v", "libvpx", "-b:v", "1M")),
+        ("wmv", ("-c:v", "wmv2", "-q:v", 3)),
+        ("y4m", ("-pix_fmt", "yuv420p")),
+    ],
+)
+def test_joined_files_of_which_the_first_is_read_are_told(tools, make, tmp_path, suffix, codec):
+    one, other = (make(f"{first}.{suffix}", numbered(60, first=first), 24, *codec) for first in (0, 60))
+    path = tmp_path / f"both.{suffix}"
+    path.write_bytes(one.read_bytes() + other.read_bytes())
+    found, said, planned = clips_of(path)
+    assert [read(clip) for clip in found] == every(60) and not said
+    assert any("holds no picture of the stream that is used in its last " in note.line for note in planned.notes)
+
+
+NOISE = ("-vf", "noise=alls=16:allf=t")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "codec"),
+    [
+        ("a.avi", (96, 64), ("-c:v", "huffyuv")),
+        ("a.avi", (96, 64), ("-c:v", "cinepak", *NOISE)),
+        ("a.dv", (720, 576), ("-c:v", "dvvideo", "-pix_fmt", "yuv420p")),
+        ("a.gif", (96, 64), NOISE),
+    ],
+)
+def test_a_last_picture_that_is_torn_is_not_given(tools, make, name, size, codec):
+    path = make(name, numbered(30, *size), 25, *codec)
+    sound = video.decode(path, fps=None)
+    raw = path.read_bytes()
+    frame = len(raw) // 30
+    for length in range(len(raw) // 2, len(raw) // 2 + frame, 1 + frame // 3):  # most are amid a picture
+        cut = path.with_stem(f"cut{length}")
+        cut.write_bytes(raw[:length])
+        found = list(video.decode_each(cut, range(len(video.probe(cut).timeline)), num_frames=1, fps=None))
+        assert len(found) >= 3
+        for number, one in enumerate(found):
+            is_torn = isinstance(one, video.Damaged) and number == len(found) - 1
+            assert is_torn or np.array_equal(one[0], sound[number]), (length, number)
+
+
+def test_sound_that_is_longer_than_the_pictures_is_no_loss(tools, make, ffmpeg, tmp_path):
+    silent = make("silent.mp4", numbered(26), 24, *X264)
+    tone = ("-f", "lavfi", "-t", 10, "-i", "sine")
+    ffmpeg(*tone, "-itsoffset", 300, "-i", silent, "-map", 0, "-map", 1, "-c:v", "copy", tmp_path / "late.mkv")
+    ffmpeg(*tone, "-i", silent, "-map", 0, "-map", 1, "-c:v", "copy", tmp_path / "a.flv")
+    ffmpeg(*tone, "-i", silent, "-map", 0, "-map", 1, "-c:v", "wmv2", "-q:v", 3, tmp_path / "a.wmv")
+    for name in ("late.mkv", "a.flv", "a.wmv"):
+        found, said, planned = clips_of(tmp_path / name)
+        assert [read(clip) for clip in found] == every(26) and not said and not planned.notes, name
 
 
 def test_an_encrypted_file_is_one_line(tools, make, ffmpeg, tmp_path):
