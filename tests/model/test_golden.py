@@ -48,7 +48,7 @@ ROUNDED = {
 def golden_config(precision="float32"):
     """The demo preset, but for fewer channels and iterations a scale, and in float64 a lower ladder, so that it takes
     seconds; and with all three kinds of scale: VAE at scale 0, VAE above it, GAN."""
-    pure = {"ladder_side": "height", "min_size": 18, "num_scales": 6, "patch_scale": None}
+    pure = {"ladder_side": "height", "min_size": 18, "num_scales": 6, "patch_scale": None, "patch_bandwidth": None}
     tiny = replace(demo(), **pure, channels=8, iters_per_scale=4, vae_levels=3)
     if precision == "float64":
         tiny = replace(tiny, channels=4, iters_per_scale=2, max_size=24)
