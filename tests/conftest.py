@@ -35,6 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     before = list(items)
+    for item in items:
+        if item.path.parent.name == "jobs" and "trained" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)  # a corpus is trained first, on a Ray
     result = yield
     kept = set(items)
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from pipeline import video
 
 SYSTEM = shutil.which("ffmpeg")
-TOOLS = ["wheel", "system"] if SYSTEM else ["wheel"]
+TOOLS = ["wheel", *([pytest.param("system", marks=pytest.mark.slow)] if SYSTEM else [])]
 
 
 @pytest.fixture(params=TOOLS)
