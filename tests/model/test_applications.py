@@ -187,7 +187,8 @@ def test_what_is_held_stays_where_and_as_it_is(frames: int) -> None:
         picture = np.where(near[..., None], (220, 180, 60), (40, 60, 80)) + random.integers(-20, 20, (24, 48, 3))
         return np.repeat(picture.astype(np.uint8)[None], frames, axis=0)
 
-    apps, _ = model_of(discs([(12, 8)]), patch_scale=1)
+    # By the mean of votes, of which a hold of one half is half: mean shift takes the side of most.
+    apps, _ = model_of(discs([(12, 8)]), patch_scale=1, patch_bandwidth=None)
     sketch = discs([(6, 10), (6, 24), (16, 38), (17, 18)])
 
     def apart(hold: float) -> float:
@@ -196,7 +197,7 @@ def test_what_is_held_stays_where_and_as_it_is(frames: int) -> None:
         return float(np.abs(small[0] - small[1]).mean())
 
     loose, half, held = map(apart, (0.0, 0.5, 1.0))
-    assert held < 0.7 * loose and held < half
+    assert held < 0.7 * loose and held < half < loose
     for hold in (-0.1, 1.1, math.nan):
         with pytest.raises(CannotApply, match=f"^hold={hold:g}: from 0 to 1$"):
             apps.inject(sketch, 2, hold=hold)
@@ -539,15 +540,15 @@ def test_an_object_removed_from_a_long_video_is_not_taken_from_the_next_chunk() 
 @pytest.mark.parametrize("patch_scale", [None, 1])
 def test_strength_0_is_the_reconstruction_and_1_a_sample(patch_scale: int | None) -> None:
     clip = clip_of()
-    apps, stack = model_of(clip, patch_scale=patch_scale)
+    # By the mean of votes: mean shift may move all of a clip that has a period.
+    apps, stack = model_of(clip, patch_scale=patch_scale, patch_bandwidth=None)
     pyramids = training_pyramids([clip], apps.config, apps.sizes)
     sampler = sampler_of(apps.config, stack, pyramids, CPU)
     assert np.array_equal(apps.vary(0.0, seed=4), to_frames(sampler.reconstruction()[0].numpy()))
-    near, far = (np.abs(apps.vary(s, seed=4).astype(int) - apps.vary(0.0)).mean() for s in (0.02, 1.0))
-    assert far > 0
-    if patch_scale is None:  # patches of a clip with a period may move all of it
+    if patch_scale is None:
         assert np.array_equal(apps.vary(1.0, seed=4), to_frames(random_videos(sampler, 1, 4)[0].numpy()))
-        assert 0 < near < far
+    near, far = (np.abs(apps.vary(s, seed=4).astype(int) - apps.vary(0.0)).mean() for s in (0.02, 1.0))
+    assert 0 < near < far
     with pytest.raises(CannotApply, match="from 0, the clip, to 1"):
         apps.vary(1.5)
 
