@@ -29,13 +29,8 @@ MODES = {
     "nn_distance": "max",
 }  # figures of a scale too, by which is better
 LADDER = {"ladder_side", "min_size", "max_size", "scale_factor", "num_scales", "frame_rates", "method", "patch_scale"}
-PATCHES = {
-    "patch_size",
-    "patch_alpha",
-    "patch_bandwidth",
-    "patch_passes",
-    "patch_coarse_passes",
-}  # of the finest scale alone
+# Of the finest scale alone.
+PATCHES = {"patch_size", "patch_alpha", "patch_bandwidth", "patch_passes", "patch_coarse_passes"}
 CUT = {"num_frames", "fps", "stride", "resizing"}  # settings that say how videos are cut into clips, which is done once
 
 
