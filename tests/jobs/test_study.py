@@ -783,7 +783,7 @@ def test_what_is_not_the_papers_is_told_of_each_method(tmp_path: Path) -> None:
         (["demo-demo", "demo-demo"], [], "is given twice; give each method once"),
         (["demo-demo", "nothing"], [], "nothing: no experiment of train_corpus.py or tune.py; give the folder of one"),
         (["demo-demo", "other"], [], "no clip that all of hpvaegan, singan finished"),
-        (["demo-demo", "torn"], [], f"{CLIPS[0]}: a sample of singan cannot be read ("),
+        (["demo-demo", "torn"], [], f"torn/{CLIPS[0]}/samples/sample_03.mp4: cannot be read ("),
         (["demo-demo", "short"], [], "has 4 samples, and 5 are shown; train it with --n 5 or more"),
         (["demo-demo", "demo-demo-singan"], ["--questions", "7"], "--questions 7: from 1 to 6"),
         (["demo-demo", "demo-demo-singan"], ["--checks", "4"], "--checks 4: from 0 to 3"),
@@ -808,11 +808,11 @@ def test_a_study_that_cannot_be_made_is_one_line(
         make_experiment(tmp_path, "short", of_method(demo(), "singan"), samples=4)
     if "torn" in given:
         make_experiment(tmp_path, "torn", of_method(demo(), "singan"))
-        sample = tmp_path / "torn" / CLIPS[0] / "samples" / "sample_00.mp4"
+        sample = tmp_path / "torn" / CLIPS[0] / "samples" / "sample_03.mp4"
         sample.write_bytes(sample.read_bytes()[:100])
     assert run_study("make", *given, "--out", "study", *options) == 2
     (line,) = capsys.readouterr().out.splitlines()
-    assert words in line
+    assert words in line and ".study." not in line  # the folder that the study is made in is gone
     assert not (tmp_path / "study").exists() and not list(tmp_path.glob(".*"))
 
 
