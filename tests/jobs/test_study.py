@@ -739,6 +739,19 @@ def test_images_and_two_experiments_of_one_method(tmp_path: Path) -> None:
     assert image.mimetype == "image/png" and image.status_code == 200
 
 
+def test_experiments_in_an_object_store_make_a_study(storage: Path, tmp_path: Path) -> None:
+    """fsspec's store in memory is one whose files are on no path."""
+    for path in storage.rglob("*.*"):
+        if path.is_file():
+            Store("memory://study").write(path.relative_to(storage).as_posix(), path.read_bytes())
+    given = [f"memory://study/{name}" for name in ("demo-demo", "demo-demo-singan")]
+    assert run_study("make", *given, "--out", tmp_path / "study") == 0
+    made = open_study(tmp_path / "study")
+    assert list(made.clips) == sorted(CLIPS) and [of.experiment for of in made.methods.values()] == given
+    original = (tmp_path / "study" / "media" / made.clips[CLIPS[0]].original).read_bytes()
+    assert original == (storage / "demo-demo" / CLIPS[0] / "samples" / "real.mp4").read_bytes()
+
+
 def test_a_part_of_a_video_can_be_asked_for(folder: Path) -> None:
     """As some browsers do before they play one."""
     of = open_study(folder)
