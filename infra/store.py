@@ -167,7 +167,7 @@ class Store:
 
     def names(self, folder: str = "") -> set[str]:
         """What lies directly in `folder`: one listing, whatever the number of clips. Raises StorageError."""
-        with storage_errors(self, folder), contextlib.suppress(FileNotFoundError):
+        with storage_errors(self, folder), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             found = self._fs.ls(self._full(folder).rstrip("/"), detail=False)
             return {PurePosixPath(str(path)).name for path in found}
         return set()

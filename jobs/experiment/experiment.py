@@ -155,12 +155,16 @@ class Experiment:
         return found
 
     def submission(self) -> Submission:
-        """Raises UsageError for a folder that is no experiment of train_corpus.py."""
-        try:
-            return Submission(**json.loads(self.store.read([SUBMISSION])[SUBMISSION]))
-        except (KeyError, ValueError, TypeError) as error:
+        """Raises UsageError for a folder that is no experiment of train_corpus.py, and for a damaged file."""
+        content = self.store.read([SUBMISSION]).get(SUBMISSION)
+        if content is None:
             mend = "give the --storage and --experiment of train_corpus.py"
-            raise UsageError(f"{self.uri}: holds no experiment of train_corpus.py; {mend}") from error
+            raise UsageError(f"{self.uri}: holds no experiment of train_corpus.py; {mend}")
+        try:
+            return Submission(**json.loads(content))
+        except (ValueError, TypeError) as error:
+            mend = "run its train_corpus.py again, which writes it"
+            raise UsageError(f"{self.uri}/{SUBMISSION}: cannot be read ({one_line(error)}); {mend}") from error
 
     def has_submission(self) -> bool:
         """Whether train_corpus.py has made it."""

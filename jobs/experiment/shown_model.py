@@ -123,11 +123,13 @@ class ModelReader:
             together = self.experiment.store.read(path for _, _, path in wanted)
         for kind, label, path in wanted:
             try:
-                content = together.get(path) or self.experiment.store.read([path]).get(path)
+                content = together[path] if path in together else self.experiment.store.read([path]).get(path)
             except OSError as error:
                 damages.append(f"{path.rpartition('/')[2]} cannot be read ({one_line(error)})")
                 continue
-            if content:
+            if content == b"":
+                damages.append(f"{path.rpartition('/')[2]} is empty")
+            elif content is not None:
                 shots.append(Shot(kind, label, self.media.add(content, Path(path).suffix)))
         return shots
 

@@ -61,13 +61,19 @@ class Watch:
         return list(self._experiment.trials()), 0
 
     def _progress(self, clip_id: str, log: bytes) -> ClipProgress | None:
-        """Of a clip without a result, by its last whole line that is of an iteration; None without one."""
+        """Of a clip without a result, by its last whole line that is of an iteration; None without one.
+
+        Raises UsageError for a damaged file.
+        """
         work = self._work.get(clip_id) or self._read_work(clip_id)
-        for line in reversed(log[: log.rfind(b"\n") + 1].splitlines()):
-            point = json.loads(line)
-            if point["iteration"] is not None and work:
-                self._work[clip_id] = work
-                return work.progress(point["scale"], point["iteration"], point["metrics"])
+        try:
+            for line in reversed(log[: log.rfind(b"\n") + 1].splitlines()):
+                point = json.loads(line)
+                if point["iteration"] is not None and work:
+                    self._work[clip_id] = work
+                    return work.progress(point["scale"], point["iteration"], point["metrics"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise self._damaged(f"{clip_id}/{clip_folder.LOG}") from error
         return None
 
     def _read_work(self, clip_id: str) -> Work | None:
@@ -79,4 +85,7 @@ class Watch:
             about = json.loads(content)
             return Work(TrainConfig.from_dict(about["config"]), [ScaleSize(*size) for size in about["sizes_thw"]])
         except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{self._experiment.uri}/{name}: cannot be read; delete the clip's folder") from error
+            raise self._damaged(name) from error
+
+    def _damaged(self, name: str) -> UsageError:
+        return UsageError(f"{self._experiment.uri}/{name}: cannot be read; delete the clip's folder")

@@ -57,7 +57,7 @@ def make(request: MakeRequest, console: Console) -> bool:
     chosen = {"name": name, "seed": request.seed, "questions": questions, "checks": checks}
     with folder.appearing(request.out.resolve()) as place:
         study = folder.copy_media(place, methods, clips, chosen)
-        other_sizes = _other_sizes(place / folder.MEDIA, study)
+        other_sizes = _other_sizes(place / folder.MEDIA, study, methods)
         folder.define(place, study)
     for line in left_out:
         console.print(f"left out  {printable(line)}", style="yellow")
@@ -84,20 +84,28 @@ def _clips(methods: Sequence[Method]) -> tuple[list[str], list[str]]:
     return usable, lines
 
 
-def _other_sizes(media: Path, study: folder.Study) -> list[str]:
-    """A line on each clip and method whose samples are not of the original's size, by the first of them."""
+def _other_sizes(media: Path, study: folder.Study, methods: Sequence[Method]) -> list[str]:
+    """A line on each clip and method with samples that are not of the original's size.
+
+    Raises UsageError for an original or a sample that is no video or image.
+    """
     lines = []
     for clip, files in study.clips.items():
-        size = _size(media / files.original, f"{clip}: the original")
-        for method, samples in files.samples.items():
-            if (other := _size(media / samples[0], f"{clip}: a sample of {method}")) != size:
-                lines.append(f"{clip}: samples of {method} are of {other} px, and the original is of {size}")
+        size = _size(media / files.original, methods[0], methods[0].clips[clip].original)
+        for of in methods:
+            shown = zip(files.samples[of.name], of.clips[clip].samples)
+            others = sorted({_size(media / file, of, name) for file, name in shown} - {size})
+            if others:
+                sizes = " and ".join(others)
+                lines.append(f"{clip}: samples of {of.name} are of {sizes} px, and the original is of {size}")
     return lines
 
 
-def _size(file: Path, what: str) -> str:
+def _size(file: Path, of: Method, name: str) -> str:
+    """name: of what was copied to `file`, in the store of the method."""
     try:
         info = video.probe(file)
     except video.VideoError as error:
-        raise UsageError(f"{what} cannot be read ({one_line(error)}); train the clip again") from error
+        why = one_line(error).removeprefix(f"{printable(file)}: ")
+        raise UsageError(f"{of.store.uri}/{name}: cannot be read ({why}); train the clip again") from error
     return f"{info.width}×{info.height}"

@@ -63,6 +63,7 @@ def test_small_files_come_back_by_name_and_what_is_not_there_is_left_out(store: 
     store.remove("three")
     assert store.names() == {"one", "top.json"}
     assert store.below("one").read(["result.json"]) == {"result.json": b"1"}
+    assert store.names("top.json/deeper") == set() and store.read(["top.json/deeper"]) == {}
 
 
 def test_a_clip_folder_holds_what_was_there_and_leaves_what_was_made(store: Store) -> None:

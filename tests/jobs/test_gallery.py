@@ -385,7 +385,7 @@ def test_what_is_wrong_with_a_clip_is_said(
 ) -> None:
     assert gallery.main([str(troubled)]) == 1
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split(": ")[1] for line in printed if line.startswith("damaged")] == ["torn", "odd"]
+    assert [line.split(": ")[1] for line in printed if line.startswith("damaged")] == ["torn", "odd", "empty"]
     assert printed[-1].startswith(f"gallery: {troubled}/gallery.html (10 clips, ")
     desktop.get_log("browser")
     desktop.get((troubled / "gallery.html").as_uri())
@@ -393,7 +393,7 @@ def test_what_is_wrong_with_a_clip_is_said(
         "return Object.fromEntries([...document.querySelectorAll('.card')].map("
         "c => [c.dataset.name, c.querySelector('.status')?.textContent ?? '']))"
     )
-    assert states.pop(HOSTILE_ID) == states.pop("picture") == states.pop("empty") == ""
+    assert states.pop(HOSTILE_ID) == states.pop("picture") == ""
     told = {
         "failed": f"failed loss is not finite {SCRIPT}",
         "stopped": "stopped by ASHA after 2 scales",
@@ -403,6 +403,7 @@ def test_what_is_wrong_with_a_clip_is_said(
     }
     assert {name: states.pop(name) for name in told} == told
     assert states["torn"].startswith("damaged result.json cannot be read (")
+    assert states["empty"] == "damaged real.mp4 is empty"
     assert states["odd"] == "damaged metrics.json cannot be read (nnfdiv is no number)"
     # no script ran, and every text is there as it was
     assert desktop.execute_script("return window.hacked ?? null") is None
@@ -450,6 +451,16 @@ def test_arguments_that_cannot_work_are_one_line(
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("error: ") and told in line
     assert not list(tmp_path.iterdir())
+
+
+def test_a_video_and_a_damaged_submission_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"no experiment")
+    damaged = write_experiment(tmp_path / "demo", ["bikes"]) / "submission.json"
+    damaged.write_text('{"corpus": "de')
+    assert [gallery.main([str(tmp_path / name)]) for name in ("clip.mp4", "demo")] == [2, 2]
+    video, experiment = capsys.readouterr().out.splitlines()
+    assert f"{tmp_path}/clip.mp4: no experiment of train_corpus.py or tune.py" in video
+    assert f"{damaged}: cannot be read (" in experiment and "run its train_corpus.py again" in experiment
 
 
 # -- many

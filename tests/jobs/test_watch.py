@@ -78,3 +78,22 @@ def test_what_is_no_experiment_is_one_line(name: str, tmp_path: Path, capsys: py
     (line,) = capsys.readouterr().out.splitlines()
     assert f"{tmp_path / name}: holds no experiment" in line
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("submission.json", '{"clip_ids": ['),
+        ("{clip}/metrics.jsonl", "\0\0\0\n"),
+        ("{clip}/metrics.jsonl", "[1]\n"),
+        ("{clip}/metrics.jsonl", '{"scale": 9, "iteration": 1, "metrics": {}}\n'),
+    ],
+)
+def test_a_damaged_file_is_one_line(
+    file: str, content: str, half: Path, trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = half / file.format(clip=trained.clips["good"].name)
+    path.write_text(content)
+    assert watch.main([str(half), "--once"]) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"error: {path}: cannot be read")
