@@ -75,7 +75,7 @@ class TrainConfig:
     critic_convs: int  # convolutions in every Dⁿ
     tanh_after_sum: bool  # False: x̄ⁿ = up + tanh(G(up)), eq. 6 with A.1; True: tanh(up + G(up)), authors' code
     critic_last_spectral: bool  # spectral norm on the last convolution of D too
-    critic_norm: Literal["spectral", "none"] = "spectral"  # of D's other convolutions; ConSinGAN: none
+    critic_spectral: bool = True  # spectral norm on the others; ConSinGAN: none
     generator_norm: bool = True  # normalisation in Gⁿ; ConSinGAN: none
     # where SinGAN and ConSinGAN need more than a frame has. noise: a random sample is enlarged, with noise over all of
     # it; zeros: zeros lie around it and its noise, as around a reconstruction: SinGAN's own
@@ -202,8 +202,8 @@ class TrainConfig:
             need(0 <= getattr(self, name) < math.inf, f"{name}={getattr(self, name)}: a finite number, 0 or more")
         need(0 < self.gan_crop <= 1, f"gan_crop={self.gan_crop}: above 0, at most 1")
         need(
-            self.critic_norm == "spectral" or not self.critic_last_spectral,
-            f"critic_norm={self.critic_norm}: goes with critic_last_spectral=false",
+            self.critic_spectral or not self.critic_last_spectral,
+            "critic_spectral=false: goes with critic_last_spectral=false",
         )
         if self.fixed_code == "clip":
             need(self.vae_levels == 0 and self.latent_dim == 3, "fixed_code=clip: needs vae_levels=0 and latent_dim=3")

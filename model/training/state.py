@@ -147,8 +147,10 @@ def sample_posterior(posterior: AnyPosterior, rngs: Sequence[torch.Generator]) -
 
 
 def _new_critic(config: TrainConfig, n: int, device: torch.device) -> Critic:
-    spectral, last, kernel = config.critic_norm == "spectral", config.critic_last_spectral, config.kernel(3)
-    critic = Critic(config.width(n), config.critic_convs, last_spectral=last, kernel=kernel, spectral=spectral)
+    spectral, last = config.critic_spectral, config.critic_last_spectral
+    critic = Critic(
+        config.width(n), config.critic_convs, last_spectral=last, kernel=config.kernel(3), spectral=spectral
+    )
     return critic.to(device)
 
 

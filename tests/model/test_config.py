@@ -40,7 +40,7 @@ SHARED = {  # what paper and published code agree on
     "dims": 3,
     "rescaling": "geometric",
     "channels_double": None,
-    "critic_norm": "spectral",
+    "critic_spectral": True,
     "generator_norm": True,
     "random_border": "noise",
     "fixed_code": "noise",

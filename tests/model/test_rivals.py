@@ -45,7 +45,7 @@ def rival(method, sizes=SIZES, **changes):
 ZERO = 1e-13  # a gradient that is 0, but for rounding: D's last bias cancels in E[D(fake)] − E[D(real)], others may too
 # What the rivals' own papers and codes have otherwise than the re-implementation.
 SINGAN = {"tanh_after_sum": False, "latent_dim": 1, "channels_double": 2, "random_border": "zeros", "gan_steps": 3}
-CONSINGAN = {"fixed_code": "clip", "generator_norm": False, "critic_norm": "none"}
+CONSINGAN = {"fixed_code": "clip", "generator_norm": False, "critic_spectral": False}
 CASES = {
     "singan": ("singan", SIZES, {}),
     "consingan": ("consingan", SIZES, {}),
@@ -172,11 +172,20 @@ def test_settings_that_are_not_a_rival_s_are_told():
         ({"method": "consingan", "latent_dim": 1}, "method=consingan: needs latent_dim=3"),
         ({"method": "consingan", "tanh_after_sum": False}, "method=consingan: needs tanh_after_sum=true"),
         ({"method": "consingan", "channels_double": 4}, "method=consingan: needs channels_double=none"),
-        ({"critic_norm": "none", "critic_last_spectral": True}, "critic_norm=none: goes with critic_last_spectral"),
+        (
+            {"critic_spectral": False, "critic_last_spectral": True},
+            "critic_spectral=false: goes with critic_last_spectral",
+        ),
         ({"method": "hpvaegan", "random_border": "zeros"}, "method=hpvaegan: needs random_border=noise"),
     ):
         with pytest.raises(ConfigError, match=words):
             replace(rival("singan"), **changes)
+
+
+@pytest.mark.parametrize(("method", "changes"), [("singan", SINGAN), ("consingan", CONSINGAN)])
+def test_the_settings_of_a_rival_s_own_paper_are_written_as_any_other(method, changes):
+    written = [f"{name}={str(value).lower()}" for name, value in changes.items()]
+    assert rival(method).with_overrides(written) == replace(rival(method), **changes)
 
 
 def test_channels_double_after_every_four_scales_up_to_128_and_a_training_resumes_at_each_width(tmp_path):
