@@ -30,6 +30,7 @@ Method = Literal["hpvaegan", "singan", "consingan", "vgpnn"]
 Resizing = Literal["corners", "opencv"]
 Finish = Literal["generators", "patches"]  # of an application: what the scales above a given video are
 Retarget = Literal["objects", "layout"]  # what keeps its size, or its place, in a picture of another aspect
+MOST_DOUBLED = 128  # channels, of `channels_double`: SinGAN's code
 COLOURS = 5  # of a quantised painting: SinGAN's paint_train
 
 
@@ -67,12 +68,20 @@ class TrainConfig:
 
     # -- networks (A.1)
     channels: int = 64
+    channels_double: int | None = None  # after so many scales G and D have twice the channels, at most 128; SinGAN: 4
     latent_dim: int = 128
     generator_convs: int  # convolutions in every Gⁿ
     encoder_convs: int  # spectral-norm convolutions in E, before M and S
     critic_convs: int  # convolutions in every Dⁿ
     tanh_after_sum: bool  # False: x̄ⁿ = up + tanh(G(up)), eq. 6 with A.1; True: tanh(up + G(up)), authors' code
     critic_last_spectral: bool  # spectral norm on the last convolution of D too
+    critic_spectral: bool = True  # spectral norm on the others; ConSinGAN: none
+    generator_norm: bool = True  # normalisation in Gⁿ; ConSinGAN: none
+    # where SinGAN and ConSinGAN need more than a frame has. noise: a random sample is enlarged, with noise over all of
+    # it; zeros: zeros lie around it and its noise, as around a reconstruction: SinGAN's own
+    random_border: Literal["noise", "zeros"] = "noise"
+    # what the clip is reconstructed from where there is no VAE scale. noise: a fixed z*; clip: x⁰, ConSinGAN's own
+    fixed_code: Literal["noise", "clip"] = "noise"
 
     # -- training (§3, A.1)
     vae_levels: int = (
@@ -80,7 +89,8 @@ class TrainConfig:
     )
     iters_per_scale: int | tuple[int, ...]  # iterations; one number for all scales, or one a scale
     lr: float = 5e-4  # Adam, generator and critic alike
-    lr_final: float = 1.0  # the learning rate falls to lr · lr_final along a half cosine within each scale; 1: constant
+    lr_final: float = 1.0  # the learning rate falls to lr · lr_final within each scale; 1: constant
+    lr_fall: Literal["cosine", "step"] = "cosine"  # along half a cosine, or at once after four fifths: rivals' own
     adam_betas: tuple[float, float] = (0.5, 0.999)  # not in the text; authors' code
     vae_lr_decay: float = 0.2  # E and G⁰ train at lr · vae_lr_decayⁿ at VAE scale n
     rec_weight: float
@@ -155,7 +165,7 @@ class TrainConfig:
         need(self.max_size >= self.min_size, f"max_size={self.max_size}: at least min_size={self.min_size}")
         for name in ("batch_size", "train_depth", "gan_steps"):
             need(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: at least 1")
-        for name in ("stride", "chunks_per_iter", "micro_batch"):
+        for name in ("stride", "chunks_per_iter", "micro_batch", "channels_double"):
             need(getattr(self, name) is None or getattr(self, name) >= 1, f"{name}={getattr(self, name)}: 1 or more")
         need(self.crops >= 0, f"crops={self.crops}: 0 or more")
         factor = self.scale_factor
@@ -191,11 +201,22 @@ class TrainConfig:
         for name in ("kl_weight", "adv_weight", "gp_weight", "noise_amp"):
             need(0 <= getattr(self, name) < math.inf, f"{name}={getattr(self, name)}: a finite number, 0 or more")
         need(0 < self.gan_crop <= 1, f"gan_crop={self.gan_crop}: above 0, at most 1")
+        need(
+            self.critic_spectral or not self.critic_last_spectral,
+            "critic_spectral=false: goes with critic_last_spectral=false",
+        )
+        if self.fixed_code == "clip":
+            need(self.vae_levels == 0 and self.latent_dim == 3, "fixed_code=clip: needs vae_levels=0 and latent_dim=3")
+        must: dict[str, Any] = {"random_border": "noise"}
         if self.method in ("singan", "consingan"):
-            must = {"vae_levels": 0, "latent_dim": 3, "latent": "gaussian", "tanh_after_sum": True, "gan_crop": 1.0}
-            for name, value in must.items():
-                need(getattr(self, name) == value, f"method={self.method}: needs {name}={value}")
+            must = {"vae_levels": 0, "latent": "gaussian", "gan_crop": 1.0}
             need(self.generator_convs >= 4, f"method={self.method}: needs generator_convs=4 or more")
+        if self.method == "singan":  # of one channel, z is the same in R, G and B
+            need(self.latent_dim in (1, 3), "method=singan: needs latent_dim=3 or 1")
+        if self.method == "consingan":  # what goes from stage to stage is features, of one number of channels
+            must |= {"latent_dim": 3, "tanh_after_sum": True, "channels_double": None}
+        for name, value in must.items():
+            need(getattr(self, name) == value, f"method={self.method}: needs {name}={str(value).lower()}")
         decay = self.unfrozen_lr_decay
         need(decay is None or 0 < decay <= 1, f"unfrozen_lr_decay={decay}: above 0, at most 1, or None")
         need(0 < self.lr_final <= 1, f"lr_final={self.lr_final}: above 0, at most 1")
@@ -267,6 +288,11 @@ class TrainConfig:
     def generator_side(self, n: int) -> int:
         """Side of the convolutions of Gⁿ: `vae_kernel` is that of the patch-VAE generators only."""
         return self.vae_kernel if n < self.vae_levels else 3
+
+    def width(self, n: int) -> int:
+        """Channels of Gⁿ and Dⁿ."""
+        doublings = n // self.channels_double if self.channels_double else 0
+        return min(self.channels << doublings, max(self.channels, MOST_DOUBLED))
 
     def generator_kernel(self, n: int) -> tuple[int, int, int]:
         """Kernel of the convolutions of Gⁿ."""

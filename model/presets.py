@@ -192,10 +192,7 @@ OTHER_KIND = {
 # The rivals of Fig. 5, as the authors re-implemented them (train_video_baselines.py and modules/networks_3d.py at
 # f372e84): their networks, losses and noise, on the ladder and for the iterations of a preset. One z* a
 # chunk, where they have one for each of a batch of two.
-# SinGAN's own text and code differ: 2,000 iterations a scale of three steps each of D and G (gan_steps=3), 32 channels
-# that double every four scales, scales from 25 to 250 px by ¾, z* of one channel, a batch of one (batch_size=1
-# noise_amp=0.1), five convolutions. ConSinGAN's: six scales of rescaling=consingan, three steps, rates that fall to a
-# tenth a stage (unfrozen_lr_decay=0.1), noise_amp=0.1, no normalisation.
+# SinGAN's and ConSinGAN's own texts and codes differ: model/README.md, "Rivals", has the settings for that.
 _RIVAL: dict[str, Any] = {
     "vae_levels": 0,
     "latent_dim": 3,  # --nc-z: z* and z have the channels of an image

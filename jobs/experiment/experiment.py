@@ -180,7 +180,7 @@ class Experiment:
         self.store.write_json(SUBMISSION, asdict(submission))
 
     def sweep(self) -> Mapping[str, Any] | None:
-        """What defines its sweep: config, sweep, n, corpus, clips. None where there is none.
+        """What defines its sweep: config, sweep, n, features, corpus, clips. None where there is none.
 
         Raises UsageError for a damaged file.
         """
@@ -191,6 +191,7 @@ class Experiment:
                 raise ValueError("of an earlier version, or damaged")
             if read is not None:
                 TrainConfig.from_dict(read["config"])
+                read = {"features": "lite0", **read}  # sweeps from before it was kept
         except (ValueError, TypeError, AttributeError) as error:  # ConfigError is a ValueError
             mend = "begin another sweep"
             raise UsageError(f"{self.uri}/{SWEEP}: cannot be read ({one_line(error)}); {mend}") from error

@@ -53,9 +53,9 @@ def run(request: SweepRequest, console: Console) -> bool:
         clip_ids = [clip.clip_id for clip in corpus.clips]
         listed = _trials(tried, clip_ids)
         definition = _definition(request, clip_ids)
-        _check_definition(experiment, definition)
+        _check_definition(experiment, definition, request.asha)
         if request.restore:
-            _forget(experiment, {"failed"} if request.asha else {"failed", "stopped"})
+            _forget(experiment, _ends_that_go_on(experiment, request))
         tags = {"corpus": request.corpus, "preset": request.preset, "sweep": " ".join(request.given)}
         parent = runs.open_parent_run(experiment, request.tracking_uri, tags, request.config)
         sweep = Sweep(request, {} if request.draws else listed, parent)
@@ -88,7 +88,7 @@ def preview(request: SweepRequest, console: Console) -> bool:
     corpus.check(request.corpus)
     clip_ids = [clip.clip_id for clip in corpus.clips]
     listed = _trials(tried, clip_ids)
-    _check_definition(experiment, _definition(request, clip_ids))
+    _check_definition(experiment, _definition(request, clip_ids), request.asha)
     for clip in corpus.clips:
         console.print(f"{clip.clip_id}  {clip.height}×{clip.width} px (H×W)", soft_wrap=True)
     for values, config in zip(tried, configs, strict=True):
@@ -127,6 +127,7 @@ def _definition(request: SweepRequest, clip_ids: Sequence[str]) -> dict[str, Any
         "config": request.config.to_dict(),
         "sweep": [*request.given, *(f"{RIVAL}={rival}" for rival in request.rivals)],
         "n": request.num_samples,
+        "features": request.features,
         "corpus": without_secrets(request.corpus),
         "clips": list(clip_ids),
     }
@@ -149,16 +150,28 @@ def _check_restore(experiment: Experiment, restore: bool) -> None:
         raise UsageError(f"{uri}: holds models of train_corpus.py; use --experiment NAME")
 
 
-def _check_definition(experiment: Experiment, definition: Mapping[str, Any]) -> None:
-    """Raises UsageError if what defines the sweep that is there is another; it may have had fewer clips."""
+def _check_definition(experiment: Experiment, definition: Mapping[str, Any], asha: bool) -> None:
+    """Raises UsageError if what defines the sweep that is there is another.
+
+    It may have had fewer clips, and without ASHA other features: ASHA would judge a trial anew that is scored again.
+    """
     before, uri = experiment.sweep() or definition, experiment.uri
     before = {**before, "config": TrainConfig.from_dict(before["config"]).to_dict()}  # settings that are new since
-    if changed := [name for name in ("config", "sweep", "n") if before[name] != definition[name]]:
+    fixed = ["config", "sweep", "n", *(["features"] if asha else [])]
+    if changed := [name for name in fixed if before[name] != definition[name]]:
         was = f"its {' and '.join(changed)} differ from those given"
         raise UsageError(f"--restore: {uri}: {was}; give the same command, or use --experiment NAME")
     if gone := [clip for clip in before["clips"] if clip not in definition["clips"]]:
         mend = "bring it back, or use --experiment NAME"
         raise UsageError(f"--restore: {uri}: {gone[0]} is not in the corpus now; {mend}")
+
+
+def _ends_that_go_on(experiment: Experiment, request: SweepRequest) -> set[str]:
+    """How the trials ended that --restore goes on with. One that is done is only scored again, by new features."""
+    ends = {"failed"} if request.asha else {"failed", "stopped"}
+    before = experiment.sweep()
+    asked = before is not None and request.features not in (before["features"], "lite0")
+    return {*ends, "done"} if asked else ends
 
 
 def _forget(experiment: Experiment, ends: Collection[str]) -> None:

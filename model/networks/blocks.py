@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.config import TrainConfig
+
 Kernel = tuple[int, int, int]  # frames, height, width, each 1 or 3
 CUBE: Kernel = (3, 3, 3)
 Halo = tuple[int, int, int]  # frames, rows, columns
@@ -131,6 +133,35 @@ class NormBlock(nn.Module):
         """The block with the mean and the (biased) variance, (out,) float32, of a volume that x is a part of."""
         y = F.batch_norm(self.convolved(x), mean, var, self.weight, self.bias, training=False)
         return F.leaky_relu_(y, LEAK)
+
+
+class PlainBlock(nn.Module):
+    """Convolution and LeakyReLU without normalisation: ConSinGAN's own (`generator_norm`)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: Kernel = CUBE, *, padded: bool = True) -> None:
+        super().__init__()
+        self.padded = padded
+        self.conv = conv(in_channels, out_channels, kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, T, H, W) → (B, out, T, H, W)."""
+        return F.leaky_relu(self.convolved(x), LEAK)
+
+    def convolved(self, x: Tensor) -> Tensor:
+        """What LeakyReLU is given: (B, in, T, H, W) → (B, out, T, H, W)."""
+        return convolve(x, self.conv.weight, self.conv.bias, padded=self.padded)
+
+    def with_statistics(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        """The same as `forward`, whatever the statistics are."""
+        return self.forward(x)
+
+
+Block = NormBlock | PlainBlock
+
+
+def block_kind(config: TrainConfig) -> type[Block]:
+    """Of which blocks generators are made."""
+    return NormBlock if config.generator_norm else PlainBlock
 
 
 class SpectralConv(nn.Module):

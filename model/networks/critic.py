@@ -20,13 +20,17 @@ class Critic(nn.Module):
     """Dⁿ: spectral-norm convolutions with LeakyReLU, last one without activation, one number a position (A.1).
 
     Use it through `fixed`, which normalises the weights once for all the calls of a step.
-    The authors' code leaves spectral norm off the last convolution (`last_spectral=False`).
+    The authors' code leaves spectral norm off the last convolution (`last_spectral=False`), ConSinGAN's off all
+    (`spectral=False`).
     """
 
-    def __init__(self, channels: int, convs: int, *, last_spectral: bool, kernel: Kernel = CUBE) -> None:
+    def __init__(
+        self, channels: int, convs: int, *, last_spectral: bool, kernel: Kernel = CUBE, spectral: bool = True
+    ) -> None:
         super().__init__()
         widths = [3] + [channels] * (convs - 1)
-        self.blocks = nn.ModuleList(SpectralConv(a, b, kernel) for a, b in pairwise(widths))
+        layer = SpectralConv if spectral else conv
+        self.blocks = nn.ModuleList(layer(a, b, kernel) for a, b in pairwise(widths))
         self.tail: SpectralConv | nn.Conv3d = (
             SpectralConv(channels, 1, kernel) if last_spectral else conv(channels, 1, kernel)
         )

@@ -90,6 +90,14 @@ class FixedCode(nn.Module):
         return torch.randn(self.z.shape, generator=rng).to(self.z)
 
 
+class ClipCode(nn.Module):
+    """As `FixedCode`, of ConSinGAN's own: what stands for z* is the clip itself at scale 0, which has z's channels."""
+
+    def forward(self, x: Tensor) -> Posterior:
+        """q(z|x) of x⁰: (B, 3, T, H, W) → maps of (B, 3, T, H, W)."""
+        return without_width(x)
+
+
 def without_width(z: Tensor) -> Posterior:
     """A Gaussian whose mean and every sample are z."""
     return Posterior(z, torch.full_like(z, -math.inf))

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import TrainConfig
-from model.networks.blocks import CUBE, Kernel, NormBlock, conv, convolve
+from model.networks.blocks import CUBE, Block, Kernel, NormBlock, block_kind, conv, convolve
 from model.networks.critic import checkpointed
-from model.networks.encoder import Encoder, FixedCode
+from model.networks.encoder import ClipCode, Encoder, FixedCode
 from model.networks.patchvae import PatchEncoder, occupied_normal
 from model.pyramid import ScaleSize
 
@@ -37,12 +37,19 @@ class Generator(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, convs: int, kernel: Kernel = CUBE, *, padded: bool = True
+        self,
+        in_channels: int,
+        channels: int,
+        convs: int,
+        kernel: Kernel = CUBE,
+        *,
+        padded: bool = True,
+        block: type[Block] = NormBlock,
     ) -> None:
         super().__init__()
         widths = [in_channels] + [channels] * (convs - 1)
         self.kernel, self.padded = kernel, padded
-        self.blocks = nn.Sequential(*(NormBlock(a, b, kernel, padded=padded) for a, b in pairwise(widths)))
+        self.blocks = nn.Sequential(*(block(a, b, kernel, padded=padded) for a, b in pairwise(widths)))
         self.tail = conv(channels, 3, kernel)
 
     @property
@@ -54,9 +61,9 @@ class Generator(nn.Module):
         """(B, in, T, H, W) → (B, 3, T, H, W) float32, without the tanh."""
         return self.rgb(self.blocks(x))
 
-    def block(self, i: int) -> NormBlock:
+    def block(self, i: int) -> Block:
         """Convolution i with its normalisation, from 0."""
-        return cast(NormBlock, self.blocks[i])
+        return cast(Block, self.blocks[i])
 
     def rgb(self, features: Tensor) -> Tensor:
         """The last convolution: (B, channels, T, H, W) → (B, 3, T, H, W) float32."""
@@ -79,9 +86,9 @@ class GeneratorStack(nn.Module):
         super().__init__()
         self.config = config
         self.sizes = [ScaleSize(*size) for size in sizes]
-        self.encoder: Encoder | FixedCode
+        self.encoder: Encoder | FixedCode | ClipCode
         if config.vae_levels == 0:
-            self.encoder = FixedCode(self.latent_shape(1))
+            self.encoder = FixedCode(self.latent_shape(1)) if config.fixed_code == "noise" else ClipCode()
         else:
             kind = PatchEncoder if config.latent == "patchvae" else Encoder
             self.encoder = kind(
@@ -104,18 +111,21 @@ class GeneratorStack(nn.Module):
         """Append the next generator, initialised from the previous one (§3.2).
 
         G¹ starts fresh, as in the authors' code: its input is RGB where that of G⁰ is z, and it adds a residual.
-        So does the first GAN scale's above patch-VAE generators with another kernel (r = 1 of §4.2).
+        So does one with another kernel, the first GAN scale's above patch-VAE generators with r = 1 (§4.2), or with
+        another number of channels.
         """
-        n = self.num_scales
+        n, config = self.num_scales, self.config
         grown = self._new_generator(n)
-        if n >= self.first_grown and self.config.generator_kernel(n) == self.config.generator_kernel(n - 1):
+        same = config.generator_kernel(n) == config.generator_kernel(n - 1) and config.width(n) == config.width(n - 1)
+        if n >= self.first_grown and same:
             grown.load_state_dict(self.generators[-1].state_dict())
         self.generators.append(grown.to(self.device))
         self.noise_amps.append(0.0)
 
     def _new_generator(self, n: int) -> Generator:
         config, inputs = self.config, self.config.latent_dim if n == 0 else 3
-        return Generator(inputs, config.channels, config.generator_convs, config.generator_kernel(n))
+        kernel, block = config.generator_kernel(n), block_kind(config)
+        return Generator(inputs, config.width(n), config.generator_convs, kernel, block=block)
 
     def latent_shape(self, batch: int) -> tuple[int, ...]:
         """(B, latent, T, H, W) of z at the ladder's scale 0."""

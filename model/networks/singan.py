@@ -7,6 +7,7 @@ the losses, the critic and the checkpoint are those of `GeneratorStack`.
 
 Convolutions are not padded. What enters a generator is larger by what they take off: zeros around a reconstruction; a
 random sample is enlarged to that size, and noise covers all of it. So the border is no place that a generator knows.
+Where the two papers or their codes differ from that re-implementation, there are settings: model/README.md, "Rivals".
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import TrainConfig
-from model.networks.blocks import Halo, NormBlock, conv, convolve, halo
+from model.networks.blocks import Block, Halo, NormBlock, block_kind, conv, convolve, halo
 from model.networks.generators import Generator, GeneratorStack
 from model.pyramid import ScaleSize
 
@@ -27,13 +28,17 @@ WEIGHT_STD = 0.02  # of convolutions, around 0, and of the scales of normalisati
 
 
 class SinganStack(GeneratorStack):
-    """A generator a scale, each with a residual: x̄ⁿ = tanh(↑x̄ⁿ⁻¹ + Gⁿ(enlarged x̄ⁿ⁻¹ + z_n))."""
+    """A generator a scale, each with a residual: x̄ⁿ = tanh(↑x̄ⁿ⁻¹ + Gⁿ(enlarged x̄ⁿ⁻¹ + z_n)).
+
+    Of one channel (`latent_dim`), z is the same in R, G and B.
+    """
 
     first_grown = 1  # all have RGB at both ends
 
     def _new_generator(self, n: int) -> Generator:
         config = self.config
-        made = Generator(3, config.channels, config.generator_convs, config.generator_kernel(n), padded=False)
+        kernel, block = config.generator_kernel(n), block_kind(config)
+        made = Generator(3, config.width(n), config.generator_convs, kernel, padded=False, block=block)
         return made.apply(initialise)
 
     @property
@@ -42,20 +47,26 @@ class SinganStack(GeneratorStack):
         return halo(self.generator(0).convs, self.config.kernel(3))
 
     def noise_shape(self, n: int) -> tuple[int, ...]:
-        """See `GeneratorStack`: z_n covers all that enters Gⁿ."""
-        return (self.carried, *self._enlarged(n))
+        """See `GeneratorStack`: z_n covers all that enters Gⁿ, but for zeros around it."""
+        return (self.carried, *(self.sizes[n] if self._zeros else self._enlarged(n)))
 
     def inputs(self, below: Tensor, n: int, noise: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
         """See `GeneratorStack`: reconstructions with zeros around them, random samples enlarged, with noise."""
         if n == 0:
-            return None, pad(below, self.margin)
+            return None, pad(below.expand(-1, 3, -1, -1, -1), self.margin)
         up = self.upsample(below, n)
         if noise is None:
             return up, pad(up, self.margin)
         rest = up.shape[0] - noise.shape[0]
+        if self._zeros:
+            return up, pad(torch.cat([up[:rest], up[rest:] + noise.to(up.device)]), self.margin)
         random = F.interpolate(below[rest:], size=self._enlarged(n), mode="trilinear", align_corners=True)
         random = random + noise.to(up.device)
         return up, torch.cat([pad(up[:rest], self.margin), random]) if rest else random
+
+    @property
+    def _zeros(self) -> bool:
+        return self.config.random_border == "zeros"
 
     def _enlarged(self, n: int) -> tuple[int, int, int]:
         t, h, w = (side + 2 * around for side, around in zip(self.sizes[n], self.margin, strict=True))
@@ -71,12 +82,13 @@ class ConsinganStack(SinganStack):
     def __init__(self, config: TrainConfig, sizes: Sequence[ScaleSize]) -> None:
         super().__init__(config, sizes)
         kernel = config.kernel(3)
-        self.head = NormBlock(3, config.channels, kernel).apply(initialise)
+        self.head = block_kind(config)(3, config.channels, kernel).apply(initialise)
         self.tail = conv(config.channels, 3, kernel).apply(initialise)
 
     def _new_generator(self, n: int) -> Generator:
         config = self.config
-        return Stage(config.channels, config.generator_convs - 2, config.kernel(3)).apply(initialise)
+        kernel, block = config.kernel(3), block_kind(config)
+        return Stage(config.channels, config.generator_convs - 2, kernel, block).apply(initialise)
 
     @property
     def carried(self) -> int:
@@ -107,10 +119,10 @@ class ConsinganStack(SinganStack):
 
 
 class Stage(Generator):
-    """A generator of ConSinGAN: features to features, all of its convolutions with normalisation and LeakyReLU."""
+    """A generator of ConSinGAN: features to features, all of its convolutions in blocks with LeakyReLU."""
 
-    def __init__(self, channels: int, convs: int, kernel: tuple[int, int, int]) -> None:
-        super().__init__(channels, channels, convs + 1, kernel, padded=False)
+    def __init__(self, channels: int, convs: int, kernel: tuple[int, int, int], block: type[Block] = NormBlock) -> None:
+        super().__init__(channels, channels, convs + 1, kernel, padded=False, block=block)
         del self.tail
 
     @property

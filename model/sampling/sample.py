@@ -197,7 +197,7 @@ def run_level(
 def reconstruct(stack: GeneratorStack, real_zero: Tensor, *, last: int | None = None) -> Tensor:
     """x̄ of scale `last` (default: the finest trained) from the posterior mean of x⁰, without noise (eq. 6).
 
-    A model without VAE scales has the z* of its first example for it, whatever x⁰ is.
+    A model without VAE scales has the z* of its first example for it, whatever x⁰ is, unless that is x⁰ (`fixed_code`).
 
     Args: real_zero: (1, 3, *sizes[0]) float32 in [-1, 1].
     Returns (1, 3, T, H, W) float32 in [-1, 1] on the CPU.

@@ -136,7 +136,7 @@ def _part(
     precision: Precision,
 ) -> Tensor:
     """What convolution `depth` (from 1), or None: the generator, gives in a box: (1, C, t, h, w) on its device."""
-    count, device = depth or generator.convs, generator.block(0).weight.device
+    count, device = depth or generator.convs, generator.block(0).conv.weight.device
     reach = halo(count, generator.kernel)
     if generator.padded:
         wide = [

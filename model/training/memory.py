@@ -45,7 +45,7 @@ def activation_bytes(config: TrainConfig, sizes: Sequence[ScaleSize], n: int, de
     the allocator leaves, make it about twice that: on a CPU 1.8 to 2.0 times, at scales 5 and 6 of paper and official.
     """
     number = 2 if resolve(config.precision, device) == "bf16" else 4
-    maps = [number * config.channels * t * h * w for t, h, w in sizes]
+    maps = [number * config.width(k) * t * h * w for k, (t, h, w) in enumerate(sizes)]
     blocks, critic = config.generator_convs - 1, config.critic_convs - 1
     if n < config.vae_levels:
         return 2 * (sum(2 * blocks * maps[k] for k in range(n + 1)) + config.encoder_convs * maps[0] + 4 * maps[n])

@@ -77,7 +77,7 @@ def first_state(config: TrainConfig, sizes: Sequence[ScaleSize], device: torch.d
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(config, 0))
         stack = new_stack(config, sizes).to(device)
-        critic = _new_critic(config, device) if config.vae_levels == 0 else None
+        critic = _new_critic(config, 0, device) if config.vae_levels == 0 else None
     _compile(stack, 0)
     return TrainState(stack, critic, _optimizers(stack, critic, 0), 0, 0)
 
@@ -89,8 +89,8 @@ def next_scale(state: TrainState, training_set: TrainingSet) -> TrainState:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(config, n))
         stack.grow()
-        if n == config.vae_levels:
-            critic = _new_critic(config, device)  # Dⁿ starts from Dⁿ⁻¹; the first one is fresh
+        if n == config.vae_levels or (n > config.vae_levels and config.width(n) != config.width(n - 1)):
+            critic = _new_critic(config, n, device)  # Dⁿ starts from Dⁿ⁻¹; the first of its width is fresh
     _compile(stack, n)
     if n >= config.vae_levels or config.vae_noise:
         squares = torch.zeros((), device=device)
@@ -124,7 +124,7 @@ def restore(saved: ckpt.Checkpoint, training_set: TrainingSet, clip_id: str, pat
     _compile(stack, *range(stack.num_scales))
     critic = None
     if saved.critic is not None:
-        critic = _new_critic(config, device)
+        critic = _new_critic(config, saved.scale, device)
         critic.load_state_dict(saved.critic)
     optimizers = _optimizers(stack, critic, saved.scale)
     for optimizer, optimizer_state in zip(optimizers, saved.optimizers, strict=True):
@@ -146,9 +146,12 @@ def sample_posterior(posterior: AnyPosterior, rngs: Sequence[torch.Generator]) -
     return torch.cat([q.sample(rng) for q, rng in zip(parts, rngs, strict=True)])
 
 
-def _new_critic(config: TrainConfig, device: torch.device) -> Critic:
-    spectral, kernel = config.critic_last_spectral, config.kernel(3)
-    return Critic(config.channels, config.critic_convs, last_spectral=spectral, kernel=kernel).to(device)
+def _new_critic(config: TrainConfig, n: int, device: torch.device) -> Critic:
+    spectral, last = config.critic_spectral, config.critic_last_spectral
+    critic = Critic(
+        config.width(n), config.critic_convs, last_spectral=last, kernel=config.kernel(3), spectral=spectral
+    )
+    return critic.to(device)
 
 
 def _optimizers(stack: GeneratorStack, critic: Critic | None, n: int) -> tuple[torch.optim.Adam, ...]:
@@ -180,9 +183,13 @@ def _compile(stack: GeneratorStack, *scales: int) -> None:
 
 
 def set_learning_rate(state: TrainState, total: int) -> None:
-    """Half a cosine from lr to lr · lr_final over the scale; constant at lr_final = 1, as in the paper."""
+    """From lr to lr · lr_final over the scale, by `lr_fall`; constant at lr_final = 1, as in the paper."""
     final = state.stack.config.lr_final
-    factor = final + (1 - final) * 0.5 * (1 + math.cos(math.pi * state.iteration / total))
+    if state.stack.config.lr_fall == "cosine":
+        part = 0.5 * (1 + math.cos(math.pi * state.iteration / total))
+    else:
+        part = float(5 * state.iteration < 4 * total)
+    factor = final + (1 - final) * part
     for optimizer in state.optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor

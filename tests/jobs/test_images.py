@@ -11,8 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from mlflow import MlflowClient
 from PIL import Image
+
+from model.metrics import inception
 
 from .conftest import TINY, make_video, run_job
 
@@ -263,6 +266,38 @@ def test_a_sweep_with_rivals_leaves_the_material_of_a_user_study(rivals: tuple[P
     first = folder / next(iter(index["clips"])) / "singan" / "1.png"
     trial = next(base.glob("a-*--method-singan")) / "samples" / "sample_00.png"
     assert first.read_bytes() == trial.read_bytes()
+
+
+def test_restore_scores_a_finished_sweep_by_other_features_without_training_again(tmp_path: Path) -> None:
+    make_image(tmp_path / "a.png", 48, 56)
+    weights = {name: torch.rand(shape) for name, shape in inception.shapes(64).items()} | {"fc.bias": torch.zeros(1000)}
+    torch.save(weights, tmp_path / "inception.pth")
+    image = (*QUICK, "--preset", "image_demo", "--set", "num_scales=2", "--set", "max_size=48", "--storage", tmp_path)
+    command = ("--corpus", tmp_path / "a.png", *image, "--sweep", "vae_levels=1", "--experiment", "s")
+    assert run_job("tune.py", *command).returncode == 0
+    (trial,) = (tmp_path / "s").glob("a-*--vae_levels-1")
+    before, scores = (json.loads((trial / f"{name}.json").read_text()) for name in ("result", "metrics"))
+    weights_before = (trial / "checkpoint.pt").read_bytes()
+    restored = (*command, "--restore", "--features", f"inception:{tmp_path / 'inception.pth'}")
+    refused = run_job("tune.py", *restored, "--asha")
+    assert refused.returncode == 2 and "its features differ" in refused.stdout.replace("\n", " ")
+    assert run_job("tune.py", *restored).returncode == 0
+    (row,) = csv.DictReader(io.StringIO((tmp_path / "s" / "sweep.csv").read_text()))
+    (name,) = [column for column in row if column.startswith("sifid_inception_") and not column.endswith("_blur")]
+    after = json.loads((trial / "result.json").read_text())
+    scored = json.loads((trial / "metrics.json").read_text())[name]
+    assert float(row[name]) == after.pop(name) == scored > 0 and after.pop(f"{name}_blur") > 0
+    assert after == before
+    again = json.loads((trial / "metrics.json").read_text())
+    assert {figure: again[figure] for figure in scores if figure != "time_ms"} == {
+        figure: value for figure, value in scores.items() if figure != "time_ms"
+    }
+    assert (trial / "checkpoint.pt").read_bytes() == weights_before
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("s").experiment_id], "tags.role = 'clip'")
+    assert run.data.metrics[f"score/{name}"] == scored
+    stamp = (trial / "result.json").stat().st_mtime_ns
+    assert run_job("tune.py", *restored).returncode == 0 and (trial / "result.json").stat().st_mtime_ns == stamp
 
 
 def test_a_rival_s_checkpoint_is_sampled_like_any_other(rivals: tuple[Path, str], tmp_path: Path) -> None:

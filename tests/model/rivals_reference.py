@@ -14,9 +14,11 @@ from .reference import adam, criticise, gradients_of, leaky, upsample
 
 
 def block(w, prefix, x, padded):
-    """Convolution, normalisation over the positions of the one sample, affine, LeakyReLU."""
+    """Convolution, normalisation over the positions of the one sample, affine, LeakyReLU; or no normalisation."""
     weight = w[f"{prefix}.conv.weight"]
-    y = F.conv3d(x, weight, padding=[side // 2 for side in weight.shape[2:]] if padded else 0)
+    y = F.conv3d(x, weight, w.get(f"{prefix}.conv.bias"), padding=[k // 2 for k in weight.shape[2:]] if padded else 0)
+    if f"{prefix}.weight" not in w:
+        return leaky(y)
     mean = y.mean(dim=(2, 3, 4), keepdim=True)
     variance = ((y - mean) ** 2).mean(dim=(2, 3, 4), keepdim=True)
     y = (y - mean) / torch.sqrt(variance + 1e-5)
@@ -42,21 +44,23 @@ def make(w, n, z, noises, amps, sizes, config):
         t, h, w = around
         return F.pad(x, (w, w, h, h, t, t))
 
-    if config.method == "consingan":
-        z = block(w, "head", z, padded=True)
+    z = block(w, "head", z, padded=True) if config.method == "consingan" else torch.cat([z] * (3 // z.shape[1]), dim=1)
     x = level(w, 0, zeros_around(z), config)
     for k in range(1, n + 1):
-        if config.method == "singan":
+        if config.method == "singan" and (config.tanh_after_sum or k == 1):
             x = torch.tanh(x)
         up = upsample(x, sizes[k])
         if noises is None:
             entering = zeros_around(up)
+        elif config.random_border == "zeros":
+            entering = zeros_around(up + amps[k] * noises[k - 1])
         else:
             entering = upsample(x, noises[k - 1].shape[2:]) + amps[k] * noises[k - 1]
-        x = up + level(w, k, entering, config)
+        residual = level(w, k, entering, config)
+        x = up + (residual if config.tanh_after_sum else torch.tanh(residual))
     if config.method == "consingan":
         x = reference.conv(x, w["tail.weight"], w["tail.bias"])
-    return torch.tanh(x)
+    return torch.tanh(x) if config.tanh_after_sum or n == 0 else x
 
 
 def rates_of(w, n, config):
@@ -69,25 +73,25 @@ def rates_of(w, n, config):
     return {name: rate for prefix, rate in rates.items() for name in reference.trained(w, prefix)}
 
 
-def iteration(n, w, c, moments, critic_moments, amps, real, draws, sizes, config):
+def iteration(n, w, c, moments, critic_moments, amps, reals, draws, sizes, config):
     """`gan_steps` steps of Dⁿ, then of Gⁿ; losses are means over a batch.
 
     draws: by step and place in the batch, Draws. Changes w and c; returns losses, means over the steps, and new
     moments.
     """
     convs = config.generator_convs - (2 if config.method == "consingan" else 0)
-    enlarged = [
-        [side + 2 * convs * (part // 2) for side, part in zip(size, config.kernel(3), strict=True)] for size in sizes
-    ]
+    around = [0 if config.random_border == "zeros" else 2 * convs * (side // 2) for side in config.kernel(3)]
+    enlarged = [[side + more for side, more in zip(size, around, strict=True)] for size in sizes]
+    fixed = reals[0] if config.fixed_code == "clip" else w["encoder.z"]
     channels = config.channels if config.method == "consingan" else 3
     rates, critic_names = rates_of(w, n, config), reference.trained(c, "blocks.", "tail.")
     for prefix in [name.removesuffix(".u") for name in c if name.endswith(".u")]:
         reference.power_iteration(c, prefix)
-    losses = {}
+    losses, real = {}, reals[n]
 
     def drawn(draw):
-        draw.normal(w["encoder.z"].shape)  # taken, and multiplied by a width of 0
-        z = draw.normal((1, 3, *sizes[0]))
+        draw.normal(fixed.shape)  # taken, and multiplied by a width of 0
+        z = draw.normal((1, config.latent_dim, *sizes[0]))
         return z, [draw.normal((1, channels, *enlarged[k])) for k in range(1, n + 1)], draw.uniform()
 
     def mean(name, terms):
@@ -110,7 +114,7 @@ def iteration(n, w, c, moments, critic_moments, amps, real, draws, sizes, config
         reference.trained(c, "blocks.", "tail.")
 
     for _ in draws:
-        reconstruction = make(w, n, w["encoder.z"], None, amps, sizes, config)
+        reconstruction = make(w, n, fixed, None, amps, sizes, config)
         fakes = [make(w, n, z, noises, amps, sizes, config) for z, noises, _ in inputs]
         rec = mean("rec_loss", [((reconstruction - real) ** 2).mean()])
         adv = mean("adv_loss", [-criticise(c, fake, config).mean() for fake in fakes])

@@ -109,6 +109,15 @@ def test_learning_rate_falls_along_a_half_cosine_within_each_scale(tmp_path):
                     assert group["lr"] == pytest.approx(1e-3 * factor, rel=1e-6)
 
 
+def test_learning_rate_falls_at_once_after_four_fifths_of_each_scale(tmp_path):
+    config = tiny(iters_per_scale=5, lr_final=0.1, lr_fall="step", lr=1e-3, vae_levels=1)
+    recorder = train(config, tmp_path / "checkpoint.pt")
+    last = [ckpt.load(tmp_path / "checkpoint.pt"), recorder.before[4, 5]]
+    assert [saved.iteration for saved in last] == [5, 4]
+    for saved, rate in zip(last, (1e-4, 1e-3), strict=True):
+        assert {group["lr"] for optimizer in saved.optimizers for group in optimizer["param_groups"]} == {rate}
+
+
 @pytest.mark.parametrize("noise_amp", [0.1, 0.7])
 def test_noise_amplitude_is_noise_amp_times_the_rmse_at_the_start_of_the_scale(tmp_path, noise_amp):
     path = tmp_path / "checkpoint.pt"
