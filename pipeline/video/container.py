@@ -22,6 +22,7 @@ from pipeline.video import ffmpeg as command
 from pipeline.video.animation import readable
 from pipeline.video.errors import video_error
 from pipeline.video.ffmpeg import AnyPath
+from pipeline.video.h264 import FrameNumbers
 from pipeline.video.orientation import boxes
 
 NO_TIME = -(1 << 63)
@@ -35,6 +36,7 @@ FILLED_BYTES = 6144  # an M2TS is filled up to a multiple of it, and an ASF has 
 # Formats in which there is little behind the last packet, so that much is a part that is not read.
 ENDING_WITH_PACKETS = frozenset({"mpegts", "flv", "asf", "ivf", "gif", "ogg", "nut", "rm", "yuv4mpegpipe", "apng"})
 UNTIMED_IN_AVI = frozenset({"h264", "hevc"})  # codecs whose pictures come there in the order of their packets' dts
+MIN_NUMBERED = 20  # packets to a gap in the frame numbers of H.264: of more gaps, its encoder does not number well
 MAX_PACKETS = 6_000_000  # a day at 60 FPS and some
 FIRST_FRAME_PACKETS = 600  # in which a picture has to come
 _CODE = "import sys; sys.path[:] = sys.argv[1:]; from pipeline.video import container; container.serve()"
@@ -169,6 +171,8 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
         is_mp4 = container.format.name.startswith("mov")
         ends_with_packets = container.format.name in ENDING_WITH_PACKETS
         behind_missing = _behind_missing_fragments(path) if is_mp4 else []
+        numbers = FrameNumbers(context.extradata) if context.name == "h264" else None
+        behind_gaps: list[int] = []  # packets of H.264 before which others are gone
         beside = [other for other in container.streams if ends_with_packets and other.type != "video"]
         for packet in _packets(container, [stream, *beside]):
             is_torn = _is_torn(container, packet)
@@ -196,6 +200,8 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
             if packet.pos in index:
                 places[packet.pos] = len(rows)
                 late = index[packet.pos][0] - times[1] if times[1] != NO_TIME else 0
+            if numbers and numbers.is_behind_gap(bytes(packet)):
+                behind_gaps.append(len(rows))
             unseen = packet.is_discard or (context.name == "vp8" and not memoryview(packet)[0] & 0x10)
             flags = UNSEEN if _is_header(packet) else KEY * packet.is_keyframe + UNSEEN * unseen
             rows.append([*times, flags | LOST * is_torn, late])
@@ -205,6 +211,10 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
             _time_as_stored(rows)
         if 2 * len(places) > len(rows):  # else the index is of another file
             for number in _before_missing(path, index, places):
+                rows[number][3] |= LOST
+        if len(behind_gaps) * MIN_NUMBERED < len(rows):
+            for number in behind_gaps:
+                rows[number - 1][3] |= LOST
                 rows[number][3] |= LOST
         if complaints[-1:] == [len(rows)] and is_mp4:  # it is cut off
             late = int(np.median([row[0] - row[1] for row in rows])) if rows else 0

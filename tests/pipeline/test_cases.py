@@ -418,6 +418,23 @@ def test_no_clip_of_a_lost_segment_is_given(tools, make, ffmpeg, tmp_path, begin
     assert {0, 13, 26, 39, 156, 169, 182, 195, 208, 221} <= firsts and len(said) == 1
 
 
+def test_no_clip_of_lost_pictures_of_h264_is_given_where_the_container_misses_none(tools, make, tmp_path):
+    """Packets are gone from amid an open group of pictures, and the rest are counted anew."""
+    groups = "keyint=24:min-keyint=24:open-gop=1:bframes=3:scenecut=0"
+    path = make("whole.ts", numbered(144), 24, *X264, "-x264-params", groups, "-muxdelay", 0)
+    raw = path.read_bytes()
+    packets = [raw[at : at + 188] for at in range(0, len(raw), 188)]
+    starts = [n for n, one in enumerate(packets) if (one[1] & 31) << 8 | one[2] == 0x100 and one[1] & 0x40]
+    kept = [bytearray(one) for one in packets[: starts[30]] + packets[starts[54] :]]
+    for number, one in enumerate(one for one in kept if (one[1] & 31) << 8 | one[2] == 0x100):
+        one[3] = one[3] & 0xF0 | number & 15
+    (tmp_path / "lost.ts").write_bytes(b"".join(kept))
+    firsts, said, _ = whole_clips(tmp_path / "lost.ts", range(33, 51))
+    assert {0, 104, 117, 130} <= firsts and len(said) == 1
+    found, said, _ = clips_of(path)
+    assert [read(clip) for clip in found] == every(144) and not said
+
+
 def test_no_clip_of_a_lost_fragment_is_given(tools, make, tmp_path):
     """An mp4 from which the third fragment is gone. In one of slides all of them are there."""
     path = make(
