@@ -470,6 +470,37 @@ def test_a_hole_in_an_avi_costs_what_is_in_it(tools, make, codec, length):
     assert {0, 13, 26, 65, 78, 91, 104} <= firsts and len(said) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "hole", "lost"),
+    [
+        ("a.nut", ("-c:v", "mpeg4", "-q:v", 2), (0.4, 0.5, True), {48, 58}),
+        ("a.mxf", ("-c:v", "mpeg2video", "-q:v", 2), (0.4, 0.45, False), {45}),
+        ("a.mxf", X264, (0.4, 0.45, False), {46}),
+    ],
+)
+def test_no_clip_of_a_hole_is_given(tools, make, name, codec, hole, lost):
+    """Zeros, which NUT skips without a word, or bytes that are gone, after which an MXF's index fits no more."""
+    path = make(name, numbered(120), 25, *codec)
+    raw = path.read_bytes()
+    begin, end = (round(len(raw) * part) for part in hole[:2])
+    path.write_bytes(raw[:begin] + bytes(end - begin) * hole[2] + raw[end:])
+    found, said, _ = clips_of(path, ClipSpec(stride=13, fps=None))
+    numbers = [read(clip) for clip in found]
+    assert all(one == list(range(one[0], one[0] + 13)) and not lost & set(one) for one in numbers), numbers
+    assert numbers[:3] == every(39) and len(numbers) >= 6 and len(said) == 1
+
+
+def test_a_size_that_changes_in_a_raw_stream_costs_the_clip_of_the_picture_that_the_decoder_drops(tools, make):
+    args = ("-c:v", "mpeg2video", "-q:v", 3)
+    sizes = ((0, 33, 96, 64), (33, 45, 128, 96), (78, 40, 96, 64))
+    parts = [make(f"{first}.m2v", numbered(count, *size, first), 24, *args) for first, count, *size in sizes]
+    parts[0].write_bytes(b"".join(part.read_bytes() for part in parts))
+    found, said, _ = clips_of(parts[0])
+    numbers = [read(clip) for clip in found]
+    assert all(one == list(range(one[0], one[0] + 13)) for one in numbers), numbers
+    assert len(numbers) == 6 and len(said) == 3  # the last one lacks two pictures
+
+
 @pytest.mark.parametrize("frames", [0, 2])
 def test_the_picture_that_a_decoder_drops_at_another_size_is_not_made_up(tools, make, tmp_path, frames):
     args = ("-c:v", "mpeg2video", "-q:v", 3, "-bf", frames, "-muxdelay", 0)
