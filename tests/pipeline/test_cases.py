@@ -1009,6 +1009,15 @@ def test_gifs_that_move_are_no_frames(tools, tmp_path):
     assert len(planned.clips) == 14 and {cut.num_frames for cut in planned.clips} == {13}
 
 
+@pytest.mark.parametrize("name", ["{n}", "frame_{n:03d}", "f-{n:03d}_left"])
+def test_numbers_below_0_come_before_it(tmp_path, name):
+    names = [name.format(n=n) + ".png" for n in range(-20, 14)]
+    images(tmp_path, names, numbered(34))
+    assert video.frame_files(tmp_path) == [tmp_path / file for file in names]
+    (line,) = [note.line for note in plan([str(tmp_path)], ClipSpec()).notes]
+    assert "its 34 numbered images" in line
+
+
 @pytest.mark.parametrize(
     "names",
     [
