@@ -27,7 +27,8 @@ from pipeline.video.h264 import FrameNumbers
 from pipeline.video.orientation import boxes
 
 NO_TIME = -(1 << 63)
-# Flags of a packet. Unseen: an edit list leaves it out, or no picture comes of it. Lost: announced, and not all there.
+# Flags of a packet. Unseen: an edit list leaves it out, or no picture comes of it. Lost: not all there, or others are
+# gone beside it.
 KEY, UNSEEN, LOST = 1, 2, 4
 BT601, UNNAMED = 5, (0, 2, 3)  # numbers of colours, by ITU-T H.273
 TS_DISCONT = 0x200  # AVFMT_TS_DISCONT: the clock may jump
@@ -37,7 +38,7 @@ FILLED_BYTES = 6144  # an M2TS is filled up to a multiple of it, and an ASF has 
 # Formats in which there is little behind the last packet, so that much is a part that is not read.
 ENDING_WITH_PACKETS = frozenset({"mpegts", "flv", "asf", "ivf", "gif", "ogg", "nut", "rm", "yuv4mpegpipe", "apng"})
 UNTIMED_IN_AVI = frozenset({"h264", "hevc"})  # codecs whose pictures come there in the order of their packets' dts
-MIN_NUMBERED = 20  # packets to a gap in the frame numbers of H.264: of more gaps, its encoder does not number well
+MIN_NUMBERED = 4  # packets to a gap in the frame numbers of H.264: of more gaps, its encoder does not number well
 MXF_KEY = b"\x06\x0e\x2b\x34"  # how the key of each item of an MXF begins
 SEQUENCE = b"\0\0\1\xb3"  # the header of MPEG-1 and MPEG-2 that begins with the size
 MAX_PACKETS = 6_000_000  # a day at 60 FPS and some
