@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from itertools import pairwise
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -22,10 +23,12 @@ from pipeline.video import ffmpeg as command
 from pipeline.video.animation import readable
 from pipeline.video.errors import video_error
 from pipeline.video.ffmpeg import AnyPath
+from pipeline.video.h264 import FrameNumbers
 from pipeline.video.orientation import boxes
 
 NO_TIME = -(1 << 63)
-# Flags of a packet. Unseen: an edit list leaves it out, or no picture comes of it. Lost: announced, and not all there.
+# Flags of a packet. Unseen: an edit list leaves it out, or no picture comes of it. Lost: not all there, or others are
+# gone beside it.
 KEY, UNSEEN, LOST = 1, 2, 4
 BT601, UNNAMED = 5, (0, 2, 3)  # numbers of colours, by ITU-T H.273
 TS_DISCONT = 0x200  # AVFMT_TS_DISCONT: the clock may jump
@@ -35,6 +38,9 @@ FILLED_BYTES = 6144  # an M2TS is filled up to a multiple of it, and an ASF has 
 # Formats in which there is little behind the last packet, so that much is a part that is not read.
 ENDING_WITH_PACKETS = frozenset({"mpegts", "flv", "asf", "ivf", "gif", "ogg", "nut", "rm", "yuv4mpegpipe", "apng"})
 UNTIMED_IN_AVI = frozenset({"h264", "hevc"})  # codecs whose pictures come there in the order of their packets' dts
+MIN_NUMBERED = 4  # packets to a gap in the frame numbers of H.264: of more gaps, its encoder does not number well
+MXF_KEY = b"\x06\x0e\x2b\x34"  # how the key of each item of an MXF begins
+SEQUENCE = b"\0\0\1\xb3"  # the header of MPEG-1 and MPEG-2 that begins with the size
 MAX_PACKETS = 6_000_000  # a day at 60 FPS and some
 FIRST_FRAME_PACKETS = 600  # in which a picture has to come
 _CODE = "import sys; sys.path[:] = sys.argv[1:]; from pipeline.video import container; container.serve()"
@@ -106,10 +112,10 @@ def serve() -> None:
     """Answer the questions on stdin until it ends."""
     import av
 
-    av.logging.set_level(av.logging.WARNING)
     av.logging.set_skip_repeated(False)
     out = sys.stdout.buffer
     for line in sys.stdin.buffer:
+        av.logging.set_level(av.logging.WARNING)
         question = json.loads(line)
         path = os.fsdecode(bytes.fromhex(question["path"]))
         with av.logging.Capture() as logs:
@@ -147,8 +153,12 @@ class _File(io.FileIO):
 
 
 def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, Any], np.ndarray]:
+    import av
+
     with _open(path) as container:
         said = len(logs)
+        if container.format.name == "nut":  # which tells of what it skips in this way alone
+            av.logging.set_level(av.logging.DEBUG)
         head: dict[str, Any] = {"audio": bool(container.streams.audio), "messages": [text for *_, text in logs][:50]}
         stream = _main_stream(container)
         if stream is None:
@@ -160,7 +170,8 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
             colors[0] = BT601  # by their specifications
         is_avi = container.format.name == "avi"
         index = {one.pos + 8: (one.timestamp, one.size) for one in stream.index_entries} if is_avi else {}
-        places: dict[int, int] = {}  # packets by where they are
+        places: dict[int, int] = {}  # packets of an AVI's index by where they are
+        starts: list[int] = []  # where each packet is
         rows: list[list[int]] = []
         complaints: list[int] = []
         frame = None
@@ -169,6 +180,10 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
         is_mp4 = container.format.name.startswith("mov")
         ends_with_packets = container.format.name in ENDING_WITH_PACKETS
         behind_missing = _behind_missing_fragments(path) if is_mp4 else []
+        numbers = FrameNumbers(context.extradata) if context.name == "h264" else None
+        behind_gaps: list[int] = []  # packets of H.264 before which others are gone
+        frame_size = b""  # of a raw MPEG-2 stream, as its last header tells it
+        resized: list[int] = []  # packets at which it changes
         beside = [other for other in container.streams if ends_with_packets and other.type != "video"]
         for packet in _packets(container, [stream, *beside]):
             is_torn = _is_torn(container, packet)
@@ -196,8 +211,14 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
             if packet.pos in index:
                 places[packet.pos] = len(rows)
                 late = index[packet.pos][0] - times[1] if times[1] != NO_TIME else 0
+            if numbers and numbers.is_behind_gap(bytes(packet)):
+                behind_gaps.append(len(rows))
+            if container.format.name == "mpegvideo" and bytes(memoryview(packet)[:4]) == SEQUENCE:
+                before, frame_size = frame_size, bytes(memoryview(packet)[4:7])  # twelve bits each
+                resized += [len(rows)] if before not in (b"", frame_size) else []
             unseen = packet.is_discard or (context.name == "vp8" and not memoryview(packet)[0] & 0x10)
             flags = UNSEEN if _is_header(packet) else KEY * packet.is_keyframe + UNSEEN * unseen
+            starts.append(packet.pos or 0)
             rows.append([*times, flags | LOST * is_torn, late])
             if len(rows) > MAX_PACKETS:
                 raise ValueError("too many packets")
@@ -206,6 +227,15 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
         if 2 * len(places) > len(rows):  # else the index is of another file
             for number in _before_missing(path, index, places):
                 rows[number][3] |= LOST
+        if len(behind_gaps) * MIN_NUMBERED < len(rows):
+            for number in behind_gaps:
+                rows[number - 1][3] |= LOST
+                rows[number][3] |= LOST
+        for number in _torn_in_mxf(path, starts) if container.format.name == "mxf" else ():
+            rows[number][3] |= LOST
+        for dropped, number in enumerate(resized):  # the decoder drops one at each, and those behind it move
+            for moved in rows[number - 1 - dropped : number]:
+                moved[3] |= LOST
         if complaints[-1:] == [len(rows)] and is_mp4:  # it is cut off
             late = int(np.median([row[0] - row[1] for row in rows])) if rows else 0
             lost = [entry.timestamp for entry in stream.index_entries[len(rows) :]]
@@ -326,6 +356,30 @@ def _is_torn(container: Any, packet: Any) -> bool:
         has_end = not is_at_end or bytes(packet).endswith(b"\0") or b"\0;" in bytes(packet)
         return not has_end or packet.size > 2 * packet.stream.width * packet.stream.height + MAX_GIF_EXTRA_BYTES
     return bool(packet.is_corrupt) and not container.format.flags & TS_DISCONT
+
+
+def _torn_in_mxf(path: str, places: Sequence[int]) -> Iterator[int]:
+    """The packets of an MXF from which its items do not lead to the next one: what is between them is gone in part.
+
+    Where an item holds many pictures, nothing tells.
+    """
+    with open(path, "rb") as file:
+        for number, (begin, end) in enumerate(pairwise(places)):
+            at = begin
+            while at < end and (size := _mxf_item_bytes(file, at)):
+                at += size
+            if begin < at < end:
+                yield number
+
+
+def _mxf_item_bytes(file: BinaryIO, place: int) -> int:
+    """Of the key, the length and the value (SMPTE 336) that begin at a place; 0 where none do."""
+    file.seek(place)
+    key, length = file.read(16), file.read(9)
+    if not key.startswith(MXF_KEY) or not length:
+        return 0
+    more = length[0] & 0x7F if length[0] & 0x80 else 0
+    return 17 + more + (int.from_bytes(length[1 : 1 + more], "big") if more else length[0])
 
 
 def _is_header(packet: Any) -> bool:

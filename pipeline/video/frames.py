@@ -44,7 +44,7 @@ def frame_notes(folder: AnyPath) -> Iterator[str]:
         used = f"the {len(files)} frames {printable(files[0].name)} to {printable(files[-1].name)} are one clip's"
         yield str(video_error(folder, f"{listed(others)} left out, {used}", "give other frames a folder of their own"))
     numbers = _numbers(files)
-    steps = [after - before for before, after in pairwise(numbers)]
+    steps = [abs(after - before) for before, after in pairwise(numbers)]  # what is below 0 counts down
     gaps = [place for place, step in enumerate(steps) if step != min(steps)]
     if gaps and 2 * len(gaps) < len(steps):  # else the numbers are times of day, or of no order
         where = f"between {printable(files[gaps[0]].name)} and {printable(files[gaps[0] + 1].name)}"
@@ -78,10 +78,26 @@ def numbered_images(folder: AnyPath) -> tuple[list[Path], list[Path]]:
     for file in images:
         if re.search(r"\d", file.stem):
             sequences[re.sub(r"\d+", "#", file.stem)].append(file)
-    parts = (part for same in sequences.values() for one in _by_suffix(same) for part in _parted(one))
+    parts = (
+        _from_below_zero(part, sequences.get(re.sub(r"#(\D*)$", r"-#\1", name), []))
+        for name, same in sequences.items()
+        for one in _by_suffix(same)
+        for part in _parted(one)
+    )
     frames = max(parts, key=len, default=[])
     chosen = set(frames)
     return frames, [file for file in images if file not in chosen]
+
+
+def _from_below_zero(files: list[Path], others: Sequence[Path]) -> list[Path]:
+    """A sequence that begins at 0, with others of its name before it, whose dash is then a minus sign."""
+    below = [file for file in others if file.suffix == files[0].suffix]
+    is_of_both = below and _last_number(files[0]) == 0 and all(map(_last_number, below))
+    return [*reversed(below), *files] if is_of_both else files
+
+
+def _last_number(file: Path) -> int:
+    return int(re.findall(r"\d+", file.stem)[-1])
 
 
 def _by_suffix(files: Sequence[Path]) -> list[list[Path]]:
@@ -116,7 +132,7 @@ def _are_seconds(parts: Sequence[Sequence[Path]]) -> bool:
     if len(seconds) == len(names):
         steps = [after - before for before, after in pairwise(seconds)]
         return 2 * steps.count(1) > len(steps)
-    counts = [[int(re.findall(r"\d+", file.stem)[-1]) for file in part] for part in parts]
+    counts = [[_last_number(file) for file in part] for part in parts]
     is_counted = all(after - before == 1 for count in counts for before, after in pairwise(count))
     return not is_counted and bool(TIME.search(names[0]))
 

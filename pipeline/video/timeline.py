@@ -34,10 +34,12 @@ class Timeline:
     lost: frozenset[int]  # packets that are torn, or behind which others are gone
 
     @classmethod
-    def even(cls, tick_s: Fraction, packet: np.ndarray, keys: Sequence[int] = ()) -> "Timeline":
+    def even(
+        cls, tick_s: Fraction, packet: np.ndarray, keys: Sequence[int] = (), lost: frozenset[int] = frozenset()
+    ) -> "Timeline":
         """Of pictures without times, one a tick."""
         at, none = np.arange(len(packet)), np.full(len(packet), NO_TIME)
-        return cls(tick_s, packet, none, 0 * at, at, at + 1, keys, 0 * at - 1, frozenset())
+        return cls(tick_s, packet, none, 0 * at, at, at + 1, keys, 0 * at - 1, lost)
 
     def __len__(self) -> int:
         return len(self.at)
@@ -104,8 +106,9 @@ def timeline(
     expected = flags & UNSEEN == 0
     if len(keys):
         expected[: keys[0]] = False
+    lost = frozenset(np.flatnonzero(flags & LOST).tolist())
     if (pts == NO_TIME).all() or (np.unique(pts[expected]).size == 1 < expected.sum()):  # one for all is none
-        return Timeline.even(1 / fps, np.flatnonzero(expected), keys.tolist())
+        return Timeline.even(1 / fps, np.flatnonzero(expected), keys.tolist(), lost)
     expected &= pts != NO_TIME
     if len(keys) and (dts[expected] == NO_TIME).any():  # a format without them: groups of pictures tell the time
         dts = pts[keys[np.searchsorted(keys, np.arange(len(pts)), side="right") - 1]]
@@ -129,7 +132,6 @@ def timeline(
     step = np.where(np.diff(part) == 0, np.diff(shown), usual)
     at = np.append(np.zeros(min(len(number), 1), np.int64), np.cumsum(step))
     gap = _gaps(number, step, lasts, complaints or ())
-    lost = frozenset(np.flatnonzero(flags & LOST).tolist())
     lost |= frozenset(gap[gap >= 0].tolist()) if complaints is not None else frozenset()
     return Timeline(tick_s, number, stamps[number], part, at, at + lasts, keys.tolist(), gap, lost)
 

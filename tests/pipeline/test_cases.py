@@ -418,6 +418,23 @@ def test_no_clip_of_a_lost_segment_is_given(tools, make, ffmpeg, tmp_path, begin
     assert {0, 13, 26, 39, 156, 169, 182, 195, 208, 221} <= firsts and len(said) == 1
 
 
+def test_no_clip_of_lost_pictures_of_h264_is_given_where_the_container_misses_none(tools, make, tmp_path):
+    """Packets are gone from amid an open group of pictures, and the rest are counted anew."""
+    groups = "keyint=24:min-keyint=24:open-gop=1:bframes=3:scenecut=0"
+    path = make("whole.ts", numbered(144), 24, *X264, "-x264-params", groups, "-muxdelay", 0)
+    raw = path.read_bytes()
+    packets = [raw[at : at + 188] for at in range(0, len(raw), 188)]
+    starts = [n for n, one in enumerate(packets) if (one[1] & 31) << 8 | one[2] == 0x100 and one[1] & 0x40]
+    kept = [bytearray(one) for one in packets[: starts[30]] + packets[starts[54] :]]
+    for number, one in enumerate(one for one in kept if (one[1] & 31) << 8 | one[2] == 0x100):
+        one[3] = one[3] & 0xF0 | number & 15
+    (tmp_path / "lost.ts").write_bytes(b"".join(kept))
+    firsts, said, _ = whole_clips(tmp_path / "lost.ts", range(33, 51))
+    assert {0, 104, 117, 130} <= firsts and len(said) == 1
+    found, said, _ = clips_of(path)
+    assert [read(clip) for clip in found] == every(144) and not said
+
+
 def test_no_clip_of_a_lost_fragment_is_given(tools, make, tmp_path):
     """An mp4 from which the third fragment is gone. In one of slides all of them are there."""
     path = make(
@@ -451,6 +468,37 @@ def test_a_hole_in_an_avi_costs_what_is_in_it(tools, make, codec, length):
     path.write_bytes(raw)
     firsts, said, _ = whole_clips(path, [48])
     assert {0, 13, 26, 65, 78, 91, 104} <= firsts and len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "hole", "lost"),
+    [
+        ("a.nut", ("-c:v", "mpeg4", "-q:v", 2), (0.4, 0.5, True), {48, 58}),
+        ("a.mxf", ("-c:v", "mpeg2video", "-q:v", 2), (0.4, 0.45, False), {45}),
+        ("a.mxf", X264, (0.4, 0.45, False), {46}),
+    ],
+)
+def test_no_clip_of_a_hole_is_given(tools, make, name, codec, hole, lost):
+    """Zeros, which NUT skips without a word, or bytes that are gone, after which an MXF's index fits no more."""
+    path = make(name, numbered(120), 25, *codec)
+    raw = path.read_bytes()
+    begin, end = (round(len(raw) * part) for part in hole[:2])
+    path.write_bytes(raw[:begin] + bytes(end - begin) * hole[2] + raw[end:])
+    found, said, _ = clips_of(path, ClipSpec(stride=13, fps=None))
+    numbers = [read(clip) for clip in found]
+    assert all(one == list(range(one[0], one[0] + 13)) and not lost & set(one) for one in numbers), numbers
+    assert numbers[:3] == every(39) and len(numbers) >= 6 and len(said) == 1
+
+
+def test_a_size_that_changes_in_a_raw_stream_costs_the_clip_of_the_picture_that_the_decoder_drops(tools, make):
+    args = ("-c:v", "mpeg2video", "-q:v", 3)
+    sizes = ((0, 33, 96, 64), (33, 45, 128, 96), (78, 40, 96, 64))
+    parts = [make(f"{first}.m2v", numbered(count, *size, first), 24, *args) for first, count, *size in sizes]
+    parts[0].write_bytes(b"".join(part.read_bytes() for part in parts))
+    found, said, _ = clips_of(parts[0])
+    numbers = [read(clip) for clip in found]
+    assert all(one == list(range(one[0], one[0] + 13)) for one in numbers), numbers
+    assert len(numbers) == 6 and len(said) == 3  # the last one lacks two pictures
 
 
 @pytest.mark.parametrize("frames", [0, 2])
@@ -959,6 +1007,15 @@ def test_gifs_that_move_are_no_frames(tools, tmp_path):
         clip[0].save(tmp_path / f"{number}.gif", save_all=True, append_images=clip[1:], duration=40)
     planned = plan([str(tmp_path)], ClipSpec())
     assert len(planned.clips) == 14 and {cut.num_frames for cut in planned.clips} == {13}
+
+
+@pytest.mark.parametrize("name", ["{n}", "frame_{n:03d}", "f-{n:03d}_left"])
+def test_numbers_below_0_come_before_it(tmp_path, name):
+    names = [name.format(n=n) + ".png" for n in range(-20, 14)]
+    images(tmp_path, names, numbered(34))
+    assert video.frame_files(tmp_path) == [tmp_path / file for file in names]
+    (line,) = [note.line for note in plan([str(tmp_path)], ClipSpec()).notes]
+    assert "its 34 numbered images" in line
 
 
 @pytest.mark.parametrize(
