@@ -82,7 +82,7 @@ def _unfound(
     words = command.split() if isinstance(command, str) else command
     texts: list[tuple[str, str]] = [*_variables(service).items(), *(("", word) for word in words)]
     for name, text in texts:
-        for host in _hosts(name, text):
+        for host in hosts(name, text):
             if host not in services | {"localhost"}:
                 place = ("environment", name) if name else ("command",)
                 yield place, f"there is no service {host}{check_schema.meant(host, services)}"
@@ -110,7 +110,7 @@ def _variables(service: dict[str, Any]) -> dict[str, str]:
     return {str(name): "" if value is None else str(value) for name, value in pairs}
 
 
-def _hosts(name: str, text: str) -> list[str]:
+def hosts(name: str, text: str) -> list[str]:
     """The machines that the value of a variable, or a word, names; not those with a dot, which are elsewhere."""
     addresses = [found[1] for part in re.split("[,=]", text) if (found := ADDRESS.fullmatch(part))]
     return URL.findall(text) + addresses + [text] * bool(name.endswith("HOST") and NAME.fullmatch(text))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-from infra.cluster import check_commands, check_schema
+from infra.cluster import check_commands, check_compose, check_schema
 from infra.cluster.check_schema import Place, below, mappings, texts
 
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -25,6 +25,8 @@ SELECTS: dict[str, list[Place]] = {  # where a kind names pods by their labels
     "Service": [("spec", "selector")],
     "NetworkPolicy": [("spec", "podSelector", "matchLabels")],
 }
+RESOURCES = ("cpu", "memory", "ephemeral-storage")  # and hugepages-…, and any with a / in its name
+DEVICES = ("nvidia.com/gpu", "amd.com/gpu", "google.com/tpu")
 Secrets = Mapping[str, set[str]] | None
 # What may stand in a field of which the schema says that it is text: by its name and that of what holds it.
 VALUES = {
@@ -66,6 +68,7 @@ def _mistakes(document: dict[str, Any], file: list[Any], secrets: Secrets, found
         yield from _wrong_pod(place, pod, claimed)
     yield from _wrong_ray(document)
     yield from _unfound(document, file)
+    yield from _misspelt_hosts(document, file)
     yield from _unknown_secrets(document, secrets, found)
 
 
@@ -149,6 +152,13 @@ def _wrong_container(container: dict[str, Any], volumes: list[Any]) -> Iterator[
 def _wrong_resources(container: dict[str, Any]) -> Iterator[tuple[Place, str]]:
     requests, limits = (below(container, "resources", key) for key in ("requests", "limits"))
     for name in {**limits, **requests}:
+        close = check_schema.meant(str(name), DEVICES if "/" in str(name) else RESOURCES)
+        if (
+            name not in (*RESOURCES, *DEVICES)
+            and (close or "/" not in str(name))
+            and not str(name).startswith("hugepages-")
+        ):
+            yield ("resources",), f"{name}: no such resource{close}"
         asked, most = (_amount(amounts[name]) if name in amounts else None for amounts in (requests, limits))
         if "/" in str(name) and (name not in limits or (name in requests and asked != most)):
             yield ("resources",), f"{name}: requests and limits must be the same"
@@ -198,6 +208,16 @@ def _unfound(document: dict[str, Any], file: list[Any]) -> Iterator[tuple[Place,
         if isinstance(service, str) and service not in services:
             what = f"there is no Service {service} in this file{check_schema.meant(service, services)}"
             yield ("spec", "serviceName"), what
+
+
+def _misspelt_hosts(document: dict[str, Any], file: list[Any]) -> Iterator[tuple[Place, str]]:
+    """Variables that name nearly a Service of the file. What is not near one may be a Service of another file."""
+    services = [str(below(one, "metadata").get("name")) for one in file if one.get("kind") == "Service"]
+    for place, holder in _holders(document, "env"):
+        for i, variable in enumerate(mappings(holder, "env")):
+            for host in check_compose.hosts(str(variable.get("name")), str(variable.get("value"))):
+                if host not in services and (close := check_schema.meant(host, services)):
+                    yield (*place, "env", i, "value"), f"there is no Service {host} in this file{close}"
 
 
 def _labels(labels: dict[str, Any]) -> str:

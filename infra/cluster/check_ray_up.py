@@ -20,6 +20,7 @@ PROJECT = Path(__file__).resolve().parent.parent.parent  # from which `ray up` i
 BY_BOTO3 = ", as the installed boto3 knows it"
 NEEDED = {"aws": ("region",), "gcp": ("project_id", "region", "availability_zone")}
 TPUS = ("acceleratorType", "acceleratorConfig")  # one of them stands for a machine with TPUs, in place of machineType
+RESOURCES = ("CPU", "GPU", "TPU", "memory", "object_store_memory")
 INSTANCE = Path(__file__).resolve().parent / "gcp-instance.json"
 
 
@@ -39,6 +40,7 @@ def mistakes(config: dict[str, Any], found: Any) -> Iterator[str]:
     provider = config["provider"]["type"]
     yield from _wrong_place(config["provider"])
     for name, part in (config.get("available_node_types") or {}).items():
+        yield from _misspelt_resource(part, ("available_node_types", name))
         yield from _wrong_number(part, ("available_node_types", name), config.get("max_workers"))
         at = ("available_node_types", name, "node_config")
         if provider == "aws":
@@ -72,6 +74,14 @@ def _wrong_place(provider: dict[str, Any]) -> Iterator[str]:
             known = _regions(importlib.import_module("botocore.session"))
             if region not in known:
                 yield f"provider.region: EC2 has no {region}{BY_BOTO3}{check_schema.meant(region, known)}"
+
+
+def _misspelt_resource(part: dict[str, Any], at: check_schema.Place) -> Iterator[str]:
+    """What is nearly a resource that Ray gives a meaning: it takes any name, for what a user makes up."""
+    for name in part.get("resources") or {}:
+        close = check_schema.meant(name if "memory" in name.lower() else name.upper(), RESOURCES)
+        if name not in RESOURCES and close:
+            yield f"{check_schema.field((*at, 'resources', name))}: Ray has no such resource{close}"
 
 
 def _wrong_number(part: dict[str, Any], at: check_schema.Place, most: int | None) -> Iterator[str]:
