@@ -265,6 +265,15 @@ def test_a_registry_that_does_not_answer_is_one_line_and_leaves_no_venv(project:
     assert not (project / ".venv").exists()
 
 
+def test_pip_draws_no_bars_where_make_setup_prints_a_line_a_minute(project: Path) -> None:
+    """pip draws them in spite of -qq, if it writes a log."""
+    executable(project / ".venv" / "bin" / "python", '#!/bin/sh\necho "$*" >>calls\n')
+    executable(project / ".venv" / "bin" / "uv", "#!/bin/sh\n")
+    assert made(project, "setup")[0] == 0
+    installs = [line for line in (project / "calls").read_text().splitlines() if " install " in line]
+    assert len(installs) == 2 and all(" -qq --progress-bar off " in line for line in installs), installs
+
+
 @pytest.mark.parametrize(
     ("lock", "torch", "again"),
     [("cuda", "2.13.0+cpu", True), ("cuda", "2.13.0", False), ("cpu", "2.13.0+cpu", False)],

@@ -13,6 +13,17 @@ from infra.cluster import check_commands, check_schema
 
 SPECIFICATION = Path(__file__).resolve().parent / "compose-spec.json"
 RESTART = re.compile(r"no|always|unless-stopped|on-failure(:\d+)?")  # any text, by the specification
+DURATION = (re.compile(r"(\d+(\.\d+)?(ns|us|ms|s|m|h))+"), "a duration; write it as 90s or 1m30s")
+SIZE = (re.compile(r"\d+(\.\d+)?\s*[kmgtp]?i?b?", re.IGNORECASE), "a size; write it as 512m or 2gb")
+DURATIONS = "interval timeout start_period start_interval stop_grace_period delay window monitor"
+FORMS = {  # of a field in a service, which may be any text by the specification
+    "retries": (re.compile(r"\d+"), "a whole number"),
+    "count": (re.compile(r"\d+|all"), "a whole number, or all"),
+    **dict.fromkeys(DURATIONS.split(), DURATION),
+    **dict.fromkeys(("shm_size", "mem_limit", "mem_reservation", "memory"), SIZE),
+}
+OWN_NAMES = {"environment", "labels", "annotations", "args", "options", "extra_hosts"}  # below them a user names fields
+VARIABLE = re.compile(r"\$(\{[^}]*\}|\w+)")
 RUNS = {"image", "build", "extends"}  # a service has one of them, in one of its files
 NAME = re.compile(r"[a-z][\w-]*")
 ADDRESS = re.compile(rf"({NAME.pattern}):(?:\d+|\*)")  # head:6379
@@ -40,6 +51,16 @@ def _of_service(service: dict[str, Any]) -> Iterator[tuple[check_schema.Place, s
     restart = service.get("restart", "no")
     if "$" not in restart and not RESTART.fullmatch(restart):
         yield ("restart",), f"{restart!r} is not one of no, always, on-failure, unless-stopped"
+    if re.search(r"\s", image := service.get("image", "")):
+        yield ("image",), f"{image!r} is no name of an image"
+    for place, value in check_schema.leaves(service):
+        form, what = FORMS.get(str(place[-1]), (None, ""))
+        if form and not OWN_NAMES & {*place} and "$" not in str(value) and not form.fullmatch(str(value)):
+            yield place, f"{value!r} is not {what}"
+    for i, port in enumerate(service.get("ports", ())):
+        for number in _ports(port):
+            if number > 65535:
+                yield ("ports", i), f"{number} is no port; ports are 1 to 65535"
     command = service.get("command") or []
     wrong_words = check_commands.in_shell(command) if isinstance(command, str) else check_commands.mistakes(command)
     yield from ((("command",), wrong) for wrong in wrong_words)
@@ -61,7 +82,7 @@ def _unfound(
     words = command.split() if isinstance(command, str) else command
     texts: list[tuple[str, str]] = [*_variables(service).items(), *(("", word) for word in words)]
     for name, text in texts:
-        for host in _hosts(name, text):
+        for host in hosts(name, text):
             if host not in services | {"localhost"}:
                 place = ("environment", name) if name else ("command",)
                 yield place, f"there is no service {host}{check_schema.meant(host, services)}"
@@ -75,6 +96,13 @@ def _volume(mount: Any) -> str | None:
     return source if inside and not re.match(r"[./~]", source) else None
 
 
+def _ports(port: Any) -> list[int]:
+    """The ports that an entry names, of this machine and of the container, as far as it names them itself."""
+    text = f"{port.get('published')}:{port.get('target')}" if isinstance(port, dict) else str(port)
+    sides = VARIABLE.sub("", text).partition("/")[0].split(":")[-2:]
+    return [int(number) for side in sides for number in side.split("-") if number.isdigit()]
+
+
 def _variables(service: dict[str, Any]) -> dict[str, str]:
     """The environment of a service: of a mapping, or of a list of NAME=VALUE."""
     environment = service.get("environment") or {}
@@ -82,7 +110,7 @@ def _variables(service: dict[str, Any]) -> dict[str, str]:
     return {str(name): "" if value is None else str(value) for name, value in pairs}
 
 
-def _hosts(name: str, text: str) -> list[str]:
+def hosts(name: str, text: str) -> list[str]:
     """The machines that the value of a variable, or a word, names; not those with a dot, which are elsewhere."""
     addresses = [found[1] for part in re.split("[,=]", text) if (found := ADDRESS.fullmatch(part))]
     return URL.findall(text) + addresses + [text] * bool(name.endswith("HOST") and NAME.fullmatch(text))

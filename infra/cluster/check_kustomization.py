@@ -1,4 +1,4 @@
-"""A kustomization.yaml: whether the files that it names lie beside it, and which secrets it makes."""
+"""A kustomization.yaml: its fields, whether the files that it names lie beside it, and which secrets it makes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,56 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from infra.cluster import check_schema
 from infra.cluster.check_schema import mappings, texts
 
 NAME = "kustomization.yaml"
 
 
+def _object(texts: str = "", lists: str = "", switches: str = "", **others: dict[str, Any]) -> dict[str, Any]:
+    """A schema of an object that has these fields, which are parted by spaces, and no other."""
+    properties: dict[str, Any] = {name: {"type": "string"} for name in texts.split()}
+    properties |= {name: {"type": "array", "items": {"type": "string"}} for name in lists.split()}
+    properties |= {name: {"type": "boolean"} for name in switches.split()}
+    return {"type": "object", "properties": properties | others, "additionalProperties": False}
+
+
+def _all(one: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": one}
+
+
+ANY: dict[str, Any] = {"type": "object"}
+OPTIONS = _object(switches="disableNameSuffixHash immutable", labels=ANY, annotations=ANY)
+GENERATOR = "name namespace behavior env"
+SCHEMA = _object(  # the fields of kustomize 5, the old ones that it still reads among them
+    "apiVersion kind namespace namePrefix nameSuffix",
+    "resources bases components crds configurations generators transformers validators buildMetadata"
+    " patchesStrategicMerge",
+    metadata=ANY,
+    images=_all(_object("name newName newTag digest tagSuffix")),
+    replicas=_all(_object("name", count={"type": "integer"})),
+    secretGenerator=_all(_object(f"{GENERATOR} type", "envs files literals", options=OPTIONS)),
+    configMapGenerator=_all(_object(GENERATOR, "envs files literals", options=OPTIONS)),
+    generatorOptions=OPTIONS,
+    labels=_all(_object(switches="includeSelectors includeTemplates", pairs=ANY, fields=_all(ANY))),
+    patches=_all(_object("path patch", target=ANY, options=ANY)),
+    commonLabels=ANY,
+    commonAnnotations=ANY,
+    openapi=ANY,
+    sortOptions=ANY,
+    helmGlobals=ANY,
+    patchesJson6902=_all(ANY),
+    replacements=_all(ANY),
+    vars=_all(ANY),
+    helmCharts=_all(ANY),
+    helmChartInflationGenerator=_all(ANY),
+)
+
+
 def mistakes(document: dict[str, Any], folder: Path, found: Any) -> Iterator[str]:
     """Every file that is not there, and notes in `found` (`check.Found`) what was not checked."""
-    found.against.append("the files that it names")
-    found.unchecked.append("its fields; kubectl kustomize FOLDER reads them")
+    found.against += ["kustomize's fields", "the files that it names"]
+    yield from check_schema.mistakes(document, SCHEMA)
     for name in texts(document, "resources"):
         if "//" not in name and not (folder / name).exists():
             yield f"resources: {name} does not lie beside it"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-from infra.cluster import check_commands, check_schema
+from infra.cluster import check_commands, check_compose, check_schema
 from infra.cluster.check_schema import Place, below, mappings, texts
 
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -19,7 +19,14 @@ UNITS |= {unit: Decimal(1000) ** power for power, unit in enumerate("kMGTPE", 1)
 UNITS |= {f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", 1)}
 PORTS = ("port", "containerPort", "hostPort", "nodePort", "targetPort")
 COUNTS = ("replicas", "minReplicas", "maxReplicas", "backoffLimit", "ttlSecondsAfterFinished", "activeDeadlineSeconds",
-          "initialDelaySeconds", "periodSeconds", "timeoutSeconds", "failureThreshold")  # fmt: skip
+          "initialDelaySeconds", "periodSeconds", "timeoutSeconds", "failureThreshold", "runAsUser", "runAsGroup",
+          "fsGroup")  # fmt: skip
+SELECTS: dict[str, list[Place]] = {  # where a kind names pods by their labels
+    "Service": [("spec", "selector")],
+    "NetworkPolicy": [("spec", "podSelector", "matchLabels")],
+}
+RESOURCES = ("cpu", "memory", "ephemeral-storage")  # and hugepages-…, and any with a / in its name
+DEVICES = ("nvidia.com/gpu", "amd.com/gpu", "google.com/tpu")
 Secrets = Mapping[str, set[str]] | None
 # What may stand in a field of which the schema says that it is text: by its name and that of what holds it.
 VALUES = {
@@ -50,6 +57,8 @@ def mistakes(document: dict[str, Any], file: list[Any], secrets: Secrets, found:
 
 def _mistakes(document: dict[str, Any], file: list[Any], secrets: Secrets, found: Any) -> Iterator[tuple[Place, str]]:
     yield from _misnamed(document)
+    if len([one for one in file if _identity(one) == _identity(document)]) > 1:
+        yield ("metadata", "name"), "stands twice in this file; Kubernetes would keep the last one alone"
     for place, value in check_schema.leaves(document):
         yield from _wrong_value(place, value)
     for place, pod in _holders(document, "containers"):
@@ -59,6 +68,7 @@ def _mistakes(document: dict[str, Any], file: list[Any], secrets: Secrets, found
         yield from _wrong_pod(place, pod, claimed)
     yield from _wrong_ray(document)
     yield from _unfound(document, file)
+    yield from _misspelt_hosts(document, file)
     yield from _unknown_secrets(document, secrets, found)
 
 
@@ -66,6 +76,11 @@ def _misnamed(document: dict[str, Any]) -> Iterator[tuple[Place, str]]:
     name, form = below(document, "metadata").get("name"), LABEL if document.get("kind") in NAMED_BY_LABEL else SUBDOMAIN
     if isinstance(name, str) and not form.fullmatch(name):
         yield ("metadata", "name"), _no_name(name)
+
+
+def _identity(document: dict[str, Any]) -> tuple[Any, ...]:
+    about = below(document, "metadata")
+    return document.get("apiVersion"), document.get("kind"), about.get("namespace"), about.get("name")
 
 
 def _no_name(name: str) -> str:
@@ -116,8 +131,8 @@ def _wrong_container(container: dict[str, Any], volumes: list[Any]) -> Iterator[
     name = container.get("name")
     if isinstance(name, str) and not LABEL.fullmatch(name):
         yield ("name",), _no_name(name)
-    if container.get("image") == "":
-        yield ("image",), "is empty"
+    if isinstance(image := container.get("image"), str) and not re.fullmatch(r"\S+", image):
+        yield ("image",), f"{image!r} is no name of an image"
     for i, mount in enumerate(mappings(container, "volumeMounts")):
         if mount.get("name") not in volumes:
             known = [str(volume) for volume in volumes]
@@ -137,6 +152,13 @@ def _wrong_container(container: dict[str, Any], volumes: list[Any]) -> Iterator[
 def _wrong_resources(container: dict[str, Any]) -> Iterator[tuple[Place, str]]:
     requests, limits = (below(container, "resources", key) for key in ("requests", "limits"))
     for name in {**limits, **requests}:
+        close = check_schema.meant(str(name), DEVICES if "/" in str(name) else RESOURCES)
+        if (
+            name not in (*RESOURCES, *DEVICES)
+            and (close or "/" not in str(name))
+            and not str(name).startswith("hugepages-")
+        ):
+            yield ("resources",), f"{name}: no such resource{close}"
         asked, most = (_amount(amounts[name]) if name in amounts else None for amounts in (requests, limits))
         if "/" in str(name) and (name not in limits or (name in requests and asked != most)):
             yield ("resources",), f"{name}: requests and limits must be the same"
@@ -169,11 +191,12 @@ def _unfound(document: dict[str, Any], file: list[Any]) -> Iterator[tuple[Place,
     pods = [
         below(one, "spec", "template", "metadata", "labels") for one in others["Deployment"] + others["StatefulSet"]
     ]
-    wanted = below(spec, "selector")
-    if kind == "Service" and wanted and pods and not any(wanted.items() <= labels.items() for labels in pods):
-        yield ("spec", "selector"), f"no pod of this file has the labels {_labels(wanted)}"
+    for place in SELECTS.get(str(kind), ()):
+        chosen = below(document, *map(str, place))
+        if chosen and pods and not any(chosen.items() <= labels.items() for labels in pods):
+            yield place, f"no pod of this file has the labels {_labels(chosen)}"
     if kind in ("Deployment", "StatefulSet"):
-        wanted, labels = below(wanted, "matchLabels"), below(spec, "template", "metadata", "labels")
+        wanted, labels = below(spec, "selector", "matchLabels"), below(spec, "template", "metadata", "labels")
         for name, value in wanted.items():
             if labels.get(name) != value:
                 yield ("spec", "selector", "matchLabels", name), f"{value} is not a label of spec.template"
@@ -185,6 +208,16 @@ def _unfound(document: dict[str, Any], file: list[Any]) -> Iterator[tuple[Place,
         if isinstance(service, str) and service not in services:
             what = f"there is no Service {service} in this file{check_schema.meant(service, services)}"
             yield ("spec", "serviceName"), what
+
+
+def _misspelt_hosts(document: dict[str, Any], file: list[Any]) -> Iterator[tuple[Place, str]]:
+    """Variables that name nearly a Service of the file. What is not near one may be a Service of another file."""
+    services = [str(below(one, "metadata").get("name")) for one in file if one.get("kind") == "Service"]
+    for place, holder in _holders(document, "env"):
+        for i, variable in enumerate(mappings(holder, "env")):
+            for host in check_compose.hosts(str(variable.get("name")), str(variable.get("value"))):
+                if host not in services and (close := check_schema.meant(host, services)):
+                    yield (*place, "env", i, "value"), f"there is no Service {host} in this file{close}"
 
 
 def _labels(labels: dict[str, Any]) -> str:

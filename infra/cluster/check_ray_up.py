@@ -1,5 +1,5 @@
 """What is wrong in a file for `ray up`, without a call to a cloud: by Ray's own schema and functions, the nodes by the
-description of EC2's RunInstances and of Compute Engine's instances that the clouds' own clients carry."""
+description of EC2's RunInstances that botocore carries, and by that of Compute Engine's instances beside this."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from infra.cluster import check_commands, check_schema
 PROJECT = Path(__file__).resolve().parent.parent.parent  # from which `ray up` is to be run
 BY_BOTO3 = ", as the installed boto3 knows it"
 NEEDED = {"aws": ("region",), "gcp": ("project_id", "region", "availability_zone")}
-MACHINES = ("machineType", "acceleratorType", "acceleratorConfig")  # of which Ray needs one; the others are TPUs
-INT64 = ("int64", "uint64")  # numbers that Google describes as strings; it takes both
+TPUS = ("acceleratorType", "acceleratorConfig")  # one of them stands for a machine with TPUs, in place of machineType
+RESOURCES = ("CPU", "GPU", "TPU", "memory", "object_store_memory")
+INSTANCE = Path(__file__).resolve().parent / "gcp-instance.json"
 
 
 def mistakes(config: dict[str, Any], found: Any) -> Iterator[str]:
@@ -39,6 +40,7 @@ def mistakes(config: dict[str, Any], found: Any) -> Iterator[str]:
     provider = config["provider"]["type"]
     yield from _wrong_place(config["provider"])
     for name, part in (config.get("available_node_types") or {}).items():
+        yield from _misspelt_resource(part, ("available_node_types", name))
         yield from _wrong_number(part, ("available_node_types", name), config.get("max_workers"))
         at = ("available_node_types", name, "node_config")
         if provider == "aws":
@@ -72,6 +74,14 @@ def _wrong_place(provider: dict[str, Any]) -> Iterator[str]:
             known = _regions(importlib.import_module("botocore.session"))
             if region not in known:
                 yield f"provider.region: EC2 has no {region}{BY_BOTO3}{check_schema.meant(region, known)}"
+
+
+def _misspelt_resource(part: dict[str, Any], at: check_schema.Place) -> Iterator[str]:
+    """What is nearly a resource that Ray gives a meaning: it takes any name, for what a user makes up."""
+    for name in part.get("resources") or {}:
+        close = check_schema.meant(name if "memory" in name.lower() else name.upper(), RESOURCES)
+        if name not in RESOURCES and close:
+            yield f"{check_schema.field((*at, 'resources', name))}: Ray has no such resource{close}"
 
 
 def _wrong_number(part: dict[str, Any], at: check_schema.Place, most: int | None) -> Iterator[str]:
@@ -143,32 +153,10 @@ def _not_among(value: Any, shape: Any, at: check_schema.Place) -> Iterator[str]:
 
 
 def _refused_by_compute_engine(node: dict[str, Any], at: check_schema.Place, found: Any) -> Iterator[str]:
-    if not node.keys() & set(MACHINES):
+    if not node.keys() & {"machineType", *TPUS}:
         yield f"{check_schema.field(at)}: machineType: missing; there are {', '.join(node)}"
-    try:
-        cache = importlib.import_module("googleapiclient.discovery_cache")
-    except ImportError:
-        found.unchecked.append("node_config, for want of Google's client; run: pip install google-api-python-client")
+    if node.keys() & set(TPUS):
+        found.unchecked.append("node_config, of TPUs no description is known here")
         return
     found.against.append("Compute Engine's instances")
-    described = json.loads(cache.get_static_doc("compute", "v1"))["schemas"]
-    schema = {"$ref": "#/schemas/Instance", "schemas": {name: _json_schema(part) for name, part in described.items()}}
-    yield from check_schema.mistakes(node, schema, at)
-
-
-def _json_schema(part: Any) -> Any:
-    """A strict JSON schema of what Google describes in a dialect of its own."""
-    if isinstance(part, list):
-        return [_json_schema(one) for one in part]
-    if not isinstance(part, dict):
-        return part
-    if isinstance(part.get("$ref"), str):
-        return {"$ref": f"#/schemas/{part['$ref']}"}
-    kept = ("type", "enum", "items", "additionalProperties")
-    result = {key: _json_schema(part[key]) for key in kept if key in part and part[key] != "any"}
-    if part.get("format") in INT64:
-        result["type"] = ["string", "integer"]
-    if isinstance(part.get("properties"), dict):
-        result["properties"] = {name: _json_schema(one) for name, one in part["properties"].items()}
-        result.setdefault("additionalProperties", False)
-    return result
+    yield from check_schema.mistakes(node, json.loads(INSTANCE.read_text()), at)

@@ -51,9 +51,9 @@ fi
 progress &
 watcher=$!
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
-pip_install() { # -qq: errors alone, of which none says that a registry did not answer, but the log
+pip_install() { # -qq: errors alone, and no word of a registry that does not answer; the log has it, and turns bars on
   : >"$log/all"
-  pip --log "$log/all" install -qq "$@" 2>"$log/errors" && return
+  pip --log "$log/all" install -qq --progress-bar off "$@" 2>"$log/errors" && return
   local away
   away=$(sed -n 's/.*Could not fetch URL \(.*\): connection error: .*/\1/p' "$log/all" | head -n 1)
   [ -z "$away" ] || fail "$away: no package registry answers there; run this again when one does, or set PIP_INDEX_URL"

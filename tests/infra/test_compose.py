@@ -99,6 +99,11 @@ COMPOSE_FAULTS = {
     "mlflow.command: mlflow has no serve; did you mean server?": ("[mlflow, server,", "[mlflow, serve,"),
     "database.command: no shell reads it": ("[postgres, -c, max_connections=200]", "'postgres \"'"),
     "the_services: no such field; did you mean services?": ("name: hp-vae-gan\n", "name: x\nthe_services: {}\n"),
+    "healthcheck.interval: '5 sec' is not a duration; write it as 90s or 1m30s": ("interval: 5s", "interval: 5 sec"),
+    "healthcheck.retries: 'many' is not a whole number": ("retries: 12", "retries: many"),
+    "head.shm_size: '2gbx' is not a size; write it as 512m or 2gb": ("shm_size: 2gb", "shm_size: 2gbx"),
+    "store.ports[0]: 83330 is no port; ports are 1 to 65535": (":-8333}:8333", ":-8333}:83330"),
+    "mlflow.image: 'hp-vae-gan cpu' is no name of an image": ("image: hp-vae-gan:cpu", "image: hp-vae-gan cpu"),
     "is no YAML (5: a field's name is no text": ("shm_size: 2gb", "5: 2gb"),
 }  # fmt: skip
 
@@ -127,6 +132,10 @@ services:
     command: nginx -g "daemon off;"
     restart: on-failure:3
     environment: [UPSTREAM=http://localhost:8080, API=https://user@api.example.com/v1, S3=s3://bucket/x, KEY]
+    ports: ["80", "127.0.0.1::80", "[::1]:9000-9002:9000-9002/udp", "${P:-80800}:80", {target: 80, published: "8080"}]
+    healthcheck: { test: curl localhost, interval: 1m30s, timeout: 0s, retries: 3, start_period: "${WAIT:-1}s" }
+    labels: { timeout: never, count: none }
+    deploy: { resources: { limits: { memory: 1.5GiB }, reservations: { devices: [{ capabilities: [a], count: 1 }] } } }
     volumes: [./pages:/pages, /data, {type: volume, source: pages, target: /p}, {type: bind, source: ., target: /b}]
     depends_on: [api]
   api: { image: "api:1.0", environment: { API_HOST: web, PORT: 80, EMPTY: } }
