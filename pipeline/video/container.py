@@ -14,8 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from pipeline.video import ffmpeg as command
 from pipeline.video.animation import readable
 from pipeline.video.errors import video_error
 from pipeline.video.ffmpeg import AnyPath
-from pipeline.video.h264 import FrameNumbers
+from pipeline.video.losses import TS_DISCONT, behind_missing_fragments, is_torn, watches
 from pipeline.video.orientation import boxes
 
 NO_TIME = -(1 << 63)
@@ -31,16 +30,11 @@ NO_TIME = -(1 << 63)
 # gone beside it.
 KEY, UNSEEN, LOST = 1, 2, 4
 BT601, UNNAMED = 5, (0, 2, 3)  # numbers of colours, by ITU-T H.273
-TS_DISCONT = 0x200  # AVFMT_TS_DISCONT: the clock may jump
 BRIEF_CS, USUAL_CS = 2, 10  # a GIF's picture that lasts less than the first is shown for the second, as browsers do
-MAX_GIF_EXTRA_BYTES = 1 << 16  # of a picture's packet: palette, comments
 FILLED_BYTES = 6144  # an M2TS is filled up to a multiple of it, and an ASF has less than it behind its packets
 # Formats in which there is little behind the last packet, so that much is a part that is not read.
 ENDING_WITH_PACKETS = frozenset({"mpegts", "flv", "asf", "ivf", "gif", "ogg", "nut", "rm", "yuv4mpegpipe", "apng"})
 UNTIMED_IN_AVI = frozenset({"h264", "hevc"})  # codecs whose pictures come there in the order of their packets' dts
-MIN_NUMBERED = 4  # packets to a gap in the frame numbers of H.264: of more gaps, its encoder does not number well
-MXF_KEY = b"\x06\x0e\x2b\x34"  # how the key of each item of an MXF begins
-SEQUENCE = b"\0\0\1\xb3"  # the header of MPEG-1 and MPEG-2 that begins with the size
 MAX_PACKETS = 6_000_000  # a day at 60 FPS and some
 FIRST_FRAME_PACKETS = 600  # in which a picture has to come
 _CODE = "import sys; sys.path[:] = sys.argv[1:]; from pipeline.video import container; container.serve()"
@@ -170,8 +164,6 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
             colors[0] = BT601  # by their specifications
         is_avi = container.format.name == "avi"
         index = {one.pos + 8: (one.timestamp, one.size) for one in stream.index_entries} if is_avi else {}
-        places: dict[int, int] = {}  # packets of an AVI's index by where they are
-        starts: list[int] = []  # where each packet is
         rows: list[list[int]] = []
         complaints: list[int] = []
         frame = None
@@ -179,15 +171,12 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
         ends = [0 for _ in container.streams]  # ticks of each stream
         is_mp4 = container.format.name.startswith("mov")
         ends_with_packets = container.format.name in ENDING_WITH_PACKETS
-        behind_missing = _behind_missing_fragments(path) if is_mp4 else []
-        numbers = FrameNumbers(context.extradata) if context.name == "h264" else None
-        behind_gaps: list[int] = []  # packets of H.264 before which others are gone
-        frame_size = b""  # of a raw MPEG-2 stream, as its last header tells it
-        resized: list[int] = []  # packets at which it changes
+        behind_missing = behind_missing_fragments(path) if is_mp4 else []
+        watching = watches(path, container, stream, index)
         beside = [other for other in container.streams if ends_with_packets and other.type != "video"]
         for packet in _packets(container, [stream, *beside]):
-            is_torn = _is_torn(container, packet)
-            end = end if is_torn else max(end, (packet.pos or 0) + packet.size)
+            torn = is_torn(container, packet)
+            end = end if torn else max(end, (packet.pos or 0) + packet.size)
             if packet.pts is not None:
                 ends[packet.stream.index] = max(ends[packet.stream.index], packet.pts + (packet.duration or 0))
             if packet.stream.index != stream.index:
@@ -208,34 +197,20 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
                 del behind_missing[0]
             times = [NO_TIME if time is None else time for time in (packet.pts, packet.dts, packet.duration)]
             late = 0
-            if packet.pos in index:
-                places[packet.pos] = len(rows)
-                late = index[packet.pos][0] - times[1] if times[1] != NO_TIME else 0
-            if numbers and numbers.is_behind_gap(bytes(packet)):
-                behind_gaps.append(len(rows))
-            if container.format.name == "mpegvideo" and bytes(memoryview(packet)[:4]) == SEQUENCE:
-                before, frame_size = frame_size, bytes(memoryview(packet)[4:7])  # twelve bits each
-                resized += [len(rows)] if before not in (b"", frame_size) else []
+            if packet.pos in index and times[1] != NO_TIME:
+                late = index[packet.pos][0] - times[1]
+            for watch in watching:
+                watch.see(len(rows), packet)
             unseen = packet.is_discard or (context.name == "vp8" and not memoryview(packet)[0] & 0x10)
             flags = UNSEEN if _is_header(packet) else KEY * packet.is_keyframe + UNSEEN * unseen
-            starts.append(packet.pos or 0)
-            rows.append([*times, flags | LOST * is_torn, late])
+            rows.append([*times, flags | LOST * torn, late])
             if len(rows) > MAX_PACKETS:
                 raise ValueError("too many packets")
         if is_avi and context.name in UNTIMED_IN_AVI:
             _time_as_stored(rows)
-        if 2 * len(places) > len(rows):  # else the index is of another file
-            for number in _before_missing(path, index, places):
+        for watch in watching:
+            for number in watch.lost():
                 rows[number][3] |= LOST
-        if len(behind_gaps) * MIN_NUMBERED < len(rows):
-            for number in behind_gaps:
-                rows[number - 1][3] |= LOST
-                rows[number][3] |= LOST
-        for number in _torn_in_mxf(path, starts) if container.format.name == "mxf" else ():
-            rows[number][3] |= LOST
-        for dropped, number in enumerate(resized):  # the decoder drops one at each, and those behind it move
-            for moved in rows[number - 1 - dropped : number]:
-                moved[3] |= LOST
         if complaints[-1:] == [len(rows)] and is_mp4:  # it is cut off
             late = int(np.median([row[0] - row[1] for row in rows])) if rows else 0
             lost = [entry.timestamp for entry in stream.index_entries[len(rows) :]]
@@ -307,22 +282,6 @@ def _joined(path: str, end: int) -> float:
     return 1 - starts[1] / size if len(starts) > 1 and end <= starts[1] else 0.0
 
 
-def _behind_missing_fragments(path: str) -> list[int]:
-    """Where the fragments of an mp4 begin before which others are gone, by their numbers (bytes, ascending)."""
-    numbers = {}
-    with open(path, "rb") as file:
-        for kind, (begin, _) in boxes(file, 0, file.seek(0, 2)):
-            if kind == b"moof":
-                file.seek(begin)
-                numbers[begin] = int.from_bytes(file.read(16)[12:], "big")  # of the box mfhd, which is the first in it
-    steps = np.diff(list(numbers.values()))
-    return (
-        [begin for begin, step in zip(list(numbers)[1:], steps) if step > 1]
-        if len(steps) and np.median(steps) == 1
-        else []
-    )
-
-
 def _time_as_stored(rows: list[list[int]]) -> None:
     """Show the pictures of an AVI when its packets are decoded. ffmpeg writes a delay of all behind the first one."""
     for row in rows:
@@ -330,56 +289,6 @@ def _time_as_stored(rows: list[list[int]]) -> None:
     if len(rows) > 1:
         steps = np.diff([dts for _, dts, *_ in rows])
         rows[0][4] += max(0, int(steps[0] - np.median(steps)))
-
-
-def _before_missing(path: str, index: Mapping[int, tuple[int, int]], packets: Mapping[int, int]) -> Iterator[int]:
-    """The packets of an AVI behind which another is gone that its index names: their own ends may be, too.
-
-    Args: index, packets: by place in the file: time and size as the index says, and number of what was read.
-    """
-    before = None
-    with open(path, "rb") as file:
-        for place, (_, size) in index.items():
-            if size and place not in packets and before is not None:
-                file.seek(place - 4)
-                if int.from_bytes(file.read(4), "little") != size:  # else it is there, and no picture: a palette
-                    yield before
-            before = packets.get(place, before)
-
-
-def _is_torn(container: Any, packet: Any) -> bool:
-    """Whether a packet's end is gone. Of formats for broadcasts this is also said where all is well."""
-    if container.format.name == "dv":  # which reads on behind the file's end
-        return bool(packet.size and packet.pos + packet.size > container.size)
-    if container.format.name == "gif":  # which takes all that it does not know for more of the picture
-        is_at_end = packet.size and packet.pos + packet.size >= container.size
-        has_end = not is_at_end or bytes(packet).endswith(b"\0") or b"\0;" in bytes(packet)
-        return not has_end or packet.size > 2 * packet.stream.width * packet.stream.height + MAX_GIF_EXTRA_BYTES
-    return bool(packet.is_corrupt) and not container.format.flags & TS_DISCONT
-
-
-def _torn_in_mxf(path: str, places: Sequence[int]) -> Iterator[int]:
-    """The packets of an MXF from which its items do not lead to the next one: what is between them is gone in part.
-
-    Where an item holds many pictures, nothing tells.
-    """
-    with open(path, "rb") as file:
-        for number, (begin, end) in enumerate(pairwise(places)):
-            at = begin
-            while at < end and (size := _mxf_item_bytes(file, at)):
-                at += size
-            if begin < at < end:
-                yield number
-
-
-def _mxf_item_bytes(file: BinaryIO, place: int) -> int:
-    """Of the key, the length and the value (SMPTE 336) that begin at a place; 0 where none do."""
-    file.seek(place)
-    key, length = file.read(16), file.read(9)
-    if not key.startswith(MXF_KEY) or not length:
-        return 0
-    more = length[0] & 0x7F if length[0] & 0x80 else 0
-    return 17 + more + (int.from_bytes(length[1 : 1 + more], "big") if more else length[0])
 
 
 def _is_header(packet: Any) -> bool:
