@@ -284,7 +284,8 @@ def _wandering(frames: int, count: int, random: torch.Generator) -> np.ndarray:
     Neighbours in time stay neighbours: … 2 1 0 1 2 …; each run back and forth is as long as the clip, or ends before,
     but not before SHORTEST_RUN.
     """
-    at, step, found = frames - 1, -1, []
+    at, step = frames - 1, -1
+    found: list[int] = []
     while len(found) < count:
         most = at if step < 0 else frames - 1 - at
         least = min(most, max(1, round(SHORTEST_RUN * frames)))
