@@ -22,7 +22,7 @@ from torch import Tensor
 
 from infra.errors import Refusal
 from model.patches.field import Grid, Size, carry, fits, scattered
-from model.patches.match import exact_field, spread_field
+from model.patches.match import PAIRS, exact_field, spread_field
 from model.patches.space import COMPONENTS, Patch, PatchSpace, principal_components
 
 FAR = 1e3  # in every component of a patch that may not be taken; those of others are below 21 (√441)
@@ -249,12 +249,14 @@ def _overlaps(size: Size, patch: Patch, device: torch.device) -> Tensor:
 def needed_bytes(sizes: Sequence[Size], clip_sizes: Sequence[Size], chunks: int) -> int:
     """Estimate of the memory that `refine` takes at most.
 
-    Of the clip two sets of vectors a scale, blurred and sharp, and the pixels; of the video its vectors twice, as they
-    are laid out anew, and four fields of four numbers.
+    Of the clip two sets of vectors a scale, blurred and sharp, and the pixels; of the video, while its vectors are
+    made, three sets of these, one field of four numbers and three volumes of pixels; and of pairs three times as many
+    as are compared at once.
     """
     queries = math.prod(sizes[-1])
     keys = chunks * sum(math.prod(size) for size in clip_sizes)
-    return queries * (2 * 4 * COMPONENTS + 4 * 4 * 8) + keys * 4 * (2 * COMPONENTS + 3)
+    of_video = queries * (3 * 4 * COMPONENTS + 4 * 8 + 3 * 4 * 3)
+    return of_video + keys * 4 * (2 * COMPONENTS + 3) + 3 * 4 * PAIRS
 
 
 def _written(size: Size) -> str:

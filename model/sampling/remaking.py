@@ -26,7 +26,8 @@ from model.sampling.variations import mean_change
 from model.sampling.workbench import NEAREST, Workbench, passes
 
 HOLE_NOISE = 0.3  # standard deviations of the clip, on the smooth continuation that fills a hole
-EXTENDING_NOISE = 1.0  # likewise, on the frames that are made new, so that each seed makes others
+EXTENDING_NOISE = 1.0  # likewise, on the frames that are made new, so that small objects differ between seeds
+SHORTEST_RUN = 1 / 3  # of the clip's frames: no sooner than that does what is prolonged turn back again
 PERIODIC = 0.5  # of the clip's own change between frames: what comes so near to an earlier frame has come back to it
 
 
@@ -123,7 +124,8 @@ class Remaking(Workbench):
     def extend(self, after: int = 0, before: int = 0, *, seed: int = 0, index: int = 0) -> np.ndarray:
         """The clip's own frames, and more behind and before them, made of its patches.
 
-        They begin as the clip played backwards from its end (and to its start), which meets it without a jump.
+        They begin as the clip played backwards from its end (and to its start), which meets it without a jump, then
+        forwards again, and so on. Where they turn is drawn: noise alone is no more than a place's own patch outweighs.
 
         Args: after, before: how many frames are made behind the clip's last and before its first.
 
@@ -140,7 +142,9 @@ class Remaking(Workbench):
         ladder = self._full_rate(len(own) + after + before)
         patches = self._patches_at(ladder)
         self._check_patch_memory(ladder[-1], patches.sizes)
-        base = own[_bounced(len(own), before, after)]
+        random = stream_of(seed, index, Draw.EXTENDING)
+        behind, ahead = _wandering(len(own), after, random), _wandering(len(own), before, random)
+        base = np.concatenate([own[::-1][ahead][::-1], own, own[behind]])
         free = np.ones(len(base), bool)
         free[before : before + len(own)] = False
         hole = torch.from_numpy(free)[None, None, :, None, None]
@@ -148,7 +152,6 @@ class Remaking(Workbench):
         def known(made: Tensor, step: Step) -> Tensor:
             return torch.where(hole.to(made.device), made, self._video(base, ladder[step.n]).to(made.device))
 
-        random = stream_of(seed, index, Draw.EXTENDING)
         x = self._video(base, ladder[0])
         x = x + hole * EXTENDING_NOISE * x.std() * torch.randn(x.shape, generator=random)
         made = self._frames(self._remade(x, patches, ladder, random, known))
@@ -182,7 +185,7 @@ class Remaking(Workbench):
         return frames, Seam(max(mean_change(a, b) for a, b in pairwise(new)), own)
 
     def _led_back(self, base: np.ndarray, random: torch.Generator) -> np.ndarray:
-        canvas = base[_bounced(len(base), 0, len(base) - 2)]
+        canvas = np.concatenate([base, base[-2:0:-1]])
         around = self._scales.how.patch[0] - 1
         ladder = self._full_rate(len(canvas) + 2 * around)
         patches = self._patches_at(ladder)
@@ -275,8 +278,18 @@ def _closed_run(base: np.ndarray, near: float) -> slice | None:
     return None
 
 
-def _bounced(frames: int, before: int, after: int) -> np.ndarray:
-    """Which frame each of the canvas begins as: the clip, continued backwards at both ends: … 2 1 | 0 1 2 | 1 0 …"""
-    period = 2 * (frames - 1)
-    at = np.arange(-before, frames + after) % period
-    return np.where(at < frames, at, period - at)
+def _wandering(frames: int, count: int, random: torch.Generator) -> np.ndarray:
+    """Which of a clip's frames, 2 or more, each of `count` frames behind its last one begins as: (count,) int.
+
+    Neighbours in time stay neighbours: … 2 1 0 1 2 …; each run back and forth is as long as the clip, or ends before,
+    but not before SHORTEST_RUN.
+    """
+    at, step = frames - 1, -1
+    found: list[int] = []
+    while len(found) < count:
+        most = at if step < 0 else frames - 1 - at
+        least = min(most, max(1, round(SHORTEST_RUN * frames)))
+        run = int(torch.randint(least, most + 1, (), generator=random))
+        found += range(at + step, at + step * (run + 1), step)
+        at, step = at + step * run, -step
+    return np.array(found[:count], int)

@@ -423,6 +423,16 @@ def test_a_seed_makes_its_own_frames() -> None:
     assert np.array_equal(made, apps.extend(6)) and not np.array_equal(made, apps.extend(6, seed=1))
 
 
+def test_a_seed_goes_on_in_its_own_way() -> None:
+    """By more than half of what the clip changes from frame to frame; without a jump, wherever it turns."""
+    clip = clip_of(13, 18, 24)
+    apps, _ = model_of(clip, patch_scale=1, **SMALLER)
+    made = [apps.extend(18, seed=seed).astype(int) for seed in range(3)]
+    own = np.abs(np.diff(clip.astype(int), axis=0)).mean(axis=(1, 2, 3))
+    assert all(np.abs(a[13:] - b[13:]).mean() > own.mean() / 2 for a, b in combinations(made, 2))
+    assert all(np.abs(np.diff(one[12:], axis=0)).mean(axis=(1, 2, 3)).max() < 1.5 * own.max() for one in made)
+
+
 def test_the_loop_of_a_periodic_clip_is_its_period() -> None:
     one = clip_of(7)[:6]
     clip = np.concatenate([one, one, one])[:13]

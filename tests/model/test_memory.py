@@ -1,18 +1,31 @@
-"""What a training holds in memory, as torch's profiler counts it: resident memory varies with the allocator's gaps."""
+"""What a training and a search hold in memory, by torch's profiler: allocators leave gaps in resident memory."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from model.patches.refine import EXACT_PAIRS, ClipPatches, Matching, Step, needed_bytes, refine
 from model.presets import paper
 from model.training.state import first_state, next_scale
 from model.training.steps import iterate
 from model.training.training_set import TrainingSet
 from model.training.workers import Workers
+
+
+def most_held(work: Callable[[], object], trace: Path) -> int:
+    """Bytes of the tensors of some work, where they are most."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        work()
+    profile.export_chrome_trace(str(trace))
+    events = [event["args"] for event in json.loads(trace.read_text())["traceEvents"] if event["name"] == "[memory]"]
+    totals = [event["Total Allocated"] for event in events]
+    return max(totals) - totals[0]
 
 
 def held(low_memory: bool, side: int, folder: Path) -> int:
@@ -21,14 +34,7 @@ def held(low_memory: bool, side: int, folder: Path) -> int:
     sizes = [(4, 12, 12), (7, side, side)]
     reals = TrainingSet([[torch.zeros(3, *size).numpy() for size in sizes]], config, Workers())
     state = next_scale(first_state(config, sizes, torch.device("cpu")), reals)
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        iterate(state, reals)
-    trace = folder / f"{low_memory}-{side}.json"
-    profile.export_chrome_trace(str(trace))
-    events = [event["args"] for event in json.loads(trace.read_text())["traceEvents"] if event["name"] == "[memory]"]
-    totals = [event["Total Allocated"] for event in events]
-    return max(totals) - totals[0]
+    return most_held(lambda: iterate(state, reals), folder / f"{low_memory}-{side}.json")
 
 
 @pytest.mark.slow
@@ -36,3 +42,17 @@ def test_low_memory_holds_half_the_activations_at_most(tmp_path: Path) -> None:
     usual, low, nothing = held(False, 48, tmp_path), held(True, 48, tmp_path), held(False, 12, tmp_path)
     assert usual - nothing > 30 * 2**20, "too small to tell"
     assert (low - nothing) / (usual - nothing) < 0.5
+
+
+@pytest.mark.parametrize("first_pairs", [EXACT_PAIRS, 10**12])  # a search that begins at random, and one of all pairs
+def test_patches_hold_what_is_asked_for_beforehand(first_pairs: int, tmp_path: Path) -> None:
+    clip, size = torch.rand(1, 3, 1, 40, 60, generator=torch.Generator().manual_seed(0)) * 2 - 1, (1, 300, 400)
+    video = torch.nn.functional.interpolate(clip, size=size)
+
+    def search() -> None:
+        patches = ClipPatches([(1, 40, 60)], lambda n: clip)
+        steps, random = [Step(0, size, 2)], torch.Generator().manual_seed(0)
+        refine(video, patches, steps, Matching((1, 7, 7)), random, first_pairs=first_pairs)
+
+    most, asked = most_held(search, tmp_path / "trace.json"), needed_bytes([size], [(1, 40, 60)], 1)
+    assert asked - 256 * 2**20 < most <= asked
