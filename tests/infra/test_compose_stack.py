@@ -78,6 +78,8 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
             command = services.words(name)
             if name != "mlflow":  # two nodes on one machine, which has other Rays too
                 command += ["--dashboard-agent-listen-port", "0"]
+            if name == "worker":  # else both unpack a job's files into one folder, while the job runs in it
+                command += ["--temp-dir", str(short / "worker")]
             services.start(name, command)
             services.wait(name, [sys.executable, str(CLUSTER / "healthy.py"), str(services.running[name].pid)])
         addresses = [f"http://127.0.0.1:{port}" for port in (dashboard, mlflow, store)]

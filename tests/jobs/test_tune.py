@@ -553,7 +553,7 @@ def test_a_dry_run_makes_the_checks_of_the_run_and_leaves_nothing(
     assert code == 0
     (tmp_path / "file").write_bytes(b"")
     code, (line,) = dry("--sweep", "vae_levels=0,1", "--storage", str(tmp_path / "file" / "runs"))
-    assert code == 2 and "cannot be read (Not a directory)" in line
+    assert code == 2 and "nothing can be written there (Not a directory)" in line
     (tmp_path / "runs" / "s").mkdir(parents=True)
     (tmp_path / "runs" / "s" / "sweep.json").write_text("{}")
     code, (line,) = dry("--sweep", "vae_levels=0,1")
