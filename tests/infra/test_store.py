@@ -122,10 +122,12 @@ def test_the_store_never_holds_a_checkpoint_without_its_points(endpoint: str, tm
         for _ in range(20):
             mirror.sync()
             found = store.read(["clip/metrics.jsonl", "clip/checkpoint.pt", "clip/checkpoint.previous.pt"])
+            if "clip/checkpoint.pt" not in found:  # a file that is replaced at this very moment goes next time
+                continue
             points = found["clip/metrics.jsonl"].decode().splitlines()
             count = int(found["clip/checkpoint.pt"])
             assert count <= len(points)
-            if not counts or count != counts[-1]:  # a file that is replaced at this very moment goes next time
+            if not counts or count != counts[-1]:
                 counts.append(count)
             if len(counts) > 1:
                 assert int(found["clip/checkpoint.previous.pt"]) == counts[-2]
