@@ -58,8 +58,7 @@ def needed_gflops(config: TrainConfig, sizes: Sequence[ScaleSize], n: int) -> fl
     c = config.channels
 
     def generator(k: int) -> list[float]:
-        widths = [config.latent_dim if k == 0 else 3, *[config.width(k)] * (config.generator_convs - 1), 3]
-        return convs(widths, k, config.generator_side(k))
+        return convs(_generator_widths(config, k), k, config.generator_side(k))
 
     encoder = convs([3, *[c] * config.encoder_convs], 0, config.encoder_kernel)
     heads = 2 * sum(convs([c, config.latent_dim], 0, config.encoder_kernel))
@@ -71,7 +70,7 @@ def needed_gflops(config: TrainConfig, sizes: Sequence[ScaleSize], n: int) -> fl
         between = 2 if config.freeze else 3  # frozen: forward, and the gradient passed on
         total += sum(between * sum(generator(k)) for k in range(1, n))
         return total + (3 * sum(generator(n)) if n > 0 else 0)
-    current, critic = generator(n), convs([3, *[config.width(n)] * (config.critic_convs - 1), 1], n)
+    current, critic = generator(n), convs(_critic_widths(config, n), n)
     below = sum(sum(generator(k)) for k in range(n))
     if config.freeze:
         total = 2 * below + 2 * (3 * sum(current) - current[0])  # for reconstruction and random sample
@@ -83,6 +82,16 @@ def needed_gflops(config: TrainConfig, sizes: Sequence[ScaleSize], n: int) -> fl
     return total + 2 * sum(critic)  # D in the generator's step: forward, and the gradient of its input
 
 
+def _generator_widths(config: TrainConfig, k: int) -> list[int]:
+    """Channels of what enters Gᵏ, and of what each of its convolutions gives."""
+    return [config.latent_dim if k == 0 else 3, *[config.width(k)] * (config.generator_convs - 1), 3]
+
+
+def _critic_widths(config: TrainConfig, k: int) -> list[int]:
+    """Likewise of Dᵏ."""
+    return [3, *[config.width(k)] * (config.critic_convs - 1), 1]
+
+
 def checkpoint_bytes(config: TrainConfig) -> int:
     """About how large a checkpoint is at the end: the weights of all networks, and of those that learn last Adam's two
     averages."""
@@ -91,18 +100,14 @@ def checkpoint_bytes(config: TrainConfig) -> int:
         return sum(math.prod(config.kernel(side)) * a * b for a, b in pairwise(widths))
 
     c, last = config.channels, config.trained_scales - 1
-    widths = [
-        [config.latent_dim if k == 0 else 3, *[config.width(k)] * (config.generator_convs - 1), 3]
-        for k in range(config.trained_scales)
-    ]
-    generators = [weights(each, config.generator_side(k)) for k, each in enumerate(widths)]
+    generators = [weights(_generator_widths(config, k), config.generator_side(k)) for k in range(config.trained_scales)]
     if not generators:
         return 0
     encoder = weights([3, *[c] * config.encoder_convs], config.encoder_kernel)
     encoder += 2 * weights([c, config.latent_dim], config.encoder_kernel)
     critic = 0
     if last >= config.vae_levels:
-        critic = weights([3, *[config.width(last)] * (config.critic_convs - 1), 1], 3)
+        critic = weights(_critic_widths(config, last), 3)
     learning = generators[-1] + (critic or encoder)
     return 4 * (sum(generators) + encoder + critic + 2 * learning)
 
