@@ -23,6 +23,9 @@ from infra.cluster import check_schema
 ROOT = Path(__file__).resolve().parent.parent.parent
 IMAGE = "/app/"  # where the image has this folder
 REDIRECTION = re.compile(r"&?(?:>{1,2}|<{1,3}|<>)[&|]?")  # the word behind it is a file, or &1
+NAME = re.compile(r"[a-z][\w-]*")
+ADDRESS = re.compile(rf"({NAME.pattern}):(?:\d+|\*)")  # head:6379
+URL = re.compile(rf"\b(?:https?|ray|redis|postgresql(?:\+\w+)?)://(?:[^/@]*@)?({NAME.pattern})(?=[:/?]|$)")  # no s3:
 NUMBER = re.compile(r"(?<![^\s;&|()])\d+(?=[<>])")  # the 2 of 2>
 # Of a job: its arguments are parsed by the job itself, in a process of its own, as this room imports no job.
 PARSE = "import sys; from importlib import import_module; import_module(sys.argv.pop(1)).parse(None)"
@@ -86,6 +89,12 @@ def unknown_variables(names: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield from (
             (one, f"MLflow knows no {one}{check_schema.meant(one, known)}") for one in meant if one not in known
         )
+
+
+def hosts(name: str, text: str) -> list[str]:
+    """The machines that the value of a variable, or a word, names; not those with a dot, which are elsewhere."""
+    addresses = [found[1] for part in re.split("[,=]", text) if (found := ADDRESS.fullmatch(part))]
+    return URL.findall(text) + addresses + [text] * bool(name.endswith("HOST") and NAME.fullmatch(text))
 
 
 def _ray() -> Any:

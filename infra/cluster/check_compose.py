@@ -25,9 +25,6 @@ FORMS = {  # of a field in a service, which may be any text by the specification
 OWN_NAMES = {"environment", "labels", "annotations", "args", "options", "extra_hosts"}  # below them a user names fields
 VARIABLE = re.compile(r"\$(\{[^}]*\}|\w+)")
 RUNS = {"image", "build", "extends"}  # a service has one of them, in one of its files
-NAME = re.compile(r"[a-z][\w-]*")
-ADDRESS = re.compile(rf"({NAME.pattern}):(?:\d+|\*)")  # head:6379
-URL = re.compile(rf"\b(?:https?|ray|redis|postgresql(?:\+\w+)?)://(?:[^/@]*@)?({NAME.pattern})(?=[:/?]|$)")  # no s3:
 
 
 def mistakes(document: dict[str, Any], found: Any) -> Iterator[str]:
@@ -82,7 +79,7 @@ def _unfound(
     words = command.split() if isinstance(command, str) else command
     texts: list[tuple[str, str]] = [*_variables(service).items(), *(("", word) for word in words)]
     for name, text in texts:
-        for host in hosts(name, text):
+        for host in check_commands.hosts(name, text):
             if host not in services | {"localhost"}:
                 place = ("environment", name) if name else ("command",)
                 yield place, f"there is no service {host}{check_schema.meant(host, services)}"
@@ -108,12 +105,6 @@ def _variables(service: dict[str, Any]) -> dict[str, str]:
     environment = service.get("environment") or {}
     pairs = environment.items() if isinstance(environment, dict) else (one.partition("=")[::2] for one in environment)
     return {str(name): "" if value is None else str(value) for name, value in pairs}
-
-
-def hosts(name: str, text: str) -> list[str]:
-    """The machines that the value of a variable, or a word, names; not those with a dot, which are elsewhere."""
-    addresses = [found[1] for part in re.split("[,=]", text) if (found := ADDRESS.fullmatch(part))]
-    return URL.findall(text) + addresses + [text] * bool(name.endswith("HOST") and NAME.fullmatch(text))
 
 
 @functools.cache

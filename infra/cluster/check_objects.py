@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-from infra.cluster import check_commands, check_compose, check_schema
+from infra.cluster import check_commands, check_schema
 from infra.cluster.check_schema import Place, below, mappings, texts
 
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -153,11 +153,8 @@ def _wrong_resources(container: dict[str, Any]) -> Iterator[tuple[Place, str]]:
     requests, limits = (below(container, "resources", key) for key in ("requests", "limits"))
     for name in {**limits, **requests}:
         close = check_schema.meant(str(name), DEVICES if "/" in str(name) else RESOURCES)
-        if (
-            name not in (*RESOURCES, *DEVICES)
-            and (close or "/" not in str(name))
-            and not str(name).startswith("hugepages-")
-        ):
+        is_known = name in (*RESOURCES, *DEVICES) or str(name).startswith("hugepages-")
+        if not is_known and (close or "/" not in str(name)):
             yield ("resources",), f"{name}: no such resource{close}"
         asked, most = (_amount(amounts[name]) if name in amounts else None for amounts in (requests, limits))
         if "/" in str(name) and (name not in limits or (name in requests and asked != most)):
@@ -215,7 +212,7 @@ def _misspelt_hosts(document: dict[str, Any], file: list[Any]) -> Iterator[tuple
     services = [str(below(one, "metadata").get("name")) for one in file if one.get("kind") == "Service"]
     for place, holder in _holders(document, "env"):
         for i, variable in enumerate(mappings(holder, "env")):
-            for host in check_compose.hosts(str(variable.get("name")), str(variable.get("value"))):
+            for host in check_commands.hosts(str(variable.get("name")), str(variable.get("value"))):
                 if host not in services and (close := check_schema.meant(host, services)):
                     yield (*place, "env", i, "value"), f"there is no Service {host} in this file{close}"
 
