@@ -3,7 +3,6 @@ run left out."""
 
 from __future__ import annotations
 
-import atexit
 import fcntl
 import gc
 import os
@@ -51,7 +50,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # what is imported stays, and need not be gone through for garbage again and again
-    atexit.register(gc.freeze)  # nor when the process ends
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

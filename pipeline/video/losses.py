@@ -51,7 +51,7 @@ class _Avi:
         self._seen = 0
 
     def see(self, number: int, packet: Any) -> None:
-        self._seen += 1
+        self._seen = number + 1
         if packet.pos in self._index:
             self._packets[packet.pos] = number
 
@@ -77,7 +77,7 @@ class _H264:
         self._seen = 0
 
     def see(self, number: int, packet: Any) -> None:
-        self._seen += 1
+        self._seen = number + 1
         if self._numbers.is_behind_gap(bytes(packet)):
             self._behind_gaps.append(number)
 
