@@ -44,8 +44,10 @@ def rival(method, sizes=SIZES, **changes):
 
 ZERO = 1e-13  # a gradient that is 0, but for rounding: D's last bias cancels in E[D(fake)] − E[D(real)], others may too
 # What the rivals' own papers and codes have otherwise than the re-implementation.
+BOTH = {"generator_convs": 5, "critic_convs": 4, "critic_spectral": False, "critic_padded": False, "enlarging": "cubic"}
 SINGAN = {"tanh_after_sum": False, "latent_dim": 1, "channels_double": 2, "random_border": "zeros", "gan_steps": 3}
-CONSINGAN = {"fixed_code": "clip", "generator_norm": False, "critic_spectral": False}
+SINGAN |= BOTH | {"critic_norm": True}
+CONSINGAN = {"fixed_code": "clip", "generator_norm": False, "leak": 0.05} | BOTH
 CASES = {
     "singan": ("singan", SIZES, {}),
     "consingan": ("consingan", SIZES, {}),
