@@ -179,6 +179,8 @@ def test_settings_that_are_not_a_rival_s_are_told():
             {"critic_spectral": False, "critic_last_spectral": True},
             "critic_spectral=false: goes with critic_last_spectral",
         ),
+        ({"critic_norm": True}, "critic_norm=true: goes with critic_spectral=false"),
+        ({"leak": 1.0}, "leak=1.0: from 0 to below 1"),
         ({"method": "hpvaegan", "random_border": "zeros"}, "method=hpvaegan: needs random_border=noise"),
     ):
         with pytest.raises(ConfigError, match=words):
