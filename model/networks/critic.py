@@ -30,7 +30,8 @@ class Critic(nn.Module):
 
     Use it through `fixed`, which normalises the weights once for all the calls of a step.
     The authors' code leaves spectral norm off the last convolution (`last_spectral=False`), ConSinGAN's off all
-    (`spectral=False`); SinGAN's has the normalisation of generators in its place (`norm=True`). Neither pads (`padded=False`).
+    (`spectral=False`); SinGAN's has the normalisation of generators in its place (`norm=True`). Neither of the two pads
+    (`padded=False`).
     """
 
     def __init__(
