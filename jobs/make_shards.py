@@ -103,13 +103,14 @@ def run(args: argparse.Namespace) -> int:
 
 def preview(given: Sequence[str], out: Path, spec: ClipSpec) -> int:
     """Print what `main` would do; a few clips are decoded, to say how long it takes. Returns the exit code."""
-    from pipeline.clips import plan
+    from pipeline.clips import plan, unreadable
     from pipeline.prepare import fetch_all
     from pipeline.shards import ShardError, missing, write
 
     with tempfile.TemporaryDirectory() as nowhere:
         sources, failures = fetch_all(given, Path(nowhere) / "fetched")
         planned = plan(sources, spec)
+        planned = planned.without(unreadable(planned.clips))
         failures += planned.failures
         try:
             todo = missing(planned.clips, out, max_height=spec.max_height, max_image_height=spec.max_image_height)

@@ -28,8 +28,10 @@ Precision = Literal["auto", "bf16", "float32"]
 Latent = Literal["gaussian", "patchvae"]
 Method = Literal["hpvaegan", "singan", "consingan", "vgpnn"]
 Resizing = Literal["corners", "opencv"]
+Enlarging = Literal["linear", "cubic"]
 Finish = Literal["generators", "patches"]  # of an application: what the scales above a given video are
 Retarget = Literal["objects", "layout"]  # what keeps its size, or its place, in a picture of another aspect
+LEAK = 0.2  # negative slope of LeakyReLU: A.1 gives none, this is the authors' code's
 MOST_DOUBLED = 128  # channels, of `channels_double`: SinGAN's code
 COLOURS = 5  # of a quantised painting: SinGAN's paint_train
 
@@ -65,6 +67,9 @@ class TrainConfig:
     frame_rates: tuple[int, ...] = (4, 3, 2, 1)  # sub-sampling, scale 0 first: Ω
     # how sizes grow without a scale_factor. geometric: each as much; consingan: most at the coarse scales
     rescaling: Literal["geometric", "consingan"] = "geometric"
+    # how what a scale gives comes up to the next one. linear: over space and time together (§3.2); cubic: over space,
+    # linear over time: SinGAN's and ConSinGAN's own
+    enlarging: Enlarging = "linear"
 
     # -- networks (A.1)
     channels: int = 64
@@ -76,7 +81,12 @@ class TrainConfig:
     tanh_after_sum: bool  # False: x̄ⁿ = up + tanh(G(up)), eq. 6 with A.1; True: tanh(up + G(up)), authors' code
     critic_last_spectral: bool  # spectral norm on the last convolution of D too
     critic_spectral: bool = True  # spectral norm on the others; ConSinGAN: none
+    critic_norm: bool = (
+        False  # in its place normalisation of each sample, after all convolutions of D but the last; SinGAN
+    )
+    critic_padded: bool = True  # False: D's map is smaller than what it sees by two a convolution: rivals' own
     generator_norm: bool = True  # normalisation in Gⁿ; ConSinGAN: none
+    leak: float = LEAK  # slope of every LeakyReLU below 0; ConSinGAN: 0.05
     # where SinGAN and ConSinGAN need more than a frame has. noise: a random sample is enlarged, with noise over all of
     # it; zeros: zeros lie around it and its noise, as around a reconstruction: SinGAN's own
     random_border: Literal["noise", "zeros"] = "noise"
@@ -205,6 +215,8 @@ class TrainConfig:
             self.critic_spectral or not self.critic_last_spectral,
             "critic_spectral=false: goes with critic_last_spectral=false",
         )
+        need(not (self.critic_norm and self.critic_spectral), "critic_norm=true: goes with critic_spectral=false")
+        need(0 <= self.leak < 1, f"leak={self.leak}: from 0 to below 1")
         if self.fixed_code == "clip":
             need(self.vae_levels == 0 and self.latent_dim == 3, "fixed_code=clip: needs vae_levels=0 and latent_dim=3")
         must: dict[str, Any] = {"random_border": "noise"}

@@ -42,8 +42,8 @@ def ladder(config: TrainConfig, height: int, width: int) -> tuple[ScaleSize, ...
     ladder is geometric and ends at max_size; on a width ladder sizes are rounded as in the authors' code, up along the
     width and down along the height. config.frame_rates are indexed linearly over the scales.
 
-    Raises ValueError, one line, for a clip that would have fewer than SMALLEST_SIDE_PX on a side of a scale, or a scale
-    that patches make and that is smaller than one.
+    Raises ValueError, one line, for a clip that would have fewer than SMALLEST_SIDE_PX on a side of a scale, a scale
+    that patches make and that is smaller than one, or one that is smaller than what a critic without padding sees.
     """
     if min(height, width) < 1:
         raise Refusal(f"a clip of {height}×{width} px (H×W) has no ladder")
@@ -63,6 +63,14 @@ def ladder(config: TrainConfig, height: int, width: int) -> tuple[ScaleSize, ...
             )
         rate = config.frame_rates[int(n / last * (len(config.frame_rates) - 1)) if last else -1]
         sizes.append(ScaleSize((config.num_frames - 1) // rate + 1, scale_height, scale_width))
+    if not config.critic_padded:
+        sees = [1 + 2 * config.critic_convs * (side // 2) for side in config.kernel(3)]
+        for size in sizes[config.vae_levels : config.trained_scales]:
+            if any(side < least for side, least in zip(size, sees, strict=True)):
+                raise Refusal(
+                    f"a scale of {size} is smaller than the {ScaleSize(*sees)} (T×H×W) that D sees without padding; "
+                    "set critic_padded=true, a larger min_size or fewer critic_convs"
+                )
     if config.made_of_patches and config.method != "vgpnn":  # which has a ladder of its own
         for size in sizes[config.trained_scales - bool(config.patch_coarse_passes) :]:
             if any(side < part for side, part in zip(size, config.patch_size, strict=True)):

@@ -49,6 +49,7 @@ def needed_gflops(config: TrainConfig, sizes: Sequence[ScaleSize], n: int) -> fl
     Each convolution counts 2 · K · in · out · T · H · W a sample, K the voxels of its kernel: once forward, once for
     the gradient of its weight, once for that of its input, where those are needed (E is not run at GAN scales, where
     it is frozen). Without freezing the gradient of G⁰'s input is counted for both samples, as they are one batch.
+    Convolutions without padding count as those with it.
     """
 
     def convs(widths: Sequence[int], k: int, side: int = 3) -> list[float]:
@@ -79,6 +80,8 @@ def needed_gflops(config: TrainConfig, sizes: Sequence[ScaleSize], n: int) -> fl
         total += learning_encoder if config.vae_levels > 0 else -2 * generator(0)[0]  # no gradient of z*
     total += 2 * (3 * sum(critic) - critic[0])  # D on real and fake
     total += 4 * sum(critic) - 2 * critic[-1]  # penalty: D(x̂) but its last map, ∇D(x̂), gradients of both their factors
+    if config.critic_norm:
+        total += 2 * sum(critic)  # through its statistics the penalty has a gradient in D(x̂) too
     return total + 2 * sum(critic)  # D in the generator's step: forward, and the gradient of its input
 
 

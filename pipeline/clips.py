@@ -9,9 +9,12 @@ planned.dropped    # frames that no clip uses, by source
 planned.notes      # what is to be said of videos and images that are used
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 from infra.errors import counted, printable
 from pipeline import image, video
@@ -20,6 +23,7 @@ from pipeline.sources import Failure, Note, Still, Video, expand
 MIN_SIDE_PX = 16
 FPS = 24.0  # of the paper, §3.2
 FEW_PICTURES = 4  # in a clip: fewer are told of
+CHECKED_AT_ONCE = 8  # images; the largest that are read take 256 MiB each
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,12 @@ class Planned:
     dropped: Mapping[str, int]  # source -> frames (at fps) that no clip uses; sources without any are left out
     notes: tuple[Note, ...] = ()
 
+    def without(self, failures: Sequence[Failure]) -> Planned:
+        """The same, of whose clips those of some sources are failures."""
+        gone = {failure.source for failure in failures}
+        kept = tuple(clip for clip in self.clips if clip.source not in gone)
+        return replace(self, clips=kept, failures=(*self.failures, *failures))
+
 
 def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
     """What to cut from `sources`, in their order. Reads headers only (and counts frames where there is none).
@@ -125,6 +135,32 @@ def plan(sources: Sequence[str], spec: ClipSpec) -> Planned:
     unused = {path: totals[path] - _covered(parts) for path, parts in used.items()}
     dropped = {path: frames for path, frames in unused.items() if frames > 0}
     return Planned(tuple(clips), tuple(failures), dropped, tuple(notes.values()))
+
+
+def unreadable(
+    planned: Sequence[ClipPlan], advance: Callable[[int, int], None] = lambda done, total: None
+) -> list[Failure]:
+    """The images of planned clips that cannot be read to their end, which their headers do not tell.
+
+    Args: advance: called with how many images were read, and of how many.
+    """
+    paths = [clip.source for clip in planned if clip.is_image]
+    failures = []
+    with ThreadPoolExecutor(min(CHECKED_AT_ONCE, os.cpu_count() or 1)) as pool:
+        for done, (path, reason) in enumerate(zip(paths, pool.map(_damage, paths)), start=1):
+            advance(done, len(paths))
+            if reason:
+                failures.append(Failure(path, reason))
+    return failures
+
+
+def _damage(path: str) -> str:
+    """Why an image cannot be read to its end; "" if it can."""
+    try:
+        image.check(path)
+    except video.VideoError as error:
+        return str(error)
+    return ""
 
 
 def _covered(parts: Sequence[range]) -> int:

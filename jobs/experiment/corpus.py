@@ -141,8 +141,20 @@ def read_corpus(
     return _without_misfits(found, *configs, misfit=misfit)
 
 
-def preview_corpus(given: str, cache: Path, *configs: TrainConfig, misfit: str = "") -> Corpus:
-    """What `read_corpus` would read, from the headers of the files alone. cache: for a corpus behind a URI."""
+def preview_corpus(
+    given: str,
+    cache: Path,
+    *configs: TrainConfig,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+    misfit: str = "",
+) -> Corpus:
+    """What `read_corpus` would read, from the headers of videos, and from images, which are tried.
+
+    Args:
+        cache: for a corpus behind a URI.
+        advance: called with how many images were tried, and of how many.
+        misfit: as of `read_corpus`.
+    """
     local = _fetched(given, cache)
     spec = clip_spec(*configs)
     try:
@@ -152,6 +164,7 @@ def preview_corpus(given: str, cache: Path, *configs: TrainConfig, misfit: str =
     except shards.ShardError as error:
         raise UsageError(str(error)) from error
     planned = clips.plan([local], spec)
+    planned = planned.without(clips.unreadable(planned.clips, advance))
     by_source = {plan.source: plan for plan in planned.clips}
     sizes = {
         source: video.shrunk(info.width, info.height, spec.max_image_height if plan.is_image else spec.max_height)

@@ -14,6 +14,7 @@ from jobs.experiment.corpus import Clip, Corpus, preview_corpus
 from jobs.experiment.machine import check_share
 from jobs.reports.duration import duration
 from jobs.training.corpus_job import is_done, unused
+from jobs.training.progress import reading
 from jobs.training.request import TrainRequest
 from model.config import TrainConfig
 from model.device import best_device
@@ -33,7 +34,8 @@ def preview(request: TrainRequest, console: Console) -> bool:
     check_share(request.share)
     with tempfile.TemporaryDirectory() as nowhere:
         kinds, misfit = request.settings.kinds, request.settings.misfit
-        corpus = preview_corpus(request.corpus, Path(nowhere), *kinds, misfit=misfit)
+        with reading(console) as advance:
+            corpus = preview_corpus(request.corpus, Path(nowhere), *kinds, advance=advance, misfit=misfit)
     for line in _plan(request, corpus):
         console.print(line, soft_wrap=True)
     return bool(corpus.failures)

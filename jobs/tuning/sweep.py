@@ -29,6 +29,7 @@ from jobs.reports.paper import differences
 from jobs.training import plan
 from jobs.training.corpus_job import GALLERY_CLIPS, find_clips, where_to_look, written_gallery
 from jobs.training.decoding import DecodeTasks
+from jobs.training.progress import reading
 from jobs.tuning import plot, study, summary, trials
 from jobs.tuning.axes import ABLATION, RIVAL, combinations, configured, trial_name
 from jobs.tuning.request import Sweep, SweepRequest
@@ -81,8 +82,8 @@ def preview(request: SweepRequest, console: Console) -> bool:
     check_share(request.share)
     tried = combinations(request.config, request.axes, request.rivals)
     configs = [configured(request.config, values) for values in tried]
-    with tempfile.TemporaryDirectory() as nowhere:
-        corpus = preview_corpus(request.corpus, Path(nowhere), *configs)
+    with tempfile.TemporaryDirectory() as nowhere, reading(console) as advance:
+        corpus = preview_corpus(request.corpus, Path(nowhere), *configs, advance=advance)
     for _, reason in corpus.failures:
         console.print(f"not usable: {reason}", soft_wrap=True)
     corpus.check(request.corpus)

@@ -8,33 +8,40 @@ layout in which CPU and GPU kernels multiply bf16, and autocast casts only the c
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.config import TrainConfig
+from model.config import LEAK, Enlarging, TrainConfig
 
 Kernel = tuple[int, int, int]  # frames, height, width, each 1 or 3
 CUBE: Kernel = (3, 3, 3)
 Halo = tuple[int, int, int]  # frames, rows, columns
-LEAK = 0.2  # negative slope of every LeakyReLU: A.1 gives none, this is the authors' code's
 
 
-def halo(convs: int, kernel: Kernel) -> Halo:
+def halo(convs: int, kernel: Sequence[int]) -> Halo:
     """Frames, rows and columns that `convs` convolutions see on each side of a voxel, and take off if not padded."""
     t, h, w = (convs * (side // 2) for side in kernel)
     return t, h, w
 
 
+def pad(x: Tensor, around: Halo) -> Tensor:
+    """Zeros on each side of frames, rows and columns; negative numbers take these away."""
+    t, h, w = around
+    return F.pad(x, (w, w, h, h, t, t))
+
+
 def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, padded: bool = True, leaky: bool = False
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, padded: bool = True, leak: float | None = None
 ) -> Tensor:
     """The convolution of `conv`: x (B, in, T, H, W), weight (out, in, *Kernel) → (B, out, T, H, W).
 
-    Not padded, every side of its output is smaller by what the kernel has beyond one. `leaky`: LeakyReLU of it, in
-    place, as nothing else needs what the convolution gave.
+    Not padded, every side of its output is smaller by what the kernel has beyond one. `leak`: slope of a LeakyReLU
+    of it, in place, as nothing else needs what the convolution gave; None: there is none.
 
     From or to RGB, and where `_slow_in_3d`, the three taps in time become channels of the convolution of an image:
     kernels multiply blocks of 16 channels whatever there are, so on 3 channels 3×3×3 taps take 2.7 times as long.
@@ -42,11 +49,11 @@ def convolve(
     out_channels, in_channels, *kernel = weight.shape
     frame, around = int(padded and kernel[0] == 3), int(padded and kernel[1] == 3)
     if kernel[0] == 1:
-        return _each_frame(x, weight.squeeze(2), bias, around, leaky)
+        return _each_frame(x, weight.squeeze(2), bias, around, leak)
     if in_channels <= 3 or (out_channels > 3 and _slow_in_3d(x)):
         wide = F.pad(x, (0, 0, 0, 0, frame, frame))
         frames = torch.cat([wide[:, :, :-2], wide[:, :, 1:-1], wide[:, :, 2:]], dim=1)  # t−1, t, t+1: (B, 3·in, …)
-        return _each_frame(frames, weight.transpose(1, 2).flatten(1, 2), bias, around, leaky)
+        return _each_frame(frames, weight.transpose(1, 2).flatten(1, 2), bias, around, leak)
     if out_channels > 3:
         y = F.conv3d(x, weight, bias, padding=(frame, around, around))
     else:
@@ -57,10 +64,10 @@ def convolve(
         else:
             y = now[:, :, 1:-1] + before[:, :, :-2] + after[:, :, 2:]
         y = y if bias is None else y + bias.view(1, -1, 1, 1, 1)
-    return F.leaky_relu_(y, LEAK) if leaky else y
+    return y if leak is None else F.leaky_relu_(y, leak)
 
 
-def _each_frame(x: Tensor, weight: Tensor, bias: Tensor | None, around: int, leaky: bool = False) -> Tensor:
+def _each_frame(x: Tensor, weight: Tensor, bias: Tensor | None, around: int, leak: float | None = None) -> Tensor:
     """Every frame's 2D convolution: x (B, in, T, H, W), weight (out, in, k, k) → (B, out, T, H, W).
 
     The weight is channels_last, from which the output takes its layout where x, of RGB or one channel, has none.
@@ -70,7 +77,7 @@ def _each_frame(x: Tensor, weight: Tensor, bias: Tensor | None, around: int, lea
     weight = weight.contiguous(memory_format=torch.channels_last)
     image = x.shape[2] == 1  # squeezed, as flatten and unflatten would leave strides that no layout has
     y = F.conv2d(x.squeeze(2) if image else x.movedim(2, 1).flatten(0, 1), weight, bias, padding=around)
-    y = F.leaky_relu_(y, LEAK) if leaky else y
+    y = y if leak is None else F.leaky_relu_(y, leak)
     return y.unsqueeze(2) if image else y.unflatten(0, (x.shape[0], -1)).movedim(1, 2)
 
 
@@ -104,26 +111,18 @@ class NormBlock(nn.Module):
     the normalisation would subtract it again.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: Kernel = CUBE, *, padded: bool = True) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: Kernel = CUBE, *, padded: bool = True, leak: float = LEAK
+    ) -> None:
         super().__init__()
-        self.padded = padded
+        self.padded, self.leak = padded, leak
         self.conv = conv(in_channels, out_channels, kernel, bias=False)
         self.weight = nn.Parameter(torch.ones(out_channels))
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, T, H, W) → (B, out, T, H, W), each sample normalised by its own statistics."""
-        y = self.convolved(x)
-        if torch.compiler.is_exporting():  # of any number of samples: all their channels as those of one
-            batch, channels = y.shape[:2]
-            one = y.flatten(0, 1)[None].contiguous(memory_format=torch.channels_last_3d)
-            weight, bias = self.weight.repeat(batch), self.bias.repeat(batch)
-            rows = F.batch_norm(one, None, None, weight, bias, training=True).unflatten(1, (batch, channels))
-            return F.leaky_relu(rows[0], LEAK)
-        # batch_norm on one sample at a time: its kernels keep bf16 and channels_last_3d, with float32 statistics;
-        # group_norm and instance_norm copy or convert (3 to 10 times slower backward on a CPU).
-        rows = [F.batch_norm(row, None, None, self.weight, self.bias, training=True) for row in y.split(1)]
-        return F.leaky_relu_(rows[0] if len(rows) == 1 else torch.cat(rows), LEAK)
+        return normalised(self.convolved(x), self.weight, self.bias, self.leak)
 
     def convolved(self, x: Tensor) -> Tensor:
         """What is normalised: (B, in, T, H, W) → (B, out, T, H, W)."""
@@ -132,20 +131,35 @@ class NormBlock(nn.Module):
     def with_statistics(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         """The block with the mean and the (biased) variance, (out,) float32, of a volume that x is a part of."""
         y = F.batch_norm(self.convolved(x), mean, var, self.weight, self.bias, training=False)
-        return F.leaky_relu_(y, LEAK)
+        return F.leaky_relu_(y, self.leak)
+
+
+def normalised(y: Tensor, weight: Tensor, bias: Tensor, leak: float) -> Tensor:
+    """LeakyReLU of y (B, C, T, H, W), each sample normalised by its own statistics, with the affine (C,)."""
+    if torch.compiler.is_exporting():  # of any number of samples: all their channels as those of one
+        batch, channels = y.shape[:2]
+        one = y.flatten(0, 1)[None].contiguous(memory_format=torch.channels_last_3d)
+        made = F.batch_norm(one, None, None, weight.repeat(batch), bias.repeat(batch), training=True)
+        return F.leaky_relu(made.unflatten(1, (batch, channels))[0], leak)
+    # batch_norm on one sample at a time: its kernels keep bf16 and channels_last_3d, with float32 statistics;
+    # group_norm and instance_norm copy or convert (3 to 10 times slower backward on a CPU).
+    rows = [F.batch_norm(row, None, None, weight, bias, training=True) for row in y.split(1)]
+    return F.leaky_relu_(rows[0] if len(rows) == 1 else torch.cat(rows), leak)
 
 
 class PlainBlock(nn.Module):
     """Convolution and LeakyReLU without normalisation: ConSinGAN's own (`generator_norm`)."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: Kernel = CUBE, *, padded: bool = True) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: Kernel = CUBE, *, padded: bool = True, leak: float = LEAK
+    ) -> None:
         super().__init__()
-        self.padded = padded
+        self.padded, self.leak = padded, leak
         self.conv = conv(in_channels, out_channels, kernel)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, T, H, W) → (B, out, T, H, W)."""
-        return F.leaky_relu(self.convolved(x), LEAK)
+        return F.leaky_relu(self.convolved(x), self.leak)
 
     def convolved(self, x: Tensor) -> Tensor:
         """What LeakyReLU is given: (B, in, T, H, W) → (B, out, T, H, W)."""
@@ -159,9 +173,21 @@ class PlainBlock(nn.Module):
 Block = NormBlock | PlainBlock
 
 
-def block_kind(config: TrainConfig) -> type[Block]:
-    """Of which blocks generators are made."""
-    return NormBlock if config.generator_norm else PlainBlock
+def block_kind(config: TrainConfig) -> Callable[..., Block]:
+    """Makes the blocks of generators: `NormBlock` or `PlainBlock`, with the slope of the config."""
+    return partial(NormBlock if config.generator_norm else PlainBlock, leak=config.leak)
+
+
+def enlarged(x: Tensor, size: Sequence[int], by: Enlarging) -> Tensor:
+    """x (B, C, T, H, W) brought to (T, H, W) of `size`, corners kept.
+
+    Args: by: linear: over space and time together (§3.2); cubic: over space, and linear over time.
+    """
+    if by == "linear":
+        return F.interpolate(x, size=tuple(size), mode="trilinear", align_corners=True)
+    frames = F.interpolate(x, size=(size[0], *x.shape[3:]), mode="trilinear", align_corners=True)
+    wide = F.interpolate(frames.movedim(2, 1).flatten(0, 1), size=tuple(size[1:]), mode="bicubic", align_corners=True)
+    return wide.unflatten(0, (-1, size[0])).movedim(1, 2)
 
 
 class SpectralConv(nn.Module):

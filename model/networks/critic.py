@@ -7,13 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.networks.blocks import CUBE, LEAK, Kernel, SpectralConv, conv, convolve, widened
+from model.config import LEAK, TrainConfig
+from model.networks.blocks import CUBE, Kernel, NormBlock, SpectralConv, conv, convolve, halo, normalised, pad, widened
+
+
+class Layer(NamedTuple):
+    """A convolution of a critic as it is now. `scale`, (out,): of a normalisation after it, whose shift `bias` is."""
+
+    weight: Tensor
+    bias: Tensor
+    scale: Tensor | None = None
 
 
 class Critic(nn.Module):
@@ -21,47 +30,84 @@ class Critic(nn.Module):
 
     Use it through `fixed`, which normalises the weights once for all the calls of a step.
     The authors' code leaves spectral norm off the last convolution (`last_spectral=False`), ConSinGAN's off all
-    (`spectral=False`).
+    (`spectral=False`); SinGAN's has the normalisation of generators in its place (`norm=True`). Neither of the two pads
+    (`padded=False`).
     """
 
     def __init__(
-        self, channels: int, convs: int, *, last_spectral: bool, kernel: Kernel = CUBE, spectral: bool = True
+        self,
+        channels: int,
+        convs: int,
+        *,
+        last_spectral: bool,
+        kernel: Kernel = CUBE,
+        spectral: bool = True,
+        norm: bool = False,
+        padded: bool = True,
+        leak: float = LEAK,
     ) -> None:
         super().__init__()
         widths = [3] + [channels] * (convs - 1)
-        layer = SpectralConv if spectral else conv
+        layer = NormBlock if norm else SpectralConv if spectral else conv
+        self.padded, self.leak = padded, leak
         self.blocks = nn.ModuleList(layer(a, b, kernel) for a, b in pairwise(widths))
         self.tail: SpectralConv | nn.Conv3d = (
             SpectralConv(channels, 1, kernel) if last_spectral else conv(channels, 1, kernel)
         )
 
+    @classmethod
+    def of(cls, config: TrainConfig, n: int) -> Critic:
+        """A new Dⁿ."""
+        return cls(
+            config.width(n),
+            config.critic_convs,
+            last_spectral=config.critic_last_spectral,
+            kernel=config.kernel(3),
+            spectral=config.critic_spectral,
+            norm=config.critic_norm,
+            padded=config.critic_padded,
+            leak=config.leak,
+        )
+
     def fixed(self, *, trainable: bool = True) -> FixedCritic:
         """The critic with its weights normalised now. trainable=False: no gradient reaches them, only the input."""
-        layers = [
-            (
-                block.normalized() if isinstance(block, SpectralConv) else block.weight,
-                cast(Tensor, block.bias),
-            )
-            for block in cast("list[SpectralConv | nn.Conv3d]", [*self.blocks, self.tail])
-        ]
-        return FixedCritic(layers if trainable else [(weight.detach(), bias.detach()) for weight, bias in layers])
+        layers = [_layer(cast("SpectralConv | NormBlock | nn.Conv3d", block)) for block in [*self.blocks, self.tail]]
+        if not trainable:
+            layers = [
+                Layer(weight.detach(), bias.detach(), None if scale is None else scale.detach())
+                for weight, bias, scale in layers
+            ]
+        return FixedCritic(layers, self.padded, self.leak)
+
+
+def _layer(block: SpectralConv | NormBlock | nn.Conv3d) -> Layer:
+    if isinstance(block, NormBlock):
+        return Layer(block.conv.weight, block.bias, block.weight)
+    weight = block.normalized() if isinstance(block, SpectralConv) else block.weight
+    return Layer(weight, cast(Tensor, block.bias))
 
 
 class FixedCritic:
-    """A critic for the calls of one step: a function (B, 3, T, H, W) → (B, 1, T, H, W) float32."""
+    """A critic for the calls of one step: a function (B, 3, T, H, W) → (B, 1, T, H, W) float32.
 
-    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
-        self._layers = layers  # (weight, bias) of every convolution
+    Not padded, its map is smaller by what the convolutions take off.
+    """
+
+    def __init__(self, layers: Sequence[Layer], padded: bool, leak: float) -> None:
+        self._layers, self._padded, self._leak = layers, padded, leak
 
     def __call__(self, x: Tensor) -> Tensor:
-        weight, bias = self._layers[-1]
-        return convolve(self._activations(x)[-1], weight, bias).float()
+        last = self._layers[-1]
+        return convolve(self._activations(x)[-1], last.weight, last.bias, padded=self._padded).float()
 
     def _activations(self, x: Tensor) -> list[Tensor]:
         """What each convolution but the last gives, after its LeakyReLU."""
         activations = []
-        for weight, bias in self._layers[:-1]:
-            x = convolve(x, weight, bias, leaky=True)
+        for weight, bias, scale in self._layers[:-1]:
+            if scale is None:
+                x = convolve(x, weight, bias, padded=self._padded, leak=self._leak)
+            else:
+                x = normalised(convolve(x, weight, padded=self._padded), scale, bias, self._leak)
             activations.append(x)
         return activations
 
@@ -70,15 +116,26 @@ class FixedCritic:
 
         Written out, because torch's double backward goes on through D(x) with zeros and takes a slow kernel for the
         weights: the gradient of a convolution is the convolution with the mirrored, transposed weight, and LeakyReLU's
-        slopes are constants (almost everywhere).
+        slopes are constants (almost everywhere). With normalisation, whose statistics are no constants, it is torch's.
         """
+        if self._layers[0].scale is not None:
+            x = x.detach().requires_grad_()
+            return widened(torch.autograd.grad(self(x).sum(), x, create_graph=True)[0])
         with torch.no_grad():
             activations = self._activations(x)
-        gradient = torch.ones_like(activations[-1][:, :1])
-        for (weight, _), y in zip(reversed(self._layers[1:]), reversed(activations), strict=True):
-            gradient = convolve(gradient, _mirrored(weight))
-            gradient = torch.ops.aten.leaky_relu_backward(gradient, y, LEAK, True)
-        return widened(convolve(gradient, _mirrored(self._layers[0][0])))
+        last = activations[-1][:, :1]
+        around = halo(-1, self._layers[-1].weight.shape[2:])
+        gradient = torch.ones_like(last if self._padded else pad(last, around))
+        for layer, y in zip(reversed(self._layers[1:]), reversed(activations), strict=True):
+            gradient = self._to_input(gradient, layer.weight)
+            gradient = torch.ops.aten.leaky_relu_backward(gradient, y, self._leak, True)
+        return widened(self._to_input(gradient, self._layers[0].weight))
+
+    def _to_input(self, gradient: Tensor, weight: Tensor) -> Tensor:
+        """The gradient of what a convolution was given, from that of what it gave."""
+        if not self._padded:
+            gradient = pad(gradient, halo(1, weight.shape[2:]))
+        return convolve(gradient, weight.transpose(0, 1).flip(2, 3, 4))
 
 
 def checkpointed(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -88,8 +145,3 @@ def checkpointed(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """
     made = (checkpoint(network, one, use_reentrant=False, preserve_rng_state=False) for one in x.split(1))
     return torch.cat(list(made))
-
-
-def _mirrored(weight: Tensor) -> Tensor:
-    """The weight of the transposed convolution: (out, in, 3, 3, 3) → (in, out, 3, 3, 3)."""
-    return weight.transpose(0, 1).flip(2, 3, 4)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.config import LEAK
 from model.networks.blocks import CUBE, Kernel, SpectralConv, conv, convolve
 
 
@@ -38,8 +39,9 @@ class Encoder(nn.Module):
     Five convolutions in the paper, three in the authors' code.
     """
 
-    def __init__(self, channels: int, latent_dim: int, convs: int, kernel: Kernel = CUBE) -> None:
+    def __init__(self, channels: int, latent_dim: int, convs: int, kernel: Kernel = CUBE, leak: float = LEAK) -> None:
         super().__init__()
+        self.leak = leak
         widths = [3] + [channels] * convs
         self.blocks = nn.ModuleList(SpectralConv(a, b, kernel) for a, b in pairwise(widths))
         self.mu = conv(channels, latent_dim, kernel)
@@ -48,7 +50,7 @@ class Encoder(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """What M and S see, (B, channels, T, H, W)."""
         for block in cast("list[SpectralConv]", self.blocks):
-            x = convolve(x, block.normalized(), block.bias, leaky=True)
+            x = convolve(x, block.normalized(), block.bias, leak=self.leak)
         return x
 
     def forward(self, x: Tensor) -> Posterior:

@@ -16,11 +16,10 @@ from itertools import pairwise
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import TrainConfig
-from model.networks.blocks import CUBE, Block, Kernel, NormBlock, block_kind, conv, convolve
+from model.networks.blocks import CUBE, Block, Kernel, NormBlock, block_kind, conv, convolve, enlarged
 from model.networks.critic import checkpointed
 from model.networks.encoder import ClipCode, Encoder, FixedCode
 from model.networks.patchvae import PatchEncoder, occupied_normal
@@ -44,7 +43,7 @@ class Generator(nn.Module):
         kernel: Kernel = CUBE,
         *,
         padded: bool = True,
-        block: type[Block] = NormBlock,
+        block: Callable[..., Block] = NormBlock,
     ) -> None:
         super().__init__()
         widths = [in_channels] + [channels] * (convs - 1)
@@ -91,9 +90,8 @@ class GeneratorStack(nn.Module):
             self.encoder = FixedCode(self.latent_shape(1)) if config.fixed_code == "noise" else ClipCode()
         else:
             kind = PatchEncoder if config.latent == "patchvae" else Encoder
-            self.encoder = kind(
-                config.channels, config.latent_dim, config.encoder_convs, config.kernel(config.encoder_kernel)
-            )
+            kernel = config.kernel(config.encoder_kernel)
+            self.encoder = kind(config.channels, config.latent_dim, config.encoder_convs, kernel, config.leak)
         self.generators = nn.ModuleList([self._new_generator(0)])
         self.noise_amps = [0.0]
 
@@ -143,8 +141,8 @@ class GeneratorStack(nn.Module):
         return self.level(z, 0)
 
     def upsample(self, x: Tensor, n: int) -> Tensor:
-        """↑x to the size of scale n: trilinear over space and time together, corners kept (§3.2)."""
-        return F.interpolate(x, size=self.sizes[n], mode="trilinear", align_corners=True)
+        """↑x to the size of scale n, by `enlarging`: trilinear in the paper (§3.2)."""
+        return enlarged(x, self.sizes[n], self.config.enlarging)
 
     def level(self, below: Tensor, n: int, noise: Tensor | None = None, cut: Cut | None = None) -> Tensor:
         """x̄ⁿ from what is below it: z at scale 0, x̄ⁿ⁻¹ at the others. On the device of the networks.

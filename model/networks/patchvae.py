@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from model.config import LEAK
 from model.networks.blocks import CUBE, Kernel, conv, convolve
 from model.networks.encoder import Encoder, Posterior
 
@@ -58,8 +59,8 @@ class PatchEncoder(Encoder):
     several parts, each with a map and a vector of its own.
     """
 
-    def __init__(self, channels: int, latent_dim: int, convs: int, kernel: Kernel = CUBE) -> None:
-        super().__init__(channels, latent_dim, convs, kernel)
+    def __init__(self, channels: int, latent_dim: int, convs: int, kernel: Kernel = CUBE, leak: float = LEAK) -> None:
+        super().__init__(channels, latent_dim, convs, kernel, leak)
         self.occupancy = conv(channels, 1, kernel)
 
     def forward(self, x: Tensor) -> PatchPosterior:  # type: ignore[override]

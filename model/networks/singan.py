@@ -12,15 +12,14 @@ Where the two papers or their codes differ from that re-implementation, there ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import TrainConfig
-from model.networks.blocks import Block, Halo, NormBlock, block_kind, conv, convolve, halo
+from model.networks.blocks import Block, Halo, NormBlock, block_kind, conv, convolve, enlarged, halo, pad
 from model.networks.generators import Generator, GeneratorStack
 from model.pyramid import ScaleSize
 
@@ -60,7 +59,7 @@ class SinganStack(GeneratorStack):
         rest = up.shape[0] - noise.shape[0]
         if self._zeros:
             return up, pad(torch.cat([up[:rest], up[rest:] + noise.to(up.device)]), self.margin)
-        random = F.interpolate(below[rest:], size=self._enlarged(n), mode="trilinear", align_corners=True)
+        random = enlarged(below[rest:], self._enlarged(n), self.config.enlarging)
         random = random + noise.to(up.device)
         return up, torch.cat([pad(up[:rest], self.margin), random]) if rest else random
 
@@ -121,7 +120,9 @@ class ConsinganStack(SinganStack):
 class Stage(Generator):
     """A generator of ConSinGAN: features to features, all of its convolutions in blocks with LeakyReLU."""
 
-    def __init__(self, channels: int, convs: int, kernel: tuple[int, int, int], block: type[Block] = NormBlock) -> None:
+    def __init__(
+        self, channels: int, convs: int, kernel: tuple[int, int, int], block: Callable[..., Block] = NormBlock
+    ) -> None:
         super().__init__(channels, channels, convs + 1, kernel, padded=False, block=block)
         del self.tail
 
@@ -133,12 +134,6 @@ class Stage(Generator):
     def rgb(self, features: Tensor) -> Tensor:
         """The features, in float32: there is no last convolution to RGB."""
         return features.float()
-
-
-def pad(x: Tensor, around: Halo) -> Tensor:
-    """Zeros on each side of frames, rows and columns."""
-    t, h, w = around
-    return F.pad(x, (w, w, h, h, t, t))
 
 
 @torch.no_grad()

@@ -41,8 +41,10 @@ def activation_bytes(config: TrainConfig, sizes: Sequence[ScaleSize], n: int, de
     """Estimate of the memory that one example takes in an iteration of scale n.
 
     Each normalised convolution keeps two maps for the gradient, each of the critic one; at a GAN scale those of
-    reconstruction and random sample are held beside the critic's of real and fake. Maps that come and go, and gaps that
-    the allocator leaves, make it about twice that: on a CPU 1.8 to 2.0 times, at scales 5 and 6 of paper and official.
+    reconstruction and random sample are held beside the critic's of real and fake. With a normalised critic (SinGAN's
+    own) the gradient penalty, whose gradient goes through D(x̂) twice, holds five maps a convolution. Maps that come and
+    go, and gaps that the allocator leaves, make it about twice that: on a CPU 1.8 to 2.0 times, at scales 5 and 6 of
+    paper and official.
     """
     number = 2 if resolve(config.precision, device) == "bf16" else 4
     maps = [number * config.width(k) * t * h * w for k, (t, h, w) in enumerate(sizes)]
@@ -50,4 +52,5 @@ def activation_bytes(config: TrainConfig, sizes: Sequence[ScaleSize], n: int, de
     if n < config.vae_levels:
         return 2 * (sum(2 * blocks * maps[k] for k in range(n + 1)) + config.encoder_convs * maps[0] + 4 * maps[n])
     below = 0 if config.freeze else sum(4 * blocks * maps[k] for k in range(n))
-    return 2 * (below + (4 * blocks + 2 * critic + 8) * maps[n])
+    of_critic = 5 if config.critic_norm else 2
+    return 2 * (below + (4 * blocks + of_critic * critic + 8) * maps[n])

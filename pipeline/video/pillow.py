@@ -42,16 +42,21 @@ def seen(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image:
 
     Args: path: of its file. Raises: VideoError for one that is cut off or damaged.
     """
+    turned = 1 if image.format == "TIFF" else orientation(image)  # Pillow gives a TIFF upright
+    load(image, path)
+    shown = _colours(image)
+    return shown.transpose(_UPRIGHT[turned]) if turned in _UPRIGHT else shown
+
+
+def load(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Read an opened image to its end. path: of its file. Raises: VideoError for one that is cut off or damaged."""
     if image.format == "PNG":
         _check_sums(path)
-    turned = 1 if image.format == "TIFF" else orientation(image)  # Pillow gives a TIFF upright
     try:
         image.load()
     except Exception as error:  # Pillow's readers raise of all kinds
         cause = f"is an image that cannot be read to its end{said(error)}"
         raise video_error(path, cause, "copy or export it again") from None
-    shown = _colours(image)
-    return shown.transpose(_UPRIGHT[turned]) if turned in _UPRIGHT else shown
 
 
 def orientation(image: Image.Image) -> int:

@@ -44,12 +44,20 @@ def test_an_iteration_executes_what_it_needs_and_the_plain_one_more(preset, n):
         assert plain.get_total_flops() > 1.2 * needed
 
 
-@pytest.mark.parametrize("names", [*ABLATIONS, "no_freezing+gan_only", "no_freezing+patchvae+r1_encoder"])
+SINGANS_CRITIC = ["critic_spectral=false", "critic_norm=true", "leak=0.05", "enlarging=cubic"]
+
+
+@pytest.mark.parametrize(
+    "names", [*ABLATIONS, "no_freezing+gan_only", "no_freezing+patchvae+r1_encoder", "SinGAN's critic"]
+)
 @pytest.mark.parametrize("n", range(4))
 def test_the_count_is_true_of_the_ablations(names, n):
     config = PRESETS["paper"]().with_overrides(TINY)
-    for name in names.split("+"):
-        config = ABLATIONS[name](config)
+    if names == "SinGAN's critic":
+        config = PRESETS["official"]().with_overrides([*TINY, *SINGANS_CRITIC])
+    else:
+        for name in names.split("+"):
+            config = ABLATIONS[name](config)
     state, reals = state_at(config, SIZES, n)
     iterate(state, reals)
     with FlopCounterMode(display=False) as ours:

@@ -58,7 +58,7 @@ MODELS = {
     "video": small(demo()),
     "consingan": small(of_method(demo(), "consingan")),
     "image": small(image_demo(), latent="patchvae", latent_dim=5),
-    "singan": small(of_method(image_demo(), "singan")),
+    "singan": small(of_method(image_demo(), "singan"), enlarging="cubic", leak=0.05),
     "patches": small(demo(), patch_scale=1, patch_passes=1, patch_coarse_passes=1),
 }
 

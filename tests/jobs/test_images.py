@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pillow_heif
 import pytest
 import torch
 from mlflow import MlflowClient
 from PIL import Image
 
+from jobs.experiment.corpus import preview_corpus, read_corpus
+from jobs.experiment.experiment import Experiment
 from model.metrics import inception
+from model.presets import image_demo
 
 from .conftest import TINY, make_video, run_job
 
@@ -111,6 +115,40 @@ def test_a_dry_run_tells_the_ladder_of_each_kind(mixed: Mixed) -> None:
     told = mixed.train("--dry-run").stdout  # type: ignore[attr-defined]
     assert "ladder T×H×W: 1×12×16 1×17×23 1×24×32" in told and "ladder T×H×W: 4×12×16" in told
     assert "iterations an image: 1 = 1" in told and "iterations a clip: 1 = 1" in told
+
+
+HALVES: dict[str, tuple[str, dict[str, object]]] = {
+    "plain.jpg": ("RGB", {}),
+    "progressive.jpg": ("RGB", {"progressive": True}),
+    "ink.jpg": ("CMYK", {}),
+    "deep.png": ("I;16", {}),
+    "clear.png": ("RGBA", {}),
+    "web.webp": ("RGB", {}),
+    "small.avif": ("RGB", {}),
+    "phone.heic": ("RGB", {}),
+    "page.tif": ("RGB", {}),
+    "raw.bmp": ("RGB", {}),
+}
+
+
+def test_a_dry_run_tells_of_every_image_of_which_half_is_there(tmp_path: Path) -> None:
+    pillow_heif.register_heif_opener()  # so that Pillow writes one
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    colours = np.random.default_rng(0).integers(0, 256, (48, 64, 4), dtype=np.uint8)
+    for name, (mode, options) in HALVES.items():
+        pixels = colours[..., :2].copy().view(np.uint16)[..., 0] if mode == "I;16" else colours[..., : len(mode)]
+        picture = Image.fromarray(np.ascontiguousarray(pixels), mode=mode if mode == "CMYK" else None)
+        picture.save(folder / name, **options)  # type: ignore[arg-type]
+        whole = (folder / name).read_bytes()
+        (folder / f"half_{name}").write_bytes(whole[: len(whole) * 3 // 4])
+    told: list[tuple[int, int]] = []
+    previewed = preview_corpus(str(folder), tmp_path / "cache", image_demo(), advance=lambda *at: told.append(at))
+    read = read_corpus(str(folder), Experiment.open(str(tmp_path), "e"), image_demo())
+    assert sorted(previewed.failures) == sorted(read.failures)
+    assert {Path(source).name for source, _ in read.failures} == {f"half_{name}" for name in HALVES}
+    assert [clip.clip_id for clip in previewed.clips] == [clip.clip_id for clip in read.clips]
+    assert len(read.clips) == len(HALVES) and told[-1][0] == told[-1][1] == len(told) >= len(HALVES)
 
 
 def test_long_refuses_images_one_by_one(mixed: Mixed, tmp_path: Path) -> None:

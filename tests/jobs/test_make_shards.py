@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 SCRIPT = Path(__file__).resolve().parents[2] / "jobs" / "make_shards.py"
 
@@ -65,6 +66,16 @@ def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(job, video_file, 
     assert job.main([*words, "--max-height", "20", "--dry-run"]) == 2
     assert "give the same settings or another --out" in capsys.readouterr().err
     assert job.main([str(tmp_path / "text.mp4"), "--out", str(out), "--dry-run"]) == 2
+
+
+def test_a_dry_run_tells_of_an_image_that_is_cut_off(job, tmp_path, capsys):
+    image, half = tmp_path / "a.jpg", tmp_path / "half.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(image)
+    half.write_bytes(image.read_bytes()[:2000])
+    for dry in (["--dry-run"], []):
+        assert job.main([str(image), str(half), "--out", str(tmp_path / "out"), *dry]) == 1
+        table = capsys.readouterr().out
+        assert "half.jpg: is an image that cannot be read to its end" in table and "     1  in " in table
 
 
 def test_options_reach_the_clips(job, video_file, tmp_path):

@@ -107,6 +107,8 @@ def wrong_generator(mode):
     return torch.randn(3, generator=torch.Generator(fake_gpu.GPU))
 
 
+SINGANS_CRITIC = {"critic_last_spectral": False, "critic_spectral": False, "critic_norm": True}
+
 CASES = {
     "float32": iterations((0, 2), precision="float32"),
     "bf16": iterations(precision="bf16"),
@@ -114,6 +116,7 @@ CASES = {
     "no_freezing": iterations((2,), precision="bf16", freeze=False, rec_zero_twice=True),
     "patchvae": iterations((0,), precision="bf16", latent="patchvae"),
     "consingan": iterations((2,), precision="bf16", method="consingan"),
+    "singan's critic": iterations((2,), precision="bf16", method="singan", enlarging="cubic", **SINGANS_CRITIC),
     "logging": logging,
     "sampling": sampling,
     "a wait": a_wait,

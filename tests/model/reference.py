@@ -17,12 +17,20 @@ def double(tensors):
     return {name: value.detach().double().clone() for name, value in tensors.items()}
 
 
-def leaky(x):
-    return torch.where(x > 0, x, 0.2 * x)
+def leaky(x, slope=0.2):
+    return torch.where(x > 0, x, slope * x)
 
 
-def conv(x, weight, bias=None):
-    return F.conv3d(x, weight, bias, padding=[side // 2 for side in weight.shape[2:]])
+def conv(x, weight, bias=None, padded=True):
+    return F.conv3d(x, weight, bias, padding=[side // 2 if padded else 0 for side in weight.shape[2:]])
+
+
+def normalised(y, weight, bias):
+    """By the mean and the variance over the positions of the one sample, with an affine."""
+    mean = y.mean(dim=(2, 3, 4), keepdim=True)
+    variance = ((y - mean) ** 2).mean(dim=(2, 3, 4), keepdim=True)
+    y = (y - mean) / torch.sqrt(variance + 1e-5)
+    return y * weight.view(1, -1, 1, 1, 1) + bias.view(1, -1, 1, 1, 1)
 
 
 def spectral(weight, u, v):
@@ -102,10 +110,7 @@ def generate(w, n, x, convs):
     for i in range(convs - 1):
         p = f"generators.{n}.blocks.{i}"
         y = conv(x, w[f"{p}.conv.weight"])
-        mean = y.mean(dim=(2, 3, 4), keepdim=True)
-        variance = ((y - mean) ** 2).mean(dim=(2, 3, 4), keepdim=True)
-        y = (y - mean) / torch.sqrt(variance + 1e-5)
-        x = leaky(y * w[f"{p}.weight"].view(1, -1, 1, 1, 1) + w[f"{p}.bias"].view(1, -1, 1, 1, 1))
+        x = leaky(normalised(y, w[f"{p}.weight"], w[f"{p}.bias"]))
     return conv(x, w[f"generators.{n}.tail.weight"], w[f"generators.{n}.tail.bias"])
 
 
@@ -121,8 +126,22 @@ def line(length, size):
     return matrix
 
 
-def upsample(x, size):
-    along = [line(a, b) for a, b in zip(x.shape[2:], size, strict=True)]
+def cubic(length, size):
+    """The same of cubic convolution (Keys 1981) with a = -0.75; beyond the ends are the ends themselves."""
+    matrix, a = torch.zeros(size, length, dtype=torch.float64), -0.75
+    for i in range(size):
+        at = i * (length - 1) / (size - 1)
+        for k in range(math.floor(at) - 1, math.floor(at) + 3):
+            d = abs(at - k)
+            near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+            far = a * (d**3 - 5 * d**2 + 8 * d - 4)
+            matrix[i, min(max(k, 0), length - 1)] += near if d <= 1 else far if d < 2 else 0.0
+    return matrix
+
+
+def upsample(x, size, by="linear"):
+    of_space = {"linear": line, "cubic": cubic}[by]
+    along = [kind(a, b) for kind, a, b in zip((line, of_space, of_space), x.shape[2:], size, strict=True)]
     return torch.einsum("bcthw,it,jh,kw->bcijk", x, *along)
 
 
@@ -142,11 +161,14 @@ def reconstruct(w, z, last, sizes, config):
 def criticise(c, x, config):
     for i in range(config.critic_convs):
         p = f"blocks.{i}" if i < config.critic_convs - 1 else "tail"
-        weight = c[f"{p}.weight"]
-        if f"{p}.u" in c:
-            weight = spectral(weight, c[f"{p}.u"], c[f"{p}.v"])
-        x = conv(x, weight, c[f"{p}.bias"])
-        x = x if p == "tail" else leaky(x)
+        if f"{p}.conv.weight" in c:
+            x = normalised(conv(x, c[f"{p}.conv.weight"], None, config.critic_padded), c[f"{p}.weight"], c[f"{p}.bias"])
+        else:
+            weight = c[f"{p}.weight"]
+            if f"{p}.u" in c:
+                weight = spectral(weight, c[f"{p}.u"], c[f"{p}.v"])
+            x = conv(x, weight, c[f"{p}.bias"], config.critic_padded)
+        x = x if p == "tail" else leaky(x, config.leak)
     return x
 
 

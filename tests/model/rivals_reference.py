@@ -13,23 +13,19 @@ from . import reference
 from .reference import adam, criticise, gradients_of, leaky, upsample
 
 
-def block(w, prefix, x, padded):
+def block(w, prefix, x, config, padded):
     """Convolution, normalisation over the positions of the one sample, affine, LeakyReLU; or no normalisation."""
-    weight = w[f"{prefix}.conv.weight"]
-    y = F.conv3d(x, weight, w.get(f"{prefix}.conv.bias"), padding=[k // 2 for k in weight.shape[2:]] if padded else 0)
-    if f"{prefix}.weight" not in w:
-        return leaky(y)
-    mean = y.mean(dim=(2, 3, 4), keepdim=True)
-    variance = ((y - mean) ** 2).mean(dim=(2, 3, 4), keepdim=True)
-    y = (y - mean) / torch.sqrt(variance + 1e-5)
-    return leaky(y * w[f"{prefix}.weight"].view(1, -1, 1, 1, 1) + w[f"{prefix}.bias"].view(1, -1, 1, 1, 1))
+    y = reference.conv(x, w[f"{prefix}.conv.weight"], w.get(f"{prefix}.conv.bias"), padded)
+    if f"{prefix}.weight" in w:
+        y = reference.normalised(y, w[f"{prefix}.weight"], w[f"{prefix}.bias"])
+    return leaky(y, config.leak)
 
 
 def level(w, n, entering, config):
     """What the networks of level n make of what enters them, without padding."""
     stages = config.generator_convs - 1 if config.method == "singan" else config.generator_convs - 2
     for i in range(stages):
-        entering = block(w, f"generators.{n}.blocks.{i}", entering, padded=False)
+        entering = block(w, f"generators.{n}.blocks.{i}", entering, config, padded=False)
     if config.method == "consingan":
         return entering
     return F.conv3d(entering, w[f"generators.{n}.tail.weight"], w[f"generators.{n}.tail.bias"])
@@ -44,18 +40,21 @@ def make(w, n, z, noises, amps, sizes, config):
         t, h, w = around
         return F.pad(x, (w, w, h, h, t, t))
 
-    z = block(w, "head", z, padded=True) if config.method == "consingan" else torch.cat([z] * (3 // z.shape[1]), dim=1)
+    if config.method == "consingan":
+        z = block(w, "head", z, config, padded=True)
+    else:
+        z = torch.cat([z] * (3 // z.shape[1]), dim=1)
     x = level(w, 0, zeros_around(z), config)
     for k in range(1, n + 1):
         if config.method == "singan" and (config.tanh_after_sum or k == 1):
             x = torch.tanh(x)
-        up = upsample(x, sizes[k])
+        up = upsample(x, sizes[k], config.enlarging)
         if noises is None:
             entering = zeros_around(up)
         elif config.random_border == "zeros":
             entering = zeros_around(up + amps[k] * noises[k - 1])
         else:
-            entering = upsample(x, noises[k - 1].shape[2:]) + amps[k] * noises[k - 1]
+            entering = upsample(x, noises[k - 1].shape[2:], config.enlarging) + amps[k] * noises[k - 1]
         residual = level(w, k, entering, config)
         x = up + (residual if config.tanh_after_sum else torch.tanh(residual))
     if config.method == "consingan":

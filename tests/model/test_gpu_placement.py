@@ -26,7 +26,7 @@ def found():
     return {row["name"]: row for row in rows} | {"stderr": run.stderr}
 
 
-TRAININGS = ("bf16", "several examples", "no_freezing", "patchvae", "consingan")
+TRAININGS = ("bf16", "several examples", "no_freezing", "patchvae", "consingan", "singan's critic")
 
 
 @pytest.mark.parametrize("case", ["float32", *TRAININGS])

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from model.patches.refine import EXACT_PAIRS, ClipPatches, Matching, Step, needed_bytes, refine
-from model.presets import paper
+from model.presets import image_paper, paper
+from model.timing import state_at
+from model.training.memory import activation_bytes
 from model.training.state import first_state, next_scale
 from model.training.steps import iterate
 from model.training.training_set import TrainingSet
@@ -42,6 +44,20 @@ def test_low_memory_holds_half_the_activations_at_most(tmp_path: Path) -> None:
     usual, low, nothing = held(False, 48, tmp_path), held(True, 48, tmp_path), held(False, 12, tmp_path)
     assert usual - nothing > 30 * 2**20, "too small to tell"
     assert (low - nothing) / (usual - nothing) < 0.5
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_the_estimate_of_an_example_is_twice_what_is_held_of_a_normalised_critic_too(
+    norm: bool, tmp_path: Path
+) -> None:
+    sizes = [(1, 16, 16), (1, 96, 128)]
+    config = image_paper().with_overrides(["num_scales=2", "vae_levels=1", "channels=32", "precision=float32"])
+    spectral = [f"{name}={not norm}" for name in ("critic_last_spectral", "critic_spectral")]
+    config = config.with_overrides([*spectral, f"critic_norm={norm}"])
+    state, reals = state_at(config, sizes, 1)
+    iterate(state, reals)
+    most = most_held(lambda: iterate(state, reals), tmp_path / "trace.json")
+    assert 1.9 < activation_bytes(config, state.stack.sizes, 1, torch.device("cpu")) / most < 2.4
 
 
 @pytest.mark.parametrize("first_pairs", [EXACT_PAIRS, 10**12])  # a search that begins at random, and one of all pairs

@@ -93,6 +93,15 @@ def test_clips_without_a_ladder_are_one_line():
         ladder(PAPER, 100, 0)
 
 
+def test_a_scale_that_is_smaller_than_what_a_critic_without_padding_sees_is_refused():
+    bare = replace(presets.image_paper(), critic_padded=False, min_size=10)
+    assert ladder(bare, 200, 200)[0] == (1, 10, 10)  # a VAE scale, which no critic sees
+    with pytest.raises(ValueError, match=r"a scale of 1×10×10 is smaller than the 1×11×11 .* set critic_padded=true"):
+        ladder(replace(bare, vae_levels=0), 200, 200)
+    with pytest.raises(ValueError, match=r"a scale of 4×32×32 is smaller than the 11×11×11"):
+        ladder(replace(PAPER, critic_padded=False, vae_levels=0), 200, 200)
+
+
 @pytest.mark.parametrize(
     "change", [{"num_frames": 12}, {"ladder_side": "depth"}, {"max_size": 31}, {"scale_factor": 1.0}, {"min_size": 0}]
 )

@@ -44,8 +44,10 @@ def rival(method, sizes=SIZES, **changes):
 
 ZERO = 1e-13  # a gradient that is 0, but for rounding: D's last bias cancels in E[D(fake)] − E[D(real)], others may too
 # What the rivals' own papers and codes have otherwise than the re-implementation.
+BOTH = {"generator_convs": 5, "critic_convs": 4, "critic_spectral": False, "critic_padded": False, "enlarging": "cubic"}
 SINGAN = {"tanh_after_sum": False, "latent_dim": 1, "channels_double": 2, "random_border": "zeros", "gan_steps": 3}
-CONSINGAN = {"fixed_code": "clip", "generator_norm": False, "critic_spectral": False}
+SINGAN |= BOTH | {"critic_norm": True}
+CONSINGAN = {"fixed_code": "clip", "generator_norm": False, "leak": 0.05} | BOTH
 CASES = {
     "singan": ("singan", SIZES, {}),
     "consingan": ("consingan", SIZES, {}),
@@ -177,6 +179,8 @@ def test_settings_that_are_not_a_rival_s_are_told():
             {"critic_spectral": False, "critic_last_spectral": True},
             "critic_spectral=false: goes with critic_last_spectral",
         ),
+        ({"critic_norm": True}, "critic_norm=true: goes with critic_spectral=false"),
+        ({"leak": 1.0}, "leak=1.0: from 0 to below 1"),
         ({"method": "hpvaegan", "random_border": "zeros"}, "method=hpvaegan: needs random_border=noise"),
     ):
         with pytest.raises(ConfigError, match=words):

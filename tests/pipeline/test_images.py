@@ -45,6 +45,9 @@ def refusal(path):
         image.read(path)
     line = str(caught.value)
     assert line.startswith(f"{path}: ") and "\n" not in line and "; " in line
+    with pytest.raises(video.VideoError) as checked:
+        image.check(path)
+    assert str(checked.value) == line
     return line
 
 
