@@ -81,9 +81,7 @@ class TrainConfig:
     tanh_after_sum: bool  # False: x̄ⁿ = up + tanh(G(up)), eq. 6 with A.1; True: tanh(up + G(up)), authors' code
     critic_last_spectral: bool  # spectral norm on the last convolution of D too
     critic_spectral: bool = True  # spectral norm on the others; ConSinGAN: none
-    critic_norm: bool = (
-        False  # in its place normalisation of each sample, after all convolutions of D but the last; SinGAN
-    )
+    critic_norm: bool = False  # in its place normalisation of each sample, after all of D's convolutions but the last
     critic_padded: bool = True  # False: D's map is smaller than what it sees by two a convolution: rivals' own
     generator_norm: bool = True  # normalisation in Gⁿ; ConSinGAN: none
     leak: float = LEAK  # slope of every LeakyReLU below 0; ConSinGAN: 0.05
