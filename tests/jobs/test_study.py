@@ -771,7 +771,7 @@ def test_a_clip_that_not_every_method_finished_is_left_out(
     printed = capsys.readouterr().out
     assert f"left out  {CLIPS[0]}: of consingan is not finished" in printed
     assert f"left out  {CLIPS[2]}: of consingan is not there" in printed
-    assert f"{CLIPS[1]}: samples of consingan are of 48×28 px, and the original is of 96×54" in printed
+    assert f"{CLIPS[1]}: samples of consingan are of 28×48 px (H×W), and the original is of 54×96" in printed
     assert list(open_study(tmp_path / "study").clips) == [CLIPS[1]]
 
 
