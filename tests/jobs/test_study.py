@@ -841,7 +841,11 @@ def test_a_folder_that_holds_a_study_is_not_overwritten(
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("study.json", None, "holds no study (No such file or directory: study.json)"),
+        (
+            "study.json",
+            None,
+            "holds no study (No such file or directory: study.json); give the --out of hp-vae-gan study make",
+        ),
         ("study.json", b"{}", "study.json: cannot be read"),
         (
             "answers.sqlite",
@@ -851,8 +855,15 @@ def test_a_folder_that_holds_a_study_is_not_overwritten(
     ],
 )
 def test_a_damaged_folder_is_one_line(
-    command: str, file: str, content: bytes | None, words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    command: str,
+    file: str,
+    content: bytes | None,
+    words: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(sys, "argv", ["hp-vae-gan"])
     capsys.readouterr()
     (folder / file).unlink(missing_ok=True)
     if content is not None:
