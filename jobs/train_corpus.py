@@ -36,7 +36,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--config",
         type=command_line.path,
         metavar="FILE",
-        help="one as JSON: an experiment.json, or best.json of jobs/tune.py",
+        help="one as JSON: an experiment.json, or best.json of a sweep",
     )
     command_line.add_set(parser)
     command_line.add_method(parser)

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from infra.errors import UsageError, one_line, printable
 from infra.store import Store
 from jobs import command_line
+from jobs.invocation import start_of
 
 SHOWN = 20  # experiments
 LAST_PORT = 65535
@@ -54,7 +55,8 @@ def server_command(storage: str | None, port: int) -> list[str]:
     folder = Store.open(storage or None, "--storage").tracking_folder
     file, uri = folder / "mlflow.db", default_uri(folder)
     if not file.is_file():
-        raise UsageError(f"{printable(file)}: is not there; run make demo first, or give another --storage")
+        train = " ".join(start_of("train_corpus"))
+        raise UsageError(f"{printable(file)}: is not there; run {train} first, or give another --storage")
     try:
         with sqlite_lock(uri):
             follow_storage(uri, folder)

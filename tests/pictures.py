@@ -24,6 +24,7 @@ PICTURES = ROOT / "infra" / "pictures"
 EXPERIMENT = "demo"
 PATIENCE_S, SETTLE_S = 60, 4  # for a page, and for what it draws after that
 SIZE = (1700, 900)  # px
+ASSISTANT_CLOSE = "[data-component-id='mlflow.assistant.chat_panel.close']"  # MLflow opens it in a new browser
 
 
 def keep(chrome: webdriver.Chrome, name: str) -> None:
@@ -56,6 +57,7 @@ def main(storage: Path) -> int:
         assert experiment is not None
         chrome.get(f"{address}/{runs_page(experiment.experiment_id)}")
         WebDriverWait(chrome, PATIENCE_S).until(says("score/"))
+        chrome.find_element(By.CSS_SELECTOR, ASSISTANT_CLOSE).click()
         keep(chrome, "clips")
         run = client.search_runs([experiment.experiment_id], "tags.role = 'clip'", order_by=["start_time ASC"])[0]
         chrome.get(f"{address}/{run_page(experiment.experiment_id, run.info.run_id)}")

@@ -53,7 +53,7 @@ def of_clip(run_id: str, about: Mapping[str, Any], scores: Mapping[str, float], 
     frames, height, width = about["clip_size_thw"]
     what = "1 image" if frames == 1 else counted(about.get("chunks", 1) * frames, "frame")
     words = " · ".join(f"{name} **{value:.4g}**" for name, value in scores.items())
-    lines = [f"**{_text(about.get('title', about['clip_id']))}**: {what} of {width}×{height} px. {words}", ""]
+    lines = [f"**{_text(about.get('title', about['clip_id']))}**: {what} of {height}×{width} px (H×W). {words}", ""]
     if has_sheet:
         sheet = picture(run_id, f"{clip_folder.SAMPLES}/{clip_folder.SHEET}")
         lines += [f"![real, reconstruction, samples]({sheet})", ""]

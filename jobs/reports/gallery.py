@@ -129,6 +129,7 @@ def render(columns: Sequence[Column], figures: Sequence[Figure], media: Media) -
         sources={clip: _source(columns, clip) for clip in clips},
         scores_of={clip: _sortable(columns, clip) for clip in clips},
         text_of={clip: _searched(columns, clip) for clip in clips},
+        failures=list(dict.fromkeys((source, reason) for column in columns for source, reason in column.failures)),
         troubles=Counter(m.status for column in columns for m in column.models.values() if m.status != "done"),
     )
     return page.encode(errors="backslashreplace")

@@ -99,8 +99,10 @@ def _figures(scores: Mapping[str, Any]) -> dict[str, Any]:
 class TrialReporter(tune.Callback):
     """Says how trials come along; writes the result of one that could not: its process died, or ASHA stopped it."""
 
-    def __init__(self, sweep: Sweep, say: Callable[[str], None]) -> None:
+    def __init__(self, sweep: Sweep, say: Callable[[str], None], total: int) -> None:
+        """total: how many trials there are."""
         self._experiment, self._say = sweep.request.experiment, say
+        self._ended, self._total = 0, total
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks, to go on with them in a way that is never taken here; a console has locks."""
@@ -108,7 +110,7 @@ class TrialReporter(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         """A trial has reported."""
-        place = "done" if result[FINISHED] else f"after {counted(result[SCALES], 'scale')}"
+        place = f"done  {self._count()}" if result[FINISHED] else f"after {counted(result[SCALES], 'scale')}"
         figures = "  ".join(f"{figure} {value:.4g}" for figure, value in result[NAMED].items())
         self._say(f"{_name(trial)}  {place}  {figures}")
 
@@ -134,7 +136,12 @@ class TrialReporter(tune.Callback):
                 self._experiment.store.write_json(f"{name}/{clip_folder.RESULT}", result.to_dict())
         except (StorageError, UsageError) as error:
             self._say(one_line(error))
-        self._say(f"{name}  {result.status}: {result.reason}")
+        self._say(f"{name}  {result.status}  {self._count()}: {result.reason}")
+
+    def _count(self) -> str:
+        """(k/N), with one more that has ended."""
+        self._ended += 1
+        return f"({self._ended}/{self._total})"
 
 
 def _name(trial: Any) -> str:
@@ -156,10 +163,12 @@ def run(sweep: Sweep, frames: Frames, slots: Slots, earlier: Sequence[Values], s
     settings: dict[str, Any] = {"scheduler": AshaPerClip(sweep) if sweep.request.asha else None}
     settings["reuse_actors"] = REUSE_ACTORS
     drawn: Trials = {}
+    total = len(sweep.listed)
     if draws := sweep.request.draws:
         search = OptunaSearch(sweep, list(frames), earlier)
         space, drawn = {}, search.drawn
-        settings |= {"search_alg": search, "num_samples": max(draws, len(earlier)) * len(frames)}
+        total = max(draws, len(earlier)) * len(frames)
+        settings |= {"search_alg": search, "num_samples": total}
     options = {"cpu": slots.options["num_cpus"], "gpu": slots.options.get("num_gpus", 0)}
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(fit_trial, sweep=sweep, frames=frames), options),
@@ -169,7 +178,7 @@ def run(sweep: Sweep, frames: Frames, slots: Slots, earlier: Sequence[Values], s
             name=STATE,
             storage_path=sweep.request.experiment.store.location,
             verbose=0,
-            callbacks=[TrialReporter(sweep, say)],
+            callbacks=[TrialReporter(sweep, say, total)],
             failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
         ),
     )

@@ -21,6 +21,7 @@ from typing import Any
 
 from infra.errors import StorageError, UsageError, one_line, printable
 from infra.files import replacing, sync_folder, write_json
+from jobs.invocation import start_of
 from jobs.tuning.study import SAMPLES
 from jobs.user_study.material import KINDS, Method
 
@@ -78,7 +79,7 @@ def open_study(folder: Path) -> Study:
         fields["clips"] = {clip: StudyClip(**of) for clip, of in fields["clips"].items()}
         return Study(**fields)
     except OSError as error:
-        mend = "give the --out of jobs/study.py make"
+        mend = f"give the --out of {' '.join(start_of('study'))} make"
         raise UsageError(f"{printable(folder)}: holds no study ({error.strerror}: {DEFINITION}); {mend}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{printable(file)}: cannot be read ({one_line(error)}); make the study again") from error

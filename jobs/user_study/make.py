@@ -97,7 +97,7 @@ def _other_sizes(media: Path, study: folder.Study, methods: Sequence[Method]) ->
             others = sorted({_size(media / file, of, name) for file, name in shown} - {size})
             if others:
                 sizes = " and ".join(others)
-                lines.append(f"{clip}: samples of {of.name} are of {sizes} px, and the original is of {size}")
+                lines.append(f"{clip}: samples of {of.name} are of {sizes} px (H×W), and the original is of {size}")
     return lines
 
 
@@ -108,4 +108,4 @@ def _size(file: Path, of: Method, name: str) -> str:
     except video.VideoError as error:
         why = one_line(error).removeprefix(f"{printable(file)}: ")
         raise UsageError(f"{of.store.uri}/{name}: cannot be read ({why}); train the clip again") from error
-    return f"{info.width}×{info.height}"
+    return f"{info.height}×{info.width}"

@@ -109,8 +109,8 @@ def write_corpus(folder: Path, clips: int, samples: int, scratch: Path, *, seed:
             for place in range(samples + 4)
         ]
         write_videos(clip, distinct(encoded(which, 0, scratch), number), videos[:samples], videos[samples:])
-        for name in ("diversity", "nnf_00"):
-            write_picture(clip / "samples" / f"{name}.png", seed=random.integers(1 << 30).item())
+        for name, height in (("diversity", 400), ("nnf_00", 300)):
+            write_picture(clip / "samples" / f"{name}.png", height, seed=random.integers(1 << 30).item())
         figures = {
             "svfid_lite0": 40 + 120 * random.random(),
             "svfid_lite0_blur": 300 + 200 * random.random(),

@@ -128,6 +128,9 @@ def test_it_opens_with_everything_of_a_clip(storage: Path, opened: Callable[[Pat
         card,
     )
     assert size == [96, 54, 192, 108, "pixelated", True]  # by a whole factor
+    tops = "return [...arguments[0].querySelectorAll('.map img')].map(i => i.getBoundingClientRect().top)"
+    maps = chrome.execute_script(tops, card)
+    assert len(maps) == 2 and maps[0] == maps[1]  # though one is lower
     # the spread, by hand: 0 3 6 1 4 7 2, of the seven clips that have it
     strip = card.find_element(By.CSS_SELECTOR, ".strip")
     assert strip.accessible_name == "1 of 7 from the lowest; corpus 3.3 ± 2.4"
@@ -416,6 +419,8 @@ def test_what_is_wrong_with_a_clip_is_said(
     command = card.find_element(By.CSS_SELECTOR, ".command pre").get_attribute("textContent")
     assert command.splitlines()[0] == f"python {SCRIPT}"  # that of submission.json
     assert SCRIPT in desktop.find_element(By.CLASS_NAME, "failures").text
+    files = desktop.find_element(By.CSS_SELECTOR, ".lead a")
+    assert files.text == "1 file that cannot be used" and files.get_attribute("href").endswith("#files")
     # a file that is no video says so, beside those that are
     empty = card_of(desktop, "empty")
     desktop.execute_script("arguments[0].scrollIntoView()", empty)
@@ -547,6 +552,15 @@ def test_a_sweep_has_a_column_for_each_combination(tmp_path: Path, opened: Calla
     ]
     assert columns == ["sweep vae_levels-1", "sweep vae_levels-2"]
     wait(chrome, "return [...document.querySelectorAll('.card video[src]')].some(v => v.currentTime > 0)")
+
+
+def test_a_file_that_no_experiment_could_use_is_told_once(tmp_path: Path) -> None:
+    failures = [("/videos/bad.mp4", "videos/bad.mp4: is a text file")]
+    for name in ("demo", "other"):
+        write_experiment(tmp_path / name, ["bikes"], failures=failures)
+    assert gallery.main([str(tmp_path / "demo"), str(tmp_path / "other"), "--out", str(tmp_path / "both.html")]) == 0
+    page = (tmp_path / "both.html").read_text()
+    assert page.count("/videos/bad.mp4") == 1 and '<a href="#files">1 file that cannot be used</a>.' in page
 
 
 def test_the_command_makes_the_same_models(tmp_path: Path) -> None:

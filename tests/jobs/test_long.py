@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 import torch
 from ray.exceptions import RpcError
 from rich.console import Console
@@ -177,7 +178,8 @@ def stand_in(task: ClipTask, chunks: Sequence[Any]) -> Result:
     began = time.time()
     reporter(task.clip_id, task.config, (48, 48))(Progress(1, 6, {"rec_loss": 0.25, "sec_per_iter": 2.0}))
     time.sleep(0.5)
-    ran = {"workers": task.workers, "began": began, "ended": time.time()}
+    name = ray.get_runtime_context().get_task_name()
+    ran = {"workers": task.workers, "began": began, "ended": time.time(), "name": name}
     task.experiment.store.write_json(f"{task.clip_id}.json", ran)
     return Result(task.clip_id, "done")
 
@@ -229,6 +231,7 @@ def test_a_video_of_several_workers_starts_when_all_its_slots_are_free_and_is_no
     assert sorted(result.clip_id for result in results) == sorted(todo)
     runs = [json.loads((tmp_path / "runs" / f"{clip_id}.json").read_text()) for clip_id in todo]
     assert [run["workers"] for run in runs] == list(todo.values())
+    assert [run["name"] for run in runs] == [f"fit_task:{clip_id}" for clip_id in todo]  # on Ray's pages
     for run in runs:
         beside = [other["workers"] for other in runs if other["began"] <= run["began"] < other["ended"]]
         assert sum(beside) <= 2

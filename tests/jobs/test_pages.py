@@ -67,7 +67,7 @@ def test_the_page_of_a_clip_has_its_description_picture_and_scores(
     (run,) = client.search_runs([experiment.experiment_id], f"tags.clip_id = '{trained.clips['good'].name}'")
     chrome.get(f"{server}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}")
     said = text_of(chrome, "good", "score/svfid_lite0")
-    assert "13 frames of 64×48 px" in said
+    assert "13 frames of 48×64 px (H×W)" in said
     assert "svfid_lite0 " in said and "System metrics" in said
 
     def loaded(chrome: webdriver.Chrome) -> bool:

@@ -771,7 +771,7 @@ def test_a_clip_that_not_every_method_finished_is_left_out(
     printed = capsys.readouterr().out
     assert f"left out  {CLIPS[0]}: of consingan is not finished" in printed
     assert f"left out  {CLIPS[2]}: of consingan is not there" in printed
-    assert f"{CLIPS[1]}: samples of consingan are of 48×28 px, and the original is of 96×54" in printed
+    assert f"{CLIPS[1]}: samples of consingan are of 28×48 px (H×W), and the original is of 54×96" in printed
     assert list(open_study(tmp_path / "study").clips) == [CLIPS[1]]
 
 
@@ -841,7 +841,11 @@ def test_a_folder_that_holds_a_study_is_not_overwritten(
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("study.json", None, "holds no study (No such file or directory: study.json)"),
+        (
+            "study.json",
+            None,
+            "holds no study (No such file or directory: study.json); give the --out of hp-vae-gan study make",
+        ),
         ("study.json", b"{}", "study.json: cannot be read"),
         (
             "answers.sqlite",
@@ -851,8 +855,15 @@ def test_a_folder_that_holds_a_study_is_not_overwritten(
     ],
 )
 def test_a_damaged_folder_is_one_line(
-    command: str, file: str, content: bytes | None, words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    command: str,
+    file: str,
+    content: bytes | None,
+    words: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(sys, "argv", ["hp-vae-gan"])
     capsys.readouterr()
     (folder / file).unlink(missing_ok=True)
     if content is not None:

@@ -111,7 +111,7 @@ def test_the_run_of_a_clip_has_a_name_a_description_its_frames_and_its_model(
     tags = {name: run.data.tags[name] for name in ("status", "method", "dims", "preset")}
     assert tags == {"status": "done", "method": "hpvaegan", "dims": "3", "preset": "demo"}
     note = run.data.tags["mlflow.note.content"]
-    assert "13 frames of 64×48 px" in note and "svfid_lite0" in note
+    assert "13 frames of 48×64 px (H×W)" in note and "svfid_lite0" in note
     assert f"(get-artifact?path=samples/sheet.png&run_uuid={run.info.run_id})" in note
 
     (given,) = run.inputs.dataset_inputs

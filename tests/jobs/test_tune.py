@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -117,7 +118,8 @@ def test_every_clip_is_trained_with_every_value(swept: Swept) -> None:
         assert (swept.base / name / "samples" / "sample_00.mp4").exists()
     assert not (swept.base / ".tune").exists()
     log = (swept.base / "driver.log").read_text()
-    assert all(f"  {name}  done  " in log for name in results)
+    ended = re.findall(r"  (\S+)  done  \((\d)/4\)  svfid_lite0 ", log)
+    assert sorted(name for name, _ in ended) == sorted(results) and [number for _, number in ended] == [*"1234"]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,9 @@ def test_a_folder_without_a_store_is_one_line(
             ui.main(["--storage", storage])
         assert end.value.code == 2
         return
-    assert ui.main(["--storage", storage]) == 2
-    (line,) = capsys.readouterr().out.splitlines()
-    assert f"{tmp_path / storage}/mlflow.db: is not there; run make demo" in line
+    for program, train in (("jobs/ui.py", "python jobs/train_corpus.py"), ("hp-vae-gan", "hp-vae-gan train")):
+        monkeypatch.setattr(sys, "argv", [program])
+        assert ui.main(["--storage", storage]) == 2
+        (line,) = capsys.readouterr().out.splitlines()
+        assert f"{tmp_path / storage}/mlflow.db: is not there; run {train} first, or give another" in line
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
