@@ -13,12 +13,13 @@ from jobs.experiment.corpus import clip_spec
 from jobs.sampling.request import ApplicationRequest
 from model.config import TrainConfig
 from model.sampling.applications import Applications
-from model.sampling.masks import SAME_ASPECT, as_drawn, check_aspect, distortion, overlaid, quantised, tracked
+from model.sampling.masks import SAME_ASPECT, as_drawn, check_aspect, distortion, foreign, overlaid, quantised, tracked
 from pipeline import image, layers, video
 from pipeline.sources import split_start
 from pipeline.video import VideoError, video_error
 
 Say = Callable[[str], None]
+LOST = 0.01  # of what enters, from which on it is said that its colours are lost
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def read(request: ApplicationRequest, config: TrainConfig, applications: Applica
     stays = reader.video(request.reference, masked=True) if request.reference else video
     if video is not None and request.quantised:
         video = quantised(video, applications.clip(), request.quantised)
+    if request.given and video is not None and request.application == "inject" and applications.makes_patches:
+        reader.say_colours(request.given[1], video[mask] if mask is not None else video.reshape(-1, 3), request.hold)
     return Given(video, stays if mask is not None else None, mask)
 
 
@@ -116,6 +119,16 @@ class _Reader:
             how = "stretched" if distortion(size, self.size) > SAME_ASPECT else "scaled"
             (height, width), (_, to_height, to_width) = size, self.size
             self.say(f"{printable(given)}: {how} from {height}×{width} to {to_height}×{to_width} px")
+
+    def say_colours(self, given: str, pixels: np.ndarray, hold: float) -> None:
+        """A line where colours of what entered, uint8 (N, 3), are lost, as the clip has none like them."""
+        share = foreign(pixels, self.applications.clip())
+        if share >= LOST:
+            shape = "" if hold == 1 else "--hold 1 keeps its shape; "
+            cause = (
+                f"{share:.0%} of what enters has colours that the clip lacks, and the clip's patches take their place"
+            )
+            self.say(f"{printable(given)}: {cause}; {shape}a model of --method singan keeps colours")
 
     def video(self, given: str, *, masked: bool) -> np.ndarray:
         """uint8 (T, H, W, 3) at the finest scale; a picture is shown in all frames."""
