@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from skimage.transform import resize
 
 from infra.errors import UsageError, counted, printable
 from jobs.experiment.corpus import clip_spec
@@ -65,17 +66,30 @@ def read(request: ApplicationRequest, config: TrainConfig, applications: Applica
 def shown(
     request: ApplicationRequest, applications: Applications, given: Given, first: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """What stands on the sheet before the results, by label, if they are of its size: what entered, and the mask."""
-    if request.application == "inject" or (request.application in ("fill", "loop") and given.video is not None):
-        video = given.video
-    else:
-        video = applications.clip() if applications.has_clip else None
-    if video is None or video.shape[1:] != first.shape[1:]:
+    """What stands on the sheet before the results, by label, at the size of the first: what entered, and the mask."""
+    video = given.video
+    if video is None and applications.has_clip:
+        video = applications.clip()
+    if video is None:
         return {}
-    pictures: dict[str, np.ndarray] = {request.given[0] if request.given else "clip": video}
+    pictures: dict[str, np.ndarray] = {
+        request.given[0] if request.given else "clip": _within(video, first.shape[1], first.shape[2])
+    }
     if given.mask is not None:
         pictures["mask"] = np.repeat(given.mask[..., None], 3, axis=-1).astype(np.uint8) * 255
     return pictures
+
+
+def _within(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Frames, uint8 (T, H, W, 3), as large as they fit into a height and width without distortion; black beside."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    share = min(height / frames.shape[1], width / frames.shape[2])
+    fitted = min(height, round(frames.shape[1] * share)), min(width, round(frames.shape[2] * share))
+    page = np.zeros((len(frames), height, width, 3), np.uint8)
+    scaled = resize(frames, (len(frames), *fitted), order=1, anti_aliasing=share < 1, preserve_range=True)
+    page[:, : fitted[0], : fitted[1]] = scaled.round()
+    return page
 
 
 class _Reader:

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.progress import Progress
+from skimage.transform import resize
 
 from jobs import sample
+from jobs.reports.pictures import contact_sheet
 from jobs.sampling import run
 from model.config import TrainConfig
 from model.presets import demo, image_demo
@@ -387,6 +389,27 @@ def test_what_is_brought_to_another_size_is_said(
     for options, lines in cases.items():
         code, told = told_here(capsys, of_image, tmp_path / "out.png", *options, "--scale", 2)
         assert code == 0 and told.splitlines()[:-1] == lines, told
+
+
+def test_the_sheet_shows_the_clip_beside_results_of_another_size(
+    of_image: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its height or width is theirs, without distortion."""
+    clip = np.asarray(Image.open(of_image[1]))
+    beside = np.zeros((24, 64, 3), np.uint8)
+    beside[:, :32] = clip
+    large = resize(clip, (48, 64), order=1, preserve_range=True).round().astype(np.uint8)
+    cases = {
+        ("--retarget", "objects", "--size", "24x64"): ("retarget", beside),
+        ("--enlarge", 2): ("enlarge", large),
+        ("--enlarge", 2, "--inject", of_image[1]): ("enlarge", large),
+    }
+    for options, (name, first) in cases.items():
+        code, told = told_here(capsys, of_image, tmp_path, *options)
+        assert code == 0, told
+        result = np.asarray(Image.open(tmp_path / f"{name}_seed0_000.png"))
+        sheet = contact_sheet({"inject" if "--inject" in options else "clip": first, f"{name} 0": result})
+        assert np.array_equal(np.asarray(Image.open(tmp_path / f"sheet_{name}_seed0.png")), sheet)
 
 
 def test_colours_that_patches_cannot_make_are_said(
