@@ -7,18 +7,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from skimage.transform import resize
 
 from infra.errors import UsageError, counted, printable
 from jobs.experiment.corpus import clip_spec
 from jobs.sampling.request import ApplicationRequest
 from model.config import TrainConfig
 from model.sampling.applications import Applications
-from model.sampling.masks import SAME_ASPECT, as_drawn, check_aspect, distortion, overlaid, quantised, tracked
+from model.sampling.masks import SAME_ASPECT, as_drawn, check_aspect, distortion, foreign, overlaid, quantised, tracked
 from pipeline import image, layers, video
 from pipeline.sources import split_start
 from pipeline.video import VideoError, video_error
 
 Say = Callable[[str], None]
+LOST = 0.01  # of what enters, from which on it is said that its colours are lost
 
 
 @dataclass(frozen=True)
@@ -56,23 +58,38 @@ def read(request: ApplicationRequest, config: TrainConfig, applications: Applica
     stays = reader.video(request.reference, masked=True) if request.reference else video
     if video is not None and request.quantised:
         video = quantised(video, applications.clip(), request.quantised)
+    if request.given and video is not None and request.application == "inject" and applications.makes_patches:
+        reader.say_colours(request.given[1], video[mask] if mask is not None else video.reshape(-1, 3), request.hold)
     return Given(video, stays if mask is not None else None, mask)
 
 
 def shown(
     request: ApplicationRequest, applications: Applications, given: Given, first: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """What stands on the sheet before the results, by label, if they are of its size: what entered, and the mask."""
-    if request.application == "inject" or (request.application in ("fill", "loop") and given.video is not None):
-        video = given.video
-    else:
-        video = applications.clip() if applications.has_clip else None
-    if video is None or video.shape[1:] != first.shape[1:]:
+    """What stands on the sheet before the results, by label, at the size of the first: what entered, and the mask."""
+    video = given.video
+    if video is None and applications.has_clip:
+        video = applications.clip()
+    if video is None:
         return {}
-    pictures: dict[str, np.ndarray] = {request.given[0] if request.given else "clip": video}
+    pictures: dict[str, np.ndarray] = {
+        request.given[0] if request.given else "clip": _within(video, first.shape[1], first.shape[2])
+    }
     if given.mask is not None:
         pictures["mask"] = np.repeat(given.mask[..., None], 3, axis=-1).astype(np.uint8) * 255
     return pictures
+
+
+def _within(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Frames, uint8 (T, H, W, 3), as large as they fit into a height and width without distortion; black beside."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    share = min(height / frames.shape[1], width / frames.shape[2])
+    fitted = min(height, round(frames.shape[1] * share)), min(width, round(frames.shape[2] * share))
+    page = np.zeros((len(frames), height, width, 3), np.uint8)
+    scaled = resize(frames, (len(frames), *fitted), order=1, anti_aliasing=share < 1, preserve_range=True)
+    page[:, : fitted[0], : fitted[1]] = scaled.round()
+    return page
 
 
 class _Reader:
@@ -116,6 +133,16 @@ class _Reader:
             how = "stretched" if distortion(size, self.size) > SAME_ASPECT else "scaled"
             (height, width), (_, to_height, to_width) = size, self.size
             self.say(f"{printable(given)}: {how} from {height}×{width} to {to_height}×{to_width} px")
+
+    def say_colours(self, given: str, pixels: np.ndarray, hold: float) -> None:
+        """A line where colours of what entered, uint8 (N, 3), are lost, as the clip has none like them."""
+        share = foreign(pixels, self.applications.clip())
+        if share >= LOST:
+            shape = "" if hold == 1 else "--hold 1 keeps its shape; "
+            cause = (
+                f"{share:.0%} of what enters has colours that the clip lacks, and the clip's patches take their place"
+            )
+            self.say(f"{printable(given)}: {cause}; {shape}a model of --method singan keeps colours")
 
     def video(self, given: str, *, masked: bool) -> np.ndarray:
         """uint8 (T, H, W, 3) at the finest scale; a picture is shown in all frames."""

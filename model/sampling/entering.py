@@ -263,7 +263,7 @@ class Entering(Workbench):
         """What the finest scale makes of a video, at a larger size: (1, 3, *size) on the device."""
         last = len(self.sizes) - 1
         if self.makes_patches:
-            how = replace(self._scales.how, alpha=NEAREST)
+            how = replace(self._scales.how, alpha=NEAREST, bandwidth=None)  # their mean: nearest to the truth
             return refine(enlarged(x, size), self.patches(), [Step(last, size, 2)], how, random)
         stack = stretched(self._networks_of("generators"), [*self.sizes[:last], size])
         return self._generators(x.cpu(), range(last, last + 1), stack, lambda n: None, ignore).to(self.device)

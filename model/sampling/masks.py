@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import ndimage
 from scipy.cluster.vq import kmeans2, vq
+from scipy.spatial import KDTree
 from skimage.transform import resize
 
 from infra.errors import counted
@@ -21,6 +22,7 @@ from model.sampling.motion import carried
 EDITED, HARMONIZED, FEATHER = 20 / 250, 7 / 250, 5 / 250  # of the longer side
 SAME_ASPECT = 0.02  # ratio of two aspects that are still the same, beside 1: sides are rounded to pixels
 PAINTED = 12  # levels of 255 by which a drawing differs from the frame that it was drawn on
+FOREIGN = 32  # levels of 255 in RGB from the clip's nearest colour, from which on a colour is another one
 STROKE = 5  # px of a stroke, or more: fewer are noise, as of a drawing that was saved as jpg
 
 
@@ -124,7 +126,7 @@ def quantised(painting: np.ndarray, clip: np.ndarray, colours: int = COLOURS, se
     """
     pixels = clip.reshape(-1, 3).astype(np.float64)
     some = pixels[np.random.default_rng(seed).permutation(len(pixels))[: 2**14]]
-    centres, _ = kmeans2(some, colours, minit="++", seed=seed)
+    centres, _ = kmeans2(some, min(colours, len(np.unique(some, axis=0))), minit="++", seed=seed)
     own = painting.reshape(-1, 3).astype(np.float64)
     theirs = centres.copy()
     for _ in range(10):
@@ -132,6 +134,15 @@ def quantised(painting: np.ndarray, clip: np.ndarray, colours: int = COLOURS, se
         for k in np.unique(labels):  # a colour that the painting does not have stays
             theirs[k] = own[labels == k].mean(axis=0)
     return np.rint(centres[labels]).astype(np.uint8).reshape(painting.shape)
+
+
+def foreign(pixels: np.ndarray, clip: np.ndarray) -> float:
+    """The share of pixels, uint8 (N, 3), whose colours are none of a clip's, uint8 (T, H, W, 3): from 0 to 1."""
+    step = 8  # levels: far fewer than FOREIGN, and few colours to compare
+    theirs = np.unique(clip.reshape(-1, 3) // step, axis=0)
+    own, place = np.unique(pixels // step, axis=0, return_inverse=True)
+    far = KDTree(theirs).query(own)[0] * step > FOREIGN
+    return float(far[place.reshape(-1)].mean())
 
 
 def overlaid(clip: np.ndarray, layer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -68,7 +68,8 @@ def scales_of(
         if finish == "patches":
             scales.patch_from = min(scales.patch_from, 1)
     if finish == "generators" and scales.patch_from < len(scales.sizes):
-        raise CannotApply("its fine scales were never trained, patches make them; leave out --finish generators")
+        mend = "leave out --finish generators, or train with --method singan or --set patch_scale=none"
+        raise CannotApply(f"its fine scales were never trained, patches make them; {mend}")
     return scales
 
 

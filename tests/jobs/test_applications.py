@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.progress import Progress
+from skimage.transform import resize
 
 from jobs import sample
+from jobs.reports.pictures import contact_sheet
 from jobs.sampling import run
 from model.config import TrainConfig
 from model.presets import demo, image_demo
@@ -87,7 +89,7 @@ def test_an_edited_image_at_every_scale_and_what_the_mask_keeps(of_image: tuple[
         made = np.asarray(Image.open(tmp_path / "out" / name))
         assert np.array_equal(made[16:], original[16:]) and np.array_equal(made[:, 18:], original[:, 18:])
         assert not np.array_equal(made[4:10, 4:10], edited[4:10, 4:10])
-    assert told == f"2 results of inject, 1×24×32 (T×H×W), of clip, seed 0, in {tmp_path / 'out'}\n"
+    assert told.endswith(f"\n2 results of inject, 1×24×32 (T×H×W), of clip, seed 0, in {tmp_path / 'out'}\n")
     code, told = apply(of_image, tmp_path / "r", "--inject", tmp_path / "edited.png", "--mask", mask, "--scale", 2,
                        "--reference", of_image[1], "--n", 2)  # fmt: skip
     assert code == 0 and len(list((tmp_path / "r").glob("inject_scale2_seed0_*.png"))) == 2
@@ -213,7 +215,7 @@ def test_what_cannot_be_is_one_line(of_video: tuple[Path, Path], of_image: tuple
         ("--inject", clear, "--scale", 1): f"{clear}: has transparent pixels, and there is no mask; give it as --over",
         ("--inject", text, "--scale", 1): f"{text}: is a text file, not an image",
         ("--inject", tmp_path / "none.png", "--scale", 1): "none.png: no such file",
-        ("--inject", photo, "--scale", 1, "--finish", "generators"): "its fine scales were never trained",
+        ("--inject", photo, "--scale", 1, "--finish", "generators"): "or train with --method singan",
         ("--fill", "--mask", empty): f"{empty}: the mask is empty",
         ("--fill", "--mask", full): f"{full}: the mask covers everything",
         ("--keep", 2, "--fill", "--mask", mask): "--keep: is of plain samples; leave it out",
@@ -368,14 +370,14 @@ def test_what_is_brought_to_another_size_is_said(
     """By the sizes of the files; nothing is said of what has the model's size."""
     picture = np.asarray(Image.open(of_image[1])).copy()
     drawn = picture.copy()
-    drawn[4:10, 4:10] = (255, 0, 0)
+    drawn[4:10, 4:10] = own = picture[0, 0]  # a colour of the clip, of which nothing is said
     Image.fromarray(drawn).save(tmp_path / "same.png")
     large, wide = tmp_path / "large.png", tmp_path / "wide.png"
     Image.fromarray(drawn.repeat(40, 0).repeat(40, 1)).save(large)
     Image.fromarray(drawn.repeat(2, 1)).save(wide)
     (tmp_path / "drawings").mkdir()
     (tmp_path / "drawings" / "0.png").write_bytes(large.read_bytes())
-    thing = painted(tmp_path / "thing.png", (48, 64), (16, 16, 32, 32), (255, 0, 0, 255))
+    thing = painted(tmp_path / "thing.png", (48, 64), (16, 16, 32, 32), (*own.tolist(), 255))
     cases = {
         ("--inject", large): [f"{large}: scaled from 960×1280 to 24×32 px"],
         ("--inject", wide): [f"{wide}: stretched from 24×64 to 24×32 px"],
@@ -386,6 +388,60 @@ def test_what_is_brought_to_another_size_is_said(
     }
     for options, lines in cases.items():
         code, told = told_here(capsys, of_image, tmp_path / "out.png", *options, "--scale", 2)
+        assert code == 0 and told.splitlines()[:-1] == lines, told
+
+
+def test_the_sheet_shows_the_clip_beside_results_of_another_size(
+    of_image: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its height or width is theirs, without distortion."""
+    clip = np.asarray(Image.open(of_image[1]))
+    beside = np.zeros((24, 64, 3), np.uint8)
+    beside[:, :32] = clip
+    large = resize(clip, (48, 64), order=1, preserve_range=True).round().astype(np.uint8)
+    cases = {
+        ("--retarget", "objects", "--size", "24x64"): ("retarget", beside),
+        ("--enlarge", 2): ("enlarge", large),
+        ("--enlarge", 2, "--inject", of_image[1]): ("enlarge", large),
+    }
+    for options, (name, first) in cases.items():
+        code, told = told_here(capsys, of_image, tmp_path, *options)
+        assert code == 0, told
+        result = np.asarray(Image.open(tmp_path / f"{name}_seed0_000.png"))
+        sheet = contact_sheet({"inject" if "--inject" in options else "clip": first, f"{name} 0": result})
+        assert np.array_equal(np.asarray(Image.open(tmp_path / f"sheet_{name}_seed0.png")), sheet)
+
+
+def test_colours_that_patches_cannot_make_are_said(
+    of_image: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what would keep them, when they enter; nothing is said of the clip's own colours."""
+    Image.new("RGB", (32, 24), (200, 40, 40)).save(tmp_path / "clip.png")
+    clip = np.asarray(Image.open(tmp_path / "clip.png"))
+    model = trained_model(replace(image_demo(), **TINY), clip[None], tmp_path / "model")  # type: ignore[arg-type]
+    drawn = clip.copy()
+    drawn[:12, :16] = (40, 200, 40)
+    green, own = tmp_path / "green.png", tmp_path / "own.png"
+    Image.fromarray(drawn).save(green)
+    Image.fromarray(clip).save(own)
+    mask = painted(tmp_path / "mask.png", (24, 32), (0, 0, 12, 32))
+    thing = painted(tmp_path / "thing.png", (24, 32), (8, 8, 16, 16), (40, 200, 40, 255))
+    lost, keeps = (
+        "of what enters has colours that the clip lacks, and the clip's patches take their place",
+        "a model of ",
+    )
+    keeps += "--method singan keeps colours"
+    cases = {
+        ("--inject", green): [f"{green}: 25% {lost}; --hold 1 keeps its shape; {keeps}"],
+        ("--inject", green, "--mask", mask): [f"{green}: 50% {lost}; --hold 1 keeps its shape; {keeps}"],
+        ("--inject", green, "--hold", 1): [f"{green}: 25% {lost}; {keeps}"],
+        ("--over", thing): [f"{thing}: 100% {lost}; {keeps}"],
+        ("--paint", green): [f"{green}: 100% {lost}; {keeps}"],
+        ("--inject", green, "--quantise", 2): [],
+        ("--inject", own): [],
+    }
+    for options, lines in cases.items():
+        code, told = told_here(capsys, (model, tmp_path / "clip.png"), tmp_path / "out.png", *options, "--scale", 2)
         assert code == 0 and told.splitlines()[:-1] == lines, told
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -368,6 +369,9 @@ def test_a_painting_in_the_colours_of_the_clip() -> None:
     clip = colours[np.random.default_rng(0).integers(0, 3, (1, 20, 30))]
     painting = np.clip(clip[:, ::-1].astype(int) + np.random.default_rng(1).integers(-20, 21, clip.shape), 0, 255)
     assert np.array_equal(quantised(painting.astype(np.uint8), clip, 3), clip[:, ::-1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a clip with fewer colours than are asked for
+        assert (quantised(painting.astype(np.uint8), np.full_like(clip, 7), 5) == 7).all()
 
 
 # -- the clip, changed
@@ -498,6 +502,13 @@ def test_a_texture_is_enlarged_better_than_bicubic(factor: float) -> None:
     cubic_frames = cubic[0].numpy().transpose(1, 2, 0).round().clip(0, 255)[None]
     assert made.shape == truth.shape
     assert psnr(made, truth) > psnr(cubic_frames, truth)
+
+
+def test_what_is_enlarged_is_the_mean_of_patches() -> None:
+    """The mean shift of samples is sharper, and further from the truth."""
+    picture = clip_of()[:1]
+    made = [model_of(picture, patch_scale=1, patch_bandwidth=sigma)[0].enlarge(2.0) for sigma in (None, 0.05)]
+    assert np.array_equal(*made)
 
 
 def test_scales_of_one_size_are_enlarged_too() -> None:
