@@ -155,6 +155,7 @@ WRONG = [  # file, what stands there, what is put in its place, part of the line
     (MLFLOW, "storage: 20Gi", "storage: 1e9999999999", "requests.storage: '1e9999999999' is no quantity; write it as"),
     (MLFLOW, "port: 5432", "port: 543200", "Service/database: spec.ports[0].port: 543200 is no port"),
     (MLFLOW, "[ReadWriteOnce]", "[ReadWriteOne]", "spec.accessModes[0]: 'ReadWriteOne' is not one of ReadWriteOnce"),
+    (MLFLOW, "storage: 20Gi", "size: 20Gi", "resources.requests.storage: missing; a claim says how large its volume"),
     (MLFLOW, "storage: 20Gi", "storage: 20GB", "volumeClaimTemplates[0].spec.resources.requests.storage: '20GB' i"),
     (MLFLOW, "selector: { app: mlflow }", "selector: { app: mlflw }", "Service/mlflow: spec.selector: no pod of this"),
     (MLFLOW, "serviceName: database", "serviceName: data", "spec.serviceName: there is no Service data in this file; "),
