@@ -6,6 +6,7 @@ Nothing is run. A program that is none of these is not looked at.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import re
 import shlex
@@ -26,6 +27,16 @@ REDIRECTION = re.compile(r"&?(?:>{1,2}|<{1,3}|<>)[&|]?")  # the word behind it i
 NAME = re.compile(r"[a-z][\w-]*")
 ADDRESS = re.compile(rf"({NAME.pattern}):(?:\d+|\*)")  # head:6379
 URL = re.compile(rf"\b(?:https?|ray|redis|postgresql(?:\+\w+)?)://(?:[^/@]*@)?({NAME.pattern})(?=[:/?]|$)")  # no s3:
+# Variables of programs that name theirs nowhere: what is nearly one of them is one that is misspelt.
+KNOWN = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"),
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"),
+    *("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGDATA"),
+    *("POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB", "POSTGRES_INITDB_ARGS"),
+    *("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"),
+    *("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_USAGE_STATS_ENABLED"),
+)
+NEARLY = 0.9  # as difflib counts: a letter or two
 NUMBER = re.compile(r"(?<![^\s;&|()])\d+(?=[<>])")  # the 2 of 2>
 # Of a job: its arguments are parsed by the job itself, in a process of its own, as this room imports no job.
 PARSE = "import sys; from importlib import import_module; import_module(sys.argv.pop(1)).parse(None)"
@@ -50,7 +61,7 @@ def mistakes(words: Sequence[str]) -> Iterator[str]:
 def in_shell(line: str) -> Iterator[str]:
     """What is wrong in the commands of a shell's lines, which ; and && part.
 
-    What they set before them, and where they read from and write to, is left out.
+    Of what they set before them the names are looked at; where they read from and write to is left out.
     """
     parted = line.replace("\\\n", "").replace("\n", "\n;")
     lexer = shlex.shlex(NUMBER.sub("", parted), posix=True, punctuation_chars=True)
@@ -66,6 +77,8 @@ def in_shell(line: str) -> Iterator[str]:
                 words = []
             elif words or "=" not in word:
                 words.append(word)
+            else:
+                yield from (wrong for _, wrong in unknown_variables([word.partition("=")[0]]))
     except ValueError as error:
         yield f"no shell reads it ({error})"
 
@@ -81,7 +94,12 @@ def ray_start(options: Mapping[str, Any], head: bool) -> Iterator[str]:
 
 
 def unknown_variables(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The variables that are meant for MLflow, and that it does not know; and what to say of each."""
+    """The variables that are meant for MLflow, and that it does not know, and those that are nearly one of KNOWN; and
+    what to say of each."""
+    names = [*names]
+    for one in names:
+        if one not in KNOWN and (close := difflib.get_close_matches(one, KNOWN, n=1, cutoff=NEARLY)):
+            yield one, f"nothing here knows {one}; did you mean {close[0]}?"
     if meant := [name for name in names if name.startswith("MLFLOW_")]:
         import mlflow.environment_variables
 

@@ -67,6 +67,7 @@ def _mistakes(document: dict[str, Any], file: list[Any], secrets: Secrets, found
         ]
         yield from _wrong_pod(place, pod, claimed)
     yield from _wrong_ray(document)
+    yield from _without_size(document)
     yield from _unfound(document, file)
     yield from _misspelt_hosts(document, file)
     yield from _unknown_secrets(document, secrets, found)
@@ -161,6 +162,15 @@ def _wrong_resources(container: dict[str, Any]) -> Iterator[tuple[Place, str]]:
             yield ("resources",), f"{name}: requests and limits must be the same"
         elif asked is not None and most is not None and asked > most:
             yield ("resources", "requests", name), f"{requests[name]} is more than the limit, {limits[name]}"
+
+
+def _without_size(document: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+    """Claims of a volume, alone or of a StatefulSet, that do not say how large it is."""
+    for place, claim in _holders(document, "accessModes"):
+        sizes = below(claim, "resources", "requests")
+        if "storage" not in sizes and document.get("kind") != "PersistentVolume":  # which is one, and claims none
+            there = f"; there is {', '.join(map(str, sizes))}" if sizes else ""
+            yield (*place, "resources", "requests", "storage"), f"missing; a claim says how large its volume is{there}"
 
 
 def _wrong_ray(document: dict[str, Any]) -> Iterator[tuple[Place, str]]:

@@ -83,6 +83,8 @@ COMPOSE_FAULTS = {
     "No such option '--app'": ("--app-name", "--app"),
     "No such option '--blocking'": ("--head, --block", "--head, --blocking"),
     "MLflow knows no MLFLOW_AUTH_ADMIN;": ("MLFLOW_AUTH_ADMIN_USERNAME", "MLFLOW_AUTH_ADMIN"),
+    "environment.RAY_AUTH_MOD: nothing here knows RAY_AUTH_MOD; did you mean RAY_AUTH_MODE?": ("H_MODE:", "H_MOD:"),
+    "store.environment.AWS_SECRET_ACCES_KEY: nothing here knows": ("AWS_SECRET_ACCESS_KEY:", "AWS_SECRET_ACCES_KEY:"),
     "is no text": ('MLFLOW_DISABLE_TELEMETRY: "true"', "MLFLOW_DISABLE_TELEMETRY: true"),
     "store.healthchek: no such field; did you mean healthcheck?": ("healthcheck:", "healthchek:"),
     "database.healthcheck.intervall: no such field; did you mean interval?": ("interval: 5s", "intervall: 5s"),
@@ -138,7 +140,8 @@ services:
     deploy: { resources: { limits: { memory: 1.5GiB }, reservations: { devices: [{ capabilities: [a], count: 1 }] } } }
     volumes: [./pages:/pages, /data, {type: volume, source: pages, target: /p}, {type: bind, source: ., target: /b}]
     depends_on: [api]
-  api: { image: "api:1.0", environment: { API_HOST: web, PORT: 80, EMPTY: } }
+  api: { image: "api:1.0", environment: { API_HOST: web, PORT: 80, EMPTY: , AWS_REGION: a, PGPASSFILE: /p } }
+  db: { image: "db:1.0", environment: [POSTGRES_PASSWORD_FILE=/s, RAY_AUTH_TOKEN_PATH=/t, AWS_ENDPOINT_URL_S3] }
   set:
     image: "set:${VERSION}"
     restart: ${POLICY:-no}
