@@ -75,36 +75,40 @@ class PictureNumbers:
         return [picture.packet for picture in self._shown()]
 
     def lost(self) -> Iterator[int]:
-        """Numbers of packets before which others are gone."""
+        """Numbers of packets before which others are gone, or from which on they may be."""
         shown = list(self._shown())
-        gaps, late = [], []
-        for before, picture in pairwise(shown):
-            if before.group == picture.group:
-                gaps += [picture.packet] if (picture.place - before.place) % PLACES != 1 else []
+        within, before = [], []
+        for last, picture in pairwise(shown):
+            if last.group == picture.group:
+                within += [picture] if (picture.place - last.place) % PLACES != 1 else []
             else:
-                late += [picture.packet] if picture.place else []
-        if len(gaps) * MIN_NUMBERED < len(shown):
-            yield from gaps
-        if len(late) * MIN_NUMBERED < len(self._groups):
-            yield from late
-        yield from self._behind_gaps_of_groups()
+                before += [picture] if picture.place else []
+        gaps = within if len(within) * MIN_NUMBERED < len(shown) else []
+        gaps += before if len(before) * MIN_NUMBERED < len(self._groups) else []
+        yield from (picture.packet for picture in gaps)
+        yield from self._lost_with_groups({picture.group for picture in gaps})
 
-    def _behind_gaps_of_groups(self) -> Iterator[int]:
-        """First packets of the groups in or behind which pictures are gone, by the time codes."""
+    def _lost_with_groups(self, gaps: set[int]) -> Iterator[int]:
+        """First packets of the groups in or behind which pictures are gone, by the time codes.
+
+        Args: gaps: groups in or before which pictures are known to be gone.
+        """
         first: dict[int, int] = {}
         fields = [0 for _ in self._groups]
         for picture in self._pictures:
             first.setdefault(picture.group, picture.packet)
             fields[picture.group] += picture.fields
         groups, steps = sorted(set(first) - {0}), {}
-        for before, group in pairwise(groups):
-            shown = 2 * (self._groups[group].frames - self._groups[before].frames)
-            step = (shown - fields[before]) % (2 * DAY_S * self._rate)
+        for group, following in pairwise(groups):
+            shown = 2 * (self._groups[following].frames - self._groups[group].frames)
+            step = (shown - fields[group]) % (2 * DAY_S * self._rate)
             if 1 < step < 2 * DAY_S * self._rate - 1:
-                steps[before] = step if self._groups[group].is_closed else 0
+                steps[group, following] = step if self._groups[following].is_closed else 0
         if len(steps) * MIN_NUMBERED < len(groups):
             # Where nothing hangs on what is before, it may be another recording that was joined.
-            yield from (first[before] for before, step in steps.items() if step < 2 * JOINED_S * self._rate)
+            for pair, step in steps.items():
+                if step < 2 * JOINED_S * self._rate and gaps.isdisjoint(pair):
+                    yield first[pair[0]]
 
     def _shown(self) -> Iterator[_Picture]:
         held = None
