@@ -239,6 +239,8 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
             values[0, shown if is_known else slice(None)] = values[1]
         elif container.format.name == "mpeg" and is_known:
             _even(values, shown)
+        elif container.format.name == "mpeg" and (values[0] == NO_TIME).any():  # of several in a packet one has a time
+            values[:2] = NO_TIME
         head["in_order"] = container.format.name in ("gif", "mpegvideo") or _has_times_of_storage(
             container, stream, values
         )

@@ -534,6 +534,13 @@ def test_several_pictures_in_one_packet_of_a_program_stream(tools, make, name, s
     assert video.probe(path).duration_s == pytest.approx(seconds, abs=0.002)
 
 
+@pytest.mark.parametrize("codec", [(*X264, "-bf", 3), (*X265, "-pix_fmt", "yuv420p")])
+def test_h264_and_hevc_in_a_program_stream(tools, make, codec):
+    """Of several pictures in one packet only the first has a time."""
+    found, said, _ = clips_of(make("a.mpg", numbered(60), 25, *codec), ClipSpec(stride=13, fps=None))
+    assert [read(clip) for clip in found] == every(60) and not said
+
+
 def test_no_clip_of_a_lost_fragment_is_given(tools, make, tmp_path):
     """An mp4 from which the third fragment is gone. In one of slides all of them are there."""
     path = make(
