@@ -23,12 +23,13 @@ from pipeline.video.animation import readable
 from pipeline.video.errors import video_error
 from pipeline.video.ffmpeg import AnyPath
 from pipeline.video.losses import TS_DISCONT, behind_missing_fragments, is_torn, watches
+from pipeline.video.mpeg2 import PictureNumbers, evened
 from pipeline.video.orientation import boxes
 
 NO_TIME = -(1 << 63)
 # Flags of a packet. Unseen: an edit list leaves it out, or no picture comes of it. Lost: not all there, or others are
-# gone beside it.
-KEY, UNSEEN, LOST = 1, 2, 4
+# gone beside it. Guessed: ffmpeg may give its picture another time.
+KEY, UNSEEN, LOST, GUESSED = 1, 2, 4, 8
 BT601, UNNAMED = 5, (0, 2, 3)  # numbers of colours, by ITU-T H.273
 BRIEF_CS, USUAL_CS = 2, 10  # a GIF's picture that lasts less than the first is shown for the second, as browsers do
 FILLED_BYTES = 6144  # an M2TS is filled up to a multiple of it, and an ASF has less than it behind its packets
@@ -232,13 +233,27 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
         if container.format.name == "gif":
             values[2] = np.where(values[2] < BRIEF_CS, USUAL_CS, values[2])
             values[:2] = np.cumsum(values[2]) - values[2]
-        elif container.format.name == "mpegvideo":  # which has no times: the guessed ones of decoding have no gaps
-            values[3, values[0] < values[0, :1]] |= UNSEEN  # it hangs on what is before the first key frame
-            values[0] = values[1]
+        shown = next((np.array(one.shown(), int) for one in watching if isinstance(one, PictureNumbers)), np.zeros(0))
+        is_known = len(shown) == len(rows) > 0
+        if container.format.name == "mpegvideo":  # which has no times: the guessed ones of decoding have no gaps
+            values[0, shown if is_known else slice(None)] = values[1]
+        elif container.format.name == "mpeg" and is_known:
+            _even(values, shown)
+        elif container.format.name == "mpeg" and (values[0] == NO_TIME).any():  # of several in a packet one has a time
+            values[:2] = NO_TIME
         head["in_order"] = container.format.name in ("gif", "mpegvideo") or _has_times_of_storage(
             container, stream, values
         )
         return head, values
+
+
+def _even(values: np.ndarray, shown: np.ndarray) -> None:
+    """Mend the times of a program stream. Args: shown: its packets in the order in which their pictures are shown."""
+    pts, dts, lasts, flags, _ = values
+    if (lasts > 0).all() and not (values[:2] == NO_TIME).any():
+        times = evened(pts[shown], lasts[shown])
+        flags[shown[times != pts[shown]]] |= GUESSED
+        pts[shown], dts[:] = times, evened(dts, lasts)
 
 
 def _has_times_of_storage(container: Any, stream: Any, values: np.ndarray) -> bool:

@@ -7,12 +7,14 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from pipeline.video.h264 import FrameNumbers
+from pipeline.video.mpeg2 import PictureNumbers
 from pipeline.video.orientation import boxes
 
 TS_DISCONT = 0x200  # AVFMT_TS_DISCONT: the clock may jump
 MAX_GIF_EXTRA_BYTES = 1 << 16  # of a picture's packet: palette, comments
 MIN_NUMBERED = 4  # packets to a gap in the frame numbers of H.264: of more gaps, its encoder does not number well
 MXF_KEY = b"\x06\x0e\x2b\x34"  # how the key of each item of an MXF begins
+MPEG = ("mpeg1video", "mpeg2video")
 SEQUENCE = b"\0\0\1\xb3"  # the header of MPEG-1 and MPEG-2 that begins with the size
 
 AviIndex = Mapping[int, tuple[int, int]]  # time and size of each picture, by its place in the file
@@ -35,6 +37,8 @@ def watches(path: str, container: Any, stream: Any, index: AviIndex) -> list[Wat
         found.append(_Avi(path, index))
     if stream.codec_context.name == "h264":
         found.append(_H264(stream.codec_context.extradata))
+    if stream.codec_context.name in MPEG:
+        found.append(PictureNumbers())
     if container.format.name == "mxf":
         found.append(_Mxf(path))
     if container.format.name == "mpegvideo":

@@ -148,6 +148,7 @@ class _Matching:
         self._part = timeline.part
         self._has_times = bool(len(timeline)) and timeline.stamp[0] != container.NO_TIME and not info.is_in_order
         self._stamp_s = timeline.stamp * float(timeline.tick_s)
+        self._is_guessed = timeline.stamp == container.NO_TIME
         steps = np.diff(self._stamp_s)
         self._near_s = max(0.4 * float(np.min(steps, where=steps > 0, initial=0.04)), PRINTED_S)
         self._is_counted = info.is_counted
@@ -177,7 +178,7 @@ class _Matching:
         left = len(self._part) - self.next
         if stamp_s is None or left <= 0:
             return None
-        if not self._has_times or math.isnan(stamp_s):
+        if not self._has_times or math.isnan(stamp_s) or self._is_guessed[self.next]:
             return self.next
         if not self._is_begun:
             self._begin(stamp_s, is_suspect)

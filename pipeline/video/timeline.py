@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from pipeline.video.container import KEY, LOST, NO_TIME, UNSEEN
+from pipeline.video.container import GUESSED, KEY, LOST, NO_TIME, UNSEEN
 
 JUMP_S = 10.0  # what ffmpeg takes for a clock's jump and not for a still picture, in formats whose clocks may jump
 STILL_S = 600.0  # the same in other formats
@@ -102,6 +102,7 @@ def timeline(
     stamps, dts, duration, flags, late = packets
     pts = np.where(stamps == NO_TIME, NO_TIME, stamps + late)
     dts = np.where(dts == NO_TIME, NO_TIME, dts + late)
+    stamps = np.where(flags & GUESSED, NO_TIME, stamps)
     keys = np.flatnonzero(flags & KEY)
     expected = flags & UNSEEN == 0
     if len(keys):

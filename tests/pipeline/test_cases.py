@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline import shards, video
 from pipeline.clips import ClipSpec, plan
-from pipeline.video import one_pass, picture
+from pipeline.video import mpeg2, one_pass, picture
 
 pillow_heif.register_heif_opener()
 BARS = [[235, 235, 235], [235, 235, 16], [16, 235, 235], [16, 235, 16], [235, 16, 235], [235, 16, 16], [16, 16, 235]]
@@ -433,6 +433,112 @@ def test_no_clip_of_lost_pictures_of_h264_is_given_where_the_container_misses_no
     assert {0, 104, 117, 130} <= firsts and len(said) == 1
     found, said, _ = clips_of(path)
     assert [read(clip) for clip in found] == every(144) and not said
+
+
+def mpeg_pictures(raw):
+    """The pictures of a raw MPEG-2 stream, each with the headers before it."""
+    starts = [found.start() for found in re.finditer(b"\0\0\1[\0\xb3\xb8]", raw)]
+    kinds = [raw[at + 3] for at in starts]
+    begins = [at for at, kind, before in zip(starts, kinds, [0, *kinds]) if kind == 0xB3 or before == 0]
+    return [raw[at:end] for at, end in zip(begins, [*begins[1:], len(raw)])]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "frames", "cut", "closed"),
+    [
+        ("ts", 2, (40, 48), False),
+        ("mpg", 2, (40, 41), False),
+        ("mkv", 0, (52, 76), False),  # as many as are in two groups
+        ("mp4", 1, (38, 60), True),  # up to a group that is whole
+        ("m2v", 2, (64, 65), False),
+    ],
+)
+def test_no_clip_of_lost_pictures_of_mpeg2_is_given_where_the_times_go_on(
+    tools, make, ffmpeg, suffix, frames, cut, closed
+):
+    """Of several in storage, in groups of twelve."""
+    args = ("-c:v", "mpeg2video", "-q:v", 3, "-g", 12, "-bf", frames, "-sc_threshold", 1_000_000_000)
+    raw = make("raw.m2v", numbered(120), 25, *args, *(("-flags", "+cgop") if closed else ()))
+    pictures = mpeg_pictures(raw.read_bytes())
+    assert len(pictures) == 120
+    for name, kept in (("whole", pictures), ("lost", pictures[: cut[0]] + pictures[cut[1] :])):
+        path = raw.with_name(f"{name}.{suffix}")
+        raw.write_bytes(b"".join(kept))
+        ffmpeg("-fflags", "+genpts", "-framerate", 25, "-i", raw, "-c", "copy", path)
+        found, said, _ = clips_of(path, ClipSpec(stride=6, fps=None))
+        numbers = [read(clip) for clip in found]
+        assert all(one == list(range(one[0], one[0] + 13)) for one in numbers), numbers
+        is_whole = name == "whole"
+        assert (len(found) == 18) == is_whole and len(said) == (not is_whole)
+        assert numbers[:4] == [list(range(at, at + 13)) for at in (0, 6, 12, 18)] and len(numbers) > 7
+
+
+def mpeg_headers(pictures, rate_code=4):
+    """Packets of MPEG-2 without slices. Args: pictures: (time code of a group that begins or None, kind, place,
+    structure, whether its first field is repeated)."""
+    for frames, kind, place, structure, is_repeated in pictures:
+        head = b"" if frames is None else struct.pack(">I", 0x1B3) + bytes([6, 0, 64, 0x10 | rate_code]) + bytes(4)
+        if frames is not None:
+            rate = (24, 24, 25, 30, 30)[rate_code - 1]
+            code = frames // rate // 60 << 20 | 1 << 19 | frames // rate % 60 << 13 | frames % rate << 7
+            head += struct.pack(">II", 0x1B8, code)
+        head += struct.pack(">IHH", 0x100, place << 6 | kind << 3, 0)
+        yield head + struct.pack(">I", 0x1B5) + bytes([0x8F, 0xFF, structure, is_repeated << 1, 0])
+
+
+def mpeg_groups(first_codes, structures=(3,), telecined=False, step=1):
+    """Groups of twelve: I, B, B, P, ..."""
+    for group, code in enumerate(first_codes):
+        for stored, place in enumerate((2, 0, 1, 5, 3, 4, 8, 6, 7, 11, 9, 10)):
+            kind = 1 if stored == 0 else 2 if stored % 3 == 0 else 3
+            for number, structure in enumerate(structures):
+                place_of = (place + group * 12 * (step is None)) % 1024
+                begins = code if stored == number == 0 and step else None
+                yield begins, kind, place_of, structure, telecined and place % 2 == 0
+
+
+@pytest.mark.parametrize(
+    ("pictures", "lost"),
+    [
+        (mpeg_groups(range(0, 240, 12)), []),
+        (mpeg_groups(range(0, 240, 12), structures=(1, 2)), []),  # the fields of a picture have a packet each
+        (mpeg_groups(range(0, 300, 15), telecined=True), []),
+        (mpeg_groups(range(1795, 2035, 12)), []),
+        (mpeg_groups([0] * 20), []),  # no time codes
+        (mpeg_groups([0] * 100, step=None), []),  # no headers of groups
+        (mpeg_groups([*range(0, 120, 12), *range(144, 264, 12)]), [108]),
+        (mpeg_groups([*range(0, 120, 12), *range(54_000, 54_120, 12)]), [108]),
+    ],
+)
+def test_numbers_of_mpeg2_tell_of_no_other_loss(pictures, lost):
+    numbers = mpeg2.PictureNumbers()
+    for number, packet in enumerate(mpeg_headers(pictures)):
+        numbers.see(number, packet)
+    assert list(numbers.lost()) == lost
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "rate", "args"),
+    [
+        ("a.mpg", (64, 48), 60, ("-q:v", 2, "-bf", 0, "-g", 12)),
+        ("a.mpg", (96, 64), 50, ("-q:v", 2, "-bf", 2, "-g", 12)),
+        ("a.vob", (80, 48), "60000/1001", ("-q:v", 5, "-bf", 2, "-g", 1)),
+    ],
+)
+def test_several_pictures_in_one_packet_of_a_program_stream(tools, make, name, size, rate, args):
+    """The packet has one time, which ffmpeg gives to one beside it."""
+    path = make(name, numbered(60, *size), rate, "-c:v", "mpeg2video", *args)
+    found = list(video.decode_each(path, range(60), num_frames=1, fps=None))
+    assert [read(one)[0] for one in found] == list(range(60))
+    seconds = 60 / (60 if rate == 60 else 50 if rate == 50 else 59.94)
+    assert video.probe(path).duration_s == pytest.approx(seconds, abs=0.002)
+
+
+@pytest.mark.parametrize("codec", [(*X264, "-bf", 3), (*X265, "-pix_fmt", "yuv420p")])
+def test_h264_and_hevc_in_a_program_stream(tools, make, codec):
+    """Of several pictures in one packet only the first has a time."""
+    found, said, _ = clips_of(make("a.mpg", numbered(60), 25, *codec), ClipSpec(stride=13, fps=None))
+    assert [read(clip) for clip in found] == every(60) and not said
 
 
 def test_no_clip_of_a_lost_fragment_is_given(tools, make, tmp_path):
