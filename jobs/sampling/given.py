@@ -139,9 +139,7 @@ class _Reader:
         share = foreign(pixels, self.applications.clip())
         if share >= LOST:
             shape = "" if hold == 1 else "--hold 1 keeps its shape; "
-            cause = (
-                f"{share:.0%} of what enters has colours that the clip lacks, and the clip's patches take their place"
-            )
+            cause = f"{share:.0%} of it has colours that the clip lacks, and the clip's patches take their place"
             self.say(f"{printable(given)}: {cause}; {shape}a model of --method singan keeps colours")
 
     def video(self, given: str, *, masked: bool) -> np.ndarray:
