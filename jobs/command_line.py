@@ -294,8 +294,8 @@ def with_method(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The trained model that a command takes, as `args.model`."""
-    told = "folder or checkpoint.pt of a clip; or a folder of the authors' code; paths or URIs"
-    parser.add_argument("model", type=path, metavar="CLIP", help=told)
+    what = "folder or checkpoint.pt of a clip; or a folder of the authors' code; paths or URIs"
+    parser.add_argument("model", type=path, metavar="CLIP", help=what)
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:

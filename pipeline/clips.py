@@ -22,7 +22,7 @@ from pipeline.sources import Failure, Note, Still, Video, expand
 
 MIN_SIDE_PX = 16
 FPS = 24.0  # of the paper, §3.2
-FEW_PICTURES = 4  # in a clip: fewer are told of
+FEW_PICTURES = 4  # in a clip: of fewer a note says so
 CHECKED_AT_ONCE = 8  # images; the largest that are read take 256 MiB each
 
 

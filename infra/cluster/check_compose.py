@@ -109,7 +109,7 @@ def _variables(service: dict[str, Any]) -> dict[str, str]:
 
 @functools.cache
 def _specification() -> dict[str, Any]:
-    """The schema, with what a service may hold in one place: so that an unknown field is told as in other files."""
+    """The schema, with what a service may hold in one place: so that an unknown field is reported as in other files."""
     schema: dict[str, Any] = json.loads(SPECIFICATION.read_text())
     for name, part in schema["$defs"].items():
         if "allOf" in part and part.pop("unevaluatedProperties", None) is False:

@@ -89,7 +89,7 @@ def _refused_by_kubernetes(document: dict[str, Any], at: Place, found: Any) -> I
     try:
         version = validate.validate(document, KUBERNETES, strict=True)
     except validate.ValidationError as error:
-        yield from check_schema.told(error, at)
+        yield from check_schema.reported(error, at)
     except validate.SchemaNotFoundError:
         yield f"kind: Kubernetes has no {document['kind']} of {document['apiVersion']}"
     else:

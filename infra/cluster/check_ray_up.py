@@ -98,10 +98,10 @@ def _refused_by_ray(config: dict[str, Any], found: Any) -> list[str]:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     found.against.append("prepare_config and validate_config")
-    told = io.StringIO()  # what they fill in
+    printed = io.StringIO()  # what they fill in
     logging.disable(logging.WARNING)
     try:
-        with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             validate_config(prepare_config(copy.deepcopy(config)))
     except Exception as error:  # Ray raises what comes: KeyError, ValueError, those of jsonschema, AssertionError
         return [f"the file: Ray refuses it ({type(error).__name__}: {error})"]

@@ -34,10 +34,10 @@ def mistakes(document: Any, schema: Any, at: Place = ()) -> Iterator[str]:
     """Every mistake: "field.of.the.document: what is wrong". at: where the document lies in a larger one."""
     validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft7Validator)
     for error in validator(schema).iter_errors(document):
-        yield from told(error, at)
+        yield from reported(error, at)
 
 
-def told(error: Any, at: Place = ()) -> Iterator[str]:
+def reported(error: Any, at: Place = ()) -> Iterator[str]:
     """The lines for an error of jsonschema's: one for each field that is unknown, else one."""
     error = jsonschema.exceptions.best_match([error])  # of alternatives, what is wrong with the one that is meant
     place = (*at, *error.absolute_path)

@@ -50,8 +50,8 @@ def not_the_papers(name: str, features: str, config: TrainConfig) -> str:
     Args: name: of the other method; features: name of the feature network; config: of our models.
     """
     reasons = [] if is_papers_features(features) else [f"features {features} (paper: C3D of Sports-1M and UCF-101)"]
-    if told := differences(config):
-        reasons.append(told)
+    if settings := differences(config):
+        reasons.append(settings)
     if _in_paper(name) is None:
         reasons.append(f"--name {name} is none of its methods ({', '.join(PAPER)})")
     return "; ".join(reasons)

@@ -16,7 +16,7 @@ from pipeline.sources import Video
 
 LABEL = re.compile(r"\s+\d+$")  # of the class: trainlist01.txt has one a line, testlist01.txt none
 MAX_BYTES = 1 << 26  # of a list
-TOLD = 3  # lines of a list that are told one by one
+NAMED = 3  # lines of a list that are named one by one
 MEND = "give a folder of videos, or a text file with the path of one a line, such as trainlist01.txt"
 
 
@@ -62,9 +62,9 @@ def video_set(source: str, videos: str | None = None) -> VideoSet:
             missing.append(name)
         elif path not in found:
             found[path] = Video(path, _clip_id(name), numbered=True)
-    failures = [f"{source}: {name}: no such file in {root}; its line is left out" for name in missing[:TOLD]]
-    if len(missing) > TOLD:
-        failures.append(f"{source}: {len(missing) - TOLD} more of its {len(names)} lines name no file there")
+    failures = [f"{source}: {name}: no such file in {root}; its line is left out" for name in missing[:NAMED]]
+    if len(missing) > NAMED:
+        failures.append(f"{source}: {len(missing) - NAMED} more of its {len(names)} lines name no file there")
     return VideoSet(source, list(found.values()), failures)
 
 

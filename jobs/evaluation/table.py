@@ -176,8 +176,8 @@ def metrics(row: ScoredClip) -> dict[str, float]:
     """
     named: dict[str, float] = {}
     for name, score in row.scores.items():
-        told = not score.samples or name.endswith(f"_n{score.samples}")
-        prefix = "" if told else f"n{score.samples}_"
+        has_number = not score.samples or name.endswith(f"_n{score.samples}")
+        prefix = "" if has_number else f"n{score.samples}_"
         named |= {f"eval/{prefix}{key}": value for key, value in _flat({name: score}).items()}
     return named
 

@@ -1,4 +1,4 @@
-"""The command that makes an experiment, told from its files, for one whose submission.json does not have it."""
+"""The command that makes an experiment, as its files tell it, for one whose submission.json does not have it."""
 
 from __future__ import annotations
 

@@ -137,12 +137,12 @@ class Experiment:
             return
         changes = found.changes(settings)
         kinds = self._kinds(kept) if changes else set()
-        told = [f"{KINDS[dims]}: {', '.join(changed)}" for dims, changed in changes.items() if dims in kinds]
-        if told:
+        lines = [f"{KINDS[dims]}: {', '.join(changed)}" for dims, changed in changes.items() if dims in kinds]
+        if lines:
             mend = (
                 f"use --experiment NAME, or delete {min(kept)} …" if discarded else "use --experiment NAME or --fresh"
             )
-            raise UsageError(f"{self.uri}: holds models with other settings ({'; '.join(told)}); {mend}")
+            raise UsageError(f"{self.uri}: holds models with other settings ({'; '.join(lines)}); {mend}")
 
     def _kinds(self, clip_ids: Iterable[str]) -> set[int]:
         """The dims of the models that clips have; all there are, for a clip whose config.json is damaged."""

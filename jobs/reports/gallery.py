@@ -153,8 +153,8 @@ def _sortable(columns: Sequence[Column], clip: str) -> dict[str, float]:
 
 def _source(columns: Sequence[Column], clip: str) -> str:
     """The name of the file that the clip is of; "" where that is not known."""
-    told = [column.models[clip].facts.get("source", "") for column in columns if clip in column.models]
-    return PurePosixPath(next(filter(None, told), "")).name
+    sources = [column.models[clip].facts.get("source", "") for column in columns if clip in column.models]
+    return PurePosixPath(next(filter(None, sources), "")).name
 
 
 def _searched(columns: Sequence[Column], clip: str) -> str:

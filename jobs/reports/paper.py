@@ -49,25 +49,25 @@ def differences(config: TrainConfig, *, rival: bool = False) -> str:
         ((_differing(config, text), text, "paper"), (_differing(config, code), code, "authors' code")),
         key=lambda found: len(found[0]),
     )
-    told = [] if rival or config.method == "hpvaegan" else [f"method {config.method} (paper: hpvaegan)"]
+    listed = [] if rival or config.method == "hpvaegan" else [f"method {config.method} (paper: hpvaegan)"]
     if "vae_levels" in names:
         levels = counted(config.vae_levels, "VAE level")
-        told.append(f"M = {levels} ({whose}: {base.vae_levels})")
+        listed.append(f"M = {levels} ({whose}: {base.vae_levels})")
     if "kl_weight" in names:
         times = f"{config.kl_weight / base.kl_weight:.3g} times as much as there"
-        told.append(f"β_vae {config.kl_weight:g} ({whose}: {base.kl_weight:g}, {times})")
+        listed.append(f"β_vae {config.kl_weight:g} ({whose}: {base.kl_weight:g}, {times})")
     if "iters_per_scale" in names:
-        told.append(f"{_iterations(config)} ({whose}: {_iterations(base)})")
+        listed.append(f"{_iterations(config)} ({whose}: {_iterations(base)})")
     if names & _LADDER:
-        told.append(f"{_ladder(config)} ({whose}: {_ladder(base)})")
+        listed.append(f"{_ladder(config)} ({whose}: {_ladder(base)})")
     if "patch_scale" in names:
-        told.append(f"the clip's patches in place of the scales from {config.patch_scale} on")
-    told += [
+        listed.append(f"the clip's patches in place of the scales from {config.patch_scale} on")
+    listed += [
         f"{field.name} {_value(getattr(config, field.name))} ({whose}: {_value(getattr(base, field.name))})"
         for field in fields(config)
         if field.name in names - _IN_WORDS
     ]
-    return "; ".join(told)
+    return "; ".join(listed)
 
 
 def _differing(config: TrainConfig, base: TrainConfig) -> set[str]:

@@ -131,22 +131,22 @@ def _of_method(ratings: Ratings, method: str) -> Ratings:
 def _not_the_papers(study: Study, people: int, kind: str) -> list[str]:
     """What of the study is not the paper's; of settings, those that the same methods have are one reason."""
     clips = sum(clip.kind == kind for clip in study.clips.values())
-    told = []
+    listed = []
     if people < PAPER_USERS:
-        told.append(f"{counted(people, 'participant')} (paper: {PAPER_USERS})")
+        listed.append(f"{counted(people, 'participant')} (paper: {PAPER_USERS})")
     if clips < PAPER_CLIPS:
-        told.append(f"{clips} {kind[:-1] if clips == 1 else kind} (paper: {PAPER_CLIPS})")
+        listed.append(f"{clips} {kind[:-1] if clips == 1 else kind} (paper: {PAPER_CLIPS})")
     methods_of: dict[str, list[str]] = {}  # by setting
     for method, of in study.methods.items():
         if of.method not in PAPER[kind]:
-            told.append(f"{method} is none of its methods ({', '.join(PAPER[kind])})")
+            listed.append(f"{method} is none of its methods ({', '.join(PAPER[kind])})")
         elif of.differs[kind]:
             for setting in of.differs[kind].split("; "):
                 methods_of.setdefault(setting, []).append(method)
     settings_of: dict[str, list[str]] = {}  # by the methods that have them
     for setting, methods in methods_of.items():
         settings_of.setdefault(", ".join(methods), []).append(setting)
-    return [*told, *(f"{methods} with {'; '.join(settings)}" for methods, settings in settings_of.items())]
+    return [*listed, *(f"{methods} with {'; '.join(settings)}" for methods, settings in settings_of.items())]
 
 
 # -- as text
@@ -188,11 +188,11 @@ def _folded(item: str) -> str:
 
 def _who(people: People) -> str:
     count = len(people.counted)
-    told = f"{counted(count, 'participant')}, {_answers(people.counted)} answers beside the attention checks."
+    text = f"{counted(count, 'participant')}, {_answers(people.counted)} answers beside the attention checks."
     for some, why in ((people.inattentive, "failed an attention check"), (people.unfinished, "did not finish")):
         if some:
-            told += f" Left out: {len(some)} who {why}."
-    return told
+            text += f" Left out: {len(some)} who {why}."
+    return text
 
 
 def _answers(people: Sequence[Participant]) -> int:

@@ -69,7 +69,7 @@ SPORTS1M_MEAN_BGR = (90.25164795, 97.65701294, 101.4083252)
 
 
 Order = Literal["rgb", "bgr"]
-RELATED, TOLD = 0.5, 0.01  # likeness of two networks' first filters: of one training at least; between the two orders
+RELATED, DISTINCT = 0.5, 0.01  # likeness of the first filters: of two networks of one training; between two orders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ def order_like(weights: Weights, known: Weights) -> Order:
     same, turned = (float(F.cosine_similarity(one.flatten(), theirs.flatten(), dim=0)) for one in (ours, ours.flip(1)))
     if max(same, turned) < RELATED:
         raise ValueError(f"conv1a is like that of the reference by {max(same, turned):.2f} only: of another training")
-    if abs(same - turned) < TOLD:
+    if abs(same - turned) < DISTINCT:
         raise ValueError("conv1a is as much like that of the reference in both orders of the colours")
     return "bgr" if same > turned else "rgb"
 

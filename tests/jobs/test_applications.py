@@ -427,7 +427,7 @@ def test_colours_that_patches_cannot_make_are_said(
     mask = painted(tmp_path / "mask.png", (24, 32), (0, 0, 12, 32))
     thing = painted(tmp_path / "thing.png", (24, 32), (8, 8, 16, 16), (40, 200, 40, 255))
     lost, keeps = (
-        "of what enters has colours that the clip lacks, and the clip's patches take their place",
+        "of it has colours that the clip lacks, and the clip's patches take their place",
         "a model of ",
     )
     keeps += "--method singan keeps colours"
