@@ -20,7 +20,7 @@ B_PICTURE, FRAME = 3, 3
 PLACES = 1024
 DAY_S = 24 * 3600
 JOINED_S = 10.0  # by which the time code of another recording differs
-# Pictures of a program stream for which times may be early or late, and by how many if that is to its end.
+# Pictures of a program stream for which times may be early or late, and by how many if that is at its begin or end.
 PACKED, AT_END = 64, 16
 MIN_NUMBERED = 4  # pictures to a gap in their places, or groups to a gap in their time codes: else these tell nothing
 
@@ -137,16 +137,21 @@ class PictureNumbers:
 
 def evened(times: np.ndarray, lasts: np.ndarray) -> np.ndarray:
     """Times of the pictures of a program stream, in which a packet of several has one time, and ffmpeg may give that to
-    one beside it: where they are early or late for a few pictures, they follow each other as long as each lasts.
+    one beside it. Where they are early or late for a few pictures, they follow each other as long as each lasts; so do
+    those before the first packet with a time, where a file begins amid one.
 
     Args: int64, ticks: when each is shown or decoded, ascending but for this; how long it lasts.
     """
     even = np.cumsum(lasts) - lasts
-    late, near = times - even, lasts.min() / 2
-    for at in (np.flatnonzero(np.abs(np.diff(late)) > near) + 1).tolist():
-        before = late[at - 1]
-        again = at + np.flatnonzero(np.abs(late[at : at + PACKED] - before) <= near)
-        if len(again) == 0 and at + PACKED >= len(late) and abs(late[at] - before) <= AT_END * 2 * near:
-            again = np.array([len(late)])
-        late[at : at if len(again) == 0 else again[0]] = before
+    late, least = times - even, lasts.min()
+    for at in (np.flatnonzero(np.abs(np.diff(late)) > least / 2) + 1).tolist():
+        before, step = late[at - 1], late[at] - late[at - 1]
+        again = np.flatnonzero(np.abs(late[at : at + PACKED] - before) <= least / 2)
+        is_begin = at <= PACKED and (np.abs(late[:at] - before) <= least / 2).all()
+        if len(again):
+            late[at : at + again[0]] = before
+        elif at + PACKED >= len(late) and abs(step) <= AT_END * least:
+            late[at:] = before
+        elif is_begin and -AT_END * least <= step < 0:  # they would be shown at once: nothing is lost between
+            late[:at] = late[at]
     return even + late

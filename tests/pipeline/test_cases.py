@@ -534,6 +534,23 @@ def test_several_pictures_in_one_packet_of_a_program_stream(tools, make, name, s
     assert video.probe(path).duration_s == pytest.approx(seconds, abs=0.002)
 
 
+@pytest.mark.parametrize(
+    ("name", "rate", "args", "sectors"),
+    [
+        ("a.mpg", 60, ("-q:v", 2, "-bf", 0, "-g", 12), 2),  # amid a packet of several pictures
+        ("a.vob", "60000/1001", ("-q:v", 5, "-bf", 2, "-g", 6), 6),  # amid a picture, too
+    ],
+)
+def test_a_program_stream_that_begins_amid_a_packet(tools, make, name, rate, args, sectors):
+    """As the parts of a DVD do. The first pictures are early or late by what ffmpeg takes for their times."""
+    path = make(name, numbered(200, 64, 48), rate, "-c:v", "mpeg2video", *args)
+    path.write_bytes(path.read_bytes()[2048 * sectors :])
+    found, said, _ = clips_of(path, ClipSpec(stride=1, fps=None))
+    first = read(found[0])[0]
+    assert [read(clip) for clip in found] == [list(range(at, at + 13)) for at in range(first, 200 - 12)]
+    assert first % args[-1] == 0 < first <= 60 and not said
+
+
 @pytest.mark.parametrize("codec", [(*X264, "-bf", 3), (*X265, "-pix_fmt", "yuv420p")])
 def test_h264_and_hevc_in_a_program_stream(tools, make, codec):
     """Of several pictures in one packet only the first has a time."""
