@@ -16,8 +16,9 @@ PICTURE, SEQUENCE, EXTENSION, GROUP = 0, 0xB3, 0xB5, 0xB8
 TIME_CODE_RATES = (24, 24, 25, 30, 30, 50, 60, 60)  # by a sequence's frame_rate_code, from 1 on
 OF_PICTURE = 8  # an extension's first four bits
 _UNIT = re.compile(rb"\x00\x00\x01([\x00-\xaf\xb3\xb5\xb8])", re.DOTALL)
-B_PICTURE, FRAME = 3, 3
-PLACES = 1024
+B_PICTURE = 3  # picture_coding_type
+FRAME = 3  # picture_structure; 1 and 2 are fields
+PLACES = 1024  # after which temporal_reference begins anew
 DAY_S = 24 * 3600
 JOINED_S = 10.0  # by which the time code of another recording differs
 # Pictures of a program stream for which times may be early or late, and by how many if that is at its begin or end.
@@ -57,7 +58,8 @@ class PictureNumbers:
             at = unit.end()
             what, body = unit[1][0], data[at : at + 4].ljust(4, b"\0")
             if what == SEQUENCE:
-                self._rate = dict(enumerate(TIME_CODE_RATES, 1)).get(body[3] & 15, self._rate)
+                code = body[3] & 15
+                self._rate = TIME_CODE_RATES[code - 1] if 1 <= code <= len(TIME_CODE_RATES) else self._rate
             elif what == GROUP:
                 self._groups.append(self._group(int.from_bytes(body, "big")))
             elif what == PICTURE and place is None:
