@@ -21,8 +21,9 @@ FRAME = 3  # picture_structure; 1 and 2 are fields
 PLACES = 1024  # after which temporal_reference begins anew
 DAY_S = 24 * 3600
 JOINED_S = 10.0  # by which the time code of another recording differs
-# Pictures of a program stream for which times may be early or late, and by how many if that is at its begin or end.
-PACKED, AT_END = 64, 16
+# Pictures of a program stream for which times may be early or late; and by how many, if that is at its begin or end.
+# Where they are later by more, pictures are gone, or one is held.
+PACKED, EARLY, LATE = 64, 16, 1.5
 MIN_NUMBERED = 4  # pictures to a gap in their places, or groups to a gap in their time codes: else these tell nothing
 
 
@@ -152,8 +153,8 @@ def evened(times: np.ndarray, lasts: np.ndarray) -> np.ndarray:
         is_begin = at <= PACKED and (np.abs(late[:at] - before) <= least / 2).all()
         if len(again):
             late[at : at + again[0]] = before
-        elif at + PACKED >= len(late) and abs(step) <= AT_END * least:
+        elif at + PACKED >= len(late) and -EARLY * least <= step <= LATE * least:
             late[at:] = before
-        elif is_begin and -AT_END * least <= step < 0:  # they would be shown at once: nothing is lost between
+        elif is_begin and -EARLY * least <= step < 0:  # they would be shown at once: nothing is lost between
             late[:at] = late[at]
     return even + late

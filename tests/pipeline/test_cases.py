@@ -551,6 +551,12 @@ def test_a_program_stream_that_begins_amid_a_packet(tools, make, name, rate, arg
     assert first % args[-1] == 0 < first <= 60 and not said
 
 
+def test_a_picture_that_is_held_near_the_end_of_a_program_stream(tools, make):
+    held = ("-vf", "setpts='(N+6*gt(N,90))/25/TB'", "-fps_mode", "vfr")
+    path = make("a.mpg", numbered(120), 25, *held, "-c:v", "mpeg2video", "-q:v", 3, "-g", 12, "-bf", 2)
+    assert len(video.probe(path).timeline) == 120 and video.probe(path).duration_s == pytest.approx(126 / 25, abs=0.002)
+
+
 @pytest.mark.parametrize("codec", [(*X264, "-bf", 3), (*X265, "-pix_fmt", "yuv420p")])
 def test_h264_and_hevc_in_a_program_stream(tools, make, codec):
     """Of several pictures in one packet only the first has a time."""
