@@ -21,7 +21,7 @@ FRAME = 3  # picture_structure; 1 and 2 are fields
 PLACES = 1024  # after which temporal_reference begins anew
 DAY_S = 24 * 3600
 JOINED_S = 10.0  # by which the time code of another recording differs
-# Pictures of a program stream for which times may be early or late; and by how many, if that is at its begin or end.
+# For how many pictures of a program stream times may be wrong; and by how many, if that is at its beginning or end.
 # Where they are later by more, pictures are gone, or one is held.
 PACKED, EARLY, LATE = 64, 16, 1.5
 MIN_NUMBERED = 4  # pictures to a gap in their places, or groups to a gap in their time codes: else these tell nothing
@@ -139,11 +139,14 @@ class PictureNumbers:
 
 
 def evened(times: np.ndarray, lasts: np.ndarray) -> np.ndarray:
-    """Times of the pictures of a program stream, in which a packet of several has one time, and ffmpeg may give that to
-    one beside it. Where they are early or late for a few pictures, they follow each other as long as each lasts; so do
-    those before the first packet with a time, where a file begins amid one.
+    """Times of the pictures of a program stream without ffmpeg's errors.
 
-    Args: int64, ticks: when each is shown or decoded, ascending but for this; how long it lasts.
+    A packet of several pictures has one time, and ffmpeg may give it to the wrong one of them. Where a file begins
+    amid a packet, ffmpeg guesses the times before the first packet that has one. Pictures whose times are wrong follow
+    each other as long as each lasts.
+
+    Args: int64 (pictures,), ticks: when each is shown or decoded, ascending but for the errors; how long it lasts.
+    Returns: int64 (pictures,), ticks.
     """
     even = np.cumsum(lasts) - lasts
     late, least = times - even, lasts.min()
