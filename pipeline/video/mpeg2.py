@@ -82,9 +82,10 @@ class PictureNumbers:
         shown = list(self._shown())
         within, before = [], []
         for last, picture in pairwise(shown):
-            if last.group == picture.group:
-                within += [picture] if (picture.place - last.place) % PLACES != 1 else []
-            else:
+            step = (picture.place - last.place) % PLACES
+            if last.group == picture.group and step <= PLACES // 2:
+                within += [picture] if step != 1 else []
+            else:  # places begin anew, with a header or, of some encoders, without
                 before += [picture] if picture.place else []
         gaps = within if len(within) * MIN_NUMBERED < len(shown) else []
         gaps += before if len(before) * MIN_NUMBERED < len(self._groups) else []

@@ -506,6 +506,7 @@ def mpeg_groups(first_codes, structures=(3,), telecined=False, step=1):
         (mpeg_groups(range(1795, 2035, 12)), []),
         (mpeg_groups([0] * 20), []),  # no time codes
         (mpeg_groups([0] * 100, step=None), []),  # no headers of groups
+        ([(None, *one) for _, *one in mpeg_groups([0] * 20)], []),  # nor these, and places begin anew in each
         (mpeg_groups([*range(0, 120, 12), *range(144, 264, 12)]), [108]),
         (mpeg_groups([*range(0, 120, 12), *range(54_000, 54_120, 12)]), [108]),
     ],
