@@ -67,8 +67,8 @@ class TrainConfig:
     frame_rates: tuple[int, ...] = (4, 3, 2, 1)  # sub-sampling, scale 0 first: Ω
     # how sizes grow without a scale_factor. geometric: each as much; consingan: most at the coarse scales
     rescaling: Literal["geometric", "consingan"] = "geometric"
-    # how what a scale gives comes up to the next one. linear: over space and time together (§3.2); cubic: over space,
-    # linear over time: SinGAN's and ConSinGAN's own
+    # how the output of a scale is enlarged for the next one. linear: over space and time together (§3.2); cubic: cubic
+    # over space and linear over time, SinGAN's and ConSinGAN's own
     enlarging: Enlarging = "linear"
 
     # -- networks (A.1)
@@ -80,9 +80,9 @@ class TrainConfig:
     critic_convs: int  # convolutions in every Dⁿ
     tanh_after_sum: bool  # False: x̄ⁿ = up + tanh(G(up)), eq. 6 with A.1; True: tanh(up + G(up)), authors' code
     critic_last_spectral: bool  # spectral norm on the last convolution of D too
-    critic_spectral: bool = True  # spectral norm on the others; ConSinGAN: none
-    critic_norm: bool = False  # in its place normalisation of each sample, after all of D's convolutions but the last
-    critic_padded: bool = True  # False: D's map is smaller than what it sees by two a convolution: rivals' own
+    critic_spectral: bool = True  # spectral norm on the others; SinGAN and ConSinGAN: none
+    critic_norm: bool = False  # instead, normalisation of each sample, after all of D's convolutions but the last
+    critic_padded: bool = True  # False, the rivals' own: each convolution makes D's map smaller by 2 a side
     generator_norm: bool = True  # normalisation in Gⁿ; ConSinGAN: none
     leak: float = LEAK  # slope of every LeakyReLU below 0; ConSinGAN: 0.05
     # where SinGAN and ConSinGAN need more than a frame has. noise: a random sample is enlarged, with noise over all of

@@ -27,15 +27,16 @@ REDIRECTION = re.compile(r"&?(?:>{1,2}|<{1,3}|<>)[&|]?")  # the word behind it i
 NAME = re.compile(r"[a-z][\w-]*")
 ADDRESS = re.compile(rf"({NAME.pattern}):(?:\d+|\*)")  # head:6379
 URL = re.compile(rf"\b(?:https?|ray|redis|postgresql(?:\+\w+)?)://(?:[^/@]*@)?({NAME.pattern})(?=[:/?]|$)")  # no s3:
-# Variables of programs that name theirs nowhere: what is nearly one of them is one that is misspelt.
+# Variables of programs that have no list of theirs to ask. A name that is nearly one of them is taken for misspelt.
 KNOWN = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"),
-    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"),
+    "AWS_ENDPOINT_URL",
     *("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGDATA"),
     *("POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB", "POSTGRES_INITDB_ARGS"),
     *("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"),
     *("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_USAGE_STATS_ENABLED"),
 )
+OF_SERVICE = "AWS_ENDPOINT_URL_"  # and the name of a service of AWS, of which there are hundreds
 NEARLY = 0.9  # as difflib counts: a letter or two
 NUMBER = re.compile(r"(?<![^\s;&|()])\d+(?=[<>])")  # the 2 of 2>
 # Of a job: its arguments are parsed by the job itself, in a process of its own, as this room imports no job.
@@ -61,7 +62,7 @@ def mistakes(words: Sequence[str]) -> Iterator[str]:
 def in_shell(line: str) -> Iterator[str]:
     """What is wrong in the commands of a shell's lines, which ; and && part.
 
-    Of what they set before them the names are looked at; where they read from and write to is left out.
+    Of the variables that a command sets before it only the names are looked at. Redirections are left out.
     """
     parted = line.replace("\\\n", "").replace("\n", "\n;")
     lexer = shlex.shlex(NUMBER.sub("", parted), posix=True, punctuation_chars=True)
@@ -94,12 +95,14 @@ def ray_start(options: Mapping[str, Any], head: bool) -> Iterator[str]:
 
 
 def unknown_variables(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The variables that are meant for MLflow, and that it does not know, and those that are nearly one of KNOWN; and
-    what to say of each."""
+    """The variables that nothing knows, and what to say of each: those that are nearly one of KNOWN, and those that are
+    meant for MLflow."""
     names = [*names]
-    for one in names:
-        if one not in KNOWN and (close := difflib.get_close_matches(one, KNOWN, n=1, cutoff=NEARLY)):
-            yield one, f"nothing here knows {one}; did you mean {close[0]}?"
+    for name in names:
+        if name in KNOWN or name.startswith(OF_SERVICE):
+            continue
+        if close := difflib.get_close_matches(name, KNOWN, n=1, cutoff=NEARLY):
+            yield name, f"nothing here knows {name}; did you mean {close[0]}?"
     if meant := [name for name in names if name.startswith("MLFLOW_")]:
         import mlflow.environment_variables
 

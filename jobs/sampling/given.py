@@ -20,7 +20,7 @@ from pipeline.sources import split_start
 from pipeline.video import VideoError, video_error
 
 Say = Callable[[str], None]
-LOST = 0.01  # of what enters, from which on it is said that its colours are lost
+LOST = 0.01  # part of what enters: if the clip lacks the colours of more, a line says so
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,11 @@ def shown(
 
 
 def _within(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Frames, uint8 (T, H, W, 3), as large as they fit into a height and width without distortion; black beside."""
+    """Frames, uint8 (T, H, W, 3), as large as they fit into height × width without distortion; the rest is black."""
     if frames.shape[1:3] == (height, width):
         return frames
     share = min(height / frames.shape[1], width / frames.shape[2])
-    fitted = min(height, round(frames.shape[1] * share)), min(width, round(frames.shape[2] * share))
+    fitted = [min(most, max(1, round(side * share))) for side, most in zip(frames.shape[1:3], (height, width))]
     page = np.zeros((len(frames), height, width, 3), np.uint8)
     scaled = resize(frames, (len(frames), *fitted), order=1, anti_aliasing=share < 1, preserve_range=True)
     page[:, : fitted[0], : fitted[1]] = scaled.round()

@@ -22,7 +22,7 @@ from model.sampling.motion import carried
 EDITED, HARMONIZED, FEATHER = 20 / 250, 7 / 250, 5 / 250  # of the longer side
 SAME_ASPECT = 0.02  # ratio of two aspects that are still the same, beside 1: sides are rounded to pixels
 PAINTED = 12  # levels of 255 by which a drawing differs from the frame that it was drawn on
-FOREIGN = 32  # levels of 255 in RGB from the clip's nearest colour, from which on a colour is another one
+FOREIGN = 32  # levels of 255 in RGB: a colour farther than this from all of the clip's is none of them
 STROKE = 5  # px of a stroke, or more: fewer are noise, as of a drawing that was saved as jpg
 
 
@@ -138,7 +138,7 @@ def quantised(painting: np.ndarray, clip: np.ndarray, colours: int = COLOURS, se
 
 def foreign(pixels: np.ndarray, clip: np.ndarray) -> float:
     """The share of pixels, uint8 (N, 3), whose colours are none of a clip's, uint8 (T, H, W, 3): from 0 to 1."""
-    step = 8  # levels: far fewer than FOREIGN, and few colours to compare
+    step = 8  # levels that count as one: far fewer than FOREIGN, and few colours are left to compare
     theirs = np.unique(clip.reshape(-1, 3) // step, axis=0)
     own, place = np.unique(pixels // step, axis=0, return_inverse=True)
     far = KDTree(theirs).query(own)[0] * step > FOREIGN

@@ -233,11 +233,11 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
         if container.format.name == "gif":
             values[2] = np.where(values[2] < BRIEF_CS, USUAL_CS, values[2])
             values[:2] = np.cumsum(values[2]) - values[2]
-        shown = next((np.array(one.shown(), int) for one in watching if isinstance(one, PictureNumbers)), np.zeros(0))
-        is_known = len(shown) == len(rows) > 0
+        shown = next((one.shown() for one in watching if isinstance(one, PictureNumbers)), [])
         if container.format.name == "mpegvideo":  # which has no times: the guessed ones of decoding have no gaps
-            values[0, shown if is_known else slice(None)] = values[1]
-        elif container.format.name == "mpeg" and is_known:
+            values[0] = values[1]
+            values[0, shown] = values[1, sorted(shown)]
+        elif container.format.name == "mpeg" and shown:
             _even(values, shown)
         elif container.format.name == "mpeg" and (values[0] == NO_TIME).any():  # of several in a packet one has a time
             values[:2] = NO_TIME
@@ -247,13 +247,18 @@ def _read(path: str, logs: Sequence[tuple[int, str, str]]) -> tuple[dict[str, An
         return head, values
 
 
-def _even(values: np.ndarray, shown: np.ndarray) -> None:
-    """Mend the times of a program stream. Args: shown: its packets in the order in which their pictures are shown."""
+def _even(values: np.ndarray, shown: Sequence[int]) -> None:
+    """Mend the times of a program stream.
+
+    Args: shown: its packets in the order in which their pictures are shown; one whose beginning is gone is left out.
+    """
     pts, dts, lasts, flags, _ = values
     if (lasts > 0).all() and not (values[:2] == NO_TIME).any():
         times = evened(pts[shown], lasts[shown])
-        flags[shown[times != pts[shown]]] |= GUESSED
-        pts[shown], dts[:] = times, evened(dts, lasts)
+        flags[np.array(shown)[times != pts[shown]]] |= GUESSED
+        pts[shown] = times
+        stored = sorted(shown)
+        dts[stored] = evened(dts[stored], lasts[stored])
 
 
 def _has_times_of_storage(container: Any, stream: Any, values: np.ndarray) -> bool:

@@ -16,12 +16,14 @@ PICTURE, SEQUENCE, EXTENSION, GROUP = 0, 0xB3, 0xB5, 0xB8
 TIME_CODE_RATES = (24, 24, 25, 30, 30, 50, 60, 60)  # by a sequence's frame_rate_code, from 1 on
 OF_PICTURE = 8  # an extension's first four bits
 _UNIT = re.compile(rb"\x00\x00\x01([\x00-\xaf\xb3\xb5\xb8])", re.DOTALL)
-B_PICTURE, FRAME = 3, 3
-PLACES = 1024
+B_PICTURE = 3  # picture_coding_type
+FRAME = 3  # picture_structure; 1 and 2 are fields
+PLACES = 1024  # after which temporal_reference begins anew
 DAY_S = 24 * 3600
 JOINED_S = 10.0  # by which the time code of another recording differs
-# Pictures of a program stream for which times may be early or late, and by how many if that is to its end.
-PACKED, AT_END = 64, 16
+# For how many pictures of a program stream times may be wrong; and by how many, if that is at its beginning or end.
+# Where they are later by more, pictures are gone, or one is held.
+PACKED, EARLY, LATE = 64, 16, 1.5
 MIN_NUMBERED = 4  # pictures to a gap in their places, or groups to a gap in their time codes: else these tell nothing
 
 
@@ -57,7 +59,8 @@ class PictureNumbers:
             at = unit.end()
             what, body = unit[1][0], data[at : at + 4].ljust(4, b"\0")
             if what == SEQUENCE:
-                self._rate = dict(enumerate(TIME_CODE_RATES, 1)).get(body[3] & 15, self._rate)
+                code = body[3] & 15
+                self._rate = TIME_CODE_RATES[code - 1] if 1 <= code <= len(TIME_CODE_RATES) else self._rate
             elif what == GROUP:
                 self._groups.append(self._group(int.from_bytes(body, "big")))
             elif what == PICTURE and place is None:
@@ -79,9 +82,10 @@ class PictureNumbers:
         shown = list(self._shown())
         within, before = [], []
         for last, picture in pairwise(shown):
-            if last.group == picture.group:
-                within += [picture] if (picture.place - last.place) % PLACES != 1 else []
-            else:
+            step = (picture.place - last.place) % PLACES
+            if last.group == picture.group and step <= PLACES // 2:
+                within += [picture] if step != 1 else []
+            else:  # places begin anew, with a header or, of some encoders, without
                 before += [picture] if picture.place else []
         gaps = within if len(within) * MIN_NUMBERED < len(shown) else []
         gaps += before if len(before) * MIN_NUMBERED < len(self._groups) else []
@@ -136,17 +140,25 @@ class PictureNumbers:
 
 
 def evened(times: np.ndarray, lasts: np.ndarray) -> np.ndarray:
-    """Times of the pictures of a program stream, in which a packet of several has one time, and ffmpeg may give that to
-    one beside it: where they are early or late for a few pictures, they follow each other as long as each lasts.
+    """Times of the pictures of a program stream without ffmpeg's errors.
 
-    Args: int64, ticks: when each is shown or decoded, ascending but for this; how long it lasts.
+    A packet of several pictures has one time, and ffmpeg may give it to the wrong one of them. Where a file begins
+    amid a packet, ffmpeg guesses the times before the first packet that has one. Pictures whose times are wrong follow
+    each other as long as each lasts.
+
+    Args: int64 (pictures,), ticks: when each is shown or decoded, ascending but for the errors; how long it lasts.
+    Returns: int64 (pictures,), ticks.
     """
     even = np.cumsum(lasts) - lasts
-    late, near = times - even, lasts.min() / 2
-    for at in (np.flatnonzero(np.abs(np.diff(late)) > near) + 1).tolist():
-        before = late[at - 1]
-        again = at + np.flatnonzero(np.abs(late[at : at + PACKED] - before) <= near)
-        if len(again) == 0 and at + PACKED >= len(late) and abs(late[at] - before) <= AT_END * 2 * near:
-            again = np.array([len(late)])
-        late[at : at if len(again) == 0 else again[0]] = before
+    late, least = times - even, lasts.min()
+    for at in (np.flatnonzero(np.abs(np.diff(late)) > least / 2) + 1).tolist():
+        before, step = late[at - 1], late[at] - late[at - 1]
+        again = np.flatnonzero(np.abs(late[at : at + PACKED] - before) <= least / 2)
+        is_begin = at <= PACKED and (np.abs(late[:at] - before) <= least / 2).all()
+        if len(again):
+            late[at : at + again[0]] = before
+        elif at + PACKED >= len(late) and -EARLY * least <= step <= LATE * least:
+            late[at:] = before
+        elif is_begin and -EARLY * least <= step < 0:  # they would be shown at once: nothing is lost between
+            late[:at] = late[at]
     return even + late

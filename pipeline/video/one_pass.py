@@ -146,9 +146,9 @@ class _Matching:
         timeline = info.timeline
         self.next = 0  # the one that is expected
         self._part = timeline.part
-        self._has_times = bool(len(timeline)) and timeline.stamp[0] != container.NO_TIME and not info.is_in_order
         self._stamp_s = timeline.stamp * float(timeline.tick_s)
         self._is_guessed = timeline.stamp == container.NO_TIME
+        self._has_times = not self._is_guessed.all() and not info.is_in_order
         steps = np.diff(self._stamp_s)
         self._near_s = max(0.4 * float(np.min(steps, where=steps > 0, initial=0.04)), PRINTED_S)
         self._is_counted = info.is_counted

@@ -141,7 +141,7 @@ services:
     volumes: [./pages:/pages, /data, {type: volume, source: pages, target: /p}, {type: bind, source: ., target: /b}]
     depends_on: [api]
   api: { image: "api:1.0", environment: { API_HOST: web, PORT: 80, EMPTY: , AWS_REGION: a, PGPASSFILE: /p } }
-  db: { image: "db:1.0", environment: [POSTGRES_PASSWORD_FILE=/s, RAY_AUTH_TOKEN_PATH=/t, AWS_ENDPOINT_URL_S3] }
+  db: { image: "db:1.0", environment: [POSTGRES_PASSWORD_FILE=/s, RAY_AUTH_TOKEN_PATH=/t, AWS_ENDPOINT_URL_STS=h] }
   set:
     image: "set:${VERSION}"
     restart: ${POLICY:-no}

@@ -506,6 +506,7 @@ def mpeg_groups(first_codes, structures=(3,), telecined=False, step=1):
         (mpeg_groups(range(1795, 2035, 12)), []),
         (mpeg_groups([0] * 20), []),  # no time codes
         (mpeg_groups([0] * 100, step=None), []),  # no headers of groups
+        ([(None, *one) for _, *one in mpeg_groups([0] * 20)], []),  # nor these, and places begin anew in each
         (mpeg_groups([*range(0, 120, 12), *range(144, 264, 12)]), [108]),
         (mpeg_groups([*range(0, 120, 12), *range(54_000, 54_120, 12)]), [108]),
     ],
@@ -532,6 +533,29 @@ def test_several_pictures_in_one_packet_of_a_program_stream(tools, make, name, s
     assert [read(one)[0] for one in found] == list(range(60))
     seconds = 60 / (60 if rate == 60 else 50 if rate == 50 else 59.94)
     assert video.probe(path).duration_s == pytest.approx(seconds, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "args", "sectors"),
+    [
+        ("a.mpg", 60, ("-q:v", 2, "-bf", 0, "-g", 12), 2),  # amid a packet of several pictures
+        ("a.vob", "60000/1001", ("-q:v", 5, "-bf", 2, "-g", 6), 6),  # amid a picture, too
+    ],
+)
+def test_a_program_stream_that_begins_amid_a_packet(tools, make, name, rate, args, sectors):
+    """As the parts of a DVD do. The first pictures are early or late by what ffmpeg takes for their times."""
+    path = make(name, numbered(200, 64, 48), rate, "-c:v", "mpeg2video", *args)
+    path.write_bytes(path.read_bytes()[2048 * sectors :])
+    found, said, _ = clips_of(path, ClipSpec(stride=1, fps=None))
+    first = read(found[0])[0]
+    assert [read(clip) for clip in found] == [list(range(at, at + 13)) for at in range(first, 200 - 12)]
+    assert first % args[-1] == 0 < first <= 60 and not said
+
+
+def test_a_picture_that_is_held_near_the_end_of_a_program_stream(tools, make):
+    held = ("-vf", "setpts='(N+6*gt(N,90))/25/TB'", "-fps_mode", "vfr")
+    path = make("a.mpg", numbered(120), 25, *held, "-c:v", "mpeg2video", "-q:v", 3, "-g", 12, "-bf", 2)
+    assert len(video.probe(path).timeline) == 120 and video.probe(path).duration_s == pytest.approx(126 / 25, abs=0.002)
 
 
 @pytest.mark.parametrize("codec", [(*X264, "-bf", 3), (*X265, "-pix_fmt", "yuv420p")])
