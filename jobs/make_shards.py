@@ -109,17 +109,16 @@ def preview(given: Sequence[str], out: Path, spec: ClipSpec) -> int:
 
     with tempfile.TemporaryDirectory() as nowhere:
         sources, failures = fetch_all(given, Path(nowhere) / "fetched")
+        high, high_image = spec.max_height, spec.max_image_height
         planned = plan(sources, spec)
-        planned = planned.without(unreadable(planned.clips))
-        failures += planned.failures
         try:
-            todo = missing(planned.clips, out, max_height=spec.max_height, max_image_height=spec.max_image_height)
+            todo = missing(planned.clips, out, max_height=high, max_image_height=high_image)
+            planned = planned.without(unreadable(todo))
+            todo = missing(planned.clips, out, max_height=high, max_image_height=high_image)
             longest = max(Counter(clip.source for clip in todo).items(), key=lambda item: item[1], default=("", 0))[0]
             some = [clip for clip in todo if clip.source == longest][:MEASURED]
             begun = time.monotonic()
-            made = write(
-                some, Path(nowhere) / "shards", max_height=spec.max_height, max_image_height=spec.max_image_height
-            )
+            made = write(some, Path(nowhere) / "shards", max_height=high, max_image_height=high_image)
             seconds = time.monotonic() - begun
         except (ShardError, OSError) as error:
             print(f"make_shards: {printable(str(error))}", file=sys.stderr)
@@ -130,6 +129,7 @@ def preview(given: Sequence[str], out: Path, spec: ClipSpec) -> int:
             costs = f": about {each * seconds:.0f} s, {each * room / 1e6:.0f} MB"
     print(f"{'clips to write':<16}{len(todo):>6}  in {printable(out)}{costs}")
     print(f"{'already there':<16}{len(planned.clips) - len(todo):>6}")
+    failures += planned.failures
     report_sources(planned.dropped, failures, planned.notes)
     if not planned.clips:
         return BAD_ARGUMENTS
