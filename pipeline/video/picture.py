@@ -96,8 +96,9 @@ def filtered(node: Any, info: VideoInfo, max_height: int | None, *, alpha: bool 
             .filter("tonemap", "mobius", param=KNEE, peak=PEAK, desat=0)
             .filter("zscale", t="bt709", m="gbr", r="pc")
         )
-    if info.pix_fmt.startswith("yuv") and not alpha and not is_hdr(info) and not is_wide(info):
-        node = node.filter("format", "gbrp")  # as ffmpeg scales into it in three quarters of the time of rgb24
+    if height * 2 <= info.height and info.pix_fmt.startswith("yuv") and not (alpha or is_hdr(info) or is_wide(info)):
+        # The bits are those of rgb24, in three quarters of the time. Of less shrunk frames they are not always.
+        node = node.filter("format", "gbrp")
     return node
 
 

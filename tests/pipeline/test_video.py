@@ -160,6 +160,30 @@ def test_max_height_only_shrinks(tools, tmp_path, lossless):
     assert decode(path, max_height=29).shape == (13, 29, 42, 3)
 
 
+@pytest.mark.parametrize("height", [16, 100, 120])
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p10le", "yuv444p"])
+def test_shrunk_frames_are_those_of_ffmpegs_rgb24(tools, tmp_path, lavfi, pix_fmt, height):
+    path = lavfi(tmp_path / "a.mkv", "testsrc2=size=320x240:rate=24", 6, "-c:v", "ffv1", "-pix_fmt", pix_fmt)
+    width = round(320 * height / 240)
+    scale = f"scale={width}:{height}:flags=area+accurate_rnd+full_chroma_int:in_color_matrix=bt601"
+    plain = [
+        video.ffmpeg_exe(),
+        "-v",
+        "error",
+        "-i",
+        str(path),
+        "-vf",
+        scale,
+        "-pix_fmt",
+        "rgb24",
+        "-f",
+        "rawvideo",
+        "-",
+    ]
+    pixels = np.frombuffer(subprocess.run(plain, check=True, capture_output=True).stdout, np.uint8)
+    assert np.array_equal(decode(path, max_height=height), pixels.reshape(-1, height, width, 3))
+
+
 def test_every_second_line_averages_when_halved(tmp_path, lossless):
     stripes = np.zeros((2, 32, 32, 3), np.uint8)
     stripes[:, ::2] = 255
