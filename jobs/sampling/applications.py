@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from skimage.transform import resize
+from PIL import Image
 
 from infra.errors import counted
 from jobs.sampling.given import Given
@@ -138,7 +138,9 @@ def _naturalness(index: int, frames: np.ndarray, small: np.ndarray) -> str:
     """A line on what was enlarged, and on what a bicubic interpolation of it would be."""
     if not has_room(small):
         return ""
-    cubic = resize(small, frames.shape[:3], order=3, preserve_range=True).round().clip(0, 255).astype(np.uint8)
+    height, width = frames.shape[1:3]
+    bicubic = Image.Resampling.BICUBIC
+    cubic = [np.asarray(Image.fromarray(frame).resize((width, height), bicubic)) for frame in small]
     given = statistics(small)
-    own, plain = (distance(statistics(large), given) for large in (frames, cubic))
+    own, plain = (distance(statistics(large), given) for large in (frames, np.stack(cubic)))
     return f"enlarge {index}: its local statistics are {own:.1f} from those of what was given; bicubic, {plain:.1f}"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from skimage.transform import resize
+from PIL import Image
 
 from infra.errors import UsageError, counted, printable
 from jobs.experiment.corpus import clip_spec
@@ -85,10 +85,10 @@ def _within(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     if frames.shape[1:3] == (height, width):
         return frames
     share = min(height / frames.shape[1], width / frames.shape[2])
-    fitted = [min(most, max(1, round(side * share))) for side, most in zip(frames.shape[1:3], (height, width))]
+    high, wide = (min(most, max(1, round(side * share))) for side, most in zip(frames.shape[1:3], (height, width)))
     page = np.zeros((len(frames), height, width, 3), np.uint8)
-    scaled = resize(frames, (len(frames), *fitted), order=1, anti_aliasing=share < 1, preserve_range=True)
-    page[:, : fitted[0], : fitted[1]] = scaled.round()
+    for frame, on in zip(frames, page, strict=True):
+        on[:high, :wide] = np.asarray(Image.fromarray(frame).resize((wide, high), Image.Resampling.BILINEAR))
     return page
 
 

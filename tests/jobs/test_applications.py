@@ -409,7 +409,8 @@ def test_the_sheet_shows_the_clip_beside_results_of_another_size(
         assert code == 0, told
         result = np.asarray(Image.open(tmp_path / f"{name}_seed0_000.png"))
         sheet = contact_sheet({"inject" if "--inject" in options else "clip": first, f"{name} 0": result})
-        assert np.array_equal(np.asarray(Image.open(tmp_path / f"sheet_{name}_seed0.png")), sheet)
+        written = np.asarray(Image.open(tmp_path / f"sheet_{name}_seed0.png")).astype(int)
+        assert np.abs(written - sheet).max() <= 1  # two libraries round what is enlarged
 
 
 def test_colours_that_patches_cannot_make_are_said(
