@@ -1,9 +1,9 @@
 """Videos to shards by Ray tasks: a task decodes a batch of whole videos, on whatever node, and writes its shards.
 
-No frame passes through the driver while they decode: it plans and, of an object store, copies the shards that are
-finished, as it reads clips from there when their turn comes. A task that is killed starts again with its batch; a batch
-whose videos a node does not see is decoded on the driver. What the tasks of a killed driver finished is kept, as the
-shards say so themselves.
+The driver only plans. From an object store it also copies the finished shards to its own disk, as it reads
+clips from there when their turn comes. A task that is killed starts again with its batch; a batch whose videos a node
+does not see is decoded on the driver. What the tasks of a killed driver finished is kept, as the shards say so
+themselves.
 """
 
 from __future__ import annotations
