@@ -28,6 +28,7 @@ from model.patches.space import COMPONENTS, Patch, PatchSpace, principal_compone
 FAR = 1e3  # in every component of a patch that may not be taken; those of others are below 21 (√441)
 SMALLEST_EXPONENT = -80.0  # of a weight: the sum of a pixel's is above 0 in float32, however far its votes are apart
 EXACT_PAIRS = 10**8  # of queries and keys: up to so many all are compared
+VOTES = 2**16  # that are read at once, of small videos those of several pixels of a patch: each call costs microseconds
 
 
 @dataclass(frozen=True)
@@ -208,33 +209,44 @@ def assemble(values: Tensor, found: Tensor, size: Size, patch: Patch, bandwidth:
 
     Returns (1, 3, *size), size = (T' + t - 1, H' + h - 1, W' + w - 1) of patches of t×h×w.
     """
-    mean = values.new_zeros((len(values[0]), *size))
-    for where, vote in _votes(values, found, patch):
-        mean[where] += vote
+    channels = values.shape[1]
+    mean = values.new_zeros((channels, *size))
+    for places, votes in _votes(values, found, patch):
+        for where, vote in zip(places, votes.unbind(1)):
+            mean[where].add_(vote)
     mean /= _overlaps(size, patch, values.device)
     if bandwidth is None:
         return mean[None]
-    total, weights = torch.zeros_like(mean), values.new_zeros(tuple(size))
-    for where, vote in _votes(values, found, patch):
-        exponent = (vote - mean[where]).square_().mean(dim=0).mul_(-0.5 / bandwidth**2)
-        weight = exponent.clamp_min_(SMALLEST_EXPONENT).exp_()
-        total[where].addcmul_(vote, weight)
-        weights[where[1:]] += weight
+    total, weights = torch.zeros_like(mean), values.new_zeros((1, *size))
+    for places, votes in _votes(values, found, patch):
+        exponents = (
+            torch.stack([mean[where] for where in places], dim=1).sub_(votes).square_().mean(dim=0, keepdim=True)
+        )
+        weight = exponents.mul_(-0.5 / bandwidth**2).clamp_min_(SMALLEST_EXPONENT).exp_()
+        for where, vote, own in zip(places, votes.unbind(1), weight.unbind(1)):
+            total[where].addcmul_(vote, own)
+            weights[where].add_(own)
     return (total / weights)[None]
 
 
-def _votes(values: Tensor, found: Tensor, patch: Patch) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
-    """For each pixel of a patch: where it is in a video (3, T, H, W), of all patches, and its colours there, of the
-    shape (3, T', H', W')."""
+def _votes(values: Tensor, found: Tensor, patch: Patch) -> Iterator[tuple[list[tuple[slice, ...]], Tensor]]:
+    """For the pixels of a patch, several at once: where in a video (3, T, H, W) each is, of all patches, and the
+    colours that these have there: (3, pixels, T', H', W')."""
     channels, frames, rows, columns = values.shape[1:]
-    pixels = values.movedim(1, 0).reshape(channels, -1)
+    colours = values.movedim(1, 0).reshape(channels, -1)
     chunk, t, y, x = found
     first = (((chunk * frames + t) * rows + y) * columns + x).reshape(-1)
     count, height, width = found.shape[1:]
-    for dt, dy, dx in itertools.product(*map(range, patch)):
-        where = slice(None), slice(dt, dt + count), slice(dy, dy + height), slice(dx, dx + width)
-        vote = pixels.index_select(1, first + (dt * rows + dy) * columns + dx)
-        yield where, vote.view(channels, count, height, width)
+    pixels = list(itertools.product(*map(range, patch)))
+    at_once = max(1, VOTES // len(first))
+    for start in range(0, len(pixels), at_once):
+        some = pixels[start : start + at_once]
+        places: list[tuple[slice, ...]] = [
+            (slice(None), slice(dt, dt + count), slice(dy, dy + height), slice(dx, dx + width)) for dt, dy, dx in some
+        ]
+        steps = torch.tensor([(dt * rows + dy) * columns + dx for dt, dy, dx in some], device=first.device)
+        votes = colours.index_select(1, (first + steps[:, None]).reshape(-1))
+        yield places, votes.view(channels, len(some), count, height, width)
 
 
 def _overlaps(size: Size, patch: Patch, device: torch.device) -> Tensor:
