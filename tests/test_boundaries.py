@@ -22,7 +22,8 @@ MAY_IMPORT = {
 }
 ORDER = {
     "model": [
-        {"config", "patches"},
+        {"config", "boxes"},
+        {"patches"},
         {"metrics"},
         {"pyramid", "device", "presets"},
         {"networks"},
