@@ -266,14 +266,14 @@ def _votes(values: Tensor, found: Tensor, patch: Patch) -> Iterator[tuple[list[t
     first = (((chunk * frames + t) * rows + y) * columns + x).reshape(-1)
     count, height, width = found.shape[1:]
     pixels = list(itertools.product(*map(range, patch)))
+    steps = torch.tensor([(dt * rows + dy) * columns + dx for dt, dy, dx in pixels]).to(first.device)[:, None]
     at_once = max(1, VOTES // len(first))
     for start in range(0, len(pixels), at_once):
         some = pixels[start : start + at_once]
         places: list[tuple[slice, ...]] = [
             (slice(None), slice(dt, dt + count), slice(dy, dy + height), slice(dx, dx + width)) for dt, dy, dx in some
         ]
-        steps = torch.tensor([(dt * rows + dy) * columns + dx for dt, dy, dx in some], device=first.device)
-        votes = colours.index_select(1, (first + steps[:, None]).reshape(-1))
+        votes = colours.index_select(1, (first + steps[start : start + at_once]).reshape(-1))
         yield places, votes.view(channels, len(some), count, height, width)
 
 
