@@ -22,9 +22,11 @@ MAY_IMPORT = {
 }
 ORDER = {
     "model": [
-        {"config", "patches"},
+        {"config"},
+        {"device"},
+        {"patches"},
         {"metrics"},
-        {"pyramid", "device", "presets"},
+        {"pyramid", "presets"},
         {"networks"},
         {"checkpoint", "sampling"},
         {"training", "official"},
