@@ -103,10 +103,10 @@ _this_thread = _OfThread()
 
 def most_at_once(needed: int, device: torch.device) -> int:
     """How many things that take so many bytes each are made `concurrently`: on the CPU as many as torch has threads,
-    within a quarter of the memory; on a GPU one."""
+    within half of the memory that this process may use; on a GPU one."""
     if device.type != "cpu":
         return 1
-    return max(1, min(torch.get_num_threads(), int(host_bytes() / 4 // needed)))
+    return max(1, min(torch.get_num_threads(), int(memory_bytes(device) / 2 // needed)))
 
 
 def concurrently(make: Callable[[Given], Made], given: Iterable[Given], at_once: int) -> Iterator[Made]:
