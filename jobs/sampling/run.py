@@ -249,6 +249,7 @@ def _apply(
                     shown[result.label] = result.frames
                 if result.note:
                     console.print(printable(result.note), soft_wrap=True)
+            progress.update(bar, completed=total)
             out.picture(f"{STEM}_{application.stem(request.seed)}", side_by_side(shown))
             if request.compare:
                 few = dict(list(shown.items())[: COMPARED + 2])
