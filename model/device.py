@@ -34,6 +34,7 @@ Made = TypeVar("Made")
 # GPU memory that a process takes beside its tensors, for CUDA's context and libraries: torch's limit does not count it.
 # An estimate; `jobs/gpu_check.py` measures it.
 CONTEXT_BYTES = 0.6 * 2**30
+MOST_AT_ONCE = 4  # of `concurrently`: threads share Python's lock, for which two already wait a fifth of their time
 
 
 def best_device() -> torch.device:
@@ -102,11 +103,11 @@ _this_thread = _OfThread()
 
 
 def most_at_once(needed: int, device: torch.device) -> int:
-    """How many things that take so many bytes each are made `concurrently`: on the CPU as many as torch has threads,
-    within half of the memory that this process may use; on a GPU one."""
+    """How many things that take so many bytes each are made `concurrently`: on the CPU as many as torch has threads, up
+    to MOST_AT_ONCE and within half of the memory that this process may use; on a GPU one."""
     if device.type != "cpu":
         return 1
-    return max(1, min(torch.get_num_threads(), int(memory_bytes(device) / 2 // needed)))
+    return max(1, min(torch.get_num_threads(), MOST_AT_ONCE, int(memory_bytes(device) / 2 // needed)))
 
 
 def concurrently(make: Callable[[Given], Made], given: Iterable[Given], at_once: int) -> Iterator[Made]:
