@@ -33,7 +33,7 @@ from model.pyramid import ScaleSize, to_frames, to_video, training_pyramids
 from model.sampling.applications import Applications
 from model.sampling.masks import as_drawn, overlaid, quantised, tracked
 from model.sampling.sample import Draw, stream_of
-from model.sampling.sampler import Sampler, check_sample, clip_patches, matching_of
+from model.sampling.sampler import Sampler, check_sample, clip_patches, matching_of, whole_videos
 from model.sampling.variations import check_kept, kept
 
 __all__ = ["Applications", "Model", "SampleScores", "as_drawn", "load", "overlaid", "quantised", "tracked"]
@@ -98,7 +98,7 @@ class Model:
         sampler = self._made()
         sizes = sampler.ladder_to(size or sampler.size)
         check_sample(sampler, sizes, self._device)
-        made = [torch.cat(list(sampler.parts(sizes, seed, index)), dim=2) for index in range(first, first + count)]
+        made = whole_videos(sampler, sizes, seed, range(first, first + count))
         return np.stack([to_frames(video[0].numpy()) for video in made])
 
     def keep(self, count: int, *, seed: int = 0) -> np.ndarray:

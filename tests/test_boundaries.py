@@ -23,9 +23,10 @@ MAY_IMPORT = {
 ORDER = {
     "model": [
         {"config", "boxes"},
+        {"device"},
         {"patches"},
         {"metrics"},
-        {"pyramid", "device", "presets"},
+        {"pyramid", "presets"},
         {"networks"},
         {"checkpoint", "sampling"},
         {"training", "official"},

@@ -11,6 +11,7 @@ from PIL import Image
 from infra.errors import counted
 from jobs.sampling.given import Given
 from jobs.sampling.request import ApplicationRequest
+from model.device import concurrently
 from model.metrics.naturalness import distance, has_room, statistics
 from model.pyramid import ScaleSize
 from model.sampling.applications import Applications
@@ -58,17 +59,27 @@ def results(
     if request.application == "inject":
         yield from _entered(request, applications, given, seed, indices)
     elif request.application == "strength":
-        for strength in request.share:
+
+        def varied(strength: float) -> Made:
             frames = applications.vary(strength, seed=seed)
-            yield Made(f"strength{strength:g}_seed{seed}", f"strength {strength:g}", frames)
+            return Made(f"strength{strength:g}_seed{seed}", f"strength {strength:g}", frames)
+
+        yield from concurrently(varied, request.share, applications.at_once)
     elif request.application == "between":
-        for step, share in enumerate(request.share):
-            frames = applications.between(seed, request.seed_to, share)
-            yield Made(f"{request.stem(seed)}_{step:03d}", f"step {step}", frames)
+
+        def between(step: int) -> Made:
+            frames = applications.between(seed, request.seed_to, request.share[step])
+            return Made(f"{request.stem(seed)}_{step:03d}", f"step {step}", frames)
+
+        yield from concurrently(between, range(len(request.share)), applications.at_once)
     else:
-        for index in indices:
+
+        def one(index: int) -> Made:
             frames, note = _one(request, applications, given, seed, index, size)
-            yield Made(f"{request.stem(seed)}_{index:03d}", f"{request.name} {index}", frames, note)
+            return Made(f"{request.stem(seed)}_{index:03d}", f"{request.name} {index}", frames, note)
+
+        as_the_clip = request.application in ("fix_layout", "fix_detail")  # others may be larger by far
+        yield from concurrently(one, indices, applications.at_once if as_the_clip else 1)
 
 
 def _entered(

@@ -26,7 +26,7 @@ from jobs.sampling.applications import count, results
 from jobs.sampling.output import COMPARED, Output
 from jobs.sampling.request import ApplicationRequest, SampleRequest
 from model.config import TrainConfig
-from model.device import best_device, keep_freed_memory
+from model.device import best_device, concurrently, keep_freed_memory
 from model.loading import LoadedModel, load
 from model.pyramid import ScaleSize, SizeError, build, to_frames, to_video
 from model.sampling.sample import frames_per_second
@@ -150,13 +150,18 @@ def _sample(request: SampleRequest, loaded: LoadedModel, asked: ScaleSize | None
             chosen = kept(sampler, lambda made: real.distance(to_video(made)), request.seed, request.keep, tick)
             indices = list(chosen)
         progress.update(bar, completed=0, total=len(indices) * sampler.steps(sizes))
-        for place, index in enumerate(indices):
+        together = sampler.at_once(sizes)
+
+        def frames_of(index: int) -> Iterable[np.ndarray]:
+            if index in chosen:
+                tick(sampler.steps(sizes))
+                return [chosen[index]]
+            parts = (_frames(part) for part in sampler.parts(sizes, request.seed, index, tick))
+            return parts if together == 1 else list(parts)
+
+        for place, (index, parts) in enumerate(zip(indices, concurrently(frames_of, indices, together))):
             progress.update(bar, description=f"{what} {place + 1} of {len(indices)}")
             paths = out.paths(f"sample_seed{request.seed}_{index:03d}", gif=sizes[-1] == sampler.size)
-            parts: Iterable[np.ndarray] = (_frames(part) for part in sampler.parts(sizes, request.seed, index, tick))
-            if index in chosen:
-                parts = [chosen[index]]
-                tick(sampler.steps(sizes))
             if out.dims == 2:
                 ((picture,),) = parts
                 write_png(picture, paths[0])
@@ -228,15 +233,13 @@ def _apply(
     made = results(application, applications, given, seed=request.seed, indices=indices, size=size)
     words = application.name.replace("_", " ")
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        bar, done = progress.add_task(words, total=total), 0
-        applications.progress = lambda share: progress.update(bar, completed=done + share)
+        bar = progress.add_task(words, total=total)
+        applications.progress = lambda share: progress.advance(bar, share)
         first = next(made)  # what cannot be is found here, before anything is written
         out.make_folder()
         shown = inputs.shown(application, applications, given, first.frames)
         with _writing():
             for result in chain([first], made):
-                done += 1
-                progress.update(bar, completed=done)
                 for path in out.paths(result.name):
                     if out.dims == 2:
                         write_png(result.frames[0], path)
@@ -246,6 +249,7 @@ def _apply(
                     shown[result.label] = result.frames
                 if result.note:
                     console.print(printable(result.note), soft_wrap=True)
+            progress.update(bar, completed=total)
             out.picture(f"{STEM}_{application.stem(request.seed)}", side_by_side(shown))
             if request.compare:
                 few = dict(list(shown.items())[: COMPARED + 2])

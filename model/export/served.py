@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from model import checkpoint
 from model.device import best_device
 from model.pyramid import ScaleSize, to_frames, training_pyramids
-from model.sampling.sampler import NetworkSampler, Sampler, check_sample, is_finished, sampler_of
+from model.sampling.sampler import NetworkSampler, Sampler, check_sample, is_finished, sampler_of, whole_videos
 
 CHECKPOINT, CLIP, ABOUT = "checkpoint.pt", "clip.npy", "about.json"  # in the folder of data
 MOST = 1000  # samples of one request
@@ -61,8 +60,8 @@ class Served:
         seed, n = _whole(row, "seed", 0, 2**63 - 1), _whole(row, "n", 1, MOST)
         sizes = self._sampler.ladder_to(self._size(row.get("size")))
         check_sample(self._sampler, sizes, self._device)
-        for index in range(n):
-            video = to_frames(torch.cat(list(self._sampler.parts(sizes, seed, index)), dim=2)[0].numpy())
+        for made in whole_videos(self._sampler, sizes, seed, range(n)):
+            video = to_frames(made[0].numpy())
             yield video[0] if self._dims == 2 else video
 
     def _size(self, text: Any) -> ScaleSize:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from infra.errors import Refusal
 from model.boxes import inside, surrounded
+from model.device import usual_threads
 from model.patches.field import PART, Grid, Size, carry, fits, in_parts, places, scattered
 from model.patches.match import PAIRS, Queries, exact_field, spread_field
 from model.patches.space import COMPONENTS, Patch, PatchSpace, principal_components
@@ -84,6 +86,7 @@ class ClipPatches:
     hidden: Callable[[int], Tensor] | None = None
 
     def __post_init__(self) -> None:
+        self._lock = threading.Lock()  # several videos may be made at once
         self._keys: dict[tuple[int, bool, Patch], Keys] = {}
         self._values: dict[int, Tensor] = {}
 
@@ -96,19 +99,21 @@ class ClipPatches:
     def keys(self, n: int, patch: Patch, *, sharp: bool) -> Keys:
         """sharp: of the clip at scale n; else of its scale below, enlarged. Scale 0 has none below."""
         sharp = sharp or n == 0
-        if (n, sharp, patch) not in self._keys:
-            videos = self.values(n) if sharp else enlarged(self.values(n - 1), self.sizes[n])
-            space = principal_components(videos, patch)
-            vectors = space.project(videos)
-            if self.hidden:
-                hidden = touched(self.hidden(n), patch).to(vectors.device)
-                if hidden.all():
-                    raise Refusal(
-                        f"at {_written(self.sizes[n])} no patch of {_written(patch)} is left outside the mask"
-                    )
-                vectors[hidden] = FAR
-            self._keys[n, sharp, patch] = Keys(space, vectors.reshape(-1, len(space.filters)))
-        return self._keys[n, sharp, patch]
+        with self._lock, usual_threads():
+            if (n, sharp, patch) not in self._keys:
+                self._keys[n, sharp, patch] = self._keys_of(n, patch, sharp)
+            return self._keys[n, sharp, patch]
+
+    def _keys_of(self, n: int, patch: Patch, sharp: bool) -> Keys:
+        videos = self.values(n) if sharp else enlarged(self.values(n - 1), self.sizes[n])
+        space = principal_components(videos, patch)
+        vectors = space.project(videos)
+        if self.hidden:
+            hidden = touched(self.hidden(n), patch).to(vectors.device)
+            if hidden.all():
+                raise Refusal(f"at {_written(self.sizes[n])} no patch of {_written(patch)} is left outside the mask")
+            vectors[hidden] = FAR
+        return Keys(space, vectors.reshape(-1, len(space.filters)))
 
     def grid(self, n: int, patch: Patch) -> Grid:
         """Where its patches at scale n are."""

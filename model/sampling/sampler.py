@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from infra.errors import Refusal
 from model.config import TrainConfig
-from model.device import HOST, host_bytes, memory_bytes
+from model.device import HOST, concurrently, host_bytes, memory_bytes, most_at_once, usual_threads
 from model.networks.generators import GeneratorStack
 from model.patches.field import Size, fits, share_in_place
 from model.patches.refine import ClipPatches, Matching, Refinement, Step, needed_bytes, pixels_of, refine
@@ -66,6 +67,9 @@ class Sampler(Protocol):
         Args: pixels: of all its frames.
         """
 
+    def at_once(self, sizes: Sequence[ScaleSize]) -> int:
+        """How many videos are best made `concurrently`; where it is more than one, `parts` has one run."""
+
     def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = ignore) -> Iterator[Tensor]:
         """Video `index` of a seed, a run of frames after the other: (1, 3, t, H, W) float32 in [-1, 1] on the CPU."""
 
@@ -100,6 +104,10 @@ class NetworkSampler:
         """See `Sampler`."""
         return VOLUMES * 4 * self.stack.carried * pixels  # float32
 
+    def at_once(self, sizes: Sequence[ScaleSize]) -> int:
+        """See `Sampler`: each operation of a network keeps all threads busy."""
+        return 1
+
     def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = ignore) -> Iterator[Tensor]:
         """See `Sampler`."""
         return sample_in_parts(self.stack, sizes, seed, index, tick=tick)
@@ -124,6 +132,7 @@ class FinishedSampler:
         self._chunks = len(clip)
         self._patches = clip_patches(stack.sizes, clip, stack.device)
         self.redrawn = 0  # layouts so far that were the clip itself, and were thrown away
+        self._counting = threading.Lock()
 
     def ladder_to(self, size: Size) -> list[ScaleSize]:
         """See `Sampler`."""
@@ -147,7 +156,8 @@ class FinishedSampler:
                 is_clip = self._is_the_clip_in_place(layout)
             if not is_clip:
                 break
-            self.redrawn += attempt < LAYOUTS - 1  # the last one is kept
+            with self._counting:
+                self.redrawn += attempt < LAYOUTS - 1  # the last one is kept
         if layout.found is None:  # the last one too was the clip before any patch above was searched
             layout.run(above[:TRIED])
         tick(sum(step.passes for step in above[:TRIED]))
@@ -164,7 +174,8 @@ class FinishedSampler:
             ScaleSize(t, math.ceil(h * (1 + margin)), math.ceil(w * (1 + margin))) for t, h, w in sizes[: self._first]
         ]
         place = (Draw.LAYOUT_AGAIN, attempt) if attempt else ()
-        layout = torch.cat(list(sample_in_parts(self.stack, larger, seed, index, *place, tick=tick)), dim=2)
+        with usual_threads():
+            layout = torch.cat(list(sample_in_parts(self.stack, larger, seed, index, *place, tick=tick)), dim=2)
         random = np.random.default_rng([seed, index, attempt])
         top = int(random.integers(layout.shape[3] - last.height, endpoint=True))
         left = int(random.integers(layout.shape[4] - last.width, endpoint=True))
@@ -195,6 +206,10 @@ class FinishedSampler:
         """See `Sampler`."""
         return needed_bytes(pixels, pixels_of(self.stack.sizes[self._first - 1 :], self._chunks))
 
+    def at_once(self, sizes: Sequence[ScaleSize]) -> int:
+        """See `Sampler`."""
+        return most_at_once(self.needed_bytes(math.prod(sizes[-1])), self.stack.device)
+
     def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = ignore) -> Iterator[Tensor]:
         """See `Sampler`; one run, as every patch may come from anywhere."""
         layout = self._layout(sizes, seed, index, tick)
@@ -217,7 +232,7 @@ class VgpnnSampler:
     def __init__(self, config: TrainConfig, clip: Pyramids, device: torch.device) -> None:
         finest = torch.stack([torch.from_numpy(pyramid[config.num_scales - 1]) for pyramid in clip])
         self.size = ScaleSize(*finest.shape[2:])
-        self._chunks = len(clip)
+        self._chunks, self._device = len(clip), device
         self._vgpnn = Vgpnn(finest, device)
 
     def ladder_to(self, size: Size) -> list[ScaleSize]:
@@ -234,6 +249,10 @@ class VgpnnSampler:
     def needed_bytes(self, pixels: float) -> float:
         """See `Sampler`."""
         return needed_bytes(pixels, pixels_of(self._vgpnn.sizes, self._chunks))
+
+    def at_once(self, sizes: Sequence[ScaleSize]) -> int:
+        """See `Sampler`."""
+        return most_at_once(self.needed_bytes(math.prod(sizes[-1])), self._device)
 
     def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = ignore) -> Iterator[Tensor]:
         """See `Sampler`; one run."""
@@ -353,10 +372,16 @@ def sampler_of(config: TrainConfig, stack: GeneratorStack | None, clip: Pyramids
 
 def random_videos(sampler: Sampler, count: int, seed: int, *, first: int = 0) -> Tensor:
     """Random videos `first` … `first + count - 1` of a seed, as large as the clip: (count, 3, T, H, W) float32."""
-    sizes = sampler.ladder_to(sampler.size)
-    return torch.cat(
-        [torch.cat(list(sampler.parts(sizes, seed, index)), dim=2) for index in range(first, first + count)]
-    )
+    return torch.cat(list(whole_videos(sampler, sampler.ladder_to(sampler.size), seed, range(first, first + count))))
+
+
+def whole_videos(sampler: Sampler, sizes: Sequence[ScaleSize], seed: int, indices: Sequence[int]) -> Iterator[Tensor]:
+    """Random videos of a seed, in order: (1, 3, T, H, W) float32 each. sizes: of `Sampler.ladder_to`."""
+
+    def video(index: int) -> Tensor:
+        return torch.cat(list(sampler.parts(sizes, seed, index)), dim=2)
+
+    return concurrently(video, indices, sampler.at_once(sizes))
 
 
 def check_patch(size: ScaleSize, how: Matching) -> None:

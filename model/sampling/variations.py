@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.device import HOST
+from model.device import HOST, concurrently
 from model.pyramid import to_frames
 from model.sampling.sample import Tick, ignore
 from model.sampling.sampler import Sampler, check_bytes
@@ -49,19 +49,20 @@ def kept(
     """Draw DRAWN times as many samples of a seed as are kept, as large as the clip, and choose by `diverse`.
 
     Args:
-        score: of a sample, uint8 (T, H, W, 3); lower is better.
-        tick: called with how many of `steps_to_keep` were done since the last call.
+        score: of a sample, uint8 (T, H, W, 3); lower is better. Called from several threads.
+        tick: called with how many of `steps_to_keep` were done since the last call, from several threads.
 
     Returns the samples by their numbers, best first.
     """
     sizes = sampler.ladder_to(sampler.size)
-    videos: list[np.ndarray] = []
-    scores: list[float] = []
-    for index in range(DRAWN * keep):
-        drawn = torch.cat(list(sampler.parts(sizes, seed, index, tick)), dim=2)
-        videos.append(to_frames(drawn[0].numpy()))
-        scores.append(score(videos[-1]))
+
+    def drawn(index: int) -> tuple[np.ndarray, float]:
+        video = to_frames(torch.cat(list(sampler.parts(sizes, seed, index, tick)), dim=2)[0].numpy())
+        own = score(video)
         tick(1)
+        return video, own
+
+    videos, scores = zip(*concurrently(drawn, range(DRAWN * keep), sampler.at_once(sizes)))
     return {index: videos[index] for index in diverse(videos, scores, keep, tick)}
 
 

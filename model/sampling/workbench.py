@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model.config import Finish, TrainConfig
-from model.device import HOST
+from model.device import HOST, most_at_once, usual_threads
 from model.networks.generators import GeneratorStack
 from model.patches.field import Size
 from model.patches.refine import ClipPatches, Step, needed_bytes, pixels_of
@@ -30,8 +30,8 @@ class Workbench:
     sample do: result i of a seed is the same whatever else is made.
 
     Attributes:
-        progress: called with the share of the result's steps that are done, above 0 to 1: scales of generators and
-            passes of patches. May be set.
+        progress: called with the share of the result's steps that were done since the last call: scales of generators
+            and passes of patches. May be set. Results that are made side by side call it from several threads.
     """
 
     def __init__(
@@ -102,6 +102,12 @@ class Workbench:
         """Whether any scale is made of the clip's patches."""
         return self._scales.patch_from < len(self.sizes)
 
+    @property
+    def at_once(self) -> int:
+        """How many videos as large as the clip are best made `concurrently`."""
+        needed = needed_bytes(math.prod(self.size), pixels_of(self.sizes, max(1, len(self._chunks))))
+        return most_at_once(needed, self.device) if self.makes_patches else 1
+
     def ladder_to(self, size: Size) -> list[ScaleSize]:
         """The scales of a video of another size, coarsest first. Raises ValueError, one line, if it cannot be."""
         return self._scales.ladder_to(size)
@@ -118,21 +124,15 @@ class Workbench:
 
     def _ticks(self, steps: int) -> Tick:
         """To be called with how many of a result's steps were done since the last call."""
-        done = 0
-
-        def tick(more: int) -> None:
-            nonlocal done
-            done += more
-            self.progress(done / steps)
-
-        return tick
+        return lambda more: self.progress(more / steps)
 
     def _generators(
         self, x: Tensor, scales: range, stack: GeneratorStack, noise: Callable[[int], Tensor | None], tick: Tick
     ) -> Tensor:
         """Some scales of a stack: what is below them, or z, → what the last of them gives."""
         for n in scales:
-            x = torch.cat(list(run_level(stack, x, n, noise(n), self._limit)), dim=2)
+            with usual_threads():
+                x = torch.cat(list(run_level(stack, x, n, noise(n), self._limit)), dim=2)
             tick(1)
         return x
 

@@ -672,7 +672,7 @@ def test_the_progress_of_every_application_goes_from_step_to_step_to_its_end(pat
         told: list[float] = []
         apps.progress = told.append
         make()
-        assert len(told) > 1 and told == sorted(told) and 0 < told[0] < 1 and told[-1] == 1, make
+        assert len(told) > 1 and min(told) > 0 and sum(told) == pytest.approx(1), make
 
 
 def test_a_loop_of_a_video_of_another_size_is_of_the_models() -> None:

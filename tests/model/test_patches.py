@@ -16,6 +16,7 @@ from torch import Tensor
 
 from model import checkpoint as ckpt
 from model.config import ConfigError, TrainConfig
+from model.device import concurrently
 from model.loading import LoadedModel
 from model.metrics.nnf import coherence, nearest_neighbour_field
 from model.networks.generators import GeneratorStack
@@ -36,6 +37,7 @@ from model.sampling.sampler import (
     check_video,
     random_videos,
     sampler_of,
+    whole_videos,
 )
 from model.training.loop import train_clip
 
@@ -416,6 +418,49 @@ def test_a_layout_that_is_the_clip_is_drawn_again(
     assert sampler.redrawn == min(copies, 8)
     assert sum(ticks) == sampler.steps(stack.sizes)
     assert (video - torch.from_numpy(clip[0][3])[None]).abs().mean() > 0.1
+
+
+def test_videos_that_are_made_at_once_are_those_that_are_made_one_after_the_other(trained: ckpt.Checkpoint) -> None:
+    """Also where eigenvectors and layouts are first computed in a thread of its own."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        made = []
+        for at_once in (3, 1):
+            sampler = sampler_of(trained.config, trained.stack(), training_pyramids([FRAMES], trained.config), CPU)
+            sizes = sampler.ladder_to(sampler.size)
+            assert sampler.at_once(sizes) == 3
+            if at_once == 1:
+                made.append([torch.cat(list(sampler.parts(sizes, 4, index)), dim=2) for index in range(5)])
+            else:
+                made.append(list(whole_videos(sampler, sizes, 4, range(5))))
+        assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_what_is_made_concurrently_comes_in_order_and_an_error_ends_it() -> None:
+    def half(n: int) -> int:
+        begun.append((n, torch.get_num_threads()))
+        if n == 6:
+            raise ValueError(str(n))
+        return n // 2
+
+    begun: list[tuple[int, int]] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        assert list(concurrently(half, range(5), 2)) == [0, 0, 1, 1, 2]
+        assert {own for _, own in begun} == {1}  # each on one thread
+        made = concurrently(half, range(1000), 2)
+        assert [next(made) for _ in range(6)] == [0, 0, 1, 1, 2, 2]
+        with pytest.raises(ValueError, match="6"):
+            next(made)
+        assert max(n for n, _ in begun) < 10  # of those that follow, none was begun that nobody asked for
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_the_share_in_place_is_of_one_chunk_and_of_steps_of_a_pixel() -> None:
