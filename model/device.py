@@ -102,7 +102,7 @@ class _OfThread(threading.local):
 _this_thread = _OfThread()
 
 
-def most_at_once(needed: int, device: torch.device) -> int:
+def most_at_once(needed: float, device: torch.device) -> int:
     """How many things that take so many bytes each are made `concurrently`: on the CPU as many as torch has threads, up
     to MOST_AT_ONCE and within half of the memory that this process may use; on a GPU one."""
     if device.type != "cpu":

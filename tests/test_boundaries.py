@@ -22,7 +22,7 @@ MAY_IMPORT = {
 }
 ORDER = {
     "model": [
-        {"config"},
+        {"config", "boxes"},
         {"device"},
         {"patches"},
         {"metrics"},

@@ -22,14 +22,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from infra.errors import Refusal
+from model.boxes import inside, surrounded
 from model.device import usual_threads
-from model.patches.field import Grid, Size, carry, fits, scattered
-from model.patches.match import PAIRS, exact_field, spread_field
+from model.patches.field import PART, Grid, Size, carry, fits, in_parts, places, scattered
+from model.patches.match import PAIRS, Queries, exact_field, spread_field
 from model.patches.space import COMPONENTS, Patch, PatchSpace, principal_components
 
 FAR = 1e3  # in every component of a patch that may not be taken; those of others are below 21 (√441)
 SMALLEST_EXPONENT = -80.0  # of a weight: the sum of a pixel's is above 0 in float32, however far its votes are apart
 EXACT_PAIRS = 10**8  # of queries and keys: up to so many all are compared
+VOLUMES = 5  # of the whole video's pixels, in float32: two of a pass, more of what is between passes, and of the caller
 VOTES = 2**16  # that are read at once, of small videos those of several pixels of a patch: each call costs microseconds
 
 
@@ -140,7 +142,7 @@ class Refinement:
         tick: called after every pass.
         after: what becomes of the video of every pass, at the step's size: for what must hold beside the patches.
         first_pairs: of queries and keys that are all compared in the first pass, which has no field to begin with.
-        found: (4, T', H', W'), the places of the patches that the last pass took; None before it.
+        found: (T', H', W'), the field that the last pass took; None before it.
     """
 
     video: Tensor
@@ -177,20 +179,29 @@ class Refinement:
         if self.found is not None and self._done is not None:
             self.found = carry(self.found, self._done.size, step.size, clip.grid(self._done.n, patch), grid)
         for turn in range(step.passes):
-            keys = clip.keys(step.n, patch, sharp=turn > 0 or not enlarges)
-            queries = keys.space.project(self.video)[0]
-            alpha = self.how.alpha * keys.space.values
-            most = self.first_pairs if self.found is None else EXACT_PAIRS
-            if math.prod(queries.shape[:3]) * len(grid) <= most:
-                self.found = exact_field(queries, keys.vectors, grid, alpha)
-            else:
-                if self.found is None:
-                    self.found = scattered(queries.shape[:3], grid, self.random).to(queries.device)
-                self.found = spread_field(queries, keys.vectors, grid, self.found, alpha, self.random)
+            self.found = self._search(clip.keys(step.n, patch, sharp=turn > 0 or not enlarges), grid)
             made = assemble(clip.values(step.n), self.found, step.size, patch, self.how.bandwidth)
             self.video = self.after(made, step)
             self.tick(1)
         self._done = step
+
+    def _search(self, keys: Keys, grid: Grid) -> Tensor:
+        """The field of the video as it is."""
+        queries = Queries(self.video, keys.space)
+        alpha = self.how.alpha * keys.space.values
+        most = self.first_pairs if self.found is None else EXACT_PAIRS
+        if math.prod(queries.shape) * len(grid) <= most:
+            return exact_field(queries, keys.vectors, grid, alpha)
+        begun = self.found
+        if begun is None:
+            begun = scattered(queries.shape, grid, self.random).to(self.video.device)
+        return spread_field(queries, keys.vectors, grid, begun, alpha, self.random)
+
+    def places(self) -> Tensor:
+        """(4, T', H', W') int64: chunk, frame, row and column of the patches that the last pass took."""
+        if self.found is None or self._done is None:
+            raise ValueError("no pass has been made")
+        return places(self.found, self.clip.grid(self._done.n, self.how.patch))
 
 
 def refine(
@@ -209,29 +220,46 @@ def assemble(values: Tensor, found: Tensor, size: Size, patch: Patch, bandwidth:
     Where they overlap each has a vote. A pixel is the mean of its votes or, with a bandwidth σ, their mean again with
     the weights exp(-d² / 2σ²), where d² is a vote's mean squared difference from the first mean.
 
+    A large video is made in parts: of all patches that reach into one, so that it is what it is in the whole.
+
     Args:
-        values: (chunks, 3, T, H, W), the clip; found: (4, T', H', W'), places of its patches.
+        values: (chunks, 3, T, H, W), the clip; found: (T', H', W'), a field of its patches.
 
     Returns (1, 3, *size), size = (T' + t - 1, H' + h - 1, W' + w - 1) of patches of t×h×w.
     """
+    chunks, channels, frames, rows, columns = values.shape
+    grid, reach = Grid(chunks, (frames, rows, columns), patch), [side - 1 for side in patch]
+    made = values.new_empty((channels, *size))
+    for box in in_parts(size, reach):
+        wide = surrounded(box, reach, size)
+        taken = found[tuple(slice(s.start, s.stop - around) for s, around in zip(wide, reach, strict=True))]
+        extent = [s.stop - s.start for s in wide]
+        part = _assembled(values, places(taken, grid), extent, patch, bandwidth)
+        inner = inside(box, wide)
+        made[:, box[0], box[1], box[2]] = part[:, inner[0], inner[1], inner[2]]
+    return made[None]
+
+
+def _assembled(values: Tensor, found: Tensor, size: Size, patch: Patch, bandwidth: float | None) -> Tensor:
+    """`assemble` of a part: found: (4, T', H', W'), places; returns (3, *size)."""
     channels = values.shape[1]
     mean = values.new_zeros((channels, *size))
-    for places, votes in _votes(values, found, patch):
-        for where, vote in zip(places, votes.unbind(1)):
+    for pixels, votes in _votes(values, found, patch):
+        for where, vote in zip(pixels, votes.unbind(1)):
             mean[where].add_(vote)
     mean /= _overlaps(size, patch, values.device)
     if bandwidth is None:
-        return mean[None]
+        return mean
     total, weights = torch.zeros_like(mean), values.new_zeros((1, *size))
-    for places, votes in _votes(values, found, patch):
+    for pixels, votes in _votes(values, found, patch):
         exponents = (
-            torch.stack([mean[where] for where in places], dim=1).sub_(votes).square_().mean(dim=0, keepdim=True)
+            torch.stack([mean[where] for where in pixels], dim=1).sub_(votes).square_().mean(dim=0, keepdim=True)
         )
         weight = exponents.mul_(-0.5 / bandwidth**2).clamp_min_(SMALLEST_EXPONENT).exp_()
-        for where, vote, own in zip(places, votes.unbind(1), weight.unbind(1)):
+        for where, vote, own in zip(pixels, votes.unbind(1), weight.unbind(1)):
             total[where].addcmul_(vote, own)
             weights[where].add_(own)
-    return (total / weights)[None]
+    return total / weights
 
 
 def _votes(values: Tensor, found: Tensor, patch: Patch) -> Iterator[tuple[list[tuple[slice, ...]], Tensor]]:
@@ -243,14 +271,14 @@ def _votes(values: Tensor, found: Tensor, patch: Patch) -> Iterator[tuple[list[t
     first = (((chunk * frames + t) * rows + y) * columns + x).reshape(-1)
     count, height, width = found.shape[1:]
     pixels = list(itertools.product(*map(range, patch)))
+    steps = torch.tensor([(dt * rows + dy) * columns + dx for dt, dy, dx in pixels]).to(first.device)[:, None]
     at_once = max(1, VOTES // len(first))
     for start in range(0, len(pixels), at_once):
         some = pixels[start : start + at_once]
         places: list[tuple[slice, ...]] = [
             (slice(None), slice(dt, dt + count), slice(dy, dy + height), slice(dx, dx + width)) for dt, dy, dx in some
         ]
-        steps = torch.tensor([(dt * rows + dy) * columns + dx for dt, dy, dx in some], device=first.device)
-        votes = colours.index_select(1, (first + steps[:, None]).reshape(-1))
+        votes = colours.index_select(1, (first + steps[start : start + at_once]).reshape(-1))
         yield places, votes.view(channels, len(some), count, height, width)
 
 
@@ -263,17 +291,23 @@ def _overlaps(size: Size, patch: Patch, device: torch.device) -> Tensor:
     return along[0][:, None, None] * along[1][:, None] * along[2]
 
 
-def needed_bytes(sizes: Sequence[Size], clip_sizes: Sequence[Size], chunks: int) -> int:
+def needed_bytes(pixels: float, clip_pixels: float) -> float:
     """Estimate of the memory that `refine` takes at most.
 
-    Of the clip two sets of vectors a scale, blurred and sharp, and the pixels; of the video, while its vectors are
-    made, three sets of these, one field of four numbers and three volumes of pixels; and of pairs three times as many
-    as are compared at once.
+    Of the clip two sets of vectors a scale, blurred and sharp, and the pixels; of a part of the video, while its
+    vectors are made, three sets of these and one field of four numbers; of the whole video three fields of one
+    number, and VOLUMES; and of pairs three times as many as are compared at once.
+
+    Args: pixels: of the video, in all its frames; clip_pixels: those of the clip, in all its scales and chunks.
     """
-    queries = math.prod(sizes[-1])
-    keys = chunks * sum(math.prod(size) for size in clip_sizes)
-    of_video = queries * (3 * 4 * COMPONENTS + 4 * 8 + 3 * 4 * 3)
-    return of_video + keys * 4 * (2 * COMPONENTS + 3) + 3 * 4 * PAIRS
+    of_part = min(pixels, PART) * (3 * 4 * COMPONENTS + 4 * 8)
+    of_video = pixels * (3 * 4 + VOLUMES * 4 * 3)
+    return of_part + of_video + clip_pixels * 4 * (2 * COMPONENTS + 3) + 3 * 4 * PAIRS
+
+
+def pixels_of(sizes: Sequence[Size], chunks: int) -> int:
+    """Of the clip at these scales, in all its chunks: (T, H, W) each."""
+    return chunks * sum(math.prod(size) for size in sizes)
 
 
 def _written(size: Size) -> str:

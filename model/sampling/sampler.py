@@ -16,7 +16,7 @@ from model.config import TrainConfig
 from model.device import HOST, concurrently, host_bytes, memory_bytes, most_at_once, usual_threads
 from model.networks.generators import GeneratorStack
 from model.patches.field import Size, fits, share_in_place
-from model.patches.refine import ClipPatches, Matching, Refinement, Step, needed_bytes, refine
+from model.patches.refine import ClipPatches, Matching, Refinement, Step, needed_bytes, pixels_of, refine
 from model.patches.vgpnn import Vgpnn
 from model.pyramid import ScaleSize, SizeError
 from model.sampling.sample import (
@@ -61,8 +61,11 @@ class Sampler(Protocol):
     def steps(self, sizes: Sequence[ScaleSize]) -> int:
         """What `parts` counts for `tick`. sizes: of `ladder_to`."""
 
-    def needed_bytes(self, sizes: Sequence[ScaleSize]) -> int:
-        """Estimate of the memory that one video takes, on the host or the device."""
+    def needed_bytes(self, pixels: float) -> float:
+        """Estimate of the memory that one video takes, on the host or the device.
+
+        Args: pixels: of all its frames.
+        """
 
     def at_once(self, sizes: Sequence[ScaleSize]) -> int:
         """How many videos are best made `concurrently`; where it is more than one, `parts` has one run."""
@@ -97,9 +100,9 @@ class NetworkSampler:
         """Convolutions."""
         return count_convolutions(self.stack, sizes)
 
-    def needed_bytes(self, sizes: Sequence[ScaleSize]) -> int:
+    def needed_bytes(self, pixels: float) -> float:
         """See `Sampler`."""
-        return VOLUMES * 4 * self.stack.carried * math.prod(sizes[-1])  # float32
+        return VOLUMES * 4 * self.stack.carried * pixels  # float32
 
     def at_once(self, sizes: Sequence[ScaleSize]) -> int:
         """See `Sampler`: each operation of a network keeps all threads busy."""
@@ -189,7 +192,7 @@ class FinishedSampler:
         """Whether nearly all of its patches are where they were: the clip, a pixel or a part of a frame away."""
         if tuple(layout.video.shape[2:]) not in self._patches.sizes or layout.found is None:
             return False
-        return share_in_place(layout.found, self._chunks, reach=1) > IN_PLACE
+        return share_in_place(layout.places(), self._chunks, reach=1) > IN_PLACE
 
     def _steps(self, sizes: Sequence[ScaleSize]) -> tuple[list[Step], list[Step]]:
         return patch_steps(self.stack.config, sizes, self._first)
@@ -199,13 +202,13 @@ class FinishedSampler:
         coarse = self._coarse.steps(sizes[: self._first])
         return coarse + sum(step.passes for part in self._steps(sizes) for step in part)
 
-    def needed_bytes(self, sizes: Sequence[ScaleSize]) -> int:
+    def needed_bytes(self, pixels: float) -> float:
         """See `Sampler`."""
-        return needed_bytes(sizes, self.stack.sizes[self._first - 1 :], self._chunks)
+        return needed_bytes(pixels, pixels_of(self.stack.sizes[self._first - 1 :], self._chunks))
 
     def at_once(self, sizes: Sequence[ScaleSize]) -> int:
         """See `Sampler`."""
-        return most_at_once(self.needed_bytes(sizes), self.stack.device)
+        return most_at_once(self.needed_bytes(math.prod(sizes[-1])), self.stack.device)
 
     def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = ignore) -> Iterator[Tensor]:
         """See `Sampler`; one run, as every patch may come from anywhere."""
@@ -243,13 +246,13 @@ class VgpnnSampler:
         """Passes."""
         return self._vgpnn.steps(sizes)
 
-    def needed_bytes(self, sizes: Sequence[ScaleSize]) -> int:
+    def needed_bytes(self, pixels: float) -> float:
         """See `Sampler`."""
-        return needed_bytes(sizes, self._vgpnn.sizes, self._chunks)
+        return needed_bytes(pixels, pixels_of(self._vgpnn.sizes, self._chunks))
 
     def at_once(self, sizes: Sequence[ScaleSize]) -> int:
         """See `Sampler`."""
-        return most_at_once(self.needed_bytes(sizes), self._device)
+        return most_at_once(self.needed_bytes(math.prod(sizes[-1])), self._device)
 
     def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = ignore) -> Iterator[Tensor]:
         """See `Sampler`; one run."""
@@ -272,14 +275,14 @@ def check_memory(config: TrainConfig, sizes: Sequence[ScaleSize], examples: int,
     """
     if not config.made_of_patches:
         return
-    patched = sizes[max(0, config.trained_scales - 1) :]
-    needed = needed_bytes(patched, patched, examples)
+    pixels, clip_pixels = math.prod(sizes[-1]), pixels_of(sizes[max(0, config.trained_scales - 1) :], examples)
 
     def mend(share: float) -> str:
         fits = int(0.95 * config.max_size * math.sqrt(share))  # scales below do not shrink as much
         return f"max_size={fits} fits" if fits >= config.min_size else "take a larger stride, or a shorter video"
 
-    check_bytes(f"a video of {sizes[-1]}", needed, device, mend)
+    what = f"a video of {sizes[-1]}"
+    check_bytes(what, lambda share: needed_bytes(share * pixels, share * clip_pixels), device, mend)
 
 
 def matching_of(config: TrainConfig) -> Matching:
@@ -307,30 +310,43 @@ def check_sample(sampler: Sampler, sizes: Sequence[ScaleSize], device: torch.dev
     Args: sizes: of `Sampler.ladder_to`. device: where the model is.
     """
     where = HOST if isinstance(sampler, NetworkSampler) else device
-    check_video(sizes[-1], sampler.needed_bytes(sizes), where)
+    check_video(sizes[-1], sampler.needed_bytes, where)
 
 
-def check_video(size: ScaleSize, needed: int, device: torch.device) -> None:
-    """Raises SizeError, one line, if a video of this size needs more bytes than the memory of the device."""
+def check_video(size: ScaleSize, needed: Callable[[float], float], device: torch.device) -> None:
+    """Raises SizeError, one line, if a video of this size needs more bytes than the memory of the device.
+
+    Args: needed: by a video of so many pixels, in all its frames.
+    """
+    pixels = math.prod(size)
+
+    def mend(share: float) -> str:
+        return f"make it smaller, {math.floor(1000 * share) / 10}% of its pixels fit"
+
     try:
-        check_bytes(
-            f"a video of {size}", needed, device, lambda share: f"make it smaller, {share:.1%} of its pixels fit"
-        )
+        check_bytes(f"a video of {size}", lambda share: needed(share * pixels), device, mend)
     except Refusal as error:
         raise SizeError(str(error)) from None
 
 
-def check_bytes(what: str, needed: float, device: torch.device, mend: Callable[[float], str]) -> None:
-    """Raises Refusal, one line, if so many bytes are more than the memory of the device.
+def check_bytes(
+    what: str, needed: Callable[[float], float], device: torch.device, mend: Callable[[float], str]
+) -> None:
+    """Raises Refusal, one line, if something needs more bytes than the memory of the device.
 
     Args:
         what: needs them.
-        mend: what to do where the memory is this share of what is needed.
+        needed: by a share of it, from 0 to 1; it grows with the share.
+        mend: what to do where this share fits; 0 where none does.
     """
     there = memory_bytes(device) if device.type == "cuda" else host_bytes()
-    if needed > there:
-        amounts = f"{needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there"
-        raise Refusal(f"{what} needs {amounts}; {mend(there / needed)}")
+    if needed(1) > there:
+        fits, too_much = 0.0, 1.0
+        for _ in range(50):
+            share = (fits + too_much) / 2
+            fits, too_much = (share, too_much) if needed(share) <= there else (fits, share)
+        amounts = f"{needed(1) / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there"
+        raise Refusal(f"{what} needs {amounts}; {mend(fits)}")
 
 
 def sampler_of(config: TrainConfig, stack: GeneratorStack | None, clip: Pyramids, device: torch.device) -> Sampler:

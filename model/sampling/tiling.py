@@ -11,62 +11,21 @@ the method's networks normalise a larger video by, and a checkpoint does not hav
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Callable, Iterator
-from itertools import product
 
 import torch
 from torch import Tensor
 
+from model.boxes import Box, cut, inside, surrounded
 from model.config import Precision
 from model.device import autocast
-from model.networks.blocks import Halo, halo
+from model.networks.blocks import halo
 from model.networks.generators import Generator
 from model.pyramid import ScaleSize
 
 # Voxels of a tile, with what is around it. A block holds three activations at a time: with 64 channels in bf16
 # 3 · 2²⁰ · 64 · 2 bytes = 384 MiB. Smaller tiles repeat more of each other's surroundings.
 MAX_VOXELS = 2**20
-SLACK = 1.1  # halos may cost this much more than they must, if that makes frames earlier
-
-Box = tuple[slice, slice, slice]  # in T, H and W
-
-
-@functools.lru_cache  # asked for at every depth of a generator
-def cut(size: ScaleSize, halo: Halo, limit: int, *, padded: bool = True) -> list[list[Box]]:
-    """Boxes that fill a volume of `size` without overlap, none with more than `limit` voxels with the halo around it.
-
-    Of all regular cuts whose boxes have, halos included, at most SLACK times the fewest voxels, it is the one with the
-    shortest runs of frames, so that frames are done early; of these the one with the fewest voxels, then boxes.
-
-    Args:
-        halo: frames, rows and columns on each side of a box, but not beyond the volume.
-        limit: voxels.
-        padded: whether there is nothing beyond the volume; else its boxes have their halo there too.
-
-    Returns one list of boxes for each run of frames, in order. Raises ValueError if that cannot be.
-    """
-    lengths = [sorted({math.ceil(side / count) for count in range(1, side + 1)}) for side in size]
-    found: list[tuple[int, int, tuple[int, ...]]] = []  # voxels of all boxes with their halos, number of boxes, a box
-    for box in product(*lengths):
-        axes = list(zip(size, box, strict=True))
-        wide = [length + 2 * around for length, around in zip(box, halo, strict=True)]
-        if math.prod(map(min, size, wide) if padded else wide) <= limit:
-            counts = [math.ceil(side / length) for side, length in axes]
-            voxels = math.prod(
-                side + 2 * around * (count - 1) for side, around, count in zip(size, halo, counts, strict=True)
-            )
-            found.append((voxels, math.prod(counts), box))
-    if not found:
-        raise ValueError(f"limit={limit}: fewer voxels than one with {max(halo)} on every side")
-    most = SLACK * min(found)[0]
-    *_, box = min((cut for cut in found if cut[0] <= most), key=lambda cut: (cut[2][0], cut))
-    frames, rows, columns = (
-        [slice(start, min(start + length, side)) for start in range(0, side, length)]
-        for side, length in zip(size, box, strict=True)
-    )
-    return [list(product([t], rows, columns)) for t in frames]
 
 
 def evaluations(generator: Generator, size: ScaleSize, limit: int) -> int:
@@ -139,12 +98,10 @@ def _part(
     count, device = depth or generator.convs, generator.block(0).conv.weight.device
     reach = halo(count, generator.kernel)
     if generator.padded:
-        wide = [
-            slice(max(s.start - around, 0), min(s.stop + around, side))
-            for s, around, side in zip(box, reach, x.shape[2:], strict=True)
-        ]
+        wide = surrounded(box, reach, x.shape[2:])
     else:  # it begins where what it sees does
-        wide = [slice(s.start, s.stop + 2 * around) for s, around in zip(box, reach, strict=True)]
+        frames, rows, columns = (slice(s.start, s.stop + 2 * around) for s, around in zip(box, reach, strict=True))
+        wide = frames, rows, columns
     y = x[:, :, wide[0], wide[1], wide[2]].to(device)
     with autocast(device, precision):
         known = len(generator.blocks) if depth is None else depth - 1
@@ -153,7 +110,7 @@ def _part(
         y = generator.rgb(y) if depth is None else generator.block(depth - 1).convolved(y)
     if not generator.padded:
         return y
-    inner = [slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, wide, strict=True)]
+    inner = inside(box, wide)
     return y[:, :, inner[0], inner[1], inner[2]]
 
 

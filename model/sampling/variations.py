@@ -36,7 +36,7 @@ def check_kept(sampler: Sampler, keep: int) -> None:
         raise ValueError(f"{keep} samples to keep: 1 or more")
     needed = DRAWN * keep * 3 * math.prod(sampler.size)
     what = f"keeping {keep:,} of {DRAWN * keep:,} samples of {sampler.size}"
-    check_bytes(what, needed, HOST, lambda share: f"keep {int(keep * share):,} or fewer")
+    check_bytes(what, lambda share: share * needed, HOST, lambda share: f"keep {int(keep * share):,} or fewer")
 
 
 def kept(

@@ -13,7 +13,7 @@ from model.config import Finish, TrainConfig
 from model.device import HOST, most_at_once, usual_threads
 from model.networks.generators import GeneratorStack
 from model.patches.field import Size
-from model.patches.refine import ClipPatches, Step, needed_bytes
+from model.patches.refine import ClipPatches, Step, needed_bytes, pixels_of
 from model.pyramid import ScaleSize, to_frames
 from model.sampling.sample import Tick, run_level
 from model.sampling.sampler import NetworkSampler, check_video
@@ -105,7 +105,7 @@ class Workbench:
     @property
     def at_once(self) -> int:
         """How many videos as large as the clip are best made `concurrently`."""
-        needed = needed_bytes([self.size], self.sizes, max(1, len(self._chunks)))
+        needed = needed_bytes(math.prod(self.size), pixels_of(self.sizes, max(1, len(self._chunks))))
         return most_at_once(needed, self.device) if self.makes_patches else 1
 
     def ladder_to(self, size: Size) -> list[ScaleSize]:
@@ -141,11 +141,12 @@ class Workbench:
         if self.makes_patches:
             self._check_patch_memory(size, self.sizes)
         else:
-            check_video(size, NetworkSampler(self._networks_of("generators")).needed_bytes([size]), HOST)
+            check_video(size, NetworkSampler(self._networks_of("generators")).needed_bytes, HOST)
 
     def _check_patch_memory(self, size: ScaleSize, clip_sizes: Sequence[Size]) -> None:
         """The same of a video that is made of the clip's patches at these scales."""
-        check_video(size, needed_bytes([size], clip_sizes, max(1, len(self._chunks))), self.device)
+        of_clip = pixels_of(clip_sizes, max(1, len(self._chunks)))
+        check_video(size, lambda pixels: needed_bytes(pixels, of_clip), self.device)
 
 
 def passes(steps: Sequence[Step]) -> int:

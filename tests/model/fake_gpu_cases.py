@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import torch
 
 from model.metrics.diversity import diversity_map
+from model.patches.refine import Matching, Step, refine
 from model.patches.vgpnn import Vgpnn
 from model.presets import of_method
 from model.sampling.sample import reconstruct, sample_in_parts, stream_of, stretched_ladder
@@ -67,7 +70,7 @@ def logging(mode):
 
 
 def sampling(mode):
-    """Samples of the clip's size, of a larger one in tiles, and of patches; the reconstruction; scores of them."""
+    """Samples of the clip's size, of a larger one in tiles, and of patches, also in parts; reconstructions; scores."""
     few = {"patch_passes": 1, "patch_coarse_passes": 1, "patch_size": (2, 3, 3)}
     config = tiny(**{**SMALL, "num_scales": 5, "vae_levels": 1, **few}, patch_scale=2)
     pyramids = PYRAMIDS[:1]
@@ -84,6 +87,8 @@ def sampling(mode):
     clip = torch.from_numpy(np.stack([pyramid[-1] for pyramid in pyramids]))
     vgpnn = Vgpnn(clip, fake_gpu.GPU)
     made += [vgpnn.sample(vgpnn.sizes[:1], stream_of(0, 0, 1)).cpu()]
+    with patch("model.patches.field.PART", 800), patch("model.patches.refine.EXACT_PAIRS", 0):  # a spread search
+        made += [refine(clip, vgpnn.patches, [Step(0, (3, 30, 42), 1)], Matching(), stream_of(0, 0, 1)).cpu()]
     assert {video.device.type for video in made} == {"cpu"}
     mode.truth = True  # every number is finite
     diversity_map(torch.zeros((2, 3, 4, 12, 12), device=fake_gpu.GPU))

@@ -684,7 +684,9 @@ def test_a_loop_of_a_video_of_another_size_is_of_the_models() -> None:
 def test_what_fits_into_no_memory_is_one_line_before_it_is_made() -> None:
     apps, _ = model_of(clip_of(), patch_scale=1)
     for make in (partial(apps.extend, 10**7), partial(apps.enlarge, 10**4)):
-        with pytest.raises(ValueError, match=r"GiB of memory, \d+ are there; make it smaller"):
+        with pytest.raises(
+            ValueError, match=r"GiB of memory, \d+ are there; make it smaller, \d+\.\d% of its pixels fit"
+        ):
             make()
 
 

@@ -20,9 +20,10 @@ from model.device import concurrently
 from model.loading import LoadedModel
 from model.metrics.nnf import coherence, nearest_neighbour_field
 from model.networks.generators import GeneratorStack
-from model.patches.field import Grid, carry, index, places, share_in_place
-from model.patches.match import exact_field, spread_field
-from model.patches.refine import ClipPatches, Matching, Step, assemble, enlarged, refine
+from model.patches import field
+from model.patches.field import Grid, carry, index, places, scattered, share_in_place
+from model.patches.match import Queries, exact_field, spread_field
+from model.patches.refine import ClipPatches, Matching, Step, assemble, enlarged, needed_bytes, refine
 from model.patches.space import principal_components
 from model.patches.vgpnn import Vgpnn, vgpnn_ladder
 from model.presets import PRESETS, demo
@@ -33,6 +34,7 @@ from model.sampling.sampler import (
     NetworkSampler,
     VgpnnSampler,
     check_memory,
+    check_video,
     random_videos,
     sampler_of,
     whole_videos,
@@ -69,8 +71,9 @@ def all_patches(videos: Tensor, patch: tuple[int, int, int]) -> Tensor:
 
 
 def identity(grid: Grid) -> Tensor:
+    """The field of a video that is the clip."""
     t, h, w = grid.shape
-    return places(torch.arange(t * h * w).reshape(t, h, w), grid)
+    return torch.arange(t * h * w, dtype=torch.int32).reshape(t, h, w)
 
 
 # -- the search
@@ -84,23 +87,23 @@ def test_the_exact_search_is_that_of_brute_force(alpha: float) -> None:
     space = principal_components(clip, patch)
     grid = Grid(2, (3, 8, 9), patch)
     keys = space.project(clip).reshape(-1, 27)
-    found = exact_field(space.project(video)[0], keys, grid, alpha)
+    found = exact_field(Queries(video, space), keys, grid, alpha).flatten().long()
     queries, patches = all_patches(video, patch), all_patches(clip, patch)
     assert len(patches) == len(keys) == len(grid)
     distances = (queries[:, None] - patches).square().sum(-1)
     scores = distances / (alpha + distances.amin(0))
-    chosen = scores[torch.arange(len(queries)), index(found, grid).reshape(-1)]
+    chosen = scores[torch.arange(len(queries)), found]
     assert torch.allclose(chosen, scores.amin(1), rtol=1e-3, atol=1e-5)
     if alpha == 1e6:  # the nearest patches alone
-        nearest = distances[torch.arange(len(queries)), index(found, grid).reshape(-1)]
+        nearest = distances[torch.arange(len(queries)), found]
         assert torch.allclose(nearest, distances.amin(1), rtol=1e-3, atol=1e-5)
 
 
 def test_completeness_uses_more_of_the_clip() -> None:
     clip, video = smooth((4, 16, 20)), smooth((4, 16, 20), seed=9) * 0.3
     space, grid = principal_components(clip, PATCH), Grid(1, (4, 16, 20), PATCH)
-    keys, queries = space.project(clip).reshape(-1, 32), space.project(video)[0]
-    used = [len(index(exact_field(queries, keys, grid, alpha), grid).unique()) for alpha in (1e-3, 1e6)]
+    keys = space.project(clip).reshape(-1, 32)
+    used = [len(exact_field(Queries(video, space), keys, grid, alpha).unique()) for alpha in (1e-3, 1e6)]
     assert used[0] > 1.5 * used[1]
 
 
@@ -127,17 +130,17 @@ def test_a_spread_field_is_nearly_as_good_as_the_exact_one() -> None:
     for size, grid in zip(sizes, grids, strict=True):
         space = principal_components(enlarged(clip, size), PATCH)
         keys.append(space.project(enlarged(clip, size)).reshape(-1, 32))
-        queries.append(space.project(enlarged(video, size))[0])
+        queries.append(Queries(enlarged(video, size), space))
         fields.append(exact_field(queries[-1], keys[-1], grid, 0.1))
     begun = carry(fields[0], *sizes, *grids)
     spread = spread_field(queries[1], keys[1], grids[1], begun, 0.1, random())
     again = spread_field(queries[1], keys[1], grids[1], begun, 0.1, random())
     assert torch.equal(spread, again)  # of one seed
-    distances = torch.cdist(queries[1].reshape(-1, 32), keys[1]).square()
+    distances = torch.cdist(queries[1].space.project(queries[1].video).reshape(-1, 32), keys[1]).square()
     scores = distances / (0.1 + distances.amin(0))
 
     def mean(field: Tensor) -> float:
-        return float(scores.gather(1, index(field, grids[1]).reshape(-1, 1)).mean())
+        return float(scores.gather(1, field.reshape(-1, 1).long()).mean())
 
     best, found, first = mean(fields[1]), mean(spread), mean(begun)
     assert best <= found < best + 0.6 * (first - best)
@@ -149,11 +152,99 @@ def test_a_carried_field_keeps_displacements_in_proportion() -> None:
         grids.append(Grid(1, size, (1, 3, 3)))
     same = carry(identity(grids[0]), *sizes, *grids)
     assert torch.equal(same, identity(grids[1]))
-    moved = identity(grids[0])
+    moved = places(identity(grids[0]), grids[0])
     moved[2] = (moved[2] - 2).clamp_min(0)
-    carried = carry(moved, *sizes, *grids)
-    shift = (carried - identity(grids[1]))[2]
-    assert (shift[:, 6:] == -4).all() and (carried[[1, 3]] == identity(grids[1])[[1, 3]]).all()
+    own, carried = (places(f, grids[1]) for f in (identity(grids[1]), carry(index(moved, grids[0]), *sizes, *grids)))
+    assert ((carried - own)[2][:, 6:] == -4).all() and (carried[[1, 3]] == own[[1, 3]]).all()
+
+
+# -- a video that is worked on in parts
+
+
+def in_parts(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """No more patches or pixels at once than this, with what is around them."""
+    monkeypatch.setattr(field, "PART", most)
+
+
+@pytest.fixture
+def large() -> tuple[Queries, Tensor, Grid]:
+    """A video that is larger than the clip, the clip's patches, and where they are."""
+    clip, video = smooth((6, 20, 24)), smooth((9, 30, 36), seed=3)
+    space = principal_components(clip, PATCH)
+    return Queries(video, space), space.project(clip).reshape(-1, 32), Grid(1, (6, 20, 24), PATCH)
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 1e6])
+def test_the_exact_search_in_parts_is_that_of_the_whole(
+    large: tuple[Queries, Tensor, Grid], alpha: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Completeness is of all parts: with a small alpha every key's minimum counts."""
+    queries, keys, grid = large
+    whole = exact_field(queries, keys, grid, alpha)
+    in_parts(monkeypatch, 700)
+    assert len(field.in_parts(queries.shape)) > 9
+    assert torch.equal(exact_field(queries, keys, grid, alpha), whole)
+
+
+def test_across_a_border_of_parts_neighbours_offer_what_they_offer_in_the_whole(
+    large: tuple[Queries, Tensor, Grid], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of nearest patches alone, and without what is drawn at random, parts find the same field.
+
+    At the video's own edges a patch is offered what the opposite edge has, of the video or of the part.
+    """
+    queries, keys, grid = large
+    begun = scattered(queries.shape, grid, random(1))
+    monkeypatch.setattr("model.patches.match.ROUNDS", ((4, 0), (2, 0), (1, 0)))
+    whole = spread_field(queries, keys, grid, begun, 1e12, random())
+    in_parts(monkeypatch, 1500)
+    boxes = field.in_parts(queries.shape, (2, 4, 4))
+    assert len({box[1].start for box in boxes if 7 < box[1].start < 22}) > 1 and all(
+        box[0] == slice(0, 8) for box in boxes
+    )
+    found = spread_field(queries, keys, grid, begun, 1e12, random())
+    assert torch.equal(found[:, 7:-7, 7:-7], whole[:, 7:-7, 7:-7])
+
+
+def test_a_spread_field_in_parts_is_as_good_as_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patches are as near, as many of the clip's are used, and neither a part nor a border is worse."""
+    clip, video = smooth((6, 40, 48)), smooth((8, 80, 96), seed=3)
+    space, grid = principal_components(clip, PATCH), Grid(1, (6, 40, 48), PATCH)
+    queries, keys, vectors = Queries(video, space), space.project(clip).reshape(-1, 32), space.project(video)[0]
+    begun = scattered(queries.shape, grid, random(1))
+
+    def found() -> tuple[Tensor, float]:
+        """Of four seeds: the mean distance of each patch, and how many of the clip's are used."""
+        fields = [spread_field(queries, keys, grid, begun, 0.5, random(seed)).long() for seed in range(4)]
+        far = torch.stack([(keys[each] - vectors).square().sum(dim=-1) for each in fields])
+        return far.mean(dim=0), float(np.mean([len(each.unique()) for each in fields]))
+
+    whole, used = found()
+    in_parts(monkeypatch, 12_000)
+    (parts, used_in_parts), boxes = found(), field.in_parts(queries.shape, (2, 4, 4))
+    assert parts.mean() == pytest.approx(float(whole.mean()), rel=0.01)
+    assert used_in_parts == pytest.approx(used, rel=0.02)
+    rows = sorted({box[1].start for box in boxes} - {0})
+    borders = [row + beside for row in rows for beside in (-1, 0)]
+    assert len(boxes) > 4 and parts[:, borders].mean() == pytest.approx(float(whole[:, borders].mean()), rel=0.03)
+    for box in boxes:
+        assert parts[box].mean() == pytest.approx(float(whole[box].mean()), rel=0.06)
+
+
+@pytest.mark.parametrize("bandwidth", [None, 0.2])
+def test_what_is_made_of_patches_in_parts_is_the_whole_to_the_bit(
+    bandwidth: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, grids, sizes = smooth((6, 20, 24)), [Grid(1, (6, 20, 24), PATCH)] * 2, [(5, 14, 16), (9, 30, 36)]
+    begun = scattered((4, 12, 14), grids[0], random())
+
+    def made() -> tuple[Tensor, Tensor]:
+        found = carry(begun, *sizes, *grids)
+        return found, assemble(clip, found, sizes[1], PATCH, bandwidth)
+
+    whole = made()
+    in_parts(monkeypatch, 700)
+    assert all(torch.equal(part, of_whole) for part, of_whole in zip(made(), whole, strict=True))
 
 
 # -- what is made of patches
@@ -163,28 +254,27 @@ def test_overlapping_patches_are_averaged() -> None:
     clip = smooth((4, 7, 8), chunks=2)
     grid = Grid(2, (4, 7, 8), PATCH)
     assert torch.allclose(assemble(clip, identity(grid), (4, 7, 8), PATCH)[0], clip[0], atol=1e-6)
-    field = places(torch.randint(len(grid), (2, 3, 4), generator=random()), grid)
-    size = (3, 5, 6)
+    found, size = scattered((2, 3, 4), grid, random()), (3, 5, 6)
     total, count = torch.zeros((3, *size)), torch.zeros(size)
     for t, y, x in itertools.product(*map(range, (2, 3, 4))):
-        c, f, row, column = field[:, t, y, x].tolist()
+        c, f, row, column = places(found, grid)[:, t, y, x].tolist()
         total[:, t : t + 2, y : y + 3, x : x + 3] += clip[c, :, f : f + 2, row : row + 3, column : column + 3]
         count[t : t + 2, y : y + 3, x : x + 3] += 1
-    assert torch.allclose(assemble(clip, field, size, PATCH)[0], total / count, atol=1e-5)
+    assert torch.allclose(assemble(clip, found, size, PATCH)[0], total / count, atol=1e-5)
 
 
 @pytest.mark.parametrize("bandwidth", [0.01, 0.2, 50.0])
 def test_votes_are_weighted_by_how_near_they_are_to_the_mean(bandwidth: float) -> None:
     clip, size, grid = smooth((4, 7, 8), chunks=2), (3, 5, 6), Grid(2, (4, 7, 8), PATCH)
-    field = places(torch.randint(len(grid), (2, 3, 4), generator=random()), grid)
-    made = assemble(clip, field, size, PATCH, bandwidth)[0]
-    mean = assemble(clip, field, size, PATCH)[0]
+    found = scattered((2, 3, 4), grid, random())
+    made = assemble(clip, found, size, PATCH, bandwidth)[0]
+    mean = assemble(clip, found, size, PATCH)[0]
     for t, y, x in itertools.product(*map(range, size)):
         votes = []
         for dt, dy, dx in itertools.product(*map(range, PATCH)):
             at = t - dt, y - dy, x - dx
             if all(0 <= place < side for place, side in zip(at, (2, 3, 4))):
-                c, f, row, column = field[(slice(None), *at)].tolist()
+                c, f, row, column = places(found[at], grid).tolist()
                 votes.append(clip[c, :, f + dt, row + dy, column + dx])
         colours = torch.stack(votes).double().numpy()
         exponents = -((colours - mean[:, t, y, x].numpy()) ** 2).mean(axis=1) / (2 * bandwidth**2)
@@ -195,9 +285,9 @@ def test_votes_are_weighted_by_how_near_they_are_to_the_mean(bandwidth: float) -
 def test_a_few_votes_for_another_colour_do_not_blur() -> None:
     """Nine patches of a row hold a pixel: seven show it black, two white. The mean is grey."""
     clip = torch.cat([-torch.ones(1, 3, 1, 1, 9), torch.ones(1, 3, 1, 1, 9)])
-    field = torch.zeros((4, 1, 1, 9), dtype=torch.long)
-    field[0, ..., [3, 5]] = 1
-    colour = {width: assemble(clip, field, (1, 1, 17), (1, 1, 9), width)[0, 0, 0, 0, 8] for width in (None, 0.2)}
+    found = torch.zeros((1, 1, 9), dtype=torch.int32)
+    found[..., [3, 5]] = 1  # a chunk has one patch
+    colour = {width: assemble(clip, found, (1, 1, 17), (1, 1, 9), width)[0, 0, 0, 0, 8] for width in (None, 0.2)}
     assert colour[None] == pytest.approx(-5 / 9, abs=1e-6) and colour[0.2] < -0.999
 
 
@@ -374,7 +464,8 @@ def test_what_is_made_concurrently_comes_in_order_and_an_error_ends_it() -> None
 
 
 def test_the_share_in_place_is_of_one_chunk_and_of_steps_of_a_pixel() -> None:
-    chunk, t, y, x = identity(Grid(1, (5, 9, 12), (2, 3, 3)))
+    grid = Grid(1, (5, 9, 12), (2, 3, 3))
+    chunk, t, y, x = places(identity(grid), grid)
     assert share_in_place(torch.stack([chunk, t.flip(0), y, x]), 2, 1) == 1.0  # at any time
     assert share_in_place(torch.stack([chunk, t, y - 1, x + 1]), 2, 1) == 1.0
     assert share_in_place(torch.stack([chunk, t, y, x + 2]), 2, 1) == 0.0
@@ -476,6 +567,21 @@ def test_a_clip_whose_patches_do_not_fit_is_told_before_training() -> None:
     fits = int(str(caught.value).split("max_size=")[1].split()[0])
     fitting = replace(large, max_size=fits)
     check_memory(fitting, ladder(fitting, 48, 64), 1, CPU)
+
+
+@pytest.mark.parametrize("gib", [0.1, 0.5, 2, 8])  # none of it, the clip and a part of a part, and more
+def test_the_share_of_a_video_that_is_told_fits(gib: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.sampling.sampler.host_bytes", lambda: gib * 2**30)
+    size, clip_pixels = ScaleSize(13, 4320, 7680), 200_000
+
+    def needed(pixels: float) -> float:
+        return needed_bytes(pixels, clip_pixels)
+
+    with pytest.raises(ValueError, match=rf"of memory, {gib:.0f} are there; make it smaller, ([\d.]+)% of its") as told:
+        check_video(size, needed, CPU)
+    share, pixels = float(str(told.value).split("smaller, ")[1].split("%")[0]) / 100, math.prod(size)
+    assert needed((share + 0.001) * pixels) > gib * 2**30
+    assert share == 0 or needed(share * pixels) <= gib * 2**30
 
 
 def test_a_first_field_that_is_too_large_to_be_exact_begins_at_random(monkeypatch: pytest.MonkeyPatch) -> None:

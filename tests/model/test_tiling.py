@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.boxes import cut
 from model.networks import blocks
 from model.networks import generators as networks
 from model.networks.generators import Generator
@@ -126,7 +127,7 @@ def test_bf16_tiles_are_the_bf16_whole_but_for_rounding():
     [((13, 24, 34), 5, 2000), ((13, 24, 34), 0, 7), ((1, 50, 3), 2, 60), ((121, 256, 1024), 5, 2**20)],
 )
 def test_boxes_fill_the_volume_once(size, halo, limit):
-    runs = tiling.cut(size, (halo, halo, halo), limit)
+    runs = cut(size, (halo, halo, halo), limit)
     times = np.zeros(size, np.uint8)
     for box in itertools.chain(*runs):
         times[box] += 1
@@ -140,15 +141,13 @@ def test_boxes_fill_the_volume_once(size, halo, limit):
 
 def test_cuts_waste_little():
     """13 frames are not cut in time, where the halo would nearly double them; many frames are, to be done early."""
-    ((*boxes,),) = tiling.cut((13, 256, 1024), (5, 5, 5), 2**20)
+    ((*boxes,),) = cut((13, 256, 1024), (5, 5, 5), 2**20)
     assert [(b[1].stop - b[1].start, b[2].stop - b[2].start) for b in boxes] == [(256, 256)] * 4
-    assert len(tiling.cut((121, 256, 1024), (5, 5, 5), 2**20)) >= 2
-    assert tiling.cut((13, 24, 34), (5, 5, 5), 13 * 24 * 34) == [[(slice(0, 13), slice(0, 24), slice(0, 34))]]
-    assert [len(run) for run in tiling.cut((10, 10, 10), (0, 0, 0), 500)] == [
-        1
-    ] * 10  # without a halo runs cost nothing
+    assert len(cut((121, 256, 1024), (5, 5, 5), 2**20)) >= 2
+    assert cut((13, 24, 34), (5, 5, 5), 13 * 24 * 34) == [[(slice(0, 13), slice(0, 24), slice(0, 34))]]
+    assert [len(run) for run in cut((10, 10, 10), (0, 0, 0), 500)] == [1] * 10  # without a halo runs cost nothing
     with pytest.raises(ValueError, match="limit=1000: fewer voxels than one with 5 on every side"):
-        tiling.cut((13, 24, 34), (5, 5, 5), 1000)
+        cut((13, 24, 34), (5, 5, 5), 1000)
 
 
 def test_moments_of_parts_are_those_of_the_whole():
