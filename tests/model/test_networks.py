@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from model.interpolation import interpolated
 from model.networks.blocks import NormBlock, SpectralConv, convolve
 from model.networks.critic import Critic
 from model.networks.encoder import Encoder
@@ -16,6 +17,7 @@ from model.networks.generators import Generator, GeneratorStack
 from model.presets import official, paper
 
 from .conftest import SIZES, tiny
+from .reference import upsample
 
 CONFIGS = {"paper": paper, "official": official}
 
@@ -30,6 +32,21 @@ def stack_of(preset="paper", scales=5, **changes):
 
 def video(n, batch=1, seed=0):
     return torch.rand((batch, 3, *SIZES[n]), generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+# -- from a scale to the next
+
+
+@pytest.mark.parametrize("by", ["linear", "cubic"])
+@pytest.mark.parametrize("size", [(9, 11, 14), (2, 3, 4), (5, 7, 20)], ids=["larger", "smaller", "wider"])
+@pytest.mark.parametrize("frames", [5, 1])
+def test_another_size_is_that_of_matrices_which_keep_both_ends(frames, size, by):
+    x = torch.randn((2, 3, frames, 7, 9), dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    y = interpolated(x, size, by)
+    torch.testing.assert_close(y, upsample(x, size, by))
+    torch.testing.assert_close(
+        y[:, :, [0, -1]][..., [0, -1], :][..., [0, -1]], x[:, :, [0, -1]][..., [0, -1], :][..., [0, -1]]
+    )
 
 
 # -- blocks
