@@ -245,7 +245,7 @@ def _votes(values: Tensor, found: Tensor, patch: Patch) -> Iterator[tuple[list[t
         places: list[tuple[slice, ...]] = [
             (slice(None), slice(dt, dt + count), slice(dy, dy + height), slice(dx, dx + width)) for dt, dy, dx in some
         ]
-        steps = torch.tensor([(dt * rows + dy) * columns + dx for dt, dy, dx in some], device=first.device)
+        steps = torch.tensor([(dt * rows + dy) * columns + dx for dt, dy, dx in some]).to(first.device)
         votes = colours.index_select(1, (first + steps[:, None]).reshape(-1))
         yield places, votes.view(channels, len(some), count, height, width)
 
