@@ -90,9 +90,7 @@ class GeneratorStack(nn.Module):
         if config.vae_levels == 0:
             self.encoder = FixedCode(self.latent_shape(1)) if config.fixed_code == "noise" else ClipCode()
         else:
-            kind = PatchEncoder if config.latent == "patchvae" else Encoder
-            kernel = config.kernel(config.encoder_kernel)
-            self.encoder = kind(config.channels, config.latent_dim, config.encoder_convs, kernel, config.leak)
+            self.encoder = (PatchEncoder if config.latent == "patchvae" else Encoder)(config)
         self.generators = nn.ModuleList([self._new_generator(0)])
         self.noise_amps = [0.0]
 
