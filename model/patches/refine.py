@@ -24,6 +24,7 @@ from torch import Tensor
 from infra.errors import Refusal
 from model.boxes import inside, surrounded
 from model.device import usual_threads
+from model.interpolation import interpolated
 from model.patches.field import PART, Grid, Size, carry, fits, in_parts, places, scattered
 from model.patches.match import PAIRS, Queries, exact_field, spread_field
 from model.patches.space import COMPONENTS, Patch, PatchSpace, principal_components
@@ -105,7 +106,7 @@ class ClipPatches:
             return self._keys[n, sharp, patch]
 
     def _keys_of(self, n: int, patch: Patch, sharp: bool) -> Keys:
-        videos = self.values(n) if sharp else enlarged(self.values(n - 1), self.sizes[n])
+        videos = self.values(n) if sharp else interpolated(self.values(n - 1), self.sizes[n])
         space = principal_components(videos, patch)
         vectors = space.project(videos)
         if self.hidden:
@@ -124,11 +125,6 @@ class ClipPatches:
 def touched(hidden: Tensor, patch: Patch) -> Tensor:
     """Which patches have a hidden pixel: (B, 1, T, H, W) bool → (B, T', H', W') bool."""
     return F.max_pool3d(hidden.float(), patch, stride=1)[:, 0] > 0
-
-
-def enlarged(videos: Tensor, size: Size) -> Tensor:
-    """(B, 3, T, H, W) at another size, corners kept."""
-    return F.interpolate(videos, size=tuple(size), mode="trilinear", align_corners=True)
 
 
 @dataclass
@@ -175,7 +171,7 @@ class Refinement:
         grid = clip.grid(step.n, patch)
         enlarges = tuple(self.video.shape[2:]) != tuple(step.size)
         if enlarges:
-            self.video = enlarged(self.video, step.size)
+            self.video = interpolated(self.video, step.size)
         if self.found is not None and self._done is not None:
             self.found = carry(self.found, self._done.size, step.size, clip.grid(self._done.n, patch), grid)
         for turn in range(step.passes):

@@ -17,13 +17,14 @@ from torch import Tensor
 from model import checkpoint as ckpt
 from model.config import ConfigError, TrainConfig
 from model.device import concurrently
+from model.interpolation import interpolated
 from model.loading import LoadedModel
 from model.metrics.nnf import coherence, nearest_neighbour_field
 from model.networks.generators import GeneratorStack
 from model.patches import field
 from model.patches.field import Grid, carry, index, places, scattered, share_in_place
 from model.patches.match import Queries, exact_field, spread_field
-from model.patches.refine import ClipPatches, Matching, Step, assemble, enlarged, needed_bytes, refine
+from model.patches.refine import ClipPatches, Matching, Step, assemble, needed_bytes, refine
 from model.patches.space import principal_components
 from model.patches.vgpnn import Vgpnn, vgpnn_ladder
 from model.presets import PRESETS, demo
@@ -52,7 +53,7 @@ def random(seed: int = 0) -> torch.Generator:
 def smooth(size: tuple[int, int, int], seed: int = 0, chunks: int = 1) -> Tensor:
     """A clip with structure: (chunks, 3, T, H, W) in [-1, 1]."""
     coarse = torch.rand((chunks, 3, 3, 5, 6), generator=random(seed)) * 2 - 1
-    return enlarged(coarse, size) * 0.9 + 0.1 * (torch.rand((chunks, 3, *size), generator=random(seed + 1)) * 2 - 1)
+    return interpolated(coarse, size) * 0.9 + 0.1 * (torch.rand((chunks, 3, *size), generator=random(seed + 1)) * 2 - 1)
 
 
 def all_patches(videos: Tensor, patch: tuple[int, int, int]) -> Tensor:
@@ -110,7 +111,7 @@ def test_completeness_uses_more_of_the_clip() -> None:
 @pytest.mark.parametrize("sides", [(1, 2, 2), (3, 5, 5)])
 def test_components_keep_distances(sides: tuple[int, int, int]) -> None:
     """All of those of a small patch; of a large one of a smooth clip, to a few per cent."""
-    clip = enlarged(torch.rand((1, 3, 3, 6, 7), generator=random()) * 2 - 1, (6, 18, 21))
+    clip = interpolated(torch.rand((1, 3, 3, 6, 7), generator=random()) * 2 - 1, (6, 18, 21))
     space = principal_components(clip, sides)
     rows = space.filters.reshape(len(space.filters), -1)
     assert torch.allclose(rows @ rows.T, torch.eye(len(rows)), atol=1e-5)
@@ -128,9 +129,9 @@ def test_a_spread_field_is_nearly_as_good_as_the_exact_one() -> None:
     grids = [Grid(1, size, PATCH) for size in sizes]
     fields, queries, keys = [], [], []
     for size, grid in zip(sizes, grids, strict=True):
-        space = principal_components(enlarged(clip, size), PATCH)
-        keys.append(space.project(enlarged(clip, size)).reshape(-1, 32))
-        queries.append(Queries(enlarged(video, size), space))
+        space = principal_components(interpolated(clip, size), PATCH)
+        keys.append(space.project(interpolated(clip, size)).reshape(-1, 32))
+        queries.append(Queries(interpolated(video, size), space))
         fields.append(exact_field(queries[-1], keys[-1], grid, 0.1))
     begun = carry(fields[0], *sizes, *grids)
     spread = spread_field(queries[1], keys[1], grids[1], begun, 0.1, random())
@@ -292,7 +293,7 @@ def test_a_few_votes_for_another_colour_do_not_blur() -> None:
 
 
 def clip_patches(sizes: list[tuple[int, int, int]], clip: Tensor) -> ClipPatches:
-    return ClipPatches(sizes, lambda n: enlarged(clip, sizes[n]))
+    return ClipPatches(sizes, lambda n: interpolated(clip, sizes[n]))
 
 
 def test_the_clips_own_coarse_scale_becomes_the_clip() -> None:
@@ -307,8 +308,8 @@ def test_a_video_is_made_of_the_clip_and_keeps_its_layout() -> None:
     """A mirrored clip: nothing of it is in place, all of its layout stays."""
     sizes = [(4, 12, 15), (7, 24, 30)]
     clip = smooth(sizes[1])
-    mirrored = enlarged(clip, sizes[0]).flip(-1)
-    patches, before = clip_patches(sizes, clip), enlarged(mirrored, sizes[1])
+    mirrored = interpolated(clip, sizes[0]).flip(-1)
+    patches, before = clip_patches(sizes, clip), interpolated(mirrored, sizes[1])
     made = refine(mirrored, patches, [Step(0, sizes[0], 2), Step(1, sizes[1], 2)], Matching((3, 5, 5)), random())
     near = [nearest_neighbour_field(video[0], clip[0], step=3).nn_distance for video in (made, before)]
     assert near[0] < 0.75 * near[1]
@@ -319,7 +320,7 @@ def test_a_video_is_made_of_the_clip_and_keeps_its_layout() -> None:
 def test_a_video_of_another_size_and_one_that_holds_no_patch() -> None:
     sizes, clip = [(4, 12, 15), (7, 24, 30)], smooth((7, 24, 30))
     patches = clip_patches(sizes, clip)
-    wide = refine(enlarged(clip, (4, 12, 30)), patches, [Step(1, (13, 24, 60), 1)], Matching(), random())
+    wide = refine(interpolated(clip, (4, 12, 30)), patches, [Step(1, (13, 24, 60), 1)], Matching(), random())
     assert wide.shape == (1, 3, 13, 24, 60) and wide.isfinite().all() and wide.abs().max() <= clip.abs().max() + 1e-5
     with pytest.raises(ValueError, match="2×24×30 is smaller than a patch of 3×7×7"):
         refine(clip, patches, [Step(1, (2, 24, 30), 1)], Matching(), random())
