@@ -79,8 +79,7 @@ def spread_field(
             if jump < queries.shape[axis]:
                 for distance in (jump, -jump):
                     search.consider(_from_neighbour(search.field, axis, distance))
-        reach = (min(radius, 1), radius, radius)
-        search.consider(search.field + _around(search.field, reach, random))
+        search.consider(search.field + _around(search.field, reach_of(radius), random))
     return search.field
 
 
@@ -89,6 +88,11 @@ def _from_neighbour(field: Tensor, axis: int, distance: int) -> Tensor:
     moved = field.roll(distance, dims=axis + 1)
     moved[axis + 1] += distance
     return moved
+
+
+def reach_of(radius: int) -> tuple[int, int, int]:
+    """How far around its own place a patch is tried in a round: frames, rows and columns."""
+    return min(radius, 1), radius, radius
 
 
 def _around(field: Tensor, reach: Sequence[int], random: torch.Generator) -> Tensor:

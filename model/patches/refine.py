@@ -96,7 +96,7 @@ class ClipPatches:
         sharp = sharp or n == 0
         if (n, sharp, patch) not in self._keys:
             videos = self.values(n) if sharp else enlarged(self.values(n - 1), self.sizes[n])
-            space = principal_components(videos, patch)
+            space = self._space(videos, n, sharp, patch)
             vectors = space.project(videos)
             if self.hidden:
                 hidden = touched(self.hidden(n), patch).to(vectors.device)
@@ -107,6 +107,9 @@ class ClipPatches:
                 vectors[hidden] = FAR
             self._keys[n, sharp, patch] = Keys(space, vectors.reshape(-1, len(space.filters)))
         return self._keys[n, sharp, patch]
+
+    def _space(self, videos: Tensor, n: int, sharp: bool, patch: Patch) -> PatchSpace:
+        return principal_components(videos, patch)
 
     def grid(self, n: int, patch: Patch) -> Grid:
         """Where its patches at scale n are."""
@@ -176,16 +179,24 @@ class Refinement:
             queries = keys.space.project(self.video)[0]
             alpha = self.how.alpha * keys.space.values
             most = self.first_pairs if self.found is None else EXACT_PAIRS
-            if math.prod(queries.shape[:3]) * len(grid) <= most:
-                self.found = exact_field(queries, keys.vectors, grid, alpha)
-            else:
-                if self.found is None:
-                    self.found = scattered(queries.shape[:3], grid, self.random).to(queries.device)
-                self.found = spread_field(queries, keys.vectors, grid, self.found, alpha, self.random)
-            made = assemble(clip.values(step.n), self.found, step.size, patch, self.how.bandwidth)
-            self.video = self.after(made, step)
+            compares_all = math.prod(queries.shape[:3]) * len(grid) <= most
+            search = self._exact if compares_all else self._spread
+            self.found = search(queries, keys.vectors, grid, alpha)
+            self.video = self.after(self._assembled(step, self.found), step)
             self.tick(1)
         self._done = step
+
+    def _exact(self, queries: Tensor, keys: Tensor, grid: Grid, alpha: float) -> Tensor:
+        return exact_field(queries, keys, grid, alpha)
+
+    def _spread(self, queries: Tensor, keys: Tensor, grid: Grid, alpha: float) -> Tensor:
+        begun = self.found
+        if begun is None:
+            begun = scattered(queries.shape[:3], grid, self.random).to(queries.device)
+        return spread_field(queries, keys, grid, begun, alpha, self.random)
+
+    def _assembled(self, step: Step, found: Tensor) -> Tensor:
+        return assemble(self.clip.values(step.n), found, step.size, self.how.patch, self.how.bandwidth)
 
 
 def refine(
