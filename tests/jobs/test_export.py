@@ -306,6 +306,12 @@ def test_a_request_of_nothing_is_the_first_sample_of_seed_0(made: Path, tmp_path
         ),
         (("video.pt", "--to", "mlflow", "--tracking-uri", "file:/x"), "--tracking-uri file:/x: is a folder"),
         (("patches.pt", "--to", "mlflow", "--tracking-uri", "sqlite:///a.db"), "the clip patches is needed"),
+        (("patches.pt", "--to", "torch", "--out", "a.pt2"), "the clip patches is needed"),
+        (
+            ("video.pt", "--to", "torch", "--out", "a.pt2", "--real", "clip.mp4"),
+            "--real: a model of networks alone needs no clip",
+        ),
+        (("theirs", "--to", "checkpoint", "--out", "a.pt", "--real", "clip.mp4"), "--real: a checkpoint holds no clip"),
     ],
 )
 def test_what_cannot_be_is_one_line(
