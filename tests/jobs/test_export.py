@@ -60,7 +60,7 @@ MODELS = {
     "image": small(image_demo(), latent="patchvae", latent_dim=5),
     "singan": small(of_method(image_demo(), "singan"), enlarging="cubic", leak=0.05),
     # so large that the patches of its second scale are not all compared
-    "patches": small(demo(), patch_scale=1, patch_passes=2, patch_coarse_passes=1, max_size=40),
+    "patches": small(demo(), patch_scale=1, patch_passes=1, patch_coarse_passes=1, max_size=40),
 }
 
 COPY = 0.9  # of it the first layout of sample INDEX of "patches" is the clip, and the second is not
