@@ -17,6 +17,9 @@ from torch import Tensor
 from model import checkpoint as ckpt
 from model.config import ConfigError, TrainConfig
 from model.device import concurrently
+from model.export import loops
+from model.export.finished import Finished
+from model.export.inputs import draw, inputs_of, search_inputs_of
 from model.interpolation import interpolated
 from model.loading import LoadedModel
 from model.metrics.nnf import coherence, nearest_neighbour_field
@@ -335,6 +338,46 @@ def test_the_ladder_of_vgpnn_shrinks_by_15_per_cent_to_3_frames_and_15_px() -> N
     assert len(set(sizes)) == len(sizes) and sizes == sorted(sizes)
 
 
+@pytest.mark.parametrize(
+    ("patch", "size", "own", "chunks", "alpha"),
+    [
+        ((3, 7, 7), (5, 20, 31), (4, 18, 40), 3, 0.1),
+        ((1, 7, 7), (1, 30, 35), (1, 50, 40), 1, 5.0),
+        ((2, 3, 3), (4, 9, 10), (4, 9, 10), 2, 0.1),
+    ],
+)
+def test_the_loops_of_a_program_do_the_same_to_the_bit(
+    patch: tuple[int, int, int],
+    size: tuple[int, int, int],
+    own: tuple[int, int, int],
+    chunks: int,
+    alpha: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clip, video = smooth(size, chunks=chunks), smooth(own, seed=7)
+    patches = ClipPatches([size], lambda n: clip)
+    keys, grid = patches.keys(0, patch, sharp=True), patches.grid(0, patch)
+    queries = Queries(video, keys.space)
+    for module in ("model.patches.match", "model.export.loops"):
+        monkeypatch.setattr(f"{module}.HOST_PAIRS", 50 * len(grid))  # 50 queries at once, and at last some
+    monkeypatch.setattr("model.export.inputs.EXACT_PAIRS", 0)
+    begin, around = search_inputs_of(patches, Matching(patch), [Step(0, own, 1)], "patches")
+
+    exact = exact_field(queries, keys.vectors, grid, alpha)
+    assert torch.equal(loops.exact_field(queries, keys.vectors, grid, alpha), exact)
+    drawn = random(3)
+    begun = begin.drawn(drawn)
+    looped = loops.spread_field(queries, keys.vectors, grid, begun, alpha, around.drawn(drawn))
+    drawn = random(3)
+    assert torch.equal(begun, scattered(queries.shape, grid, drawn))
+    spread = spread_field(queries, keys.vectors, grid, begun, alpha, drawn)
+    assert torch.equal(looped, spread) and not torch.equal(spread, begun) and not torch.equal(spread, exact)
+    for found, bandwidth in itertools.product((exact, spread), (None, 0.2, 0.01)):
+        assert torch.equal(
+            loops.assemble(clip, found, own, patch, bandwidth), assemble(clip, found, own, patch, bandwidth)
+        )
+
+
 def test_vgpnn_without_noise_is_the_clip_and_with_it_another_video_of_its_patches() -> None:
     clip = smooth((5, 30, 40))
     vgpnn = Vgpnn(clip, CPU)
@@ -462,6 +505,41 @@ def test_what_is_made_concurrently_comes_in_order_and_an_error_ends_it() -> None
         assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("size", [None, (13, 24, 64)])
+def test_what_a_program_computes_is_the_sample_and_whether_it_is_the_clip(
+    trained: ckpt.Checkpoint, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int, int] | None
+) -> None:
+    stack = trained.stack()
+    assert stack is not None
+    few = {"patch_size": PATCH, "patch_passes": 2, "patch_coarse_passes": 1}
+    stack.config = replace(stack.config, precision="float32", **few)
+    sampler = FinishedSampler(stack, training_pyramids([FRAMES, FRAMES[:, ::-1]], stack.config))
+    sizes = sampler.ladder_to(size or sampler.size)
+    program = Finished(sampler, sizes)
+    networks = inputs_of(program.networks.stack)
+    inputs, count = [*networks, *program.search_inputs], len(networks)
+
+    def made(attempt: int) -> tuple[Tensor, Tensor, Tensor]:
+        z, *more = draw(inputs, 7, 1, attempt)
+        with torch.no_grad():
+            video, is_the_clip, layout = program(z, more[: count - 1], more[count - 1 :])
+        return video, is_the_clip, layout
+
+    (want,) = sampler.parts(sizes, 7, 1)
+    video, is_the_clip, layout = made(0)
+    assert torch.equal(video, want) and not is_the_clip and sampler.redrawn == 0
+    assert layout.shape == (1, 3, *sizes[sampler.first - 1])
+    monkeypatch.setattr("model.sampling.sampler.IN_PLACE", -1.0)
+    sampler.layouts = 2
+    (want,) = sampler.parts(sizes, 7, 1)
+    again, is_the_clip, _ = made(int(size is None))
+    assert torch.equal(again, want)
+    if size is None:
+        assert is_the_clip and made(0)[1] and sampler.redrawn == 1 and not torch.equal(again, video)
+    else:  # of another size it is none
+        assert not is_the_clip and sampler.redrawn == 0
 
 
 def test_the_share_in_place_is_of_one_chunk_and_of_steps_of_a_pixel() -> None:
