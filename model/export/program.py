@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from model.export.finished import Finished
 from model.export.inputs import Drawn, draw, inputs_of, streams
 from model.export.networks import Generators
 from model.loading import LoadedModel
+from model.patches.field import PART
 from model.pyramid import ScaleSize
 from model.sampling.sample import frames_per_second
 from model.sampling.sampler import UNCUT, FinishedSampler, check_sample
@@ -84,8 +86,8 @@ class Program:
             chunks: the clip, uint8 (T, H, W, 3) each; none where the model does not need it.
             size: (T, H, W) of its videos; None: the clip's.
 
-        Raises CannotExport, one line, for a method without networks, SizeError for a size that cannot be, and
-        ValueError for frames that cannot be those of its clip.
+        Raises CannotExport, one line, for a method without networks and for patches that are searched in parts,
+        SizeError for a size that cannot be, and ValueError for frames that cannot be those of its clip.
         """
         if loaded.stack is None:
             method = loaded.config.method
@@ -99,6 +101,9 @@ class Program:
         check_sample(sampler, sizes, HOST)
         module: Generators | Finished
         if isinstance(sampler, FinishedSampler):
+            if math.prod(sizes[-1]) > PART:
+                most = f"a program of patches makes at most {PART:,} pixels in all its frames"
+                raise CannotExport(f"a video of {sizes[-1]} is too large: {most}; make it smaller, or give --to mlflow")
             sampler.layouts = UNCUT  # the others are of another size
             module = Finished(sampler, sizes)
             inputs = [*inputs_of(module.networks.stack), *module.search_inputs]

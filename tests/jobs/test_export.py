@@ -308,6 +308,10 @@ def test_a_request_of_nothing_is_the_first_sample_of_seed_0(made: Path, tmp_path
         (("patches.pt", "--to", "mlflow", "--tracking-uri", "sqlite:///a.db"), "the clip patches is needed"),
         (("patches.pt", "--to", "torch", "--out", "a.pt2"), "the clip patches is needed"),
         (
+            ("patches.pt", "--real", "clip.mp4", "--to", "torch", "--out", "a.pt2", "--size", "13x540x720"),
+            "a video of 13×540×720 is too large: a program of patches makes at most 2,097,152 pixels in all its frames",
+        ),
+        (
             ("video.pt", "--to", "torch", "--out", "a.pt2", "--real", "clip.mp4"),
             "--real: a model of networks alone needs no clip",
         ),
