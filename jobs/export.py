@@ -7,9 +7,9 @@
 
 CLIP is the folder of a trained clip or the checkpoint.pt in it, or a folder of the authors' published code.
 
-torch, onnx: a function of z and of the noise of the scales, in float32, of any number of videos at once. The .json
-beside it names its inputs, their shapes, and how sample.py draws them from a seed. Where the clip's patches make the
-fine scales (patch_scale), it makes the layouts that they begin from, and a line says so.
+torch, onnx: a function of z and of the noise of the scales, in float32, of any number of videos at once. Where the
+clip's patches make the fine scales (patch_scale), also of what their search draws, and of one video. The .json beside
+it names its inputs, their shapes, and how sample.py draws them from a seed.
 mlflow: a pyfunc with everything in it, the clip's frames too where its patches are needed:
 predict({"seed": 0, "n": 4, "size": "13x96x170"}) gives the frames of sample.py. It is logged and registered.
 checkpoint: our checkpoint.pt of the authors' files, which sample.py, evaluate.py and this command take.
@@ -42,7 +42,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=command_line.local_path, metavar="FILE", help="a new .pt2, .onnx or .pt; of mlflow none")
     size = "frames x height x width of a program's videos, such as 13x256x1024; HxW of images (default: the clip's)"
     add("--size", help=size, metavar="[Tx]HxW")
-    real = "of mlflow: the clip's video, image or folder, for a model outside its experiment"
+    real = "the clip's video, image or folder, for a model outside its experiment that is made of its patches too"
     add("--real", type=command_line.path, metavar="VIDEO", help=real)
     add("--name", help="of mlflow: of the registered model (default: the clip's id)")
     command_line.add_tracking_uri(parser)

@@ -70,7 +70,8 @@ def server_command(storage: str | None, port: int) -> list[str]:
 
 def pages(storage: str | None, port: int) -> list[str]:
     """The addresses of the experiments' runs, the newest first; of MLflow itself where there is none."""
-    from infra.tracking.runs import ERRORS, experiments, runs_page, sqlite_lock
+    from infra.tracking.parent import runs_page
+    from infra.tracking.runs import ERRORS, experiments, sqlite_lock
     from infra.tracking.uri import default_uri
 
     uri = default_uri(Store.open(storage or None, "--storage").tracking_folder)

@@ -14,7 +14,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from infra.tracking.runs import run_page, runs_page
+from infra.tracking.parent import run_page, runs_page
 from infra.tracking.uri import default_uri
 from tests.browser import browser
 from tests.infra.mlflow_server import ui_server

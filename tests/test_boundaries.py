@@ -23,7 +23,7 @@ MAY_IMPORT = {
 ORDER = {
     "model": [
         {"config", "boxes"},
-        {"device"},
+        {"device", "interpolation"},
         {"patches"},
         {"metrics"},
         {"pyramid", "presets"},

@@ -33,7 +33,8 @@ from infra.store import Store
 from infra.tracking.descriptions import NOTE, of_clip
 from infra.tracking.inputs import HostMetrics, dataset_of
 from infra.tracking.logged_model import log_checkpoint
-from infra.tracking.runs import ERRORS, STATUS, ParentRun, run_ids, sqlite_lock
+from infra.tracking.parent import ParentRun
+from infra.tracking.runs import ERRORS, STATUS, run_ids, sqlite_lock
 
 FORWARD_S = 5.0  # seconds between two looks at a clip's folder
 CHUNK = 1 << 20  # bytes of metrics.jsonl read at once

@@ -20,7 +20,8 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 
 from infra.errors import UsageError, one_line, printable
 from infra.tracking.logged_model import MODEL_TYPE
-from infra.tracking.runs import ERRORS, client_of, sqlite_lock, tracking_error
+from infra.tracking.parent import client_of
+from infra.tracking.runs import ERRORS, sqlite_lock, tracking_error
 from infra.tracking.uri import artifact_location, check_connection, check_length, is_database, sqlite_file
 
 EXPERIMENT = "exported-models"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import socket
@@ -12,14 +11,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import (
     MLFLOW_GIT_COMMIT,
@@ -32,8 +28,9 @@ from mlflow.utils.mlflow_tags import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from infra.errors import one_line, printable
-from infra.tracking.descriptions import FIRST_SCORES, KIND, NOTE, TRAINING, VIEW, VIEW_KEY, of_corpus, table_of_clips
+from infra.tracking.descriptions import FIRST_SCORES, KIND, NOTE, TRAINING, VIEW, of_corpus, table_of_clips
 from infra.tracking.moved import follow_storage
+from infra.tracking.parent import ParentRun, client_of, runs_page
 from infra.tracking.uri import artifact_location, check_connection, check_length, default_uri, is_database, sqlite_file
 
 SEARCHED = 1000  # runs in one page of a search
@@ -45,69 +42,6 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)
 ERRORS = (MlflowException, SQLAlchemyError, OSError)
 
 
-@dataclass(frozen=True)
-class ParentRun:
-    """Where the runs of a corpus go. Plain strings: it travels to the tasks.
-
-    Attributes:
-        uri: tracking URI, sqlite:///… or http(s)://…, with the password that it may hold: for MLflow alone.
-        run_id: of the parent run.
-        context: tags of every run: who ran which program, of which commit.
-    """
-
-    uri: str = field(repr=False)
-    experiment_id: str
-    run_id: str
-    context: Mapping[str, str] = field(default_factory=dict, compare=False)
-
-    @property
-    def shown_uri(self) -> str:
-        """The same without a password: fit to be shown and stored."""
-        return printable(self.uri)
-
-    def client(self) -> MlflowClient:
-        """MLflow's own, of this store. Raises ERRORS."""
-        return client_of(self.uri)
-
-    @property
-    def is_local(self) -> bool:
-        """Whether its pages are there only while something serves the store: a sqlite file."""
-        return self.uri.startswith("sqlite")
-
-    @property
-    def page(self) -> str:
-        """Of the experiment's runs: on the tracking server, or where `make ui` serves a local store."""
-        return f"{self._server}/{runs_page(self.experiment_id)}"
-
-    def link(self, run_id: str) -> str:
-        """The page of a run."""
-        return f"{self._server}/{run_page(self.experiment_id, run_id)}"
-
-    def comparison(self, run_ids: Sequence[str]) -> str:
-        """The page that compares runs with each other."""
-        compared, experiments = (
-            quote(json.dumps(list(ids), separators=(",", ":"))) for ids in (run_ids, [self.experiment_id])
-        )
-        return f"{self._server}/#/compare-runs?runs={compared}&experiments={experiments}&workflowType=machine_learning"
-
-    @property
-    def _server(self) -> str:
-        if self.uri.startswith("http"):
-            return self.shown_uri.replace("***@", "", 1).partition("?")[0].rstrip("/")
-        return "http://127.0.0.1:5000"
-
-
-def runs_page(experiment_id: str) -> str:
-    """The page of an experiment's runs, below a server's address. MLflow 3 opens an experiment in another view, which
-    is for traces, where the address does not say otherwise."""
-    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW_KEY}&workflowType=machine_learning"
-
-
-def run_page(experiment_id: str, run_id: str) -> str:
-    """The page of a run, likewise."""
-    return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
-
-
 def experiments(uri: str) -> list[tuple[str, str]]:
     """(id, name) of the experiments that hold a run, that with the newest run first. Raises ERRORS."""
     client = client_of(uri)
@@ -117,13 +51,6 @@ def experiments(uri: str) -> list[tuple[str, str]]:
         for run in client.search_runs([experiment.experiment_id], max_results=1)
     ]
     return [(experiment_id, name) for _, experiment_id, name in sorted(newest, reverse=True)]
-
-
-def client_of(uri: str) -> MlflowClient:
-    """MLflow's client of a tracking URI. The model registry, which nothing here uses, is the same store's."""
-    # MLflow remembers where a run's files go, by its id alone: a run that was moved or copied keeps its id.
-    _artifact_repos_cache.clear()
-    return MlflowClient(uri, registry_uri=uri)
 
 
 def open_parent(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -145,6 +145,7 @@ def preview_corpus(
     given: str,
     cache: Path,
     *configs: TrainConfig,
+    done: Callable[[Sequence[str]], Collection[str]] = lambda clip_ids: (),
     advance: Callable[[int, int], None] = lambda done, total: None,
     misfit: str = "",
 ) -> Corpus:
@@ -152,6 +153,7 @@ def preview_corpus(
 
     Args:
         cache: for a corpus behind a URI.
+        done: which of some clips have nothing left to do: their images are not tried.
         advance: called with how many images were tried, and of how many.
         misfit: as of `read_corpus`.
     """
@@ -164,7 +166,10 @@ def preview_corpus(
     except shards.ShardError as error:
         raise UsageError(str(error)) from error
     planned = clips.plan([local], spec)
-    planned = planned.without(clips.unreadable(planned.clips, advance))
+    images = [plan for plan in planned.clips if plan.is_image]
+    ended = done([plan.clip_id for plan in images])
+    waiting = [plan for plan in images if plan.clip_id not in ended]
+    planned = planned.without(clips.unreadable(waiting, advance))
     by_source = {plan.source: plan for plan in planned.clips}
     sizes = {
         source: video.shrunk(info.width, info.height, spec.max_image_height if plan.is_image else spec.max_height)

@@ -11,7 +11,7 @@ from pathlib import Path
 from infra.clip_folder import ClipFolder
 from infra.errors import StorageError, UsageError, one_line, printable
 from infra.tracking import forward, runs, uri
-from infra.tracking.runs import ParentRun
+from infra.tracking.parent import ParentRun
 from jobs.experiment.experiment import Experiment, Submission
 from jobs.experiment.gallery import GALLERY, MEDIA
 from jobs.experiment.overview import CORPUS_PICTURE, corpus_picture

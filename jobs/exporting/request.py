@@ -46,7 +46,7 @@ class ExportRequest:
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> ExportRequest:
         """Raises UsageError, one line, for what cannot work."""
-        of_mlflow = {"--name": args.name, "--tracking-uri": args.tracking_uri, "--real": args.real}
+        of_mlflow = {"--name": args.name, "--tracking-uri": args.tracking_uri}
         of_mlflow["--precision"] = args.precision
         given = [flag for flag, value in of_mlflow.items() if value is not None]
         if args.to != "mlflow" and given:
@@ -59,6 +59,8 @@ class ExportRequest:
             )
         if args.to == "checkpoint" and (args.size is not None or args.z_frames is not None):
             raise UsageError("--size, --z-frames: are of programs, a checkpoint makes any; leave them out")
+        if args.to == "checkpoint" and args.real is not None:
+            raise UsageError("--real: a checkpoint holds no clip; leave it out")
         if args.name is not None and not re.fullmatch(NAME, args.name):
             raise UsageError(f"--name {printable(args.name)}: 1 to 200 characters, and none of / : . % \" '")
         command_line.check_z_frames(args.z_frames)

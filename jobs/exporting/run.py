@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.console import Console
 
 from infra.clip_folder import CHECKPOINT
@@ -23,7 +24,7 @@ from jobs.exporting.request import ExportRequest, beside
 from jobs.sampling.run import naming_size, size_from
 from model import checkpoint, official
 from model.export.packed import Packed, pack, weights
-from model.export.program import OPSET, PARITY, Program, check_packages
+from model.export.program import OPSET, PARITY, Apart, Program, check_packages
 from model.loading import LoadedModel, load
 
 if TYPE_CHECKING:
@@ -53,6 +54,17 @@ def run(request: ExportRequest, console: Console) -> None:
     console.print(line, soft_wrap=True)
 
 
+def _chunks(request: ExportRequest, loaded: LoadedModel) -> list[np.ndarray]:
+    """The clip, uint8 (T, H, W, 3) a chunk; none where the model does not need it. Raises ValueError, one line."""
+    if not loaded.needs_clip:
+        if request.real is not None:
+            raise ValueError("--real: a model of networks alone needs no clip; leave it out")
+        return []
+    chunks = frames_of_model(request.model, loaded.name, loaded.config, request.real)
+    loaded.check_frames(chunks)
+    return chunks
+
+
 def _weights_file(local: Path) -> Path:
     """What `load` read the networks from."""
     if not local.is_dir():
@@ -64,25 +76,37 @@ def _to_program(request: ExportRequest, loaded: LoadedModel, digest: str) -> str
     out = request.out
     assert out is not None
     size = None if request.size is None else size_from(request.size, loaded.config)
+    chunks = _chunks(request, loaded)
     with naming_size(size):
-        program = Program.of(loaded, size)
+        program = Program.of(loaded, chunks, size)
     kind = request.to
     write = program.write_onnx if kind == "onnx" else program.write_torch
     _writing(out, lambda: out.parent.mkdir(parents=True, exist_ok=True))
     with temporary_beside(out, out.suffix.removeprefix(".")) as temporary:
         _writing(out, lambda: write(temporary))
-        apart = program.difference(temporary, kind)
-        write_json(beside(out), {**program.about(kind, digest), "difference": apart})
+        apart = program.apart(temporary, kind)
+        write_json(beside(out), {**program.about(kind, digest), "difference": asdict(apart) if apart else None})
         _writing(out, lambda: commit(temporary, out))
     form = f"ONNX, opset {OPSET}" if kind == "onnx" else "a torch.export program"
-    said = f"{printable(out)}: {form}, of {printable(loaded.name)}, videos of {program.size} (T×H×W)"
+    said = f"{printable(out)}: {form}, of {printable(loaded.name)}, videos of {program.sizes[-1]} (T×H×W)"
+    note = program.note(kind)
+    return f"{said}; {_compared(apart, other_patches=bool(note))}" + (f"\nnote: {note}" if note else "")
+
+
+def _compared(apart: Apart | None, *, other_patches: bool) -> str:
+    """Of sample 0 of seed 0, what a program makes beside what the sampler does."""
     if apart is None:
-        said += "; not compared with sample.py, as there is no onnxruntime"
-    elif apart <= PARITY:
-        said += f"; sample 0 of seed 0 is sample.py's but for {apart:.0e}"
-    else:
-        said += f"; sample 0 of seed 0 differs from sample.py's by {apart:.0e}, more than {PARITY:.0e}: by rounding"
-    return f"{said}\nmissing: {program.missing}" if program.missing else said
+        return "not compared with sample.py, as there is no onnxruntime"
+    if other_patches:
+        said = f"the layout of sample 0 of seed 0 {_differs(apart.layout or 0.0)}"
+        return f"{said}; of its pixels {apart.share:.1%} are more than {PARITY:.0e} apart, {apart.mean:.0e} on average"
+    return f"sample 0 of seed 0 {_differs(apart.most)}"
+
+
+def _differs(most: float) -> str:
+    if most <= PARITY:
+        return f"is sample.py's but for {most:.0e}"
+    return f"differs from sample.py's by {most:.0e}, more than {PARITY:.0e}: by rounding"
 
 
 def _to_checkpoint(request: ExportRequest, loaded: LoadedModel, weights_file: Path) -> str:
@@ -117,12 +141,7 @@ def _register(request: ExportRequest, loaded: LoadedModel, digest: str, folder: 
     storage = _storage(request.model)
     uri = tracking_uri(request.tracking_uri, storage)
     registry.check_registry(uri)
-    if request.real is not None and not loaded.needs_clip:
-        raise ValueError("--real: a model of networks alone needs no clip; leave it out")
-    chunks = []
-    if loaded.needs_clip:
-        chunks = frames_of_model(request.model, loaded.name, loaded.config, request.real)
-        loaded.check_frames(chunks)
+    chunks = _chunks(request, loaded)
     packed = pack(loaded, chunks, digest, folder)
     made = registry.register(uri, storage, request.name or _name(loaded.name), _pyfunc(packed, loaded, bool(chunks)))
     return f"{made.uri}: registered in {printable(uri)}; mlflow.pyfunc.load_model loads it"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from infra.tracking.runs import ParentRun
+from infra.tracking.parent import ParentRun
 from jobs.experiment.experiment import Experiment
 from jobs.experiment.result import Result
 from jobs.gpu.part import Found, NotPossible, Setting

@@ -12,7 +12,8 @@ from rich.console import Console
 from infra.errors import StorageError, UsageError, counted, one_line, printable, without_secrets
 from infra.lease import Lease
 from infra.ray_cluster import ray_session
-from infra.tracking.runs import ParentRun, forget_clips
+from infra.tracking.parent import ParentRun
+from infra.tracking.runs import forget_clips
 from jobs.experiment import runs
 from jobs.experiment.corpus import Clip, Corpus, read_corpus
 from jobs.experiment.driver_log import driver_log

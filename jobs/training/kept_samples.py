@@ -13,6 +13,7 @@ from torch import Tensor
 from infra import clip_folder
 from jobs.reports.pictures import SHOWN_SAMPLES, contact_sheet, field_sheet, sheet, spread_sheet, write_png
 from jobs.reports.side_by_side import LOOP_S, side_by_side_video
+from model.interpolation import interpolated
 from model.metrics.diversity import diversity_map
 from model.metrics.features import VideoFeatures
 from model.metrics.scores import nearest_chunk, score, score_of_blur, score_of_novelty
@@ -107,7 +108,7 @@ class KeptSamples:
         if stack is None or not isinstance(sampler, FinishedSampler):
             return self._videos[:0]
         coarse = random_videos(NetworkSampler(stack), SHOWN_SAMPLES, SCORED_SEED)
-        return torch.nn.functional.interpolate(coarse, size=tuple(sampler.size), mode="trilinear", align_corners=True)
+        return interpolated(coarse, sampler.size)
 
     def _pictures(self) -> dict[str, np.ndarray]:
         """By name: the sheet, where samples differ, where the patches of the first come from. uint8 (H, W, 3) each."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -35,10 +36,17 @@ def preview(request: TrainRequest, console: Console) -> bool:
     with tempfile.TemporaryDirectory() as nowhere:
         kinds, misfit = request.settings.kinds, request.settings.misfit
         with reading(console) as advance:
-            corpus = preview_corpus(request.corpus, Path(nowhere), *kinds, advance=advance, misfit=misfit)
+            done = partial(_done, request)
+            corpus = preview_corpus(request.corpus, Path(nowhere), *kinds, done=done, advance=advance, misfit=misfit)
     for line in _plan(request, corpus):
         console.print(line, soft_wrap=True)
     return bool(corpus.failures)
+
+
+def _done(request: TrainRequest, clip_ids: Sequence[str]) -> set[str]:
+    """Which of some clips have nothing left to do."""
+    results = {} if request.fresh else request.experiment.results(clip_ids)
+    return {clip_id for clip_id, result in results.items() if is_done(result, request.num_samples)}
 
 
 def _plan(request: TrainRequest, corpus: Corpus) -> Iterator[str]:
@@ -48,10 +56,10 @@ def _plan(request: TrainRequest, corpus: Corpus) -> Iterator[str]:
         yield f"not usable: {reason}"
     corpus.check(request.corpus)
     yield f"{counted(len(corpus.clips), 'clip')}, preset {request.preset}, into {printable(experiment.uri)}"
-    results = {} if request.fresh else experiment.results([clip.clip_id for clip in corpus.clips])
-    waiting = [clip for clip in corpus.clips if not is_done(results.get(clip.clip_id), request.num_samples)]
+    done = _done(request, [clip.clip_id for clip in corpus.clips])
+    waiting = [clip for clip in corpus.clips if clip.clip_id not in done]
     for clip in corpus.clips:
-        yield from _clip_lines(clip, settings.of(clip.dims), "to train" if clip in waiting else "done")
+        yield from _clip_lines(clip, settings.of(clip.dims), "done" if clip.clip_id in done else "to train")
     for config in (settings.of(dims) for dims in sorted({clip.dims for clip in corpus.clips}, reverse=True)):
         yield from _config_lines(config)
     total = sum(sum(settings.of(clip.dims).iterations) for clip in waiting)

@@ -17,8 +17,7 @@ from infra import clip_folder
 from infra.clip_folder import ClipFolder
 from infra.errors import TakenOver, is_ours, one_line, reason, without_secrets
 from infra.files import append
-from infra.tracking.forward import forwarding
-from infra.tracking.runs import ParentRun
+from infra.tracking.parent import ParentRun
 from jobs import USUAL_GARBAGE_THRESHOLD
 from jobs.experiment.experiment import Experiment
 from jobs.experiment.result import OutOfMemoryResult, Result, write_result
@@ -95,6 +94,8 @@ def fit_in_folder(
 
     Raises PeerLost if other workers train the clip too and one of them is gone.
     """
+    from infra.tracking.forward import forwarding  # imports MLflow, which the workers beside the first one do without
+
     setup_process(task.config)
     try:
         with (

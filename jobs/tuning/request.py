@@ -19,7 +19,7 @@ from model.config import TrainConfig
 from model.presets import ABLATIONS
 
 if TYPE_CHECKING:
-    from infra.tracking.runs import ParentRun
+    from infra.tracking.parent import ParentRun
 
 DRAWS = 20  # combinations that Optuna draws where --trials is not given
 MODES = {

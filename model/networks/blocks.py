@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.config import LEAK, Enlarging, TrainConfig
+from model.config import LEAK, TrainConfig
 
 Kernel = tuple[int, int, int]  # frames, height, width, each 1 or 3
 CUBE: Kernel = (3, 3, 3)
@@ -176,18 +176,6 @@ Block = NormBlock | PlainBlock
 def block_kind(config: TrainConfig) -> Callable[..., Block]:
     """Makes the blocks of generators: `NormBlock` or `PlainBlock`, with the slope of the config."""
     return partial(NormBlock if config.generator_norm else PlainBlock, leak=config.leak)
-
-
-def enlarged(x: Tensor, size: Sequence[int], by: Enlarging) -> Tensor:
-    """x (B, C, T, H, W) brought to (T, H, W) of `size`, corners kept.
-
-    Args: by: linear: over space and time together (§3.2); cubic: over space, and linear over time.
-    """
-    if by == "linear":
-        return F.interpolate(x, size=tuple(size), mode="trilinear", align_corners=True)
-    frames = F.interpolate(x, size=(size[0], *x.shape[3:]), mode="trilinear", align_corners=True)
-    wide = F.interpolate(frames.movedim(2, 1).flatten(0, 1), size=tuple(size[1:]), mode="bicubic", align_corners=True)
-    return wide.unflatten(0, (-1, size[0])).movedim(1, 2)
 
 
 class SpectralConv(nn.Module):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.config import LEAK, TrainConfig
-from model.networks.blocks import CUBE, Kernel, NormBlock, SpectralConv, conv, convolve, halo, normalised, pad, widened
+from model.config import TrainConfig
+from model.networks.blocks import NormBlock, SpectralConv, conv, convolve, halo, normalised, pad, widened
 
 
 class Layer(NamedTuple):
@@ -29,45 +29,20 @@ class Critic(nn.Module):
     """Dⁿ: spectral-norm convolutions with LeakyReLU, last one without activation, one number a position (A.1).
 
     Use it through `fixed`, which normalises the weights once for all the calls of a step.
-    The authors' code leaves spectral norm off the last convolution (`last_spectral=False`), ConSinGAN's off all
-    (`spectral=False`); SinGAN's has the normalisation of generators in its place (`norm=True`). Neither of the two pads
-    (`padded=False`).
+    The authors' code leaves spectral norm off the last convolution (`critic_last_spectral`), ConSinGAN's off all
+    (`critic_spectral`); SinGAN's has the normalisation of generators in its place (`critic_norm`). Neither of the two
+    pads (`critic_padded`).
     """
 
-    def __init__(
-        self,
-        channels: int,
-        convs: int,
-        *,
-        last_spectral: bool,
-        kernel: Kernel = CUBE,
-        spectral: bool = True,
-        norm: bool = False,
-        padded: bool = True,
-        leak: float = LEAK,
-    ) -> None:
+    def __init__(self, config: TrainConfig, n: int) -> None:
         super().__init__()
-        widths = [3] + [channels] * (convs - 1)
-        layer = NormBlock if norm else SpectralConv if spectral else conv
-        self.padded, self.leak = padded, leak
+        channels, kernel = config.width(n), config.kernel(3)
+        widths = [3] + [channels] * (config.critic_convs - 1)
+        layer = NormBlock if config.critic_norm else SpectralConv if config.critic_spectral else conv
+        last = SpectralConv if config.critic_last_spectral else conv
+        self.padded, self.leak = config.critic_padded, config.leak
         self.blocks = nn.ModuleList(layer(a, b, kernel) for a, b in pairwise(widths))
-        self.tail: SpectralConv | nn.Conv3d = (
-            SpectralConv(channels, 1, kernel) if last_spectral else conv(channels, 1, kernel)
-        )
-
-    @classmethod
-    def of(cls, config: TrainConfig, n: int) -> Critic:
-        """A new Dⁿ."""
-        return cls(
-            config.width(n),
-            config.critic_convs,
-            last_spectral=config.critic_last_spectral,
-            kernel=config.kernel(3),
-            spectral=config.critic_spectral,
-            norm=config.critic_norm,
-            padded=config.critic_padded,
-            leak=config.leak,
-        )
+        self.tail: SpectralConv | nn.Conv3d = last(channels, 1, kernel)
 
     def fixed(self, *, trainable: bool = True) -> FixedCritic:
         """The critic with its weights normalised now. trainable=False: no gradient reaches them, only the input."""

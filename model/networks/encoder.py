@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.config import LEAK
-from model.networks.blocks import CUBE, Kernel, SpectralConv, conv, convolve
+from model.config import TrainConfig
+from model.networks.blocks import SpectralConv, conv, convolve
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Encoder(nn.Module):
     Five convolutions in the paper, three in the authors' code.
     """
 
-    def __init__(self, channels: int, latent_dim: int, convs: int, kernel: Kernel = CUBE, leak: float = LEAK) -> None:
+    def __init__(self, config: TrainConfig) -> None:
         super().__init__()
-        self.leak = leak
-        widths = [3] + [channels] * convs
-        self.blocks = nn.ModuleList(SpectralConv(a, b, kernel) for a, b in pairwise(widths))
-        self.mu = conv(channels, latent_dim, kernel)
-        self.logvar = conv(channels, latent_dim, kernel)
+        self.leak, self.kernel = config.leak, config.kernel(config.encoder_kernel)
+        widths = [3] + [config.channels] * config.encoder_convs
+        self.blocks = nn.ModuleList(SpectralConv(a, b, self.kernel) for a, b in pairwise(widths))
+        self.mu = conv(config.channels, config.latent_dim, self.kernel)
+        self.logvar = conv(config.channels, config.latent_dim, self.kernel)
 
     def features(self, x: Tensor) -> Tensor:
         """What M and S see, (B, channels, T, H, W)."""

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from model.config import TrainConfig
-from model.networks.blocks import CUBE, Block, Kernel, NormBlock, block_kind, conv, convolve, enlarged
+from model.interpolation import interpolated
+from model.networks.blocks import CUBE, Block, Kernel, NormBlock, block_kind, conv, convolve
 from model.networks.critic import checkpointed
 from model.networks.encoder import ClipCode, Encoder, FixedCode
 from model.networks.patchvae import PatchEncoder, occupied_normal
@@ -89,9 +90,7 @@ class GeneratorStack(nn.Module):
         if config.vae_levels == 0:
             self.encoder = FixedCode(self.latent_shape(1)) if config.fixed_code == "noise" else ClipCode()
         else:
-            kind = PatchEncoder if config.latent == "patchvae" else Encoder
-            kernel = config.kernel(config.encoder_kernel)
-            self.encoder = kind(config.channels, config.latent_dim, config.encoder_convs, kernel, config.leak)
+            self.encoder = (PatchEncoder if config.latent == "patchvae" else Encoder)(config)
         self.generators = nn.ModuleList([self._new_generator(0)])
         self.noise_amps = [0.0]
 
@@ -142,7 +141,7 @@ class GeneratorStack(nn.Module):
 
     def upsample(self, x: Tensor, n: int) -> Tensor:
         """↑x to the size of scale n, by `enlarging`: trilinear in the paper (§3.2)."""
-        return enlarged(x, self.sizes[n], self.config.enlarging)
+        return interpolated(x, self.sizes[n], self.config.enlarging)
 
     def level(self, below: Tensor, n: int, noise: Tensor | None = None, cut: Cut | None = None) -> Tensor:
         """x̄ⁿ from what is below it: z at scale 0, x̄ⁿ⁻¹ at the others. On the device of the networks.

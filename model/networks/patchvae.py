@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.config import LEAK
-from model.networks.blocks import CUBE, Kernel, conv, convolve
+from model.config import TrainConfig
+from model.networks.blocks import conv, convolve
 from model.networks.encoder import Encoder, Posterior
 
 TEMPERATURE = 0.5  # of the relaxed Bernoulli, as the published code of Gupta et al.
@@ -59,9 +59,9 @@ class PatchEncoder(Encoder):
     several parts, each with a map and a vector of its own.
     """
 
-    def __init__(self, channels: int, latent_dim: int, convs: int, kernel: Kernel = CUBE, leak: float = LEAK) -> None:
-        super().__init__(channels, latent_dim, convs, kernel, leak)
-        self.occupancy = conv(channels, 1, kernel)
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self.occupancy = conv(config.channels, 1, self.kernel)
 
     def forward(self, x: Tensor) -> PatchPosterior:  # type: ignore[override]
         """q(z|x) of x⁰, (B, 3, T, H, W)."""

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from model.config import TrainConfig
-from model.networks.blocks import Block, Halo, NormBlock, block_kind, conv, convolve, enlarged, halo, pad
+from model.interpolation import interpolated
+from model.networks.blocks import Block, Halo, NormBlock, block_kind, conv, convolve, halo, pad
 from model.networks.generators import Generator, GeneratorStack
 from model.pyramid import ScaleSize
 
@@ -59,7 +60,7 @@ class SinganStack(GeneratorStack):
         rest = up.shape[0] - noise.shape[0]
         if self._zeros:
             return up, pad(torch.cat([up[:rest], up[rest:] + noise.to(up.device)]), self.margin)
-        random = enlarged(below[rest:], self._enlarged(n), self.config.enlarging)
+        random = interpolated(below[rest:], self._enlarged(n), self.config.enlarging)
         random = random + noise.to(up.device)
         return up, torch.cat([pad(up[:rest], self.margin), random]) if rest else random
 

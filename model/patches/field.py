@@ -118,15 +118,17 @@ def carry(field: Tensor, below: Size, size: Size, keys_below: Grid, keys: Grid) 
     return carried
 
 
-def share_in_place(places: Tensor, chunks: int, reach: int) -> float:
+def share_in_place(places: Tensor, chunks: int, reach: int) -> Tensor:
     """How much of a video is a chunk of the clip where it was: the share of its patches that come from one chunk, and
     from up to `reach` pixels beside their own place in the picture, at any time. The largest over the chunks.
 
     Args: places: (4, T', H', W') of a video as large as the clip; chunks: how many the clip has.
+
+    Returns (), float64.
     """
     chunk, _, y, x = places
     rows = torch.arange(y.shape[1], device=y.device)[:, None]
     columns = torch.arange(x.shape[2], device=x.device)
     in_place = ((y - rows).abs() <= reach) & ((x - columns).abs() <= reach)
     counts = torch.zeros(chunks, device=chunk.device).index_add_(0, chunk.reshape(-1), in_place.reshape(-1).float())
-    return float(counts.max()) / chunk.numel()
+    return counts.max().double() / chunk.numel()

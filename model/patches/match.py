@@ -147,7 +147,7 @@ def _spread_in_parts(
     for box in in_parts(queries.shape):
         nearest = _Search(queries.vectors(box), keys, grid, field[box], alpha, nearest).nearest
     for step, radius in ROUNDS:
-        better, tried, reach = torch.empty_like(field), nearest, _jumps(step)
+        better, tried, reach = torch.empty_like(field), nearest, jumps_of(step)
         for box in in_parts(queries.shape, reach):
             wide = surrounded(box, reach, queries.shape)
             search = _Search(queries.vectors(wide), keys, grid, field[wide], alpha, nearest)
@@ -164,7 +164,7 @@ def _untried(keys: Tensor) -> Tensor:
     return keys.new_full((len(keys),), math.inf)
 
 
-def _jumps(step: int) -> tuple[int, int, int]:
+def jumps_of(step: int) -> tuple[int, int, int]:
     """Frames, rows and columns to the neighbours of a round; a clip has few frames."""
     return min(step, 2), step, step
 
@@ -174,6 +174,11 @@ def _from_neighbour(places: Tensor, axis: int, distance: int) -> Tensor:
     moved = places.roll(distance, dims=axis + 1)
     moved[axis + 1] += distance
     return moved
+
+
+def reach_of(radius: int) -> tuple[int, int, int]:
+    """How far around its own place a patch is tried in a round: frames, rows and columns."""
+    return min(radius, 1), radius, radius
 
 
 def _around(places: Tensor, reach: Sequence[int], random: torch.Generator) -> Tensor:
@@ -205,12 +210,11 @@ class _Search:
 
     def round(self, step: int, radius: int, random: torch.Generator) -> None:
         """Try what neighbours offer that are `step` away, then places up to `radius` around the own one."""
-        for axis, jump in enumerate(_jumps(step)):
+        for axis, jump in enumerate(jumps_of(step)):
             if jump < self._places.shape[axis + 1]:
                 for distance in (jump, -jump):
                     self._consider(_from_neighbour(self._places, axis, distance))
-        reach = (min(radius, 1), radius, radius)
-        self._consider(self._places + _around(self._places, reach, random))
+        self._consider(self._places + _around(self._places, reach_of(radius), random))
 
     def _distances(self, numbers: Tensor) -> Tensor:
         """Squared distance of each query to one key."""

@@ -24,6 +24,7 @@ from torch import Tensor
 from infra.errors import Refusal
 from model.boxes import inside, surrounded
 from model.device import usual_threads
+from model.interpolation import interpolated
 from model.patches.field import PART, Grid, Size, carry, fits, in_parts, places, scattered
 from model.patches.match import PAIRS, Queries, exact_field, spread_field
 from model.patches.space import COMPONENTS, Patch, PatchSpace, principal_components
@@ -105,8 +106,8 @@ class ClipPatches:
             return self._keys[n, sharp, patch]
 
     def _keys_of(self, n: int, patch: Patch, sharp: bool) -> Keys:
-        videos = self.values(n) if sharp else enlarged(self.values(n - 1), self.sizes[n])
-        space = principal_components(videos, patch)
+        videos = self.values(n) if sharp else interpolated(self.values(n - 1), self.sizes[n])
+        space = self._space(videos, n, sharp, patch)
         vectors = space.project(videos)
         if self.hidden:
             hidden = touched(self.hidden(n), patch).to(vectors.device)
@@ -114,6 +115,9 @@ class ClipPatches:
                 raise Refusal(f"at {_written(self.sizes[n])} no patch of {_written(patch)} is left outside the mask")
             vectors[hidden] = FAR
         return Keys(space, vectors.reshape(-1, len(space.filters)))
+
+    def _space(self, videos: Tensor, n: int, sharp: bool, patch: Patch) -> PatchSpace:
+        return principal_components(videos, patch)
 
     def grid(self, n: int, patch: Patch) -> Grid:
         """Where its patches at scale n are."""
@@ -124,11 +128,6 @@ class ClipPatches:
 def touched(hidden: Tensor, patch: Patch) -> Tensor:
     """Which patches have a hidden pixel: (B, 1, T, H, W) bool → (B, T', H', W') bool."""
     return F.max_pool3d(hidden.float(), patch, stride=1)[:, 0] > 0
-
-
-def enlarged(videos: Tensor, size: Size) -> Tensor:
-    """(B, 3, T, H, W) at another size, corners kept."""
-    return F.interpolate(videos, size=tuple(size), mode="trilinear", align_corners=True)
 
 
 @dataclass
@@ -175,27 +174,33 @@ class Refinement:
         grid = clip.grid(step.n, patch)
         enlarges = tuple(self.video.shape[2:]) != tuple(step.size)
         if enlarges:
-            self.video = enlarged(self.video, step.size)
+            self.video = interpolated(self.video, step.size)
         if self.found is not None and self._done is not None:
             self.found = carry(self.found, self._done.size, step.size, clip.grid(self._done.n, patch), grid)
         for turn in range(step.passes):
             self.found = self._search(clip.keys(step.n, patch, sharp=turn > 0 or not enlarges), grid)
-            made = assemble(clip.values(step.n), self.found, step.size, patch, self.how.bandwidth)
-            self.video = self.after(made, step)
+            self.video = self.after(self._assembled(step, self.found), step)
             self.tick(1)
         self._done = step
 
     def _search(self, keys: Keys, grid: Grid) -> Tensor:
         """The field of the video as it is."""
         queries = Queries(self.video, keys.space)
-        alpha = self.how.alpha * keys.space.values
         most = self.first_pairs if self.found is None else EXACT_PAIRS
-        if math.prod(queries.shape) * len(grid) <= most:
-            return exact_field(queries, keys.vectors, grid, alpha)
+        search = self._exact if math.prod(queries.shape) * len(grid) <= most else self._spread
+        return search(queries, keys.vectors, grid, self.how.alpha * keys.space.values)
+
+    def _exact(self, queries: Queries, keys: Tensor, grid: Grid, alpha: float) -> Tensor:
+        return exact_field(queries, keys, grid, alpha)
+
+    def _spread(self, queries: Queries, keys: Tensor, grid: Grid, alpha: float) -> Tensor:
         begun = self.found
         if begun is None:
             begun = scattered(queries.shape, grid, self.random).to(self.video.device)
-        return spread_field(queries, keys.vectors, grid, begun, alpha, self.random)
+        return spread_field(queries, keys, grid, begun, alpha, self.random)
+
+    def _assembled(self, step: Step, found: Tensor) -> Tensor:
+        return assemble(self.clip.values(step.n), found, step.size, self.how.patch, self.how.bandwidth)
 
     def places(self) -> Tensor:
         """(4, T', H', W') int64: chunk, frame, row and column of the patches that the last pass took."""

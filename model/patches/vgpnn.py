@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.interpolation import interpolated
 from model.patches.field import Size
-from model.patches.refine import ClipPatches, Matching, Step, enlarged, refine
+from model.patches.refine import ClipPatches, Matching, Step, refine
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Vgpnn:
         """
         coarsest = self.patches.values(0)
         chunk = int(torch.randint(len(coarsest), (1,), generator=random))
-        start = enlarged(coarsest[chunk : chunk + 1], sizes[0])
+        start = interpolated(coarsest[chunk : chunk + 1], sizes[0])
         method = self.method
         if noisy:
             batch, channels, *volume = start.shape

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.config import Retarget
+from model.interpolation import interpolated
 from model.patches.field import Grid, Size, fits
-from model.patches.refine import Matching, Step, enlarged, refine
+from model.patches.refine import Matching, Step, refine
 from model.pyramid import ScaleSize, to_video
 from model.sampling.masks import composite, mask_weight
 from model.sampling.sample import Draw, ignore, stream_of, stretched
@@ -51,7 +52,7 @@ class _Entered:
     def held(self, made: Tensor, size: Size) -> Tensor:
         """What is made, (1, 3, *size), with its coarse content brought back to that of the video, by `hold`."""
         low = self.low.to(made.device)
-        return made + self.hold * enlarged(low - F.interpolate(made, size=low.shape[2:], mode="area"), size)
+        return made + self.hold * interpolated(low - F.interpolate(made, size=low.shape[2:], mode="area"), size)
 
 
 class Entering(Workbench):
@@ -264,6 +265,6 @@ class Entering(Workbench):
         last = len(self.sizes) - 1
         if self.makes_patches:
             how = replace(self._scales.how, alpha=NEAREST, bandwidth=None)  # their mean: nearest to the truth
-            return refine(enlarged(x, size), self.patches(), [Step(last, size, 2)], how, random)
+            return refine(interpolated(x, size), self.patches(), [Step(last, size, 2)], how, random)
         stack = stretched(self._networks_of("generators"), [*self.sizes[:last], size])
         return self._generators(x.cpu(), range(last, last + 1), stack, lambda n: None, ignore).to(self.device)

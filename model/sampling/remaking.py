@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.interpolation import interpolated
 from model.patches.field import fits
-from model.patches.refine import ClipPatches, Step, enlarged, refine, touched
+from model.patches.refine import ClipPatches, Step, refine, touched
 from model.pyramid import ScaleSize
 from model.sampling.masks import composite, dilated, softened
 from model.sampling.sample import Draw, reconstruct, stream_of
@@ -117,8 +118,8 @@ class Remaking(Workbench):
         stack = self._stack
         if stack is None or self.config.vae_levels == 0 or self.config.latent != "gaussian":
             return x
-        at_zero = F.interpolate(x, size=tuple(self.sizes[0]), mode="trilinear", align_corners=True)
-        return enlarged(reconstruct(stack, at_zero, last=0), size)
+        at_zero = interpolated(x, self.sizes[0])
+        return interpolated(reconstruct(stack, at_zero, last=0), size)
 
     @torch.no_grad()
     def extend(self, after: int = 0, before: int = 0, *, seed: int = 0, index: int = 0) -> np.ndarray:

@@ -43,6 +43,11 @@ class Draw(IntEnum):
     LOOPING = 7
     ENLARGING = 8  # and which step it is
 
+    @classmethod
+    def layout(cls, attempt: int) -> tuple[int, ...]:
+        """Of z and the noise of a sample, drawn again where the one before was the clip."""
+        return (cls.LAYOUT_AGAIN, attempt) if attempt else ()
+
 
 def frames_per_second(config: TrainConfig, frames: int) -> float:
     """FPS at which a scale of so many frames plays as long as the clip: coarse scales have fewer frames.

@@ -35,10 +35,10 @@ Pyramids = Sequence[Sequence[np.ndarray]]  # of the clip or its chunks: float32 
 
 
 # A layout is a copy if its mean absolute difference to the clip is below so many standard deviations of the clip. It is
-# drawn again, up to so many layouts in all, of which the later half are cut out of larger ones. Of 224 layouts of 14
-# `demo` models of 7 clips 32 were closer than 0.03, 2 others than 0.1: of carphone 48 %, of airballoons 8 %, of bikes
-# and bigbuckbunny none.
-COPY, LAYOUTS = 0.1, 16
+# drawn again, up to so many layouts in all. The first UNCUT are as the networks make them, the others are cut out of
+# larger ones. Of 224 layouts of 14 `demo` models of 7 clips 32 were closer than 0.03, 2 others than 0.1: of carphone
+# 48 %, of airballoons 8 %, of bikes and bigbuckbunny none.
+COPY, LAYOUTS, UNCUT = 0.1, 16, 8
 # It is a copy, too, if after so many scales of patches more than this share of them are within a pixel of their own
 # place: the clip, moved by less than that in the picture, or by a part of a frame in time. Of 210 samples of 21 `demo`
 # models of 7 clips the share was above 0.9 in 50 (carphone 20 of 30, balloons_later 14, airballoons 10), below 0.7 in
@@ -120,44 +120,52 @@ class NetworkSampler:
 
 
 class FinishedSampler:
-    """The generators of the coarse scales, then the clip's patches, from scale `config.patch_scale` on."""
+    """The generators of the coarse scales, then the clip's patches, from scale `config.patch_scale` on.
+
+    Attributes:
+        first: the coarsest scale that patches make alone.
+        patches, how: of the clip, and how they are put together.
+        layouts: how many are drawn before one that is the clip is kept.
+        redrawn: layouts so far that were the clip itself, and were thrown away.
+    """
 
     def __init__(self, stack: GeneratorStack, clip: Pyramids) -> None:
         """clip: what the model was trained on."""
         config, self.stack = stack.config, stack
         self.size = stack.sizes[-1]
-        self._first = config.trained_scales
+        self.first = config.trained_scales
         self._coarse = NetworkSampler(stack, torch.from_numpy(clip[0][0])[None])
-        self._how = matching_of(config)
+        self.how = matching_of(config)
         self._chunks = len(clip)
-        self._patches = clip_patches(stack.sizes, clip, stack.device)
-        self.redrawn = 0  # layouts so far that were the clip itself, and were thrown away
+        self.patches = clip_patches(stack.sizes, clip, stack.device)
+        self.layouts = LAYOUTS
+        self.redrawn = 0
         self._counting = threading.Lock()
 
     def ladder_to(self, size: Size) -> list[ScaleSize]:
         """See `Sampler`."""
         sizes = stretched_ladder(self.stack, size, len(self.stack.sizes))
-        steps = [step for part in self._steps(sizes) for step in part]
+        steps = [step for part in self.patch_steps(sizes) for step in part]
         for own in [*(ScaleSize(*step.size) for step in steps), *(self.stack.sizes[step.n] for step in steps)]:
-            check_patch(own, self._how)
+            check_patch(own, self.how)
         return sizes
 
     def _layout(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick) -> Refinement:
         """A sample of the finest trained scale, made of the clip's patches there and at the next scales. It is not the
-        clip, unless LAYOUTS in a row are."""
-        at_its_size, above = self._steps(sizes)
-        for attempt in range(LAYOUTS):
+        clip, unless `layouts` in a row are."""
+        at_its_size, above = self.patch_steps(sizes)
+        for attempt in range(self.layouts):
             own_tick = ignore if attempt else tick  # steps are counted once
             video = self._cut_out(sizes, seed, index, attempt, own_tick)
             video = self._refined(video, at_its_size, stream_of(seed, index, Draw.PATCHES, attempt), own_tick)
-            layout = Refinement(video, self._patches, self._how, stream_of(seed, index, Draw.PATCHES), ignore)
-            if not (is_clip := self._is_the_clip(layout.video)):
+            layout = Refinement(video, self.patches, self.how, stream_of(seed, index, Draw.PATCHES), ignore)
+            if not (is_clip := bool(self.is_the_clip(layout.video))):
                 layout.run(above[:TRIED])
-                is_clip = self._is_the_clip_in_place(layout)
+                is_clip = bool(self.is_the_clip_in_place(layout))
             if not is_clip:
                 break
             with self._counting:
-                self.redrawn += attempt < LAYOUTS - 1  # the last one is kept
+                self.redrawn += attempt < self.layouts - 1  # the last one is kept
         if layout.found is None:  # the last one too was the clip before any patch above was searched
             layout.run(above[:TRIED])
         tick(sum(step.passes for step in above[:TRIED]))
@@ -168,12 +176,12 @@ class FinishedSampler:
 
         A generator sees so much of a coarse scale that the border tells it where it is. Inside a larger one it cannot.
         """
-        margin = self.stack.config.patch_margin if attempt >= LAYOUTS // 2 else 0
-        last = sizes[self._first - 1]
+        margin = self.stack.config.patch_margin if attempt >= UNCUT else 0
+        last = sizes[self.first - 1]
         larger = [
-            ScaleSize(t, math.ceil(h * (1 + margin)), math.ceil(w * (1 + margin))) for t, h, w in sizes[: self._first]
+            ScaleSize(t, math.ceil(h * (1 + margin)), math.ceil(w * (1 + margin))) for t, h, w in sizes[: self.first]
         ]
-        place = (Draw.LAYOUT_AGAIN, attempt) if attempt else ()
+        place = Draw.layout(attempt)
         with usual_threads():
             layout = torch.cat(list(sample_in_parts(self.stack, larger, seed, index, *place, tick=tick)), dim=2)
         random = np.random.default_rng([seed, index, attempt])
@@ -181,30 +189,37 @@ class FinishedSampler:
         left = int(random.integers(layout.shape[4] - last.width, endpoint=True))
         return layout[..., top : top + last.height, left : left + last.width]
 
-    def _is_the_clip(self, layout: Tensor) -> bool:
-        """Whether it is one of the clip's chunks, at the scale of layouts; of another size it is none."""
-        chunks = self._patches.values(self._first - 1)
-        if chunks.shape[1:] != layout.shape[1:]:
-            return False
-        return bool(((chunks - layout.to(chunks.device)).abs().mean(dim=(1, 2, 3, 4)) < COPY * chunks.std()).any())
+    def is_the_clip(self, layout: Tensor) -> Tensor:
+        """Whether it is one of the clip's chunks, at the scale of layouts; of another size it is none.
 
-    def _is_the_clip_in_place(self, layout: Refinement) -> bool:
-        """Whether nearly all of its patches are where they were: the clip, a pixel or a part of a frame away."""
-        if tuple(layout.video.shape[2:]) not in self._patches.sizes or layout.found is None:
-            return False
+        Returns () bool.
+        """
+        chunks = self.patches.values(self.first - 1)
+        if chunks.shape[1:] != layout.shape[1:]:
+            return torch.zeros((), dtype=torch.bool)
+        return ((chunks - layout.to(chunks.device)).abs().mean(dim=(1, 2, 3, 4)) < COPY * chunks.std()).any()
+
+    def is_the_clip_in_place(self, layout: Refinement) -> Tensor:
+        """Whether nearly all of its patches are where they were: the clip, a pixel or a part of a frame away.
+
+        Returns () bool.
+        """
+        if tuple(layout.video.shape[2:]) not in self.patches.sizes or layout.found is None:
+            return torch.zeros((), dtype=torch.bool)
         return share_in_place(layout.places(), self._chunks, reach=1) > IN_PLACE
 
-    def _steps(self, sizes: Sequence[ScaleSize]) -> tuple[list[Step], list[Step]]:
-        return patch_steps(self.stack.config, sizes, self._first)
+    def patch_steps(self, sizes: Sequence[ScaleSize]) -> tuple[list[Step], list[Step]]:
+        """At the finest trained scale, and above it."""
+        return patch_steps(self.stack.config, sizes, self.first)
 
     def steps(self, sizes: Sequence[ScaleSize]) -> int:
         """Convolutions and passes."""
-        coarse = self._coarse.steps(sizes[: self._first])
-        return coarse + sum(step.passes for part in self._steps(sizes) for step in part)
+        coarse = self._coarse.steps(sizes[: self.first])
+        return coarse + sum(step.passes for part in self.patch_steps(sizes) for step in part)
 
     def needed_bytes(self, pixels: float) -> float:
         """See `Sampler`."""
-        return needed_bytes(pixels, pixels_of(self.stack.sizes[self._first - 1 :], self._chunks))
+        return needed_bytes(pixels, pixels_of(self.stack.sizes[self.first - 1 :], self._chunks))
 
     def at_once(self, sizes: Sequence[ScaleSize]) -> int:
         """See `Sampler`."""
@@ -213,17 +228,17 @@ class FinishedSampler:
     def parts(self, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = ignore) -> Iterator[Tensor]:
         """See `Sampler`; one run, as every patch may come from anywhere."""
         layout = self._layout(sizes, seed, index, tick)
-        _, above = self._steps(sizes)
+        _, above = self.patch_steps(sizes)
         layout.tick = tick
         yield layout.run(above[TRIED:]).cpu()
 
     def reconstruction(self) -> Tensor:
         """See `Sampler`."""
-        steps = [step for part in self._steps(self.stack.sizes) for step in part]
+        steps = [step for part in self.patch_steps(self.stack.sizes) for step in part]
         return self._refined(self._coarse.reconstruction(), steps, stream_of(0, 0, Draw.PATCHES)).cpu()
 
     def _refined(self, video: Tensor, steps: Sequence[Step], random: torch.Generator, tick: Tick = ignore) -> Tensor:
-        return refine(video, self._patches, steps, self._how, random, tick=tick) if steps else video
+        return refine(video, self.patches, steps, self.how, random, tick=tick) if steps else video
 
 
 class VgpnnSampler:

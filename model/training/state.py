@@ -77,7 +77,7 @@ def first_state(config: TrainConfig, sizes: Sequence[ScaleSize], device: torch.d
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(config, 0))
         stack = new_stack(config, sizes).to(device)
-        critic = Critic.of(config, 0).to(device) if config.vae_levels == 0 else None
+        critic = Critic(config, 0).to(device) if config.vae_levels == 0 else None
     _compile(stack, 0)
     return TrainState(stack, critic, _optimizers(stack, critic, 0), 0, 0)
 
@@ -90,7 +90,7 @@ def next_scale(state: TrainState, training_set: TrainingSet) -> TrainState:
         torch.manual_seed(_seed(config, n))
         stack.grow()
         if n == config.vae_levels or (n > config.vae_levels and config.width(n) != config.width(n - 1)):
-            critic = Critic.of(config, n).to(device)  # Dⁿ starts from Dⁿ⁻¹; the first of its width is fresh
+            critic = Critic(config, n).to(device)  # Dⁿ starts from Dⁿ⁻¹; the first of its width is fresh
     _compile(stack, n)
     if n >= config.vae_levels or config.vae_noise:
         squares = torch.zeros((), device=device)
@@ -124,7 +124,7 @@ def restore(saved: ckpt.Checkpoint, training_set: TrainingSet, clip_id: str, pat
     _compile(stack, *range(stack.num_scales))
     critic = None
     if saved.critic is not None:
-        critic = Critic.of(config, saved.scale).to(device)
+        critic = Critic(config, saved.scale).to(device)
         critic.load_state_dict(saved.critic)
     optimizers = _optimizers(stack, critic, saved.scale)
     for optimizer, optimizer_state in zip(optimizers, saved.optimizers, strict=True):

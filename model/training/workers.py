@@ -8,15 +8,17 @@ add to the same gradients: the critic's, the penalty's (whose graph holds a grad
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from model.device import training_device
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 T = TypeVar("T")
 
@@ -29,11 +31,14 @@ class Workers:
     """This process among those that torch.distributed's environment variables name (Ray Train sets them)."""
 
     def __init__(self) -> None:
-        # cpu=True where there is no GPU: without it accelerate takes each process for the only one.
-        self._accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        self.size, self.rank = 1, 0
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from accelerate import Accelerator  # for several alone: its import takes a fifth of a second
+
+            # cpu=True where there is no GPU: without it accelerate takes each process for the only one.
+            self._accelerator: Accelerator = Accelerator(cpu=not torch.cuda.is_available())
+            self.size, self.rank = self._accelerator.num_processes, self._accelerator.process_index
         self.device = training_device()  # accelerate has chosen this process's GPU
-        self.size: int = self._accelerator.num_processes
-        self.rank: int = self._accelerator.process_index
 
     @property
     def leads(self) -> bool:
@@ -67,6 +72,8 @@ class Workers:
         """The leading process's value, in every process. Raises PeerLost."""
         if self.size == 1:
             return value
+        from accelerate.utils import broadcast_object_list
+
         box = [value if self.leads else None]
         try:
             broadcast_object_list(box, from_process=0)

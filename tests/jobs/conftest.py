@@ -21,7 +21,7 @@ import ray
 from infra import ray_cluster
 from infra.ray_cluster import ray_session
 from infra.tracking import runs
-from infra.tracking.runs import ParentRun
+from infra.tracking.parent import ParentRun
 from infra.tracking.uri import sqlite_file
 from pipeline.video import ffmpeg_exe
 from tests.conftest import EmptyStore, made_once

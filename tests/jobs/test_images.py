@@ -151,6 +151,19 @@ def test_a_dry_run_tells_of_every_image_of_which_half_is_there(tmp_path: Path) -
     assert len(read.clips) == len(HALVES) and told[-1][0] == told[-1][1] == len(told) >= len(HALVES)
 
 
+def test_a_dry_run_reads_no_image_of_a_clip_that_is_done(mixed: Mixed) -> None:
+    picture = mixed.folder / "two.jpg"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[: len(whole) * 3 // 4])
+    try:
+        again, fresh = (mixed.train("--dry-run", *more).stdout for more in ((), ("--fresh",)))  # type: ignore[attr-defined]
+    finally:
+        picture.write_bytes(whole)
+    assert "cannot be read to its end" not in again
+    assert f"{mixed.clip('two').name}  48×36 px (H×W)  done" in again
+    assert f"not usable: {picture}: is an image that cannot be read to its end" in fresh
+
+
 def test_long_refuses_images_one_by_one(mixed: Mixed, tmp_path: Path) -> None:
     told = mixed.train("--long", "--dry-run", "--experiment", "long").stdout  # type: ignore[attr-defined]
     for name in ("one.png", "two.jpg"):

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from infra.ray_cluster import Slots, ray_session
 from infra.store import Store
-from infra.tracking.runs import ParentRun
+from infra.tracking.parent import ParentRun
 from jobs.experiment.corpus import Clip, clip_frames, read_corpus
 from jobs.experiment.experiment import Experiment
 from jobs.experiment.result import OutOfMemoryResult, Result

@@ -10,7 +10,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from infra.tracking.runs import runs_page
+from infra.tracking.parent import runs_page
 from jobs import ui
 from tests.browser import browser, keep_screenshot
 from tests.infra.mlflow_server import ui_server

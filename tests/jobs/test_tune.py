@@ -23,7 +23,7 @@ from mlflow.entities import Run
 from PIL import Image
 
 from infra.errors import UsageError
-from infra.tracking.runs import ParentRun
+from infra.tracking.parent import ParentRun
 from jobs import train_corpus, tune
 from jobs.experiment.result import Result
 from jobs.tuning import plot, summary

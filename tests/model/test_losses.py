@@ -11,6 +11,8 @@ from model.networks.critic import Critic
 from model.networks.encoder import Posterior
 from model.training.losses import gradient_penalty, kl_divergence
 
+from .conftest import tiny
+
 
 def rand(seed, *shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -84,7 +86,7 @@ def test_penalty_of_a_nonlinear_critic_equals_finite_differences():
 @pytest.mark.parametrize("last_spectral", [True, False])
 def test_gradient_of_the_penalty_in_the_critics_weights_equals_finite_differences(last_spectral):
     torch.manual_seed(7)
-    critic = Critic(4, 3, last_spectral=last_spectral).double()
+    critic = Critic(tiny(channels=4, critic_convs=3, critic_last_spectral=last_spectral), 3).double()
     real, fake = rand(8, 1, 3, 3, 5, 6), rand(9, 1, 3, 3, 5, 6)
     epsilon = torch.full((1, 1, 1, 1, 1), 0.4, dtype=torch.float64)
 
@@ -111,7 +113,7 @@ def test_gradient_of_the_penalty_in_the_critics_weights_equals_finite_difference
 @pytest.mark.parametrize("last_spectral", [True, False])
 def test_input_gradient_equals_autograds(last_spectral):
     torch.manual_seed(14)
-    critic = Critic(6, 4, last_spectral=last_spectral).double().fixed()
+    critic = Critic(tiny(channels=6, critic_convs=4, critic_last_spectral=last_spectral), 3).double().fixed()
     x = rand(15, 2, 3, 4, 5, 6)
     torch.testing.assert_close(critic.input_gradient(x), by_autograd(critic)(x), rtol=1e-9, atol=1e-12)
 

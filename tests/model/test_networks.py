@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +11,16 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from model.interpolation import interpolated
 from model.networks.blocks import NormBlock, SpectralConv, convolve
 from model.networks.critic import Critic
 from model.networks.encoder import Encoder
 from model.networks.generators import Generator, GeneratorStack
+from model.networks.patchvae import PatchEncoder
 from model.presets import official, paper
 
 from .conftest import SIZES, tiny
+from .reference import upsample
 
 CONFIGS = {"paper": paper, "official": official}
 
@@ -30,6 +35,21 @@ def stack_of(preset="paper", scales=5, **changes):
 
 def video(n, batch=1, seed=0):
     return torch.rand((batch, 3, *SIZES[n]), generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+# -- from a scale to the next
+
+
+@pytest.mark.parametrize("by", ["linear", "cubic"])
+@pytest.mark.parametrize("size", [(9, 11, 14), (2, 3, 4), (5, 7, 20)], ids=["larger", "smaller", "wider"])
+@pytest.mark.parametrize("frames", [5, 1])
+def test_another_size_is_that_of_matrices_which_keep_both_ends(frames, size, by):
+    x = torch.randn((2, 3, frames, 7, 9), dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    y = interpolated(x, size, by)
+    torch.testing.assert_close(y, upsample(x, size, by))
+    torch.testing.assert_close(
+        y[:, :, [0, -1]][..., [0, -1], :][..., [0, -1]], x[:, :, [0, -1]][..., [0, -1], :][..., [0, -1]]
+    )
 
 
 # -- blocks
@@ -135,9 +155,8 @@ def test_one_refinement_is_one_power_iteration():
 
 @pytest.mark.parametrize(("preset", "field"), [("paper", 11), ("official", 15)])
 def test_receptive_field_of_the_critic(preset, field):
-    config = CONFIGS[preset]()
     torch.manual_seed(0)
-    critic = Critic(4, config.critic_convs, last_spectral=config.critic_last_spectral).double()
+    critic = Critic(tiny(preset, channels=4), 3).double()
     side = field + 6
     x = torch.randn(1, 3, side, side, side, dtype=torch.float64, requires_grad=True)
     critic.fixed()(x)[0, 0, side // 2, side // 2, side // 2].backward()
@@ -176,16 +195,31 @@ def test_parameter_counts_by_hand(preset):
     assert count(stack.encoder) == encoder
     assert count(stack.generators[0]) == g_zero
     assert count(stack.generators[1]) == g_n
-    assert count(Critic(config.channels, config.critic_convs, last_spectral=config.critic_last_spectral)) == critic
+    assert count(Critic(config, 3)) == critic
 
 
 def test_every_network_keeps_frames_height_and_width():
     size = (3, 5, 9)
     x = torch.randn(2, 3, *size)
-    q = Encoder(4, 7, 2)(x)
+    config = tiny(channels=4, latent_dim=7, encoder_convs=2, critic_convs=3)
+    q = Encoder(config)(x)
     assert q.mu.shape == q.logvar.shape == (2, 7, *size)
     assert Generator(7, 4, 3)(q.mu).shape == (2, 3, *size)
-    assert Critic(4, 3, last_spectral=True).fixed()(x).shape == (2, 1, *size)
+    assert Critic(config, 3).fixed()(x).shape == (2, 1, *size)
+
+
+def test_a_checkpoint_calls_the_weights_what_it_always_did():
+    spectral, plain, block = {"weight", "bias", "u", "v"}, {"weight", "bias"}, {"conv.weight", "weight", "bias"}
+    config = tiny(encoder_convs=1, critic_convs=3)
+    rivals = replace(config, critic_spectral=False, critic_last_spectral=False)
+    for network, parts in (
+        (Encoder(config), {"blocks.0": spectral, "mu": plain, "logvar": plain}),
+        (PatchEncoder(config), {"blocks.0": spectral, "mu": plain, "logvar": plain, "occupancy": plain}),
+        (Critic(config, 3), {"blocks.0": spectral, "blocks.1": spectral, "tail": spectral}),
+        (Critic(rivals, 0), {"blocks.0": plain, "blocks.1": plain, "tail": plain}),
+        (Critic(replace(rivals, critic_norm=True), 0), {"blocks.0": block, "blocks.1": block, "tail": plain}),
+    ):
+        assert network.state_dict().keys() == {f"{part}.{name}" for part, names in parts.items() for name in names}
 
 
 def test_sample_and_reconstruction_have_the_ladders_sizes():
@@ -294,7 +328,7 @@ def test_a_batch_of_two_equals_each_alone(preset):
 
 
 def test_the_critic_for_the_generators_step_gives_gradient_to_its_input_only():
-    critic = Critic(4, 3, last_spectral=True)
+    critic = Critic(tiny(channels=4, critic_convs=3), 3)
     x = video(0).requires_grad_()
     frozen, trainable = critic.fixed(trainable=False), critic.fixed()
     torch.testing.assert_close(frozen(x), trainable(x), rtol=0, atol=0)
@@ -307,8 +341,7 @@ def test_the_critic_for_the_generators_step_gives_gradient_to_its_input_only():
 
 def test_the_critics_last_convolution_is_normalised_in_the_paper_only():
     for preset, spectral in (("paper", True), ("official", False)):
-        config = CONFIGS[preset]()
-        critic = Critic(4, config.critic_convs, last_spectral=config.critic_last_spectral)
+        critic = Critic(tiny(preset, channels=4), 3)
         x = video(0)
         before = critic.fixed()(x)
         with torch.no_grad():

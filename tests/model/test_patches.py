@@ -17,13 +17,17 @@ from torch import Tensor
 from model import checkpoint as ckpt
 from model.config import ConfigError, TrainConfig
 from model.device import concurrently
+from model.export import loops
+from model.export.finished import Finished
+from model.export.inputs import draw, inputs_of, search_inputs_of
+from model.interpolation import interpolated
 from model.loading import LoadedModel
 from model.metrics.nnf import coherence, nearest_neighbour_field
 from model.networks.generators import GeneratorStack
 from model.patches import field
 from model.patches.field import Grid, carry, index, places, scattered, share_in_place
 from model.patches.match import Queries, exact_field, spread_field
-from model.patches.refine import ClipPatches, Matching, Step, assemble, enlarged, needed_bytes, refine
+from model.patches.refine import ClipPatches, Matching, Step, assemble, needed_bytes, refine
 from model.patches.space import principal_components
 from model.patches.vgpnn import Vgpnn, vgpnn_ladder
 from model.presets import PRESETS, demo
@@ -52,7 +56,7 @@ def random(seed: int = 0) -> torch.Generator:
 def smooth(size: tuple[int, int, int], seed: int = 0, chunks: int = 1) -> Tensor:
     """A clip with structure: (chunks, 3, T, H, W) in [-1, 1]."""
     coarse = torch.rand((chunks, 3, 3, 5, 6), generator=random(seed)) * 2 - 1
-    return enlarged(coarse, size) * 0.9 + 0.1 * (torch.rand((chunks, 3, *size), generator=random(seed + 1)) * 2 - 1)
+    return interpolated(coarse, size) * 0.9 + 0.1 * (torch.rand((chunks, 3, *size), generator=random(seed + 1)) * 2 - 1)
 
 
 def all_patches(videos: Tensor, patch: tuple[int, int, int]) -> Tensor:
@@ -110,7 +114,7 @@ def test_completeness_uses_more_of_the_clip() -> None:
 @pytest.mark.parametrize("sides", [(1, 2, 2), (3, 5, 5)])
 def test_components_keep_distances(sides: tuple[int, int, int]) -> None:
     """All of those of a small patch; of a large one of a smooth clip, to a few per cent."""
-    clip = enlarged(torch.rand((1, 3, 3, 6, 7), generator=random()) * 2 - 1, (6, 18, 21))
+    clip = interpolated(torch.rand((1, 3, 3, 6, 7), generator=random()) * 2 - 1, (6, 18, 21))
     space = principal_components(clip, sides)
     rows = space.filters.reshape(len(space.filters), -1)
     assert torch.allclose(rows @ rows.T, torch.eye(len(rows)), atol=1e-5)
@@ -128,9 +132,9 @@ def test_a_spread_field_is_nearly_as_good_as_the_exact_one() -> None:
     grids = [Grid(1, size, PATCH) for size in sizes]
     fields, queries, keys = [], [], []
     for size, grid in zip(sizes, grids, strict=True):
-        space = principal_components(enlarged(clip, size), PATCH)
-        keys.append(space.project(enlarged(clip, size)).reshape(-1, 32))
-        queries.append(Queries(enlarged(video, size), space))
+        space = principal_components(interpolated(clip, size), PATCH)
+        keys.append(space.project(interpolated(clip, size)).reshape(-1, 32))
+        queries.append(Queries(interpolated(video, size), space))
         fields.append(exact_field(queries[-1], keys[-1], grid, 0.1))
     begun = carry(fields[0], *sizes, *grids)
     spread = spread_field(queries[1], keys[1], grids[1], begun, 0.1, random())
@@ -292,7 +296,7 @@ def test_a_few_votes_for_another_colour_do_not_blur() -> None:
 
 
 def clip_patches(sizes: list[tuple[int, int, int]], clip: Tensor) -> ClipPatches:
-    return ClipPatches(sizes, lambda n: enlarged(clip, sizes[n]))
+    return ClipPatches(sizes, lambda n: interpolated(clip, sizes[n]))
 
 
 def test_the_clips_own_coarse_scale_becomes_the_clip() -> None:
@@ -307,8 +311,8 @@ def test_a_video_is_made_of_the_clip_and_keeps_its_layout() -> None:
     """A mirrored clip: nothing of it is in place, all of its layout stays."""
     sizes = [(4, 12, 15), (7, 24, 30)]
     clip = smooth(sizes[1])
-    mirrored = enlarged(clip, sizes[0]).flip(-1)
-    patches, before = clip_patches(sizes, clip), enlarged(mirrored, sizes[1])
+    mirrored = interpolated(clip, sizes[0]).flip(-1)
+    patches, before = clip_patches(sizes, clip), interpolated(mirrored, sizes[1])
     made = refine(mirrored, patches, [Step(0, sizes[0], 2), Step(1, sizes[1], 2)], Matching((3, 5, 5)), random())
     near = [nearest_neighbour_field(video[0], clip[0], step=3).nn_distance for video in (made, before)]
     assert near[0] < 0.75 * near[1]
@@ -319,7 +323,7 @@ def test_a_video_is_made_of_the_clip_and_keeps_its_layout() -> None:
 def test_a_video_of_another_size_and_one_that_holds_no_patch() -> None:
     sizes, clip = [(4, 12, 15), (7, 24, 30)], smooth((7, 24, 30))
     patches = clip_patches(sizes, clip)
-    wide = refine(enlarged(clip, (4, 12, 30)), patches, [Step(1, (13, 24, 60), 1)], Matching(), random())
+    wide = refine(interpolated(clip, (4, 12, 30)), patches, [Step(1, (13, 24, 60), 1)], Matching(), random())
     assert wide.shape == (1, 3, 13, 24, 60) and wide.isfinite().all() and wide.abs().max() <= clip.abs().max() + 1e-5
     with pytest.raises(ValueError, match="2×24×30 is smaller than a patch of 3×7×7"):
         refine(clip, patches, [Step(1, (2, 24, 30), 1)], Matching(), random())
@@ -332,6 +336,46 @@ def test_the_ladder_of_vgpnn_shrinks_by_15_per_cent_to_3_frames_and_15_px() -> N
     sizes = vgpnn_ladder((13, 54, 96))
     assert sizes[-1] == (13, 54, 96) and sizes[-2] == (11, 46, 82) and sizes[0] == (3, 15, 27)
     assert len(set(sizes)) == len(sizes) and sizes == sorted(sizes)
+
+
+@pytest.mark.parametrize(
+    ("patch", "size", "own", "chunks", "alpha"),
+    [
+        ((3, 7, 7), (5, 20, 31), (4, 18, 40), 3, 0.1),
+        ((1, 7, 7), (1, 30, 35), (1, 50, 40), 1, 5.0),
+        ((2, 3, 3), (4, 9, 10), (4, 9, 10), 2, 0.1),
+    ],
+)
+def test_the_loops_of_a_program_do_the_same_to_the_bit(
+    patch: tuple[int, int, int],
+    size: tuple[int, int, int],
+    own: tuple[int, int, int],
+    chunks: int,
+    alpha: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clip, video = smooth(size, chunks=chunks), smooth(own, seed=7)
+    patches = ClipPatches([size], lambda n: clip)
+    keys, grid = patches.keys(0, patch, sharp=True), patches.grid(0, patch)
+    queries = Queries(video, keys.space)
+    for module in ("model.patches.match", "model.export.loops"):
+        monkeypatch.setattr(f"{module}.HOST_PAIRS", 50 * len(grid))  # 50 queries at once, and at last some
+    monkeypatch.setattr("model.export.inputs.EXACT_PAIRS", 0)
+    begin, around = search_inputs_of(patches, Matching(patch), [Step(0, own, 1)], "patches")
+
+    exact = exact_field(queries, keys.vectors, grid, alpha)
+    assert torch.equal(loops.exact_field(queries, keys.vectors, grid, alpha), exact)
+    drawn = random(3)
+    begun = begin.drawn(drawn)
+    looped = loops.spread_field(queries, keys.vectors, grid, begun, alpha, around.drawn(drawn))
+    drawn = random(3)
+    assert torch.equal(begun, scattered(queries.shape, grid, drawn))
+    spread = spread_field(queries, keys.vectors, grid, begun, alpha, drawn)
+    assert torch.equal(looped, spread) and not torch.equal(spread, begun) and not torch.equal(spread, exact)
+    for found, bandwidth in itertools.product((exact, spread), (None, 0.2, 0.01)):
+        assert torch.equal(
+            loops.assemble(clip, found, own, patch, bandwidth), assemble(clip, found, own, patch, bandwidth)
+        )
 
 
 def test_vgpnn_without_noise_is_the_clip_and_with_it_another_video_of_its_patches() -> None:
@@ -461,6 +505,41 @@ def test_what_is_made_concurrently_comes_in_order_and_an_error_ends_it() -> None
         assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("size", [None, (13, 24, 64)])
+def test_what_a_program_computes_is_the_sample_and_whether_it_is_the_clip(
+    trained: ckpt.Checkpoint, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int, int] | None
+) -> None:
+    stack = trained.stack()
+    assert stack is not None
+    few = {"patch_size": PATCH, "patch_passes": 2, "patch_coarse_passes": 1}
+    stack.config = replace(stack.config, precision="float32", **few)
+    sampler = FinishedSampler(stack, training_pyramids([FRAMES, FRAMES[:, ::-1]], stack.config))
+    sizes = sampler.ladder_to(size or sampler.size)
+    program = Finished(sampler, sizes)
+    networks = inputs_of(program.networks.stack)
+    inputs, count = [*networks, *program.search_inputs], len(networks)
+
+    def made(attempt: int) -> tuple[Tensor, Tensor, Tensor]:
+        z, *more = draw(inputs, 7, 1, attempt)
+        with torch.no_grad():
+            video, is_the_clip, layout = program(z, more[: count - 1], more[count - 1 :])
+        return video, is_the_clip, layout
+
+    (want,) = sampler.parts(sizes, 7, 1)
+    video, is_the_clip, layout = made(0)
+    assert torch.equal(video, want) and not is_the_clip and sampler.redrawn == 0
+    assert layout.shape == (1, 3, *sizes[sampler.first - 1])
+    monkeypatch.setattr("model.sampling.sampler.IN_PLACE", -1.0)
+    sampler.layouts = 2
+    (want,) = sampler.parts(sizes, 7, 1)
+    again, is_the_clip, _ = made(int(size is None))
+    assert torch.equal(again, want)
+    if size is None:
+        assert is_the_clip and made(0)[1] and sampler.redrawn == 1 and not torch.equal(again, video)
+    else:  # of another size it is none
+        assert not is_the_clip and sampler.redrawn == 0
 
 
 def test_the_share_in_place_is_of_one_chunk_and_of_steps_of_a_pixel() -> None:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import video
+import imageio_ffmpeg
+
+WHEEL = imageio_ffmpeg.get_ffmpeg_exe()
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Stored:
 
 def stored(path: Path, fps: int) -> list[Stored]:
     """The frames of a sound file of one video stream, in the order in which they are decoded."""
-    copy = [video.ffmpeg_exe(), "-v", "error", "-nostdin", "-i", f"file:{path}", "-map", "0:v", "-c", "copy"]
+    copy = [WHEEL, "-v", "error", "-nostdin", "-i", f"file:{path}", "-map", "0:v", "-c", "copy"]
     text = subprocess.run([*copy, "-f", "framecrc", "-"], capture_output=True, check=True).stdout.decode()
     content = subprocess.run([*copy, "-f", "data", "-"], capture_output=True, check=True).stdout
     tick = re.search(r"^#tb 0: (\d+)/(\d+)$", text, re.MULTILINE)

@@ -48,14 +48,14 @@ def bars(frames_thwc):
 
 
 @pytest.fixture
-def make(tmp_path, ffmpeg):
+def make(tmp_path, wheel):
     """make("a.mp4", frames, fps, *output_args): a video of these frames."""
 
     def run(name, clip, fps, *args):
         path = tmp_path / name
         size = f"{clip.shape[2]}x{clip.shape[1]}"
         given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-framerate", str(fps), "-i", "pipe:0"]
-        command = [video.ffmpeg_exe(), "-v", "error", "-y", *given, *map(str, args), str(path)]
+        command = [wheel, "-v", "error", "-y", *given, *map(str, args), str(path)]
         subprocess.run(command, input=clip.tobytes(), check=True)
         return path
 
@@ -989,7 +989,7 @@ def test_progressive_frames_are_not_touched(tools, make):
         np.testing.assert_array_equal(video.decode(path), np.frombuffer(raw, np.uint8).reshape(26, 64, 96, 3))
 
 
-def test_what_is_transparent_is_laid_on_white(tools, tmp_path):
+def test_what_is_transparent_is_laid_on_white(tools, tmp_path, wheel):
     """The left half is transparent, and green below that."""
     stored = np.dstack([numbered(1)[0], np.full((64, 96), 255, np.uint8)])[None].repeat(13, 0)
     stored[:, :, :48] = (7, 99, 7, 0)
@@ -1002,7 +1002,7 @@ def test_what_is_transparent_is_laid_on_white(tools, tmp_path):
     vp9 = ("-c:v", "libvpx-vp9", "-pix_fmt", "yuva420p", "-b:v", "2M")
     qtrle = ("-c:v", "qtrle", "-pix_fmt", "argb")
     for name, args in (("p.mov", prores), ("q.mov", qtrle), ("v.webm", vp9), ("a.apng", ("-f", "apng"))):
-        command = [video.ffmpeg_exe(), "-v", "error", *given, *args, str(tmp_path / name)]
+        command = [wheel, "-v", "error", *given, *args, str(tmp_path / name)]
         subprocess.run(command, input=raw, check=True)
     more = {"save_all": True, "append_images": images[1:], "duration": 40}
     images[0].save(tmp_path / "w.webp", lossless=True, exact=True, **more)
