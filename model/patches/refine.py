@@ -247,44 +247,47 @@ def assemble(values: Tensor, found: Tensor, size: Size, patch: Patch, bandwidth:
 
 def _assembled(values: Tensor, found: Tensor, size: Size, patch: Patch, bandwidth: float | None) -> Tensor:
     """`assemble` of a part: found: (4, T', H', W'), places; returns (3, *size)."""
-    channels = values.shape[1]
-    mean = values.new_zeros((channels, *size))
+    mean = values.new_zeros((values.shape[1], *size))
+    means = _windows(mean, patch)
     for pixels, votes in _votes(values, found, patch):
-        for where, vote in zip(pixels, votes.unbind(1)):
-            mean[where].add_(vote)
+        for own, vote in zip(means[pixels], votes.unbind(1)):
+            own.add_(vote)
     mean /= _overlaps(size, patch, values.device)
     if bandwidth is None:
         return mean
     total, weights = torch.zeros_like(mean), values.new_zeros((1, *size))
+    totals, sums = _windows(total, patch), _windows(weights, patch)
     for pixels, votes in _votes(values, found, patch):
-        exponents = (
-            torch.stack([mean[where] for where in pixels], dim=1).sub_(votes).square_().mean(dim=0, keepdim=True)
-        )
-        weight = exponents.mul_(-0.5 / bandwidth**2).clamp_min_(SMALLEST_EXPONENT).exp_()
-        for where, vote, own in zip(pixels, votes.unbind(1), weight.unbind(1)):
-            total[where].addcmul_(vote, own)
-            weights[where].add_(own)
+        exponents = torch.stack(means[pixels], dim=1).sub_(votes).square_().mean(dim=0, keepdim=True)
+        weighing = exponents.mul_(-0.5 / bandwidth**2).clamp_min_(SMALLEST_EXPONENT).exp_()
+        for own, own_sum, vote, weight in zip(totals[pixels], sums[pixels], votes.unbind(1), weighing.unbind(1)):
+            own.addcmul_(vote, weight)
+            own_sum.add_(weight)
     return total / weights
 
 
-def _votes(values: Tensor, found: Tensor, patch: Patch) -> Iterator[tuple[list[tuple[slice, ...]], Tensor]]:
-    """For the pixels of a patch, several at once: where in a video (3, T, H, W) each is, of all patches, and the
-    colours that these have there: (3, pixels, T', H', W')."""
+def _votes(values: Tensor, found: Tensor, patch: Patch) -> Iterator[tuple[slice, Tensor]]:
+    """For the pixels of a patch, several at once: which they are, in order of frame, row and column, and the colours
+    that all patches have there: (3, pixels, T', H', W')."""
     channels, frames, rows, columns = values.shape[1:]
     colours = values.movedim(1, 0).reshape(channels, -1)
     chunk, t, y, x = found
     first = (((chunk * frames + t) * rows + y) * columns + x).reshape(-1)
-    count, height, width = found.shape[1:]
-    pixels = list(itertools.product(*map(range, patch)))
+    pixels = itertools.product(*map(range, patch))
     steps = torch.tensor([(dt * rows + dy) * columns + dx for dt, dy, dx in pixels]).to(first.device)[:, None]
     at_once = max(1, VOTES // len(first))
-    for start in range(0, len(pixels), at_once):
-        some = pixels[start : start + at_once]
-        places: list[tuple[slice, ...]] = [
-            (slice(None), slice(dt, dt + count), slice(dy, dy + height), slice(dx, dx + width)) for dt, dy, dx in some
-        ]
-        votes = colours.index_select(1, (first + steps[start : start + at_once]).reshape(-1))
-        yield places, votes.view(channels, len(some), count, height, width)
+    for start in range(0, len(steps), at_once):
+        some = slice(start, start + at_once)
+        votes = colours.index_select(1, (first + steps[some]).reshape(-1))
+        yield some, votes.view(channels, -1, *found.shape[1:])
+
+
+def _windows(video: Tensor, patch: Patch) -> list[Tensor]:
+    """For each pixel of a patch, where it is in a video, of all patches: (C, T, H, W) → views (C, T', H', W')."""
+    shape = [side - part + 1 for side, part in zip(video.shape[1:], patch, strict=True)]
+    channel, *steps = video.stride()
+    whole = video.as_strided((*patch, len(video), *shape), (*steps, channel, *steps))
+    return [window for frame in whole.unbind() for row in frame.unbind() for window in row.unbind()]
 
 
 def _overlaps(size: Size, patch: Patch, device: torch.device) -> Tensor:
