@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,8 +21,10 @@ from model.metrics.scores import chunks_to_score
 from model.metrics.svfid import RealClip
 from model.networks.generators import GeneratorStack
 from model.pyramid import Pyramid, ScaleSize, build, ladder, training_pyramids
-from model.sampling.applications import Applications
 from model.sampling.sampler import NetworkSampler, Sampler, is_finished, sampler_of
+
+if TYPE_CHECKING:
+    from model.sampling.applications import Applications
 
 CHECKPOINT = "checkpoint.pt"  # in a clip's folder
 
@@ -134,6 +137,8 @@ class LoadedModel:
             raise Refusal(f"{self.name}: {cause}; finish the training first, by the same command again")
         if chunks_thwc:
             self._clip(chunks_thwc)
+        from model.sampling.applications import Applications  # imports scipy, which plain samples must not wait for
+
         return Applications(self.config, stack, chunks_thwc, self.sizes, device, finish)
 
 

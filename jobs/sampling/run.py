@@ -21,8 +21,6 @@ from jobs import command_line
 from jobs.command_line import Length
 from jobs.experiment.models import frames_of_model
 from jobs.reports.pictures import contact_sheet, side_by_side, write_png
-from jobs.sampling import given as inputs
-from jobs.sampling.applications import count, results
 from jobs.sampling.output import COMPARED, Output
 from jobs.sampling.request import ApplicationRequest, SampleRequest
 from model.config import TrainConfig
@@ -218,6 +216,9 @@ def _apply(
     console: Console,
 ) -> str:
     """Write its results. Returns what to say then; raises what is wrong before the first of them."""
+    from jobs.sampling import given as inputs  # these import scipy, which plain samples must not wait for
+    from jobs.sampling.applications import count, results
+
     keep_freed_memory()
     chunks = _frames_for(request, loaded, needed=loaded.needs_clip)
     applications = loaded.applications(chunks, best_device(), application.finish)

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from skimage.color import rgb2lab
 
 from infra.errors import Refusal
 from model.metrics.features import Video, checked_video
@@ -92,6 +91,8 @@ def diversity_map(samples_ncthw: Video | Iterable[Video]) -> np.ndarray:
 
 def lightness(video_cthw: torch.Tensor) -> np.ndarray:
     """L of CIELAB (D65), 0 black … 100 white, float64 (T, H, W), of float RGB (3, T, H, W) in [-1, 1]."""
+    from skimage.color import rgb2lab  # imports scipy, which plain samples must not wait for
+
     rgb_thwc = (video_cthw.permute(1, 2, 3, 0).cpu().numpy().astype(np.float64) + 1.0) / 2.0
     lab_thwc: np.ndarray = rgb2lab(rgb_thwc)
     return lab_thwc[..., 0]

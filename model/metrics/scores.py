@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from infra.errors import Refusal
@@ -85,6 +84,8 @@ def score_of_blur(real: RealClip) -> Mapping[str, float]:
 
 def blur_distance(real: RealClip) -> float:
     """Of the clip, or the mean over its chunks, with frames blurred by a Gaussian of 1 px, to the clip."""
+    from scipy.ndimage import gaussian_filter  # a fifth of a second, which plain samples must not wait for
+
     blurred = [gaussian_filter(chunk, (0, 0, BLUR_PX, BLUR_PX), mode="nearest") for chunk in real.chunks]
     return svfid(real, blurred).mean
 
