@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from model.boxes import Box, inside, surrounded
+from model.device import stop_if_unwanted
 from model.patches.field import Grid, clamp, in_parts, index, places
 from model.patches.space import PatchSpace
 
@@ -225,6 +226,7 @@ class _Search:
 
     def _consider(self, others: Tensor) -> None:
         """Take of other places what is better; those beyond a chunk are moved into it."""
+        stop_if_unwanted()
         clamp(others, self._grid)
         numbers = index(others, self._grid).reshape(-1)
         distance = self._distances(numbers)
