@@ -42,7 +42,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=command_line.local_path, metavar="FILE", help="a new .pt2, .onnx or .pt; of mlflow none")
     size = "frames x height x width of a program's videos, such as 13x256x1024; HxW of images (default: the clip's)"
     add("--size", help=size, metavar="[Tx]HxW")
-    real = "the clip's video, image or folder, for a model outside its experiment that is made of its patches too"
+    real = "the clip's video, image or folder, for a model outside its experiment whose samples need the clip's patches"
     add("--real", type=command_line.path, metavar="VIDEO", help=real)
     add("--name", help="of mlflow: of the registered model (default: the clip's id)")
     command_line.add_tracking_uri(parser)

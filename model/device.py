@@ -93,10 +93,20 @@ def use_assigned_threads() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
+class Unwanted(Exception):
+    """Nobody waits any more for what a thread of `concurrently` makes."""
+
+
 class _OfThread(threading.local):
-    """Of a thread of `concurrently`: on how many torch computes elsewhere."""
+    """Of a thread of `concurrently`.
+
+    Attributes:
+        elsewhere: on how many threads torch computes elsewhere.
+        over: is set as soon as nobody waits any more.
+    """
 
     elsewhere: int | None = None
+    over: threading.Event | None = None
 
 
 _this_thread = _OfThread()
@@ -115,7 +125,8 @@ def concurrently(make: Callable[[Given], Made], given: Iterable[Given], at_once:
 
     For many short operations, such as a search of patches: there threads of one operation mostly wait for each other.
     The first is made alone and on all threads, as it prepares what the others share. If `at_once` is 1, each is made
-    when it is asked for.
+    when it is asked for. What is under way when an error or Ctrl-C ends this is not made to its end, where it calls
+    `stop_if_unwanted`.
     """
     if at_once == 1:
         yield from map(make, given)
@@ -124,25 +135,34 @@ def concurrently(make: Callable[[Given], Made], given: Iterable[Given], at_once:
     for first in given:
         yield make(first)
         break
-    threads = torch.get_num_threads()
+    threads, over = torch.get_num_threads(), threading.Event()
 
     def alone() -> None:
-        _this_thread.elsewhere = threads
+        _this_thread.elsewhere, _this_thread.over = threads, over
         torch.set_num_threads(1)
 
     under_way: deque[Future[Made]] = deque()
-    with ThreadPoolExecutor(at_once, initializer=alone) as pool:
-        try:
-            for each in given:
-                under_way.append(pool.submit(make, each))
-                if len(under_way) > at_once:
-                    yield under_way.popleft().result()
-            while under_way:
+    pool = ThreadPoolExecutor(at_once, initializer=alone)
+    try:
+        for each in given:
+            under_way.append(pool.submit(make, each))
+            if len(under_way) > at_once:
                 yield under_way.popleft().result()
-        finally:
-            for waiting in under_way:
-                waiting.cancel()
-            torch.set_num_threads(threads)  # else threads to come would begin with one
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        over.set()
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # after the last of them: threads to come begin with what was set last
+
+
+def stop_if_unwanted() -> None:
+    """End this thread of `concurrently` if nobody waits for it any more; else nothing. What takes long calls it often.
+
+    Raises Unwanted, which nobody is told of.
+    """
+    if _this_thread.over is not None and _this_thread.over.is_set():
+        raise Unwanted
 
 
 @contextlib.contextmanager

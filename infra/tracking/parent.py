@@ -1,5 +1,7 @@
-"""Where the runs of a corpus go in MLflow. It travels to every process of a clip, some of which never ask MLflow: so
-MLflow, whose import takes more than a second, is imported where it is."""
+"""Where the runs of a corpus go in MLflow: `ParentRun` travels to every process of a clip.
+
+Some of these never ask MLflow, whose import takes more than a second. So it is imported only where it is asked.
+"""
 
 from __future__ import annotations
 

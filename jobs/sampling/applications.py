@@ -52,7 +52,7 @@ def results(
     indices: Sequence[int],
     size: ScaleSize | None,
 ) -> Iterator[Made]:
-    """The videos of a request, one after the other. Raises CannotApply and ValueError, one line each.
+    """The videos of a request, in their order. Raises CannotApply and ValueError, one line each.
 
     Args: indices: of the seed's results, where seeds make the difference. size: of `retarget`.
     """

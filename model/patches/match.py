@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from model.boxes import Box, inside, surrounded
+from model.device import stop_if_unwanted
 from model.patches.field import Grid, clamp, in_parts, index, places
 from model.patches.space import PatchSpace
 
@@ -59,8 +60,8 @@ class Queries:
 def exact_field(queries: Queries, keys: Tensor, grid: Grid, alpha: float) -> Tensor:
     """The best key of each query, of all keys.
 
-    Where the video is in parts, they are gone through twice: for the minimum of each key over the queries, which is
-    over those of all parts, and for the keys.
+    A video in parts is gone through twice: first for the minimum of each key, which is over the queries of all parts,
+    then for the best key of each query.
 
     Args:
         keys: (N, D) float32, those of `grid`.
@@ -114,7 +115,7 @@ def spread_field(
     2 and 1 (Rong, Tan 2006). The minimum over the queries is over the pairs that were tried: never below the true one,
     so a key that few queries tried is taken more easily, as completeness wants.
 
-    In parts, see `_spread_in_parts`, the minimum alone differs.
+    In parts (`_spread_in_parts`) the minimum and the order of what is drawn differ.
 
     Args:
         field: (T', H', W'), where to begin: that of the scale below, or of the pass before.
@@ -138,10 +139,10 @@ def _spread_in_parts(
 
     In a round every part begins with the field of the round before, and is searched together with what is around it, as
     far as the round's jumps reach. So across a border of parts a patch is offered what it is offered in one search of
-    the whole; at an edge of the video that is what the opposite edge has, here that of the part.
-    The minimum over the queries is over the pairs of the rounds before in all parts, those of `field` at first, and the
-    pairs of this round in the part itself. So no part comes before another; only what is drawn at random follows their
-    order.
+    the whole. At an edge of the video it is offered what the opposite edge has: of the whole, or here of the part.
+    The minimum over the queries is over two kinds of pairs: those of the rounds before in all parts (at first those of
+    `field`), and those of this round in the part itself. So no part comes before another; only what is drawn at random
+    follows their order.
     """
     nearest = _untried(keys)
     for box in in_parts(queries.shape):
@@ -225,6 +226,7 @@ class _Search:
 
     def _consider(self, others: Tensor) -> None:
         """Take of other places what is better; those beyond a chunk are moved into it."""
+        stop_if_unwanted()
         clamp(others, self._grid)
         numbers = index(others, self._grid).reshape(-1)
         distance = self._distances(numbers)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from infra.errors import Refusal
 from model.boxes import inside, surrounded
-from model.device import usual_threads
+from model.device import stop_if_unwanted, usual_threads
 from model.interpolation import interpolated
 from model.patches.field import PART, Grid, Size, carry, fits, in_parts, places, scattered
 from model.patches.match import PAIRS, Queries, exact_field, spread_field
@@ -178,6 +178,7 @@ class Refinement:
         if self.found is not None and self._done is not None:
             self.found = carry(self.found, self._done.size, step.size, clip.grid(self._done.n, patch), grid)
         for turn in range(step.passes):
+            stop_if_unwanted()
             self.found = self._search(clip.keys(step.n, patch, sharp=turn > 0 or not enlarges), grid)
             self.video = self.after(self._assembled(step, self.found), step)
             self.tick(1)
@@ -277,6 +278,7 @@ def _votes(values: Tensor, found: Tensor, patch: Patch) -> Iterator[tuple[slice,
     steps = torch.tensor([(dt * rows + dy) * columns + dx for dt, dy, dx in pixels]).to(first.device)[:, None]
     at_once = max(1, VOTES // len(first))
     for start in range(0, len(steps), at_once):
+        stop_if_unwanted()
         some = slice(start, start + at_once)
         votes = colours.index_select(1, (first + steps[some]).reshape(-1))
         yield some, votes.view(channels, -1, *found.shape[1:])

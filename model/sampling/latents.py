@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.device import autocast
+from model.device import autocast, usual_threads
 from model.networks.generators import GeneratorStack
 from model.patches.refine import Step, refine
 from model.sampling.sample import Draw, Tick, stream_of
@@ -39,7 +39,7 @@ class Latents(Workbench):
         drawn = stack.draw(1, random)
         need_clip(self._chunks)
         real = self._video(self._chunks[0], self.sizes[0])
-        with autocast(self.device, self.config.precision):
+        with usual_threads(), autocast(self.device, self.config.precision):
             mean = stack.encoder(real.to(self.device)).mu.float().cpu()
         if strength == 0:
             return self._reconstruction(mean)
@@ -73,7 +73,8 @@ class Latents(Workbench):
         """
         stack = self._latent()
         a, b = stream_of(seed, index), stream_of(seed_to, index)
-        z = slerp(stack.draw(1, a), stack.draw(1, b), share)
+        with usual_threads():
+            z = slerp(stack.draw(1, a), stack.draw(1, b), share)
 
         def noise(n: int) -> Tensor | None:
             one, other = stack.noise(n, 1, a), stack.noise(n, 1, b)
@@ -126,5 +127,7 @@ class Latents(Workbench):
         how, random = self._scales.how, stream_of(*place, Draw.PATCHES)
         x = refine(x, self.patches(), own, how, stream_of(*place, Draw.PATCHES, 0), tick=tick) if own else x
         if detail_noise:
-            x = x + detail_noise * x.std() * torch.randn(x.shape, generator=random).to(x.device)
+            with usual_threads():
+                deviation = x.std()
+            x = x + detail_noise * deviation * torch.randn(x.shape, generator=random).to(x.device)
         return self._frames(refine(x, self.patches(), above, how, random, tick=tick))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import socket
 import subprocess
@@ -37,6 +38,22 @@ print("LOADED", *sorted({{name.split(".")[0] for name in sys.modules}}))
     assert loaded[0] == "LOADED"
     assert not HEAVY & set(loaded)
     assert "usage:" in done.stdout
+
+
+def test_a_process_that_trains_or_samples_waits_for_no_package_that_it_may_not_need() -> None:
+    """MLflow is the first worker's, accelerate that of several, scipy and skimage are of scores and applications."""
+    script = """
+import sys
+import jobs.sampling.run, jobs.training.ray_workers
+from infra.tracking.parent import ParentRun
+from model.training.workers import Workers
+ParentRun("sqlite:///a.db", "1", "2"), Workers()
+print("LOADED", *sorted({name.split(".")[0] for name in sys.modules}))
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=True, env=environment)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert {"LOADED", "torch"} <= loaded and not {"mlflow", "accelerate", "scipy", "skimage"} & loaded
 
 
 @pytest.mark.parametrize("job", sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if path.stem != "__init__"))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from model.metrics.diversity import diversity_map
-from model.patches.refine import Matching, Step, refine
+from model.patches.refine import EXACT_PAIRS, Matching, Step, refine
 from model.patches.vgpnn import Vgpnn
 from model.presets import of_method
 from model.sampling.sample import reconstruct, sample_in_parts, stream_of, stretched_ladder
@@ -87,8 +87,11 @@ def sampling(mode):
     clip = torch.from_numpy(np.stack([pyramid[-1] for pyramid in pyramids]))
     vgpnn = Vgpnn(clip, fake_gpu.GPU)
     made += [vgpnn.sample(vgpnn.sizes[:1], stream_of(0, 0, 1)).cpu()]
-    with patch("model.patches.field.PART", 800), patch("model.patches.refine.EXACT_PAIRS", 0):  # a spread search
-        made += [refine(clip, vgpnn.patches, [Step(0, (3, 30, 42), 1)], Matching(), stream_of(0, 0, 1)).cpu()]
+    step, random = Step(0, (3, 30, 42), 1), stream_of(0, 0, 1)
+    with patch("model.patches.field.PART", 800):
+        for first_pairs in (EXACT_PAIRS, 0):  # of all pairs, and a search that spreads
+            refined = refine(clip, vgpnn.patches, [step], Matching(), random, first_pairs=first_pairs)
+            made += [refined.cpu()]
     assert {video.device.type for video in made} == {"cpu"}
     mode.truth = True  # every number is finite
     diversity_map(torch.zeros((2, 3, 4, 12, 12), device=fake_gpu.GPU))

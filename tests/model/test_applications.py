@@ -9,13 +9,16 @@ from dataclasses import replace
 from functools import partial
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from scipy import ndimage
+from torch import Tensor
 
+from model.device import concurrently
 from model.networks.generators import GeneratorStack
 from model.networks.stacks import new_stack
 from model.presets import demo, image_demo, of_method
@@ -584,6 +587,31 @@ def test_between_two_seeds_are_their_samples_at_the_ends() -> None:
     steps = [apps.between(3, 8, share).astype(int) for share in np.linspace(0, 1, 6)]
     gaps = [np.abs(a - b).mean() for a, b in pairwise(steps)]
     assert max(gaps) < np.abs(steps[0] - steps[-1]).mean()
+
+
+def test_what_is_summed_of_latents_is_summed_on_the_usual_threads_side_by_side_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its rounding depends on how many there are, and a result is the same beside others as alone."""
+    apps, stack = model_of(clip_of(), patch_scale=1)
+    assert stack is not None
+    summed: list[int] = []
+
+    def watched(*given: Any) -> Tensor:
+        summed.append(torch.get_num_threads())
+        return slerp(*given)
+
+    monkeypatch.setattr("model.sampling.latents.slerp", watched)
+    stack.encoder.register_forward_pre_hook(lambda *given: summed.append(torch.get_num_threads()))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for make in (apps.vary, partial(apps.between, 0, 1)):
+            before = len(summed)
+            alone, _, beside = concurrently(make, (0.5, 0.7, 0.5), 2)
+            assert np.array_equal(alone, beside) and len(summed) >= before + 3 and set(summed) == {3}
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_layout_with_another_detail() -> None:

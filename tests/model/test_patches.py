@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -465,7 +467,7 @@ def test_a_layout_that_is_the_clip_is_drawn_again(
 
 
 def test_videos_that_are_made_at_once_are_those_that_are_made_one_after_the_other(trained: ckpt.Checkpoint) -> None:
-    """Also where eigenvectors and layouts are first computed in a thread of its own."""
+    """The first on all threads, the others on one each, but for their networks."""
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -496,13 +498,39 @@ def test_what_is_made_concurrently_comes_in_order_and_an_error_ends_it() -> None
     torch.set_num_threads(4)
     try:
         assert list(concurrently(half, range(5), 2)) == [0, 0, 1, 1, 2]
-        assert sorted(begun) == [(0, 4), *((n, 1) for n in range(1, 5))]  # each on one thread, but for the first
+        assert sorted(begun) == [(0, 4), *((n, 1) for n in range(1, 5))]  # the first alone, each other on one thread
         made = concurrently(half, range(1000), 2)
         assert [next(made) for _ in range(6)] == [0, 0, 1, 1, 2, 2]
         with pytest.raises(ValueError, match="6"):
             next(made)
         assert max(n for n, _ in begun) < 10  # of those that follow, none was begun that nobody asked for
         assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_what_nobody_waits_for_any_more_soon_ends() -> None:
+    """As after Ctrl-C; and threads to come begin with as many as there were."""
+    size, clip, passes = (3, 12, 14), smooth((3, 12, 14)), 2000
+    patches, done = clip_patches([size], clip), Counter[int]()
+    later: list[int] = []
+    threads = torch.get_num_threads()
+
+    def made_of_patches(n: int) -> int:
+        if n > 1:
+            refine(clip, patches, [Step(0, size, passes)], Matching(), random(), tick=lambda more: done.update([n]))
+        return n
+
+    torch.set_num_threads(4)
+    try:
+        made = concurrently(made_of_patches, range(4), 2)
+        assert [next(made), next(made)] == [0, 1]
+        made.close()  # type: ignore[attr-defined]
+        assert max(done.values(), default=0) < passes
+        other = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        other.start()
+        other.join()
+        assert later == [4]
     finally:
         torch.set_num_threads(threads)
 
