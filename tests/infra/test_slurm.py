@@ -29,7 +29,13 @@ STAND_INS = {
     "srun": """#!/bin/bash
 while [[ $1 == -* ]]; do shift; done
 trap 'kill -USR2 $(jobs -p) 2>/dev/null' USR2
-trap 'kill -KILL $(jobs -p) 2>/dev/null' TERM
+end() { # every process of the step, as Slurm does, whoever its parent is
+  kill -KILL $(jobs -p) 2>/dev/null
+  for line in /proc/[0-9]*/cmdline; do
+    if grep -qs "hpv-$SLURM_JOB_ID-[0-9]*/" "$line"; then line=${line#/proc/}; kill -KILL "${line%/*}"; fi
+  done
+}
+trap end TERM
 for ((task = 0; task < SLURM_NTASKS; task++)); do SLURM_PROCID=$task "$@" & done
 while [ -n "$(jobs -pr)" ]; do wait; done
 """,
