@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -166,17 +167,21 @@ def stop_if_unwanted() -> None:
 
 
 @contextlib.contextmanager
-def usual_threads() -> Iterator[None]:
-    """As many threads as elsewhere, in what is made `concurrently` too: for sums whose rounding depends on how many
-    there are, such as convolutions in bf16, so that a video is the same however it is made."""
-    if _this_thread.elsewhere is None:
-        yield
-        return
-    torch.set_num_threads(_this_thread.elsewhere)
+def on_threads(count: int) -> Iterator[None]:
+    """Torch computes on so many CPU threads inside the block; the setting is this thread's of Python, and put back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(1)
+        torch.set_num_threads(before)
+
+
+def usual_threads() -> AbstractContextManager[None]:
+    """As many threads as elsewhere, in what is made `concurrently` too: for sums whose rounding depends on how many
+    there are, such as convolutions in bf16, so that a video is the same however it is made."""
+    elsewhere = _this_thread.elsewhere
+    return contextlib.nullcontext() if elsewhere is None else on_threads(elsewhere)
 
 
 def skip_compiler_import() -> None:

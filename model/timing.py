@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from model.config import TrainConfig
-from model.device import keep_freed_memory, peak_gib, resolve, training_device
+from model.device import keep_freed_memory, on_threads, peak_gib, resolve, training_device
 from model.networks.blocks import convolve, refine_spectral
 from model.networks.critic import FixedCritic
 from model.pyramid import ScaleSize
@@ -125,12 +125,8 @@ def training_seconds(config: TrainConfig, sizes: Sequence[ScaleSize], cores: int
     if not gflops:
         return 0.0
     finest = max([n for n, each in enumerate(gflops) if each <= SHORT_GFLOPS], default=0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(min(cores, threads))
-    try:
+    with on_threads(min(cores, torch.get_num_threads())):
         timed = {n: _timed(iterate, config, sizes, n, ESTIMATE_S).sec_per_iter for n in {0, finest}}
-    finally:
-        torch.set_num_threads(threads)
     speed = {n: gflops[n] / seconds for n, seconds in timed.items()}
     return sum(
         count * each / speed[0 if n < finest / 2 else finest]

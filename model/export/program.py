@@ -31,7 +31,7 @@ from model.loading import LoadedModel
 from model.patches.field import PART
 from model.pyramid import ScaleSize
 from model.sampling.sample import frames_per_second
-from model.sampling.sampler import UNCUT, FinishedSampler, check_sample
+from model.sampling.sampler import UNCUT, FinishedSampler, check_sample, whole_video
 
 OPSET = 18  # of ONNX: what torch's exporter writes without converting
 PACKAGES = ("onnx", "onnxscript")
@@ -110,7 +110,7 @@ class Program:
         else:
             module = Generators(stack, sizes)
             inputs = inputs_of(module.stack)
-        return cls(loaded, module, sizes, inputs, torch.cat(list(sampler.parts(sizes, 0, 0)), dim=2))
+        return cls(loaded, module, sizes, inputs, whole_video(sampler, sizes, 0, 0))
 
     @property
     def outputs(self) -> list[str]:

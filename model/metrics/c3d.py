@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.metrics.features import Video, checked_video, one_thread
+from model.device import on_threads
+from model.metrics.features import Video, checked_video
 from model.metrics.weight_files import FeaturesError, Layout, Weights, load
 
 # Tran et al. 2015, §3.3 and Fig. 3: eight 3x3x3 convolutions, each with a ReLU; (channels in, out).
@@ -183,7 +184,7 @@ class C3dFeatures:
             TypeError, ValueError: not such a video (see `checked_video`).
         """
         video = checked_video(video_cthw, ndim=4).cpu()
-        with torch.inference_mode(), torch.autocast("cpu", enabled=False), one_thread():
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False), on_threads(1):
             clip = F.interpolate(video[None], self.size, mode="trilinear", align_corners=True)
             maps = self._conv5b(self._fed.prepare(clip))  # (1, 512, 2, 7, 7)
             return maps[0].flatten(1).T.to(torch.float64).numpy()

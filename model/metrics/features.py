@@ -6,8 +6,6 @@ Legend: video_cthw is float RGB in [-1, 1], (3, T, H, W), an image is a video of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -67,14 +65,3 @@ def checked_video(video: Video, ndim: int) -> torch.Tensor:
         low, high = float(tensor.amin()), float(tensor.amax())
         raise Refusal(f"video must be in [-1, 1], got [{low:g}, {high:g}]: another range?")
     return tensor.clamp(-1.0, 1.0)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Runs torch on one CPU thread inside the block; the setting is the process's, so it is put back."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from infra.errors import Refusal
-from model.metrics.features import one_thread
+from model.device import on_threads
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # arrays have no single truth value to compare by
@@ -47,7 +47,7 @@ class Gaussian:
         if not np.isfinite(vectors).all():
             raise Refusal("vectors hold NaN or infinite values")
         mean = vectors.mean(axis=0)
-        with one_thread():  # of a second one a busy machine makes a second out of 10 ms
+        with on_threads(1):  # of a second one a busy machine makes a second out of 10 ms
             root = torch.linalg.qr(torch.from_numpy(vectors - mean), mode="r").R
         return cls(mean=mean, root=root.numpy() / np.sqrt(count - 1))
 
@@ -71,7 +71,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
         raise Refusal(f"Gaussians of {a.mean.size} and {b.mean.size} dimensions have no distance")
     if not all(np.isfinite(array).all() for array in (a.mean, a.root, b.mean, b.root)):
         raise Refusal("a Gaussian holds NaN or infinite values")
-    with one_thread():
+    with on_threads(1):
         cross = torch.linalg.svdvals(torch.from_numpy(a.root) @ torch.from_numpy(b.root).T).sum().item()
     means = np.sum((a.mean - b.mean) ** 2)
     return max(0.0, float(means + np.sum(a.root**2) + np.sum(b.root**2) - 2.0 * cross))

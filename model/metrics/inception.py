@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from infra.errors import Refusal
-from model.metrics.features import Video, checked_video, one_thread
+from model.device import on_threads
+from model.metrics.features import Video, checked_video
 from model.metrics.weight_files import Layout, load
 
 # Szegedy et al. 2016, Table 1, and torchvision's models/inception.py: (channels in, out), kernel, stride, padding. A
@@ -105,7 +106,7 @@ class InceptionFeatures:
             raise Refusal(f"inception features are of one image, got {video.shape[1]} frames: pass them one by one")
         if min(video.shape[2:]) < self._least_px:
             raise self._too_small(video, 0)
-        with torch.inference_mode(), torch.autocast("cpu", enabled=False), one_thread():
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False), on_threads(1):
             maps = self._maps(video.transpose(0, 1))  # (1, dims, h, w)
         vectors = maps[0].flatten(1).T.to(torch.float64).numpy()
         if len(vectors) <= self.dims:

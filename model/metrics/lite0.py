@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from infra.errors import Refusal
-from model.metrics.features import Video, checked_video, one_thread
+from model.device import on_threads
+from model.metrics.features import Video, checked_video
 
 
 class Lite0Features:
@@ -95,7 +96,7 @@ class Lite0Features:
         size = self.resized(*video_cthw.shape[-2:])
         batch = max(1, self.pixels_per_batch // (size[0] * size[1]))
         maps = []
-        with torch.inference_mode(), torch.autocast("cpu", enabled=False), one_thread():
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False), on_threads(1):
             for frames in torch.split(video_cthw.cpu().transpose(0, 1), batch):  # (b, 3, H, W)
                 frames = F.interpolate(frames, size, mode="bilinear", align_corners=False, antialias=True)
                 rgb_255 = (frames + 1.0) * 127.5

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.metrics.features import Video, checked_video, one_thread
+from model.device import on_threads
+from model.metrics.features import Video, checked_video
 from model.patches import search
 from model.patches.search import PATCH, nearest_patches, patches_of, read_patches, unravelled
 
@@ -70,7 +71,7 @@ def nearest_neighbour_field(sample_cthw: Video, real_cthw: Video, step: int = 1)
     shape = queries.shape[:3]
     total = shape.numel()
     places, distances = torch.empty(3, total, dtype=torch.int32), torch.empty(total)
-    with torch.inference_mode(), one_thread():
+    with torch.inference_mode(), on_threads(1):
         for start in range(0, total, search.CHUNK):
             chunk = slice(start, min(start + search.CHUNK, total))
             values = read_patches(queries, chunk)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -391,12 +392,13 @@ def random_videos(sampler: Sampler, count: int, seed: int, *, first: int = 0) ->
 
 
 def whole_videos(sampler: Sampler, sizes: Sequence[ScaleSize], seed: int, indices: Sequence[int]) -> Iterator[Tensor]:
-    """Random videos of a seed, in order: (1, 3, T, H, W) float32 each. sizes: of `Sampler.ladder_to`."""
+    """Random videos of a seed, in order, as of `whole_video`."""
+    return concurrently(partial(whole_video, sampler, sizes, seed), indices, sampler.at_once(sizes))
 
-    def video(index: int) -> Tensor:
-        return torch.cat(list(sampler.parts(sizes, seed, index)), dim=2)
 
-    return concurrently(video, indices, sampler.at_once(sizes))
+def whole_video(sampler: Sampler, sizes: Sequence[ScaleSize], seed: int, index: int, tick: Tick = ignore) -> Tensor:
+    """All of `Sampler.parts`: (1, 3, T, H, W) float32 in [-1, 1] on the CPU."""
+    return torch.cat(list(sampler.parts(sizes, seed, index, tick)), dim=2)
 
 
 def check_patch(size: ScaleSize, how: Matching) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from model.device import HOST, concurrently
 from model.pyramid import to_frames
 from model.sampling.sample import Tick, ignore
-from model.sampling.sampler import Sampler, check_bytes
+from model.sampling.sampler import Sampler, check_bytes, whole_video
 
 DRAWN = 4  # samples of each that is kept
 
@@ -57,7 +57,7 @@ def kept(
     sizes = sampler.ladder_to(sampler.size)
 
     def drawn(index: int) -> tuple[np.ndarray, float]:
-        video = to_frames(torch.cat(list(sampler.parts(sizes, seed, index, tick)), dim=2)[0].numpy())
+        video = to_frames(whole_video(sampler, sizes, seed, index, tick)[0].numpy())
         own = score(video)
         tick(1)
         return video, own
