@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -36,27 +35,36 @@ def preview(request: TrainRequest, console: Console) -> bool:
     with tempfile.TemporaryDirectory() as nowhere:
         kinds, misfit = request.settings.kinds, request.settings.misfit
         with reading(console) as advance:
-            done = partial(_done, request)
+            done = _Done(request)
             corpus = preview_corpus(request.corpus, Path(nowhere), *kinds, done=done, advance=advance, misfit=misfit)
-    for line in _plan(request, corpus):
+    for line in _plan(request, corpus, done):
         console.print(line, soft_wrap=True)
     return bool(corpus.failures)
 
 
-def _done(request: TrainRequest, clip_ids: Sequence[str]) -> set[str]:
-    """Which of some clips have nothing left to do."""
-    results = {} if request.fresh else request.experiment.results(clip_ids)
-    return {clip_id for clip_id, result in results.items() if is_done(result, request.num_samples)}
+class _Done:
+    """Which clips have nothing left to do. The store is asked for each once."""
+
+    def __init__(self, request: TrainRequest) -> None:
+        self._request = request
+        self._known: dict[str, bool] = {}
+
+    def __call__(self, clip_ids: Sequence[str]) -> set[str]:
+        if unknown := [clip_id for clip_id in clip_ids if clip_id not in self._known]:
+            results = {} if self._request.fresh else self._request.experiment.results(unknown)
+            samples = self._request.num_samples
+            self._known |= {clip_id: is_done(results.get(clip_id), samples) for clip_id in unknown}
+        return {clip_id for clip_id in clip_ids if self._known[clip_id]}
 
 
-def _plan(request: TrainRequest, corpus: Corpus) -> Iterator[str]:
+def _plan(request: TrainRequest, corpus: Corpus, which_done: _Done) -> Iterator[str]:
     settings, experiment, share = request.settings, request.experiment, request.share
     yield from unused(corpus)
     for _, reason in corpus.failures:
         yield f"not usable: {reason}"
     corpus.check(request.corpus)
     yield f"{counted(len(corpus.clips), 'clip')}, preset {request.preset}, into {printable(experiment.uri)}"
-    done = _done(request, [clip.clip_id for clip in corpus.clips])
+    done = which_done([clip.clip_id for clip in corpus.clips])
     waiting = [clip for clip in corpus.clips if clip.clip_id not in done]
     for clip in corpus.clips:
         yield from _clip_lines(clip, settings.of(clip.dims), "done" if clip.clip_id in done else "to train")
